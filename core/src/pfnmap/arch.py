@@ -1,0 +1,399 @@
+"""What an architecture is: the abstract class that it implements, its levels and its geometry.
+
+Three kinds of operations on page-table entries (`defined` in the golden vectors tells which is which):
+
+* *abstract* methods of `Arch`: every architecture with huge pages defines them, no kernel header falls back for them.
+  A missing one fails when a kernel is linked, with its name.
+* *hooks* (`pfnmap.hookspecs.EntryHooks`): the kernel's headers have a fallback under ``#ifndef``. An architecture that
+  marks a method with `pfnmap.hookimpl` owns the op; else `pfnmap.generic` does.
+* *optional* methods (`OPTIONAL_OPS`): an architecture may lack them and nobody falls back. Calling one that is absent
+  is a refusal that names it.
+
+An **entry** is an unsigned 64-bit integer, never wrapped in an object: a Python ``int`` in [0, 2**64), or a
+``numpy.uint64`` array whose lanes are entries. Every op is elementwise and gives the same bits for both, without
+importing numpy: masks are non-negative 64-bit constants, left shifts are masked to 64 bits, predicates answer 0 or 1 in
+the entry's own type, selection is ``predicate * MASK``; no branch on an entry, no ``~``. ``prot`` arguments are pgprot
+values (also unsigned 64-bit), ``pfn`` arguments page frame numbers of the base page size, ``pa`` physical addresses in
+bytes.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, TypeAlias
+
+__all__ = [
+    "LEVELS",
+    "OPTIONAL_OPS",
+    "PKUERR",
+    "VM_EXEC",
+    "VM_READ",
+    "VM_SHARED",
+    "VM_WRITE",
+    "Arch",
+    "Entry",
+    "Geometry",
+    "Has",
+    "Level",
+    "WalkLevel",
+]
+
+Level = Literal["pte", "pmd", "pud", "p4d", "pgd"]
+LEVELS: tuple[Level, ...] = ("pte", "pmd", "pud", "p4d", "pgd")
+
+Entry: TypeAlias = Any
+"""An ``int`` or a ``numpy.uint64`` array; see the module's text. (`Any`, so that numpy need not be imported.)"""
+
+Has: TypeAlias = Callable[[str], bool]
+"""Asks whether the release that is being linked has an upstream change, by its id in changes.toml."""
+
+VM_READ = 0x1
+VM_WRITE = 0x2
+VM_EXEC = 0x4
+VM_SHARED = 0x8
+
+SEGV_ACCERR = 2
+PKUERR = 4
+"""si_code of a refusal by a protection key (SEGV_PKUERR)."""
+
+OPTIONAL_OPS: frozenset[str] = frozenset(
+    {
+        *(f"{x}_mkdevmap" for x in ("pte", "pmd", "pud")),
+        "pte_mkhuge",
+        *(f"pud_{op}" for op in ("mkhuge", "mkyoung", "mkold", "young", "dirty", "modify", "wrprotect")),
+        *(f"pud_{op}" for op in ("mkdirty", "mkclean", "mkwrite")),
+        "pfn_pud",
+        "p4d_pgtable",
+        "pgd_pgtable",
+    }
+)
+"""Ops that an architecture may lack and no kernel header falls back for (pud_mkhuge on s390, say)."""
+
+
+@dataclass(frozen=True, slots=True)
+class WalkLevel:
+    """One level that the hardware walks: its name in output, its shift (bits) and its table's entries."""
+
+    name: Level
+    shift: int
+    ptrs: int
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Page-table geometry of one boot. Two things that are not derived from each other (DESIGN rule 5):
+
+    the constants (what ``PGDIR_SHIFT``, ``PTRS_PER_P4D``, ``pgd_index`` say in that boot, compared with the vectors)
+    and `walk`, the levels that are really walked, top first, each with the shift and the entries of its table.
+    Shifts are in bits, `task_size` in bytes: the first address past user space.
+    """
+
+    PAGE_SHIFT: int
+    PMD_SHIFT: int
+    PUD_SHIFT: int
+    P4D_SHIFT: int
+    PGDIR_SHIFT: int
+    PTRS_PER_PTE: int
+    PTRS_PER_PMD: int
+    PTRS_PER_PUD: int
+    PTRS_PER_P4D: int
+    PTRS_PER_PGD: int
+    walk: tuple[WalkLevel, ...]
+    task_size: int
+
+    @property
+    def PAGE_SIZE(self) -> int:
+        """Bytes in a base page."""
+        return 1 << self.PAGE_SHIFT
+
+    @property
+    def PMD_ORDER(self) -> int:
+        """Order (log2 of base pages) of a PMD leaf."""
+        return self.PMD_SHIFT - self.PAGE_SHIFT
+
+    @property
+    def PUD_ORDER(self) -> int:
+        """Order (log2 of base pages) of a PUD leaf."""
+        return self.PUD_SHIFT - self.PAGE_SHIFT
+
+    def shift(self, level: Level) -> int:
+        """Return the kernel's shift of a level in bits (PAGE_SHIFT for ``pte``, PGDIR_SHIFT for ``pgd``)."""
+        return {
+            "pte": self.PAGE_SHIFT,
+            "pmd": self.PMD_SHIFT,
+            "pud": self.PUD_SHIFT,
+            "p4d": self.P4D_SHIFT,
+            "pgd": self.PGDIR_SHIFT,
+        }[level]
+
+    def size(self, level: Level) -> int:
+        """Return the bytes that one entry of a level maps."""
+        return 1 << self.shift(level)
+
+    def ptrs(self, level: Level) -> int:
+        """Return PTRS_PER_x of a level."""
+        return {
+            "pte": self.PTRS_PER_PTE,
+            "pmd": self.PTRS_PER_PMD,
+            "pud": self.PTRS_PER_PUD,
+            "p4d": self.PTRS_PER_P4D,
+            "pgd": self.PTRS_PER_PGD,
+        }[level]
+
+    def index(self, level: Level, address: Entry) -> Entry:
+        """Return X_index(address): the kernel's macro, which is not always the slot that is walked."""
+        return (address >> self.shift(level)) & (self.ptrs(level) - 1)
+
+    def folded(self, level: Level) -> bool:
+        """Tell whether a level is folded into the one above it in this boot, i.e. not walked."""
+        return all(w.name != level for w in self.walk)
+
+    def constants(self) -> dict[str, int]:
+        """Return the geometry constants by their kernel names (compared with a vector file's `constants`)."""
+        names = [f"PTRS_PER_{x}" for x in ("PTE", "PMD", "PUD", "P4D", "PGD")]
+        names += ["PAGE_SHIFT", "PMD_SHIFT", "PUD_SHIFT", "P4D_SHIFT", "PGDIR_SHIFT", "PMD_ORDER", "PUD_ORDER"]
+        return {name: getattr(self, name) for name in names}
+
+
+class Arch(ABC):
+    """An architecture. A subclass is what an entry point of group ``pfnmap.arch`` names.
+
+    One instance belongs to one linked kernel. Linking calls, in this order: the constructor without arguments, the
+    `kconfig` hook (a fragment of Kconfig text), then `setup_arch` with the resolved configuration, the boot-time CPU
+    state and the release; only then are ops bound. Everything that an op needs is settled in `setup_arch`, so that ops
+    are plain arithmetic.
+    """
+
+    name: ClassVar[str]
+    """The plugin's name, as in ``--arch``."""
+
+    cpu_defaults: ClassVar[Mapping[str, object]]
+    """Boot-time state that `--cpu` may set, with the value of a current machine: key -> bool, int or str."""
+
+    undefined: frozenset[str] = frozenset()
+    """Ops that this class implements but that this config or release does not define; settled in `setup_arch`. A hook
+    falls back to generic, an optional op becomes absent."""
+
+    geometry: Geometry
+    """Set by `setup_arch`."""
+
+    @abstractmethod
+    def setup_arch(self, config: Mapping[str, str], cpu: Mapping[str, Any], has: Has) -> None:
+        """Settle this boot: geometry, masks, which ops are `undefined`.
+
+        `config` holds resolved symbols without CONFIG_ ("y", "m", "n", numbers as text; absent means "n"), `cpu` the
+        complete boot-time state (`cpu_defaults` updated with what the user said), `has` the release's changes.
+        """
+
+    # What is in memory
+
+    def empty(self, level: Level) -> int:
+        """Return the empty slot of a level; new tables are filled with it. Zero but on s390 and loongarch."""
+        return 0
+
+    @abstractmethod
+    def pmd_pgtable(self, pmd: Entry) -> Entry:
+        """Return the physical address (bytes) of the PTE table that a table entry points to."""
+
+    @abstractmethod
+    def pud_pgtable(self, pud: Entry) -> Entry:
+        """Return the physical address (bytes) of the PMD table that a table entry points to."""
+
+    # The CPU
+
+    @abstractmethod
+    def mmu_access(self, level: Level, entry: int, write: bool) -> tuple[int, bool]:
+        """Return what the CPU's table walker makes of a present leaf on a user load or store.
+
+        The pair is (entry after the access, whether the access is allowed). Hardware accessed and dirty updates show
+        in the entry; a refused access is a page fault and may have changed the entry too.
+        """
+
+    def access_error(self, vm_flags: int, write: bool) -> int:
+        """Return 0, or the si_code with which a user access to a vma of these VM_ flags is refused before any fault.
+
+        The default is the rule most architectures share: a store needs VM_WRITE, a load any of read, write, execute.
+        """
+        needed = VM_WRITE if write else VM_READ | VM_WRITE | VM_EXEC
+        return 0 if vm_flags & needed else SEGV_ACCERR
+
+    # pfn and prot to entry and back
+
+    @abstractmethod
+    def pfn_pte(self, pfn: Entry, prot: Entry) -> Entry:
+        """Return the PTE that maps `pfn` with `prot`."""
+
+    @abstractmethod
+    def pfn_pmd(self, pfn: Entry, prot: Entry) -> Entry:
+        """Return the PMD entry for `pfn` with `prot`; not yet a leaf (see pmd_mkhuge)."""
+
+    @abstractmethod
+    def pte_pfn(self, pte: Entry) -> Entry:
+        """Return the page frame number of a PTE."""
+
+    @abstractmethod
+    def pmd_pfn(self, pmd: Entry) -> Entry:
+        """Return the page frame number of a PMD leaf."""
+
+    @abstractmethod
+    def pud_pfn(self, pud: Entry) -> Entry:
+        """Return the page frame number of a PUD leaf."""
+
+    # predicates: 0 or 1
+
+    @abstractmethod
+    def pte_present(self, pte: Entry) -> Entry:
+        """Tell whether a PTE is present (a PROT_NONE one is)."""
+
+    @abstractmethod
+    def pte_none(self, pte: Entry) -> Entry:
+        """Tell whether a PTE is empty."""
+
+    @abstractmethod
+    def pte_write(self, pte: Entry) -> Entry:
+        """Tell whether a PTE is writable."""
+
+    @abstractmethod
+    def pte_dirty(self, pte: Entry) -> Entry:
+        """Tell whether a PTE is dirty, in hardware or software."""
+
+    @abstractmethod
+    def pte_young(self, pte: Entry) -> Entry:
+        """Tell whether a PTE was accessed."""
+
+    @abstractmethod
+    def pmd_present(self, pmd: Entry) -> Entry:
+        """Tell whether a PMD entry is present."""
+
+    @abstractmethod
+    def pmd_none(self, pmd: Entry) -> Entry:
+        """Tell whether a PMD entry is empty."""
+
+    @abstractmethod
+    def pmd_leaf(self, pmd: Entry) -> Entry:
+        """Tell whether a PMD entry maps memory and not a table."""
+
+    @abstractmethod
+    def pmd_bad(self, pmd: Entry) -> Entry:
+        """Tell whether a PMD entry is not a valid table entry."""
+
+    @abstractmethod
+    def pmd_trans_huge(self, pmd: Entry) -> Entry:
+        """Tell whether a PMD entry is a transparent huge one (on x86 also a special one: FINDINGS F19)."""
+
+    @abstractmethod
+    def pmd_write(self, pmd: Entry) -> Entry:
+        """Tell whether a PMD leaf is writable."""
+
+    @abstractmethod
+    def pmd_dirty(self, pmd: Entry) -> Entry:
+        """Tell whether a PMD leaf is dirty."""
+
+    @abstractmethod
+    def pmd_young(self, pmd: Entry) -> Entry:
+        """Tell whether a PMD leaf was accessed."""
+
+    @abstractmethod
+    def pud_present(self, pud: Entry) -> Entry:
+        """Tell whether a PUD entry is present."""
+
+    @abstractmethod
+    def pud_none(self, pud: Entry) -> Entry:
+        """Tell whether a PUD entry is empty; always 0 where the PUD is folded."""
+
+    @abstractmethod
+    def pud_leaf(self, pud: Entry) -> Entry:
+        """Tell whether a PUD entry maps memory and not a table."""
+
+    @abstractmethod
+    def pud_bad(self, pud: Entry) -> Entry:
+        """Tell whether a PUD entry is not a valid table entry."""
+
+    @abstractmethod
+    def pud_write(self, pud: Entry) -> Entry:
+        """Tell whether a PUD leaf is writable."""
+
+    # mk*
+
+    @abstractmethod
+    def pte_mkwrite_novma(self, pte: Entry) -> Entry:
+        """Return the PTE made writable."""
+
+    @abstractmethod
+    def pte_wrprotect(self, pte: Entry) -> Entry:
+        """Return the PTE made read-only."""
+
+    @abstractmethod
+    def pte_mkdirty(self, pte: Entry) -> Entry:
+        """Return the PTE made dirty."""
+
+    @abstractmethod
+    def pte_mkclean(self, pte: Entry) -> Entry:
+        """Return the PTE made clean."""
+
+    @abstractmethod
+    def pte_mkyoung(self, pte: Entry) -> Entry:
+        """Return the PTE made accessed."""
+
+    @abstractmethod
+    def pte_mkold(self, pte: Entry) -> Entry:
+        """Return the PTE made not accessed."""
+
+    @abstractmethod
+    def pte_modify(self, pte: Entry, newprot: Entry) -> Entry:
+        """Return the PTE with the protection of `newprot`; pfn, special and dirty state are kept."""
+
+    @abstractmethod
+    def pmd_mkhuge(self, pmd: Entry) -> Entry:
+        """Return the PMD entry made a leaf."""
+
+    @abstractmethod
+    def pmd_mkwrite_novma(self, pmd: Entry) -> Entry:
+        """Return the PMD leaf made writable."""
+
+    @abstractmethod
+    def pmd_wrprotect(self, pmd: Entry) -> Entry:
+        """Return the PMD leaf made read-only."""
+
+    @abstractmethod
+    def pmd_mkdirty(self, pmd: Entry) -> Entry:
+        """Return the PMD leaf made dirty."""
+
+    @abstractmethod
+    def pmd_mkclean(self, pmd: Entry) -> Entry:
+        """Return the PMD leaf made clean."""
+
+    @abstractmethod
+    def pmd_mkyoung(self, pmd: Entry) -> Entry:
+        """Return the PMD leaf made accessed."""
+
+    @abstractmethod
+    def pmd_mkold(self, pmd: Entry) -> Entry:
+        """Return the PMD leaf made not accessed."""
+
+    @abstractmethod
+    def pmd_modify(self, pmd: Entry, newprot: Entry) -> Entry:
+        """Return the PMD leaf with the protection of `newprot`."""
+
+    # table entries
+
+    @abstractmethod
+    def pmd_populate(self, pa: Entry) -> Entry:
+        """Return the PMD entry that points to the PTE table at physical address `pa`."""
+
+    @abstractmethod
+    def pud_populate(self, pa: Entry) -> Entry:
+        """Return the PUD entry that points to the PMD table at `pa`; 0 where the PUD is folded (nothing is written)."""
+
+    # protection
+
+    @abstractmethod
+    def pgprot_writecombine(self, prot: Entry) -> Entry:
+        """Return the pgprot made write-combining."""
+
+    @property
+    @abstractmethod
+    def protection_map(self) -> tuple[int, ...]:
+        """The 16 pgprots indexed by vm_flags & 15 (1 read, 2 write, 4 execute, 8 shared)."""

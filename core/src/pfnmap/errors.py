@@ -1,0 +1,65 @@
+"""What can go wrong that is not a kernel outcome.
+
+Kernel outcomes (an errno, a VM_FAULT code, a signal, an oops) are results, never exceptions of this module. Each class
+carries the exit code of the command line: 2 for bad input, 3 for a refusal.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["BadInput", "LinkError", "PfnmapError", "PluginError", "Refused", "Unknown", "nearest"]
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return a hint such as ``"; did you mean 'x86_64'?"`` for a misspelt name, or ``""`` where nothing is near."""
+    close = difflib.get_close_matches(name, list(known), n=2, cutoff=0.6)
+    return f"; did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
+
+
+class PfnmapError(Exception):
+    """Base of every error of pfnmap: one line that says what and where."""
+
+    exit_code = 2
+
+
+class BadInput(PfnmapError):
+    """Input that cannot be read: `where` is the file, key or line, `what` says what was expected."""
+
+    def __init__(self, where: str, what: str) -> None:
+        super().__init__(f"{where}: {what}" if where else what)
+        self.where = where
+        self.what = what
+
+
+class Unknown(PfnmapError):
+    """A name that nobody has: `kind` ("architecture", "change", ...), `name`, and the names there are."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str] = ()) -> None:
+        super().__init__(f"unknown {kind} {name!r}{nearest(name, known)}")
+        self.kind = kind
+        self.name = name
+
+
+class PluginError(PfnmapError):
+    """A plugin failed; the rest of pfnmap keeps working. `plugin` is its name."""
+
+    def __init__(self, plugin: str, what: str) -> None:
+        super().__init__(f"plugin {plugin}: {what}")
+        self.plugin = plugin
+
+
+class LinkError(PfnmapError):
+    """A kernel cannot be linked from these parts; the text names the part."""
+
+
+class Refused(PfnmapError):
+    """The model does not cover this. `what` names the op, the helper or the part of it."""
+
+    exit_code = 3
+
+    def __init__(self, what: str, reason: str = "") -> None:
+        super().__init__(f"{what}: {reason}" if reason else what)
+        self.what = what
+        self.reason = reason

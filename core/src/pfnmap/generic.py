@@ -1,0 +1,171 @@
+"""The fallbacks: what the kernel's headers say under ``#ifndef`` (include/linux/pgtable.h, pgtable-nop4d.h and friends).
+
+Registered as a plugin like any other, tried last. The kernel's fallbacks are pinned by the rows of helpers that are
+`generic` in the golden vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pfnmap.arch import Arch, Entry
+from pfnmap.hookspecs import hookimpl
+
+__all__ = ["Generic"]
+
+
+class Generic:
+    """The generic owner of every entry hook, for one linked kernel."""
+
+    def __init__(self, arch: Arch, config: Mapping[str, str]) -> None:
+        self._arch = arch
+        self._config = config
+
+    @hookimpl(trylast=True)
+    def pte_special(self, pte: Entry) -> Entry:
+        return pte & 0
+
+    @hookimpl(trylast=True)
+    def pmd_special(self, pmd: Entry) -> Entry:
+        return pmd & 0
+
+    @hookimpl(trylast=True)
+    def pud_special(self, pud: Entry) -> Entry:
+        return pud & 0
+
+    @hookimpl(trylast=True)
+    def pte_mkspecial(self, pte: Entry) -> Entry:
+        return pte
+
+    @hookimpl(trylast=True)
+    def pmd_mkspecial(self, pmd: Entry) -> Entry:
+        return pmd
+
+    @hookimpl(trylast=True)
+    def pud_mkspecial(self, pud: Entry) -> Entry:
+        return pud
+
+    @hookimpl(trylast=True)
+    def pte_pgprot(self, pte: Entry) -> Entry:
+        return pte & 0
+
+    @hookimpl(trylast=True)
+    def pmd_pgprot(self, pmd: Entry) -> Entry:
+        return pmd & 0
+
+    @hookimpl(trylast=True)
+    def pud_pgprot(self, pud: Entry) -> Entry:
+        return pud & 0
+
+    @hookimpl(trylast=True)
+    def pte_devmap(self, pte: Entry) -> Entry:
+        return pte & 0
+
+    @hookimpl(trylast=True)
+    def pmd_devmap(self, pmd: Entry) -> Entry:
+        return pmd & 0
+
+    @hookimpl(trylast=True)
+    def pud_devmap(self, pud: Entry) -> Entry:
+        return pud & 0
+
+    @hookimpl(trylast=True)
+    def pud_trans_huge(self, pud: Entry) -> Entry:
+        return pud & 0
+
+    @hookimpl(trylast=True)
+    def pte_access_permitted(self, pte: Entry, write: int) -> Entry:
+        return self._arch.pte_present(pte) & (self._arch.pte_write(pte) | (1 - write))
+
+    @hookimpl(trylast=True)
+    def pmd_access_permitted(self, pmd: Entry, write: int) -> Entry:
+        return self._arch.pmd_present(pmd) & (self._arch.pmd_write(pmd) | (1 - write))
+
+    @hookimpl(trylast=True)
+    def pud_access_permitted(self, pud: Entry, write: int) -> Entry:
+        return self._arch.pud_present(pud) & (self._arch.pud_write(pud) | (1 - write))
+
+    @hookimpl(trylast=True)
+    def p4d_present(self, p4d: Entry) -> Entry:
+        return (p4d & 0) | 1
+
+    @hookimpl(trylast=True)
+    def p4d_none(self, p4d: Entry) -> Entry:
+        return p4d & 0
+
+    @hookimpl(trylast=True)
+    def p4d_bad(self, p4d: Entry) -> Entry:
+        return p4d & 0
+
+    @hookimpl(trylast=True)
+    def p4d_leaf(self, p4d: Entry) -> Entry:
+        return p4d & 0
+
+    @hookimpl(trylast=True)
+    def p4d_populate(self, pa: Entry) -> Entry:
+        return pa & 0
+
+    @hookimpl(trylast=True)
+    def pgd_present(self, pgd: Entry) -> Entry:
+        return (pgd & 0) | 1
+
+    @hookimpl(trylast=True)
+    def pgd_none(self, pgd: Entry) -> Entry:
+        return pgd & 0
+
+    @hookimpl(trylast=True)
+    def pgd_bad(self, pgd: Entry) -> Entry:
+        return pgd & 0
+
+    @hookimpl(trylast=True)
+    def pgd_leaf(self, pgd: Entry) -> Entry:
+        return pgd & 0
+
+    @hookimpl(trylast=True)
+    def pgd_populate(self, pa: Entry) -> Entry:
+        return pa & 0
+
+    @hookimpl(trylast=True)
+    def pte_mkwrite(self, pte: Entry, vm_flags: int) -> Entry:
+        return self._arch.pte_mkwrite_novma(pte)
+
+    @hookimpl(trylast=True)
+    def pmd_mkwrite(self, pmd: Entry, vm_flags: int) -> Entry:
+        return self._arch.pmd_mkwrite_novma(pmd)
+
+    @hookimpl(trylast=True)
+    def ptep_set_access_flags(self, pte: Entry, entry: Entry) -> Entry:
+        return entry
+
+    @hookimpl(trylast=True)
+    def pmdp_set_access_flags(self, pmd: Entry, entry: Entry) -> Entry:
+        return entry
+
+    @hookimpl(trylast=True)
+    def vm_get_page_prot(self, vm_flags: int) -> int:
+        return self._arch.protection_map[vm_flags & 15]
+
+    @hookimpl(trylast=True)
+    def pgprot_noncached(self, prot: Entry) -> Entry:
+        return prot
+
+    @hookimpl(trylast=True)
+    def pgprot_device(self, prot: Entry) -> Entry:
+        return self._noncached(prot)
+
+    def _noncached(self, prot: Entry) -> Entry:
+        # The macro expands to whatever pgprot_noncached is: the architecture's own where it has one.
+        owner = self if "pgprot_noncached" in self._arch.undefined else self._arch
+        return getattr(owner, "pgprot_noncached", self.pgprot_noncached)(prot)
+
+    @hookimpl(trylast=True)
+    def arch_needs_pgtable_deposit(self) -> bool:
+        return False
+
+    @hookimpl(trylast=True)
+    def has_transparent_hugepage(self) -> bool:
+        return self._config.get("TRANSPARENT_HUGEPAGE", "n") == "y"
+
+    @hookimpl(trylast=True)
+    def has_transparent_pud_hugepage(self) -> bool:
+        return self._config.get("HAVE_ARCH_TRANSPARENT_HUGEPAGE_PUD", "n") == "y"
