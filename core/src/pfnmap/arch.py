@@ -63,8 +63,10 @@ OPTIONAL_OPS: frozenset[str] = frozenset(
         *(f"{x}_mkdevmap" for x in ("pte", "pmd", "pud")),
         "pte_mkhuge",
         *(f"pud_{op}" for op in ("mkhuge", "mkyoung", "mkold", "young", "dirty", "modify", "wrprotect")),
-        *(f"pud_{op}" for op in ("mkdirty", "mkclean", "mkwrite")),
+        *(f"pud_{op}" for op in ("mkdirty", "mkclean", "mkwrite", "mkwrite_novma")),
         "pfn_pud",
+        "p4d_pfn",
+        "pgd_pfn",
         "p4d_pgtable",
         "pgd_pgtable",
     }
