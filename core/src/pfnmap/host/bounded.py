@@ -1,0 +1,81 @@
+"""Reading files of other people's machines, with a bound on what is read.
+
+Plain or gzip is told by the first two bytes, not by the name. A limit counts decompressed bytes; memory stays
+within a small multiple of it whatever the file expands to. Every failure is a `BadInput` that names the file.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+import zlib
+from pathlib import Path
+from typing import Any
+
+from pfnmap.errors import BadInput
+
+__all__ = ["MIB", "read_bytes", "read_json", "read_text"]
+
+MIB = 1 << 20
+_GZIP_MAGIC = b"\x1f\x8b"
+
+
+def read_bytes(path: str | os.PathLike[str], limit: int) -> bytes:
+    """Return the content of a file, decompressed where it is gzip, of at most `limit` bytes.
+
+    Raises BadInput for a file that is missing, a directory, unreadable, larger than the limit (before or
+    after decompression), or damaged gzip.
+    """
+    where = str(path)
+    try:
+        with Path(path).open("rb") as file:
+            raw = file.read(limit + 1)
+    except FileNotFoundError:
+        raise BadInput(where, "no such file") from None
+    except IsADirectoryError:
+        raise BadInput(where, "a directory, a file was expected") from None
+    except (OSError, ValueError) as error:
+        raise BadInput(where, f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if len(raw) <= limit and raw.startswith(_GZIP_MAGIC):
+        try:
+            with gzip.GzipFile(fileobj=io.BytesIO(raw)) as unpacked:
+                raw = unpacked.read(limit + 1)
+        except EOFError:
+            raise BadInput(where, "truncated gzip file") from None
+        except (OSError, zlib.error) as error:
+            raise BadInput(where, f"damaged gzip file: {error}") from None
+    if len(raw) > limit:
+        raise BadInput(where, f"larger than {_size(limit)}, which is the most that is read")
+    return raw
+
+
+def read_text(path: str | os.PathLike[str], limit: int) -> str:
+    """Return the content of a UTF-8 text file (plain or gzip) of at most `limit` bytes; BadInput for binary."""
+    raw = read_bytes(path, limit)
+    if b"\0" in raw:
+        raise BadInput(str(path), f"binary (a NUL byte at offset {raw.index(0)}), text was expected")
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        what = f"not UTF-8 text (byte 0x{raw[error.start]:02x} at offset {error.start})"
+        raise BadInput(str(path), what) from None
+
+
+def read_json(path: str | os.PathLike[str], limit: int) -> Any:
+    """Return the JSON document in a file (plain or gzip) of at most `limit` bytes; BadInput for other content."""
+    text = read_text(path, limit)
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        what = f"not JSON: {error.msg} at line {error.lineno} column {error.colno}"
+        raise BadInput(str(path), what) from None
+    except RecursionError:
+        raise BadInput(str(path), "JSON nested too deeply") from None
+    except ValueError as error:  # an integer of thousands of digits
+        raise BadInput(str(path), f"not JSON that can be read: {error}") from None
+
+
+def _size(count: int) -> str:
+    return f"{count // MIB} MiB" if count >= MIB and count % MIB == 0 else f"{count} bytes"

@@ -1,0 +1,106 @@
+"""pfnmap.host.bounded: what is read is bounded, and whatever is wrong is one BadInput that names the file."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from pfnmap.errors import BadInput
+from pfnmap.host.bounded import MIB, read_bytes, read_json, read_text
+
+
+def _file(directory: Path, content: bytes, name: str = "input") -> Path:
+    path = directory / name
+    path.write_bytes(content)
+    return path
+
+
+def _refusal(path: Path, limit: int = MIB, reader=read_bytes) -> str:
+    with pytest.raises(BadInput) as caught:
+        reader(path, limit)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert "\n" not in message
+    return message
+
+
+def test_plain_and_gzip_are_told_by_content_not_by_name(tmp_path):
+    assert read_bytes(_file(tmp_path, b"text", "a.gz"), 10) == b"text"
+    assert read_bytes(_file(tmp_path, gzip.compress(b"text"), "b"), 100) == b"text"
+
+
+def test_gzip_members_are_joined(tmp_path):
+    assert read_text(_file(tmp_path, gzip.compress(b"one ") + gzip.compress(b"two")), 100) == "one two"
+
+
+def test_a_file_of_exactly_the_limit_is_read_and_one_byte_more_is_not(tmp_path):
+    path = _file(tmp_path, b"x" * 100)
+    assert len(read_bytes(path, 100)) == 100
+    assert "larger than 99 bytes" in _refusal(path, 99)
+
+
+def test_missing_file_and_directory(tmp_path):
+    assert "no such file" in _refusal(tmp_path / "nothing")
+    assert "a directory" in _refusal(tmp_path)
+
+
+def test_a_name_that_no_file_can_have():
+    with pytest.raises(BadInput, match="cannot be read"):
+        read_bytes("a\0b", 10)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")
+def test_unreadable_file(tmp_path):
+    path = _file(tmp_path, b"x")
+    path.chmod(0)
+    assert "cannot be read" in _refusal(path)
+
+
+def test_truncated_and_damaged_gzip(tmp_path):
+    whole = gzip.compress(os.urandom(5000))
+    assert "truncated gzip" in _refusal(_file(tmp_path, whole[:2000]))
+    assert "damaged gzip" in _refusal(_file(tmp_path, whole[:2000] + b"garbage" + whole[2007:]))
+    assert "damaged gzip" in _refusal(_file(tmp_path, whole + b"not a member"))
+
+
+def test_a_gzip_bomb_is_refused_in_bounded_memory(tmp_path):
+    # Members of 16 MiB of zeros each: about 1 MiB of file for 1 GiB of content.
+    path = _file(tmp_path, gzip.compress(bytes(16 * MIB)) * 64)
+    assert path.stat().st_size < 2 * MIB
+    tracemalloc.start()
+    try:
+        assert "larger than 4 MiB" in _refusal(path, 4 * MIB)
+        assert tracemalloc.get_traced_memory()[1] < 32 * MIB
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_gigabyte_of_zeros_is_refused_in_bounded_memory(tmp_path):
+    path = tmp_path / "zeros"
+    with path.open("wb") as file:
+        file.truncate(1 << 30)
+    tracemalloc.start()
+    try:
+        assert "larger than 4 MiB" in _refusal(path, 4 * MIB, read_json)
+        assert tracemalloc.get_traced_memory()[1] < 32 * MIB
+    finally:
+        tracemalloc.stop()
+
+
+def test_binary_is_no_text(tmp_path):
+    assert "binary" in _refusal(_file(tmp_path, b"ab\0c"), reader=read_text)
+    assert "byte 0xff at offset 1" in _refusal(_file(tmp_path, b"a\xff"), reader=read_text)
+
+
+def test_json_says_where_it_breaks(tmp_path):
+    assert read_json(_file(tmp_path, b'{"a": [1]}'), 100) == {"a": [1]}
+    assert "line 2 column 1" in _refusal(_file(tmp_path, b'{"a":\n}'), reader=read_json)
+
+
+def test_json_nesting_and_number_length_are_bounded(tmp_path):
+    assert "nested too deeply" in _refusal(_file(tmp_path, b"[" * 200_000), reader=read_json)
+    assert "JSON" in _refusal(_file(tmp_path, b"9" * 100_000), reader=read_json)
