@@ -52,7 +52,7 @@ def read_bytes(path: str | os.PathLike[str], limit: int) -> bytes:
 
 
 def read_text(path: str | os.PathLike[str], limit: int) -> str:
-    """Return the content of a UTF-8 text file (plain or gzip) of at most `limit` bytes; BadInput for binary."""
+    """Return a UTF-8 text file (plain or gzip) of at most `limit` bytes; BadInput for binary content."""
     raw = read_bytes(path, limit)
     if b"\0" in raw:
         raise BadInput(str(path), f"binary (a NUL byte at offset {raw.index(0)}), text was expected")
@@ -64,7 +64,7 @@ def read_text(path: str | os.PathLike[str], limit: int) -> str:
 
 
 def read_json(path: str | os.PathLike[str], limit: int) -> Any:
-    """Return the JSON document in a file (plain or gzip) of at most `limit` bytes; BadInput for other content."""
+    """Return the document in a JSON file (plain or gzip) of at most `limit` bytes; BadInput for other content."""
     text = read_text(path, limit)
     try:
         return json.loads(text)
