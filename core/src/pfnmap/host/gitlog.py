@@ -1,0 +1,421 @@
+"""Which upstream changes a kernel tree has, read off its log: ``git log --format='%H%n%s%n%b'``, newest first.
+
+A commit of the log is a known change (changes.toml) where its id is the change's, where its message names the
+change's id as the one it was taken from (`_PICKED`; "commit <id> upstream." and "[ Upstream commit <id> ]" are
+the forms of Documentation/process/stable-kernel-rules.rst), or where its subject is the change's. Reverts take
+a change out and reverts of reverts put it back, whichever id they name: the upstream one or that of the
+backport. The newest word counts.
+
+For a change that the log does not mention:
+
+* *present* where the log holds the commit of a release ("Linux 6.12.117") that is known to have it: that
+  release is part of the tree. So is a base that the caller names.
+* *absent* only in a complete log, and only where the change could have been told: its commit or subject is
+  known. A log is complete where it goes down to a known ground: the first commit of the kernel's history, a
+  release's commit as its very last one (``git log v6.12^..``), or the base that the caller says it starts from
+  (``git log v6.12..``); and the ground must be known not to have the change. Releases in the middle prove no
+  absence: git lists commits by date, so what was merged after a release may stand below it, where the log was
+  cut.
+* *undecidable* in all other cases: a truncated log never proves absence.
+
+What a present change requires is present too.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, Final, Literal
+
+from pfnmap.errors import BadInput, Unknown
+from pfnmap.release import (
+    Change,
+    MissingFix,
+    Release,
+    Status,
+    known_releases,
+    missing_fixes,
+    parse_release,
+    unknown_as_absent,
+    upstream_changes,
+)
+
+__all__ = ["FORMAT", "Finding", "LogReport", "Verdict", "read_gitlog", "read_gitlog_file"]
+
+Verdict = Literal["present", "reverted", "absent", "undecidable"]
+
+FORMAT: Final = "git log --format='%H%n%s%n%b'"
+_STATUS: Final[Mapping[Verdict, Status]] = {
+    "present": "yes",
+    "reverted": "no",
+    "absent": "no",
+    "undecidable": "unknown",
+}
+
+_MAX_LOG: Final = 8 << 30
+_MAX_MESSAGE: Final = 4 << 20
+_MAX_REVERTS: Final = 1_000_000
+_PIECE: Final = 1 << 16
+_SHORTEST: Final = 7
+
+_ROOT: Final = "Linux-2.6.12-rc2"
+_ID: Final = rf"[0-9a-f]{{{_SHORTEST},64}}"
+_COMMIT_LINE: Final = re.compile(rb"[0-9a-f]{40}|[0-9a-f]{64}")
+_SHORT_COMMIT_LINE: Final = re.compile(rb"[0-9a-f]{7,64}")
+_RELEASE: Final = re.compile(r"Linux (\d+\.\d+(?:\.\d+)?(?:-rc\d+)?)")
+_BRANCH_TAGS: Final = re.compile(r"(?:(?:UPSTREAM|BACKPORT|FROMGIT|FROMLIST):\s*)+")  # Android's
+_QUOTED: Final = re.compile(r'(Revert|Reapply) "(.*)"')
+_PICKED: Final = re.compile(
+    rf"""^[ \t]*(?:
+        commit[ ](?P<stable>{_ID})[ ]upstream\b\.?               # stable kernels
+      | \[[ ]*upstream[ ]commit[ ](?P<bracket>{_ID})[ ]*\]       # stable kernels
+      | \((?:cherry[ -]picked|backported)[ ]from[ ]commit[ ](?P<cherry>{_ID})[^)\n]*\)  # git cherry-pick -x; Ubuntu
+      | commit[ ](?P<redhat>[0-9a-f]{{40}})                      # Red Hat
+      | git-commit:[ ]*(?P<suse>{_ID})                           # SUSE
+    )[ \t]*$""",
+    re.MULTILINE | re.IGNORECASE | re.VERBOSE,
+)
+_REVERTS: Final = re.compile(
+    rf"(?:\bThis\s+reverts|^Reverts?)\s+commits?\s+"
+    rf"(?P<targets>{_ID}(?:(?:,\s*and|,|\s+and)\s+{_ID})*)"
+    rf"(?:,?\s+which\s+is\s+commit\s+(?P<upstream>{_ID})\s+upstream)?",
+    re.MULTILINE | re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What the log says about one change.
+
+    `line` (from 1) and `commit` point at the commit that decided, None where none did; `detail` says it in words.
+    """
+
+    change: str
+    verdict: Verdict
+    line: int | None
+    commit: str | None
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class LogReport:
+    """What a whole log says.
+
+    `findings` are in the order of changes.toml; `commits` counts the log's commits; `newest_release` is the
+    newest release whose commit the log holds; `ground` is the release that the log starts from; `complete` tells
+    whether the log goes down to a known ground, or may be cut. `release` is the tree as a Release;
+    `missing_fixes` are known fixes that are absent or reverted while what they fix is present.
+    """
+
+    findings: tuple[Finding, ...]
+    commits: int
+    newest_release: str | None
+    ground: str | None
+    complete: bool
+    release: Release
+    missing_fixes: tuple[MissingFix, ...]
+
+    @property
+    def base(self) -> str | None:
+        """The newest release known to be in the tree: the base of a profile."""
+        return self.newest_release or self.ground
+
+
+@dataclass(slots=True)
+class _Commit:
+    id: str
+    line: int
+    subject: str = ""
+    whole: bool = False  # the subject's line was ended by a newline: it is not cut
+    body: list[str] = field(default_factory=list)
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Event:
+    """A commit that may put a change in or take one out; `ids` are its own id and those it was picked from."""
+
+    ids: tuple[str, ...]
+    line: int
+    subject: str
+    says: str
+    change: str | None = None  # what it applies; None for a revert
+    targets: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    applied: bool
+    event: _Event
+
+
+def read_gitlog(stream: BinaryIO, where: str, base: str | None = None) -> LogReport:
+    """Read a log from a binary stream and return what it says of every known change.
+
+    `where` names the log in messages. `base` is the release that the log starts from (``git log v6.12..`` has base
+    "6.12"): it says that every commit after that release is in the log.
+
+    Raises BadInput for what is no such log: binary data, another format, oldest commit first, no commit at all
+    (unless there is a base), a message or a log beyond all measure. Raises Unknown for an unknown base.
+    """
+    changes = upstream_changes()
+    ground = _base(base) if base is not None else None
+    marks = _Marks(changes)
+    events: list[_Event] = []
+    releases: dict[tuple[int, ...], _Commit] = {}
+    commits, last = 0, None
+    for commit in _commits(stream, where):
+        commits, last = commits + 1, commit
+        events.extend(_events(commit, marks))
+        if len(events) > _MAX_REVERTS:
+            raise BadInput(where, f"more than {_MAX_REVERTS} reverts")
+        if (match := _RELEASE.fullmatch(commit.subject)) and commit.whole:
+            releases.setdefault(_sort_key(match[1]), commit)
+    if last is None and ground is None:
+        raise BadInput(where, f"no commit in it; the output of {FORMAT} was expected")
+
+    newest_commit = releases[max(releases)] if releases else None
+    newest = _released(newest_commit) if newest_commit else None
+    rooted = last is not None and last.subject == _ROOT
+    if ground is None and last is not None and last.whole:
+        ground = _released(last)
+
+    states = _resolve(events, marks, where)
+    findings = {}
+    for change in changes.values():
+        if change.id in states:
+            findings[change.id] = _told(change, states[change.id])
+        elif newest and newest_commit and newest.has(change.id):
+            findings[change.id] = Finding(change.id, "present", newest_commit.line, newest_commit.id,
+                                          f"{newest.name}, whose commit is in the log, has it")
+        else:
+            findings[change.id] = _untold(change, ground, rooted)
+    _imply_requires(findings, changes)
+    name = f"the tree of {where}"
+    statuses = {id: _STATUS[finding.verdict] for id, finding in findings.items()}
+    tree = Release(name, statuses, unknown_as_absent(name, statuses))
+    return LogReport(
+        tuple(findings.values()),
+        commits,
+        newest.name if newest else None,
+        ground.name if ground else None,
+        ground is not None or rooted,
+        tree,
+        missing_fixes(tree),
+    )
+
+
+def read_gitlog_file(path: str | Path, base: str | None = None) -> LogReport:
+    """Read a log from a file, or from standard input for ``-``: `read_gitlog`, with BadInput for a file's trouble."""
+    if str(path) == "-":
+        return read_gitlog(sys.stdin.buffer, "standard input", base)
+    try:
+        with Path(path).open("rb") as stream:
+            return read_gitlog(stream, str(path), base)
+    except FileNotFoundError:
+        raise BadInput(str(path), "no such file") from None
+    except (OSError, ValueError) as error:
+        raise BadInput(str(path), f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _released(commit: _Commit) -> Release | None:
+    """Return the release that a commit made, None for one that made none or one of a far future."""
+    match = _RELEASE.fullmatch(commit.subject)
+    try:
+        return parse_release(match[1]) if match else None
+    except Unknown:
+        return None
+
+
+def _base(text: str) -> Release:
+    if text.endswith(".toml"):  # a profile names its own base: two steps would hide what the log starts from
+        raise Unknown("release", text, known_releases())
+    return parse_release(text)
+
+
+# --- the commits of a log
+
+
+def _lines(stream: BinaryIO, where: str) -> Iterator[tuple[bytes, bool]]:
+    """Yield the lines without their newline, and whether they had one; what exceeds a piece is cut off a line."""
+    total, inside = 0, False
+    while piece := stream.readline(_PIECE):
+        total += len(piece)
+        if total > _MAX_LOG:
+            raise BadInput(where, f"larger than {_MAX_LOG >> 30} GiB, which is the most that is read")
+        if b"\0" in piece:
+            raise BadInput(where, f"binary (a NUL byte near offset {total - len(piece)}), a git log was expected")
+        ended = piece.endswith(b"\n")
+        if not inside:
+            yield piece.rstrip(b"\r\n"), ended
+        inside = not ended
+
+
+def _commits(stream: BinaryIO, where: str) -> Iterator[_Commit]:
+    """Yield the commits whose subject is in the log; the last one may be cut anywhere."""
+    commit: _Commit | None = None
+    subject_next, blank, short = False, True, False
+    for number, (line, ended) in enumerate(_lines(stream, where), 1):
+        if subject_next and commit:
+            commit.subject, commit.whole, subject_next = line.decode("utf-8", "replace").strip(), ended, False
+        elif _COMMIT_LINE.fullmatch(line) or (short and blank and _SHORT_COMMIT_LINE.fullmatch(line)):
+            if commit:
+                yield commit
+            commit, subject_next = _Commit(line.decode(), number), True
+        elif commit is None:
+            if not _SHORT_COMMIT_LINE.fullmatch(line):
+                raise BadInput(where, f"line {number} is no commit id; the output of {FORMAT} was expected")
+            # Written with %h. A body may hold short lines of digits, so they count only in such a log.
+            commit, subject_next, short = _Commit(line.decode(), number), True, True
+        else:
+            commit.size += len(line) + 1
+            if commit.size > _MAX_MESSAGE:
+                raise BadInput(where, f"the message of commit {commit.id[:12]} (line {commit.line}) is larger than "
+                                      f"{_MAX_MESSAGE >> 20} MiB")
+            commit.body.append(line.decode("utf-8", "replace"))
+        blank = not line
+    if commit and not subject_next:
+        yield commit
+
+
+def _sort_key(release: str) -> tuple[int, ...]:
+    """Sort 6.13-rc3 before 6.13 before 6.13.1."""
+    version, _, rc = release.partition("-rc")
+    numbers = [int(part) for part in version.split(".")]
+    return (*numbers, *[0] * (3 - len(numbers)), int(rc) if rc else 1 << 30)
+
+
+# --- what a commit says
+
+
+def _same(a: str, b: str) -> bool:
+    """Tell whether two ids, full or abbreviated, can be of one commit."""
+    return a.startswith(b) or b.startswith(a)
+
+
+class _Marks:
+    """What changes are told by: `commits` by the first digits of their id, `subjects` folded to one case."""
+
+    def __init__(self, changes: Mapping[str, Change]) -> None:
+        self.commits = {change.commit[:_SHORTEST]: change for change in changes.values() if change.commit}
+        self.subjects = {change.subject.casefold(): change.id for change in changes.values() if change.subject}
+
+    def by_id(self, id: str) -> str | None:
+        """Return the change whose commit an id, full or abbreviated, is."""
+        change = self.commits.get(id[:_SHORTEST])
+        return change.id if change and _same(id, change.commit) else None
+
+
+def _events(commit: _Commit, marks: _Marks) -> Iterator[_Event]:
+    message = "\n".join(commit.body)
+    picked: list[re.Match[str]] = []
+    reverted: list[re.Match[str]] = []
+    if "commit" in message.casefold():
+        reverted = list(_REVERTS.finditer(message))
+        spans = [match.span() for match in reverted]
+        picked = [match for match in _PICKED.finditer(message)
+                  if not any(start < match.end() and match.start() < end for start, end in spans)]
+    origins = [(match, match[match.lastgroup or 0].lower()) for match in picked]
+    ids = (commit.id, *(id for _, id in origins))
+    subject = _BRANCH_TAGS.sub("", commit.subject, count=1)
+
+    if reverted or _QUOTED.fullmatch(subject):
+        targets = [id.lower() for match in reverted for id in re.findall(_ID, match["targets"], re.IGNORECASE)]
+        targets += [match["upstream"].lower() for match in reverted if match["upstream"]]
+        yield _Event(ids, commit.line, subject, commit.subject, targets=tuple(targets))
+
+    told: dict[str, _Event] = {}
+    if (change := marks.subjects.get(subject.casefold())) is not None:
+        told[change] = _Event(ids, commit.line + 1, subject, f"its subject is {subject!r}", change)
+    for match, id in origins:
+        if (change := marks.by_id(id)) is not None:
+            line = commit.line + 2 + message.count("\n", 0, match.start())
+            told[change] = _Event(ids, line, subject, f"it says {match[0].strip()!r}", change)
+    if (change := marks.by_id(commit.id)) is not None:
+        told[change] = _Event(ids, commit.line, subject, "it is the upstream commit", change)
+    yield from told.values()
+
+
+def _resolve(events: Sequence[_Event], marks: _Marks, where: str) -> dict[str, _State]:
+    """Return the last word on each change that the log mentions, going through the events oldest first."""
+    known = [(change.commit, change.id, True) for change in marks.commits.values()]
+    states: dict[str, _State] = {}
+    reverted_ids: list[str] = []
+    for event in reversed(events):
+        if event.change is not None:
+            if any(_same(event.ids[0], id) for id in reverted_ids):
+                raise BadInput(where, f"commit {event.ids[0][:12]} stands above its revert: newest commit first was "
+                                      "expected, git log without --reverse")
+            change, applied = event.change, True
+        else:
+            found = _reverts(event, known, marks.subjects)
+            if found is None:
+                continue
+            change, applied = found
+            reverted_ids += event.targets
+        states[change] = _State(applied, event)
+        known = [*((id, change, applied) for id in event.ids), *known]
+    return states
+
+
+def _reverts(
+    event: _Event, known: Sequence[tuple[str, str, bool]], by_subject: Mapping[str, str]
+) -> tuple[str, bool] | None:
+    """Return the change that a revert is about and whether it is there afterwards; None for one about other things."""
+    for target in event.targets:
+        for id, change, applied in known:
+            if _same(target, id):
+                return change, not applied
+    subject, applied = event.subject, True
+    while quoted := _QUOTED.fullmatch(subject):
+        applied = applied if quoted[1] == "Reapply" else not applied
+        subject = quoted[2]
+    change_id = by_subject.get(subject.casefold())
+    return (change_id, applied) if change_id is not None else None
+
+
+# --- what follows for a change
+
+
+def _told(change: Change, state: _State) -> Finding:
+    event = state.event
+    commit = event.ids[0]
+    if event.change is not None:
+        return Finding(change.id, "present", event.line, commit, f"commit {commit[:12]}: {event.says}")
+    if state.applied:
+        return Finding(change.id, "present", event.line, commit, f"put back by commit {commit[:12]}: {event.says}")
+    return Finding(change.id, "reverted", event.line, commit, f"reverted by commit {commit[:12]}: {event.says}")
+
+
+def _untold(change: Change, ground: Release | None, rooted: bool) -> Finding:
+    """Return what holds for a change that no commit of the log mentions."""
+
+    def finding(verdict: Verdict, detail: str) -> Finding:
+        return Finding(change.id, verdict, None, None, detail)
+
+    status = ground.changes[change.id] if ground else "no"
+    if ground and status == "yes":
+        return finding("present", f"{ground.name}, which the log starts from, has it")
+    if not (change.commit or change.subject):
+        return finding("undecidable", "neither its commit nor its subject is known, so no log can tell")
+    if ground is None and not rooted:
+        return finding("undecidable", "not in the log, which may be cut: it does not go down to a known ground")
+    if ground and status == "unknown":
+        return finding("undecidable", f"not in the log, and not known for {ground.name}, which the log starts from")
+    return finding("absent", f"not in the log, and not in {ground.name}, which the log starts from"
+                   if ground else "not in the log, which goes down to the kernel's first commit")
+
+
+def _imply_requires(findings: dict[str, Finding], changes: Mapping[str, Change]) -> None:
+    pending = [id for id, finding in findings.items() if finding.verdict == "present"]
+    while pending:
+        id = pending.pop()
+        for required in changes[id].requires:
+            if findings[required].verdict == "undecidable":
+                of = findings[id]
+                findings[required] = Finding(required, "present", of.line, of.commit,
+                                             f"{id} requires it, and that is present: {of.detail}")
+                pending.append(required)
