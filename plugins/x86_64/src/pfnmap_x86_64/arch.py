@@ -1,0 +1,76 @@
+"""X86_64: the architecture, put together, and its CPU.
+
+The CPU is the one of the recordings (an emulator's), where they tell it from others: it takes a 1G leaf whether or not
+it has the feature (FINDINGS F10), and it marks an old 1G leaf accessed even if it then refuses the access.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from pfnmap import Has, Level, hookimpl
+from pfnmap.arch import PKUERR, SEGV_ACCERR
+from pfnmap.vm_flags import VM_EXEC, VM_READ, VM_WRITE
+
+from .bits import ACCESSED, DIRTY, PRESENT, RW, USER, VM_PKEY_MASK, VM_SHADOW_STACK
+from .p4d import UpperOps
+from .pgprot import PgprotOps
+from .pmd import PmdOps
+from .pte import PteOps
+from .pud import PudOps
+
+__all__ = ["X86_64"]
+
+
+class X86_64(PteOps, PmdOps, PudOps, UpperOps, PgprotOps):
+    """x86-64 with 4 or 5 levels of 4K pages.
+
+    `cpu` keys: `la57` (5 levels, if PGTABLE_LEVELS is 5), `sme_mask` (the memory encryption bit as a mask, 0 without),
+    `shadow_stack`, `pku` (protection keys), `nx`, `pti` (page table isolation is on), `pdpe1gb` (1G pages; without
+    effect, as recorded), `hw_access_dirty` (always on).
+    """
+
+    name: ClassVar[str] = "x86_64"
+    cpu_defaults: ClassVar[Mapping[str, object]] = {
+        "la57": False,
+        "sme_mask": 0,
+        "shadow_stack": False,
+        "pdpe1gb": True,
+        "pti": False,
+        "pku": True,
+        "nx": True,
+        "hw_access_dirty": True,
+    }
+
+    @hookimpl
+    def kconfig(self, has: Has) -> str:
+        """Return this package's Kconfig fragment."""
+        from pfnmap.kconfig import fragment
+
+        return fragment(__package__, has)
+
+    def mmu_access(self, level: Level, entry: int, write: bool) -> tuple[int, bool]:
+        """See `pfnmap.Arch.mmu_access`. Of a protection key every process is refused all but the first.
+
+        A refused access changes nothing but an old 1G leaf, which the recorded machine marks accessed before it looks
+        at permissions (RECORDINGS.md; the emulator's walker does that at this level and above, not at 2M or 4K).
+        """
+        needed = PRESENT | USER | (RW if write else 0)
+        if entry & needed == needed and not entry & self.denied_keys:
+            return entry | ACCESSED | (DIRTY if write else 0), True
+        if level == "pud" and entry & PRESENT:
+            return entry | ACCESSED, False
+        return entry, False
+
+    def access_error(self, vm_flags: int, write: bool) -> int:
+        """See `pfnmap.Arch.access_error`. Source: arch/x86/mm/fault.c, access_error and bad_area_access_error.
+
+        With protection keys an execute-only vma gets a key of its own that denies data (mm/pkeys.c,
+        __execute_only_pkey; recorded).
+        """
+        if self.denied_keys and (vm_flags & (VM_READ | VM_WRITE | VM_EXEC) == VM_EXEC or vm_flags & VM_PKEY_MASK):
+            return PKUERR
+        if self.shadow_stack_vmas and write and vm_flags & VM_SHADOW_STACK:
+            return SEGV_ACCERR
+        return super().access_error(vm_flags, write)

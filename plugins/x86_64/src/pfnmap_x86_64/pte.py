@@ -1,0 +1,109 @@
+"""Operations on PTEs. Source: Linux 6.12 and 6.1, arch/x86/include/asm/pgtable.h and arch/x86/mm/pgtable.c."""
+
+from __future__ import annotations
+
+from pfnmap import Entry, hookimpl
+
+from .bits import (
+    ACCESSED,
+    BIT_ACCESSED,
+    BIT_DIRTY,
+    BIT_PRESENT,
+    BIT_PROTNONE,
+    BIT_RW,
+    BIT_SPECIAL,
+    BIT_USER,
+    DIRTY,
+    PAGE_SHIFT,
+    PSE,
+    RW,
+    SPECIAL,
+    VM_SHADOW_STACK,
+    bit,
+    clear,
+    protnone_mask,
+    zero,
+)
+from .boot import X86Boot
+
+__all__ = ["PteOps"]
+
+
+class PteOps(X86Boot):
+    """The pte_ ops."""
+
+    def pfn_pte(self, pfn: Entry, prot: Entry) -> Entry:
+        return self.pfn_entry(pfn, prot, self.pfn_mask)
+
+    def pte_pfn(self, pte: Entry) -> Entry:
+        return ((pte ^ protnone_mask(pte)) & self.pfn_mask) >> PAGE_SHIFT
+
+    @hookimpl
+    def pte_pgprot(self, pte: Entry) -> Entry:
+        return clear(pte, self.pfn_mask)
+
+    def pte_present(self, pte: Entry) -> Entry:
+        return bit(pte, BIT_PRESENT) | bit(pte, BIT_PROTNONE)
+
+    def pte_none(self, pte: Entry) -> Entry:
+        # A CPU erratum may leave accessed and dirty behind in an empty slot.
+        return zero(clear(pte, ACCESSED | DIRTY))
+
+    def pte_write(self, pte: Entry) -> Entry:
+        return bit(pte, BIT_RW) | (bit(pte, BIT_DIRTY) & self.shstk)
+
+    def pte_dirty(self, pte: Entry) -> Entry:
+        return self.is_dirty(pte)
+
+    def pte_young(self, pte: Entry) -> Entry:
+        return bit(pte, BIT_ACCESSED)
+
+    @hookimpl
+    def pte_special(self, pte: Entry) -> Entry:
+        return bit(pte, BIT_SPECIAL)
+
+    @hookimpl
+    def pte_devmap(self, pte: Entry) -> Entry:
+        return 1 ^ zero(pte & self.devmap)
+
+    @hookimpl
+    def pte_access_permitted(self, pte: Entry, write: int) -> Entry:
+        user = bit(pte, BIT_PRESENT) & bit(pte, BIT_USER) & (bit(pte, BIT_RW) | (1 - write))
+        return user & zero(pte & self.denied_keys)
+
+    @hookimpl
+    def pte_mkspecial(self, pte: Entry) -> Entry:
+        return pte | SPECIAL
+
+    def pte_mkdevmap(self, pte: Entry) -> Entry:
+        return pte | SPECIAL | self.devmap
+
+    def pte_mkhuge(self, pte: Entry) -> Entry:
+        return pte | PSE
+
+    def pte_mkwrite_novma(self, pte: Entry) -> Entry:
+        return pte | RW
+
+    @hookimpl
+    def pte_mkwrite(self, pte: Entry, vm_flags: int) -> Entry:
+        if self.shadow_stack_vmas and vm_flags & VM_SHADOW_STACK:
+            return clear(pte, RW) | DIRTY
+        return self.mkwrite(pte)
+
+    def pte_wrprotect(self, pte: Entry) -> Entry:
+        return self.wrprotect(pte)
+
+    def pte_mkdirty(self, pte: Entry) -> Entry:
+        return self.mkdirty(pte)
+
+    def pte_mkclean(self, pte: Entry) -> Entry:
+        return clear(pte, self.dirty_bits)
+
+    def pte_mkyoung(self, pte: Entry) -> Entry:
+        return pte | ACCESSED
+
+    def pte_mkold(self, pte: Entry) -> Entry:
+        return clear(pte, ACCESSED)
+
+    def pte_modify(self, pte: Entry, newprot: Entry) -> Entry:
+        return self.modify(pte, newprot, self.chg_mask, self.chg_mask, self.pfn_mask)
