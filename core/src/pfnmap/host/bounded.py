@@ -64,7 +64,7 @@ def read_text(path: str | os.PathLike[str], limit: int) -> str:
 
 
 def read_json(path: str | os.PathLike[str], limit: int) -> Any:
-    """Return the document in a JSON file (plain or gzip) of at most `limit` bytes; BadInput for other content."""
+    """Return the document in a JSON file (plain or gzip) of at most `limit` bytes; BadInput for other text."""
     text = read_text(path, limit)
     try:
         return json.loads(text)

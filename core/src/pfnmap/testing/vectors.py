@@ -1,0 +1,352 @@
+"""Golden vectors: inputs and outputs of a kernel's own page-table helpers, and whether a linked kernel agrees.
+
+A vector file (schema ``pfnmap-vectors/1``, JSON, plain or gzip) says which machine it is of, who defines each helper
+(`defined`: arch, generic or absent), the geometry constants, and per helper rows of hex strings, the result last::
+
+    vectors = read_vectors("x86_64-4k.json.gz")
+    kernel = Kernel.link(**machine_of(vectors)._asdict())
+    result = check_vectors(vectors, kernel)
+    result.rows, result.agree, result.disagree[:1]
+
+In scope is what `IN_SCOPE` names, at every level where the file's `defined` says arch or generic, all composites, and
+the geometry constants, which count as the rows of a helper called ``constants``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+
+from pfnmap.arch import LEVELS
+from pfnmap.errors import BadInput, PfnmapError
+from pfnmap.host.bounded import MIB, read_json
+from pfnmap.plugins import Registry
+from pfnmap.vm_flags import VM_READ, VM_SHARED, VM_WRITE
+
+if TYPE_CHECKING:
+    from pfnmap.arch import Level
+    from pfnmap.kernel import Kernel
+
+__all__ = [
+    "IN_SCOPE",
+    "SCHEMA",
+    "Checked",
+    "Disagreement",
+    "Machine",
+    "Vectors",
+    "check_vectors",
+    "machine_of",
+    "parse_vectors",
+    "read_vectors",
+]
+
+SCHEMA: Final = "pfnmap-vectors/1"
+FILE_LIMIT: Final = 64 * MIB
+SHOWN: Final = 20
+"""Disagreements that a result lists."""
+
+_PER_LEVEL = (
+    *("pfn_X", "X_pfn", "X_pgprot", "X_special", "X_mkspecial", "X_devmap", "X_mkdevmap", "X_mkhuge", "X_present"),
+    *("X_none", "X_leaf", "X_bad", "X_trans_huge", "X_write", "X_dirty", "X_young", "X_mkwrite", "X_mkwrite_novma"),
+    *("X_wrprotect", "X_mkdirty", "X_mkclean", "X_mkyoung", "X_mkold", "X_modify", "X_access_permitted"),
+    *("X_populate", "X_index", "composite_insert_pfn_X", "composite_write_upgrade_X"),
+)
+_LEVELLESS = ("pgprot_noncached", "pgprot_writecombine", "pgprot_device", "vm_get_page_prot")
+_FORMS: Final[Mapping[str, tuple[str, str]]] = {
+    **{form.replace("X", level): (form, level) for form in _PER_LEVEL for level in LEVELS},
+    **{form: (form, "") for form in _LEVELLESS},
+}
+"""Helper -> its form (with X for the level) and its level."""
+
+IN_SCOPE: Final = frozenset(_FORMS)
+"""Helpers in scope: composites always, the others where a file's `defined` says arch or generic."""
+
+_ENTRIES: Final = {"pfn_X": 2, "X_modify": 2, "composite_insert_pfn_X": 2, "vm_get_page_prot": 0}
+"""How many of a form's inputs are entries, pgprots or pfns, elementwise in the ops; 1 where it is not listed."""
+
+_NUMBERS: Final = {"X_access_permitted": 1, "composite_insert_pfn_X": 1, "vm_get_page_prot": 1}
+"""How many inputs follow that are plain numbers (a write flag, vm_flags); 0 where it is not listed."""
+
+_WRITABLE_VMA = VM_READ | VM_WRITE | VM_SHARED
+_HEX = re.compile(r"0x[0-9a-fA-F]{1,16}")
+
+Row = tuple[int, ...]
+
+
+class Machine(NamedTuple):
+    """What `pfnmap.kernel.Kernel.link` needs to link the machine of a file."""
+
+    arch: str
+    release: str
+    config: Mapping[str, str]
+    cpu: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """One parsed vector file. `rows`: helper -> rows (inputs, then the result), only of helpers in scope."""
+
+    arch: str
+    release: str
+    config: Mapping[str, str]
+    cpu: Mapping[str, Any]
+    constants: Mapping[str, int]
+    rows: Mapping[str, Sequence[Row]]
+    out_of_scope: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """One row on which a kernel disagrees; `got` is an entry, or the text of what was raised."""
+
+    helper: str
+    inputs: tuple[int | str, ...]
+    expected: int
+    got: int | str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it for JSON, numbers as hex strings."""
+        return {
+            "helper": self.helper,
+            "inputs": [_shown(value) for value in self.inputs],
+            "expected": _shown(self.expected),
+            "got": _shown(self.got),
+        }
+
+
+@dataclass
+class Checked:
+    """What a comparison found: rows, how many agree, the first disagreements, and both counts per helper."""
+
+    out_of_scope: Mapping[str, str]
+    rows: int = 0
+    agree: int = 0
+    disagree: list[Disagreement] = field(default_factory=list)
+    helpers: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    def count(self, helper: str, inputs: tuple[int | str, ...], expected: int, got: int | str) -> None:
+        """Count one row."""
+        counts = self.helpers.setdefault(helper, {"rows": 0, "agree": 0})
+        counts["rows"] += 1
+        self.rows += 1
+        if got == expected:
+            counts["agree"] += 1
+            self.agree += 1
+        elif len(self.disagree) < SHOWN:
+            self.disagree.append(Disagreement(helper, inputs, expected, got))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it for JSON."""
+        return {
+            "rows": self.rows,
+            "agree": self.agree,
+            "disagree": [one.as_dict() for one in self.disagree],
+            "helpers": self.helpers,
+            "out_of_scope": dict(self.out_of_scope),
+        }
+
+
+def read_vectors(path: str | os.PathLike[str]) -> Vectors:
+    """Read a vector file. Raises BadInput, naming the file and the place in it."""
+    return parse_vectors(read_json(path, FILE_LIMIT), str(path))
+
+
+def parse_vectors(document: Any, where: str = "vectors") -> Vectors:
+    """Return the Vectors in a JSON document; `where` names it in errors (BadInput)."""
+    top = _mapping(document, where)
+    if top.get("schema") != SCHEMA:
+        raise BadInput(f"{where}: schema", f"{top.get('schema')!r}, expected {SCHEMA!r}")
+    machine = _mapping(top.get("machine"), f"{where}: machine")
+    defined = _mapping(top.get("defined"), f"{where}: defined")
+    all_rows = _mapping(top.get("vectors"), f"{where}: vectors")
+    constants = _mapping(top.get("constants"), f"{where}: constants")
+    config = _mapping(machine.get("config", {}), f"{where}: machine.config")
+    out_of_scope = {name: reason for name in all_rows if (reason := _out_of_scope(name, defined))}
+    rows = {
+        name: _rows(listed, _FORMS[name][0], f"{where}: {name}")
+        for name, listed in all_rows.items()
+        if name not in out_of_scope
+    }
+    return Vectors(
+        arch=_text(top.get("arch"), f"{where}: arch"),
+        release=_text(top.get("kernel"), f"{where}: kernel"),
+        config={name: _text(value, f"{where}: machine.config.{name}") for name, value in config.items()},
+        cpu=_mapping(machine.get("cpu", {}), f"{where}: machine.cpu"),
+        constants={name: int(value, 16) for name, value in constants.items() if _is_number(value)},
+        rows=rows,
+        out_of_scope=out_of_scope,
+    )
+
+
+def machine_of(vectors: Vectors, registry: Registry | None = None) -> Machine:
+    """Return what the machine of a vector file has to be linked with.
+
+    The architecture's plugin is asked for its `cpu` keys: those that a file leaves out are off, except `nx` and
+    `hw_access_dirty`, which are on; one that is no switch (a size, a mode) keeps the plugin's default.
+    """
+    defaults = (registry or Registry()).load("arch", vectors.arch).cpu_defaults
+    switches = {key: key in ("nx", "hw_access_dirty") for key, value in defaults.items() if isinstance(value, bool)}
+    return Machine(vectors.arch, vectors.release, vectors.config, {**switches, **vectors.cpu})
+
+
+def check_vectors(vectors: Vectors, kernel: Kernel, *, arrays: bool = False) -> Checked:
+    """Compare a linked kernel with every row in scope.
+
+    `arrays`: give the ops numpy.uint64 arrays of all rows of a helper at once; the answer has to be such an array. An
+    op that raises disagrees with its row; what it raised is `got`.
+    """
+    result = Checked(vectors.out_of_scope)
+    constants = kernel.geometry.constants()
+    for name in sorted(constants.keys() & vectors.constants.keys()):
+        result.count("constants", (name,), vectors.constants[name], constants[name])
+    evaluate = _evaluate_arrays if arrays else _evaluate
+    for helper, rows in vectors.rows.items():
+        for row, got in zip(rows, evaluate(kernel, helper, rows), strict=True):
+            result.count(helper, row[:-1], row[-1], got)
+    return result
+
+
+# Scope and parsing
+
+
+def _out_of_scope(helper: str, defined: Mapping[str, Any]) -> str:
+    """Return why a helper is out of scope, or "" if it is in scope."""
+    if helper not in IN_SCOPE:
+        return "not in scope"
+    if helper.startswith("composite_"):
+        return ""
+    owner = defined.get(helper, "no owner in `defined`")
+    return "" if owner in ("arch", "generic") else str(owner)
+
+
+def _rows(listed: Any, form: str, where: str) -> list[Row]:
+    if not isinstance(listed, list):
+        raise BadInput(where, "expected a list of rows")
+    length = _ENTRIES.get(form, 1) + _NUMBERS.get(form, 0) + 1
+    return [_row(row, length, f"{where} row {number}") for number, row in enumerate(listed)]
+
+
+def _row(row: Any, length: int, where: str) -> Row:
+    if not isinstance(row, list) or len(row) != length:
+        raise BadInput(where, f"expected a list of {length} hex strings")
+    for value in row:
+        if not _is_number(value):
+            raise BadInput(where, f"{value!r:.40} is not a hex string of at most 64 bits")
+    return tuple(int(value, 16) for value in row)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, str) and _HEX.fullmatch(value) is not None
+
+
+def _mapping(value: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise BadInput(where, "expected an object")
+    return value
+
+
+def _text(value: Any, where: str) -> str:
+    if not isinstance(value, str):
+        raise BadInput(where, "expected a string")
+    return value
+
+
+def _shown(value: int | str) -> str:
+    return value if isinstance(value, str) else hex(value)
+
+
+# Evaluation
+
+
+def _function(kernel: Kernel, helper: str) -> Callable[..., Any]:
+    """Return the function of a row's inputs that a helper stands for."""
+    form, level = _FORMS[helper]
+    match form:
+        case "X_index":
+            return lambda address: kernel.geometry.index(cast("Level", level), address)
+        case "X_mkwrite":
+            return lambda entry: _mkwrite(kernel, level, entry)
+        case "composite_insert_pfn_X":
+            return lambda pfn, prot, write: _insert_pfn(kernel, level, pfn, prot, write)
+        case "composite_write_upgrade_X":
+            return lambda old: _write_upgrade(kernel, level, old)
+    return cast("Callable[..., Any]", getattr(kernel.ops, helper))
+
+
+def _mkwrite(kernel: Kernel, level: str, entry: Any) -> Any:
+    """X_mkwrite for a writable vma; that of a PUD takes no vma."""
+    op = getattr(kernel.ops, f"{level}_mkwrite")
+    return op(entry) if level == "pud" else op(entry, _WRITABLE_VMA)
+
+
+def _insert_pfn(kernel: Kernel, level: str, pfn: Any, prot: Any, write: int) -> Any:
+    """The chain of insert_pfn, insert_pfn_pmd and insert_pfn_pud (mm/memory.c, mm/huge_memory.c)."""
+    ops = kernel.ops
+    entry = getattr(ops, f"pfn_{level}")(pfn, prot)
+    if level != "pte":
+        entry = getattr(ops, f"{level}_mkhuge")(entry)
+    entry = getattr(ops, f"{level}_mkspecial")(entry)
+    if not write:
+        return entry
+    entry = getattr(ops, f"{level}_mkyoung")(getattr(ops, f"{level}_mkdirty")(entry))
+    return _mkwrite(kernel, level, entry)
+
+
+def _write_upgrade(kernel: Kernel, level: str, old: Any) -> Any:
+    """The chain of a write fault on an entry that was inserted for reading."""
+    ops = kernel.ops
+    return _mkwrite(kernel, level, getattr(ops, f"{level}_mkdirty")(getattr(ops, f"{level}_mkyoung")(old)))
+
+
+def _raised(error: Exception) -> str:
+    return str(error) if isinstance(error, PfnmapError) else f"{type(error).__name__}: {error}"
+
+
+def _evaluate(kernel: Kernel, helper: str, rows: Sequence[Row]) -> list[int | str]:
+    """Return what the kernel answers, row by row, in ints."""
+    return [_answer(kernel, helper, row[:-1]) for row in rows]
+
+
+def _answer(kernel: Kernel, helper: str, inputs: tuple[int, ...]) -> int | str:
+    try:
+        answer = _function(kernel, helper)(*inputs)
+    except Exception as error:  # a plugin's op may raise anything; that is an answer, and a wrong one
+        return _raised(error)
+    return answer if type(answer) is int else f"{answer!r}, which is no int"
+
+
+def _evaluate_arrays(kernel: Kernel, helper: str, rows: Sequence[Row]) -> list[int | str]:
+    """Return what the kernel answers to arrays of entries; plain numbers stay so, rows are grouped by them."""
+    import numpy as np
+
+    entries = _ENTRIES.get(_FORMS[helper][0], 1)
+    if not entries:
+        return _evaluate(kernel, helper, rows)
+    groups: dict[Row, list[int]] = {}
+    for number, row in enumerate(rows):
+        groups.setdefault(row[entries:-1], []).append(number)
+    answers: list[int | str] = [0] * len(rows)
+    for plain, numbers in groups.items():
+        columns = [np.array([rows[n][column] for n in numbers], dtype=np.uint64) for column in range(entries)]
+        for number, answer in zip(numbers, _array_answers(kernel, helper, columns, plain), strict=True):
+            answers[number] = answer
+    return answers
+
+
+def _array_answers(kernel: Kernel, helper: str, columns: list[Any], plain: Row) -> list[int | str]:
+    import numpy as np
+
+    size = len(columns[0])
+    before = [column.copy() for column in columns]
+    try:
+        answer = _function(kernel, helper)(*columns, *plain)
+    except Exception as error:  # see _answer
+        return [_raised(error)] * size
+    if not isinstance(answer, np.ndarray) or answer.dtype != np.uint64 or answer.shape != (size,):
+        return [f"{type(answer).__name__} of {getattr(answer, 'dtype', 'no dtype')}, no uint64 array"] * size
+    if any((column != original).any() for column, original in zip(columns, before, strict=True)):
+        return ["the op changed its argument"] * size
+    return [int(value) for value in answer]
