@@ -1,20 +1,36 @@
-"""pfnmap: an executable model of Linux huge pfnmaps."""
+"""pfnmap: an executable model of Linux huge pfnmaps. What stands here is what a plugin may use."""
 
-from pfnmap.arch import Arch, Entry, Geometry, Level, WalkLevel
+from pfnmap.arch import Arch, Entry, Geometry, Has, Level, WalkLevel
+from pfnmap.driver import Action, Device, DeviceBar, Driver, VmOperations
 from pfnmap.errors import BadInput, LinkError, PfnmapError, PluginError, Refused, Unknown
 from pfnmap.hookspecs import hookimpl
+from pfnmap.mm.vma import File, MmStruct, VmArea, VmFault
+from pfnmap.trace import Call, Event, Message
 
 __all__ = [
+    "Action",
     "Arch",
     "BadInput",
+    "Call",
+    "Device",
+    "DeviceBar",
+    "Driver",
     "Entry",
+    "Event",
+    "File",
     "Geometry",
+    "Has",
     "Level",
     "LinkError",
+    "Message",
+    "MmStruct",
     "PfnmapError",
     "PluginError",
     "Refused",
     "Unknown",
+    "VmArea",
+    "VmFault",
+    "VmOperations",
     "WalkLevel",
     "hookimpl",
 ]

@@ -24,14 +24,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeAlias
 
+from pfnmap.vm_flags import VM_EXEC, VM_READ, VM_WRITE
+
 __all__ = [
     "LEVELS",
     "OPTIONAL_OPS",
     "PKUERR",
-    "VM_EXEC",
-    "VM_READ",
-    "VM_SHARED",
-    "VM_WRITE",
     "Arch",
     "Entry",
     "Geometry",
@@ -48,11 +46,6 @@ Entry: TypeAlias = Any
 
 Has: TypeAlias = Callable[[str], bool]
 """Asks whether the release that is being linked has an upstream change, by its id in changes.toml."""
-
-VM_READ = 0x1
-VM_WRITE = 0x2
-VM_EXEC = 0x4
-VM_SHARED = 0x8
 
 SEGV_ACCERR = 2
 PKUERR = 4
@@ -155,7 +148,15 @@ class Geometry:
     def constants(self) -> dict[str, int]:
         """Return the geometry constants by their kernel names (compared with a vector file's `constants`)."""
         names = [f"PTRS_PER_{x}" for x in ("PTE", "PMD", "PUD", "P4D", "PGD")]
-        names += ["PAGE_SHIFT", "PMD_SHIFT", "PUD_SHIFT", "P4D_SHIFT", "PGDIR_SHIFT", "PMD_ORDER", "PUD_ORDER"]
+        names += [
+            "PAGE_SHIFT",
+            "PMD_SHIFT",
+            "PUD_SHIFT",
+            "P4D_SHIFT",
+            "PGDIR_SHIFT",
+            "PMD_ORDER",
+            "PUD_ORDER",
+        ]
         return {name: getattr(self, name) for name in names}
 
 

@@ -1,0 +1,260 @@
+"""Kernel: one linked image of the mm core, one architecture, any number of drivers, a configuration and a release.
+
+Linking goes in this order: register `generic`, the architecture and the drivers with one pluggy manager; collect the
+`kconfig` fragments and resolve them; let the architecture settle its boot (`Arch.setup_arch`); bind every op to its
+owner. After that nothing goes through pluggy. Two kernels live side by side; nothing is global but discovery.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast
+
+import pluggy
+
+from pfnmap import release as releases
+from pfnmap.arch import OPTIONAL_OPS, Arch, Geometry, Level
+from pfnmap.errors import BadInput, LinkError, PluginError, Refused, Unknown
+from pfnmap.generic import Generic
+from pfnmap.hookspecs import ENTRY_HOOKS, PROJECT, EntryHooks, LinkHooks
+from pfnmap.kconfig import Config, fragment, resolve
+from pfnmap.plugins import Registry
+from pfnmap.release import Release
+from pfnmap.trace import Trace
+
+if TYPE_CHECKING:
+    from pfnmap.driver import Driver
+    from pfnmap.mm import MmFunctions
+    from pfnmap.mm.pgtable import PhysicalMemory
+
+__all__ = ["THP_SETTINGS", "Kernel", "Ops", "Owner"]
+
+Owner = Literal["arch", "generic", "absent"]
+THP_SETTINGS = ("always", "madvise", "never")
+
+_NOT_OPS = frozenset({"setup_arch", "mmu_access", "protection_map"})
+_ABSTRACT_OPS = frozenset(Arch.__abstractmethods__) - _NOT_OPS
+_GATED = {
+    f"{level}_{op}": f"ARCH_SUPPORTS_{level.upper()}_PFNMAP"
+    for level in ("pmd", "pud")
+    for op in ("special", "mkspecial")
+}
+
+
+class Ops:
+    """The bound ops of a kernel: one attribute per op, each a plain function. `owners` tells who provides which."""
+
+    owners: Mapping[str, Owner]
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Callable[..., Any]: ...
+
+
+def _absent(arch: str, op: str, *_: object) -> NoReturn:
+    raise Refused(op, f"absent on {arch} with this configuration and release")
+
+
+class Kernel:
+    """A linked kernel, and the state of its one boot. Make one with `Kernel.link`.
+
+    Attributes: `arch` (the Arch instance), `ops`, `geometry`, `config`, `release`, `cpu` (boot-time state), `thp` (the
+    sysfs knob transparent_hugepage/enabled), `drivers` (name -> Driver), `trace`, `clock_ms`, `phys` (simulated physical memory),
+    `mm` (the functions a plugin may call, `pfnmap.mm`), `assumed` (what of all this nobody said).
+    """
+
+    arch: Arch
+    ops: Ops
+    geometry: Geometry
+    config: Config
+    release: Release
+    cpu: Mapping[str, Any]
+    drivers: Mapping[str, Driver]
+    assumed: tuple[str, ...]
+    thp: str
+    trace: Trace
+    clock_ms: int
+    phys: PhysicalMemory
+
+    @classmethod
+    def link(
+        cls,
+        arch: str | type[Arch] = "x86_64",
+        drivers: Iterable[str | type[Driver]] = (),
+        config: Mapping[str, str] | None = None,
+        release: str | Release | None = None,
+        cpu: Mapping[str, Any] | None = None,
+        *,
+        given: Mapping[str, str] | None = None,
+        config_source: str = "",
+        thp: str = "always",
+        registry: Registry | None = None,
+    ) -> Kernel:
+        """Link a kernel from plugins.
+
+        `config`: resolved symbols that are taken as they are, whatever depends on what (a vector file's); all others
+        take their Kconfig default. `given`: what a user would set, subject to Kconfig's rules. `release`: a name or a
+        Release (default: the newest known). `cpu`: keys of the architecture's `cpu_defaults`.
+
+        Raises LinkError for parts that do not fit together, Unknown for a name nobody has, PluginError for a plugin
+        that fails.
+        """
+        registry = registry or Registry()
+        self = cls()
+        self.release = _release(release)
+        arch_class = registry.load("arch", arch) if isinstance(arch, str) else arch
+        self.arch = _instance(arch_class, "architecture")
+        parts = [registry.load("driver", d) if isinstance(d, str) else d for d in drivers]
+        linked = [cast("Driver", _instance(part, "driver")) for part in parts]
+        manager = _manager(self.arch, linked)
+        fragments = _fragments(manager, self.release)
+        self.config = resolve(fragments, given or {}, force=config or {}, source=config_source)
+        self.cpu = _cpu(self.arch, cpu or {})
+        if thp not in THP_SETTINGS:
+            raise BadInput("thp", f"{thp!r} is none of {', '.join(THP_SETTINGS)}")
+        self._boot_thp = thp
+        self.assumed = (*self.release.assumed, *_assumed(self.arch, cpu or {}, self.config))
+        self.arch.setup_arch(self.config, self.cpu, self.release.has)
+        self.geometry = self.arch.geometry
+        manager.register(Generic(self.arch, self.config), name="generic")
+        self.ops = _bind(manager, self.arch, self.config)
+        self.drivers = {driver.name: driver for driver in linked}
+        self.boot()
+        return self
+
+    def boot(self) -> None:
+        """Start over: empty physical memory, an empty trace, the THP knob as linked, no devices."""
+        from pfnmap.mm.pgtable import PhysicalMemory
+
+        self.thp = self._boot_thp
+        self.trace = Trace()
+        self.clock_ms = 0
+        self.phys = PhysicalMemory(self.geometry.PAGE_SIZE)
+        for driver in self.drivers.values():
+            driver.boot(self)
+
+    @property
+    def mm(self) -> type[MmFunctions]:
+        """The functions of the mm core that a plugin may call, by their kernel names."""
+        from pfnmap.mm import MmFunctions
+
+        return MmFunctions
+
+    def has(self, change: str) -> bool:
+        """Tell whether this release has an upstream change; an unknown one counts as absent and stands in `assumed`."""
+        return self.release.has(change)
+
+    def pfnmap(self, level: Level) -> bool:
+        """Tell whether leaves of a level can be installed for a pfnmap under this configuration and release."""
+        return level == "pte" or (
+            level in ("pmd", "pud")
+            and self.config.enabled("TRANSPARENT_HUGEPAGE")
+            and self.config.enabled(f"ARCH_SUPPORTS_{level.upper()}_PFNMAP")
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """Return the ``"kernel"`` object of the command line's JSON: what this kernel is and what of it was assumed."""
+        return {
+            "arch": self.arch.name,
+            "release": self.release.name,
+            "config_source": self.config.source,
+            "page_size": self.geometry.PAGE_SIZE,
+            "thp": self.thp,
+            "cpu": dict(self.cpu),
+            "changes": dict(self.release.changes),
+            "assumed": list(self.assumed),
+        }
+
+
+def _release(release: str | Release | None) -> Release:
+    if isinstance(release, Release):
+        return release
+    return releases.parse_release(release or releases.newest())
+
+
+def _instance(part: type[Any], what: str) -> Any:
+    missing = sorted(getattr(part, "__abstractmethods__", ()))
+    name = getattr(part, "name", part.__name__)
+    if missing:
+        raise LinkError(f"{what} {name}: {part.__name__} does not define {', '.join(missing)}")
+    try:
+        return part()
+    except Exception as error:
+        raise PluginError(name, f"{type(error).__name__}: {error}") from error
+
+
+def _manager(arch: Arch, drivers: list[Driver]) -> pluggy.PluginManager:
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(EntryHooks)
+    manager.add_hookspecs(LinkHooks)
+    for plugin in (arch, *drivers):
+        try:
+            manager.register(plugin, name=plugin.name)
+            manager.check_pending()
+        except (pluggy.PluginValidationError, ValueError) as error:
+            raise LinkError(f"plugin {plugin.name}: {' '.join(str(error).split())}") from error
+    return manager
+
+
+def _fragments(manager: pluggy.PluginManager, release: Release) -> list[tuple[str, str]]:
+    fragments = [("pfnmap", fragment("pfnmap", release.has))]
+    for impl in manager.hook.kconfig.get_hookimpls():
+        text = impl.function(release.has)
+        if text is not None:
+            fragments.append((impl.plugin_name, text))
+    return fragments
+
+
+def _cpu(arch: Arch, said: Mapping[str, Any]) -> dict[str, Any]:
+    for key in said:
+        if key not in arch.cpu_defaults:
+            raise Unknown(f"cpu key of {arch.name}", key, arch.cpu_defaults)
+    return {**arch.cpu_defaults, **said}
+
+
+def _assumed(arch: Arch, cpu: Mapping[str, Any], config: Config) -> Iterable[str]:
+    if not config.source:
+        yield "configuration: Kconfig defaults of the plugins' fragments"
+    left = [f"{key}={value}" for key, value in arch.cpu_defaults.items() if key not in cpu]
+    if left:
+        yield f"cpu: {', '.join(left)}"
+
+
+def _bind(manager: pluggy.PluginManager, arch: Arch, config: Config) -> Ops:
+    ops = Ops()
+    owners: dict[str, Owner] = {}
+    for name in ENTRY_HOOKS:
+        function, owners[name] = _owner(manager, name, arch, config)
+        setattr(ops, name, function)
+    for name in _ABSTRACT_OPS:
+        setattr(ops, name, getattr(arch, name))
+        owners[name] = "arch"
+    for name in OPTIONAL_OPS:
+        present = hasattr(arch, name) and name not in arch.undefined
+        setattr(ops, name, getattr(arch, name) if present else partial(_absent, arch.name, name))
+        owners[name] = "arch" if present else "absent"
+    ops.owners = owners
+    return ops
+
+
+def _owner(
+    manager: pluggy.PluginManager, name: str, arch: Arch, config: Config
+) -> tuple[Callable[..., Any], Owner]:
+    """Settle who owns an entry hook, and return its plain function."""
+    generic: Callable[..., Any] | None = None
+    claims: list[tuple[str, Callable[..., Any]]] = []
+    for impl in getattr(manager.hook, name).get_hookimpls():
+        if impl.hookwrapper or impl.wrapper:
+            raise LinkError(f"plugin {impl.plugin_name}: {name} is an entry hook and takes no wrapper")
+        if impl.plugin_name == "generic":
+            generic = impl.function
+        elif impl.plugin is not arch or name not in arch.undefined:
+            claims.append((impl.plugin_name, impl.function))
+    if len(claims) > 1:
+        raise LinkError(f"entry hook {name} has two owners: {' and '.join(sorted(who for who, _ in claims))}")
+    gate = _GATED.get(name)
+    if claims and (gate is None or config.enabled(gate)):
+        return claims[0][1], "arch"
+    assert generic is not None, name
+    return generic, "generic"

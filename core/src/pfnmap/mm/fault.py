@@ -1,0 +1,87 @@
+"""The CPU's side: a load or a store of user space, and the exception it may raise (arch/*/mm/fault.c).
+
+RULES 1 to 4: an access that the vma refuses raises its signal without a fault in the mm; else a first pass runs under the
+per-VMA lock and, where that answers RETRY, a second under mmap_lock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pfnmap.errors import Refused
+from pfnmap.mm.memory import (
+    VM_FAULT_HWPOISON,
+    VM_FAULT_OOM,
+    VM_FAULT_RETRY,
+    VM_FAULT_SIGBUS,
+    VM_FAULT_SIGSEGV,
+    handle_mm_fault,
+)
+from pfnmap.mm.vma import FAULT_FLAG_USER, FAULT_FLAG_VMA_LOCK, FAULT_FLAG_WRITE
+
+if TYPE_CHECKING:
+    from pfnmap.mm.vma import MmStruct
+
+__all__ = ["AccessResult", "user_access"]
+
+SEGV_MAPERR = 1
+SEGV_ACCERR = 2
+BUS_ADRERR = 2
+BUS_MCEERR_AR = 4
+
+_ENDLESS = 8  # faults of one access that change nothing before it is told to be endless
+
+
+@dataclass(frozen=True)
+class AccessResult:
+    """Outcome of an access: "ok", or the signal with its si_code and si_addr."""
+
+    result: str
+    si_code: int | None = None
+    si_addr: int | None = None
+
+
+_OK = AccessResult("ok")
+
+
+def user_access(mm: MmStruct, address: int, write: bool) -> AccessResult:
+    """Load or store one byte at `address` from user space."""
+    arch = mm.kernel.arch
+    for _ in range(_ENDLESS):
+        leaf = mm.tables.leaf(address)
+        if leaf is not None:
+            level, (table, index) = leaf
+            table[index], allowed = arch.mmu_access(level, table[index], write)
+            if allowed:
+                return _OK
+        refused = _do_user_fault(mm, address, write)
+        if refused is not None:
+            return refused
+    raise Refused("touch", f"the access to {address:#x} never completes: each fault changes nothing")
+
+
+def _do_user_fault(mm: MmStruct, address: int, write: bool) -> AccessResult | None:
+    """Handle the exception; None when the access is to be tried again."""
+    kernel = mm.kernel
+    vma = mm.vma_lookup(address)
+    if vma is None:
+        return AccessResult("SIGSEGV", SEGV_MAPERR, address)
+    si_code = kernel.arch.access_error(vma.vm_flags, write)
+    if si_code:
+        return AccessResult("SIGSEGV", si_code, address)
+    flags = FAULT_FLAG_USER | (FAULT_FLAG_WRITE if write else 0)
+    ret = VM_FAULT_RETRY
+    if kernel.has("per-vma-lock-faults") and kernel.config.enabled("PER_VMA_LOCK"):
+        ret = handle_mm_fault(vma, address, flags | FAULT_FLAG_VMA_LOCK)
+    if ret & VM_FAULT_RETRY:
+        ret = handle_mm_fault(vma, address, flags)
+    if ret & VM_FAULT_SIGBUS:
+        return AccessResult("SIGBUS", BUS_ADRERR, address)
+    if ret & VM_FAULT_HWPOISON:
+        return AccessResult("SIGBUS", BUS_MCEERR_AR, address)
+    if ret & VM_FAULT_SIGSEGV:
+        return AccessResult("SIGSEGV", SEGV_ACCERR, address)
+    if ret & VM_FAULT_OOM:
+        raise Refused("touch", "out of memory")
+    return None

@@ -1,0 +1,301 @@
+"""Page tables in simulated physical memory.
+
+The mm walks the kernel's five levels; a folded level returns its parent's slot (DESIGN rule 5). A *slot* is the pair
+(table, index): the table is an ``array('Q')`` of entries that lives at a physical address in `PhysicalMemory`, and bulk
+work may take its memory as a numpy array without copying. Sources: include/linux/pgtable.h, mm/memory.c
+(free_pgd_range and below), mm/pgtable-generic.c.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+from pfnmap.arch import Level
+from pfnmap.errors import Refused
+from pfnmap.trace import Bug
+
+if TYPE_CHECKING:
+    from pfnmap.kernel import Kernel
+    from pfnmap.mm.vma import MmStruct
+
+__all__ = ["PageTables", "PhysicalMemory", "Slot", "free_pgtables"]
+
+Slot: TypeAlias = "tuple[array[int], int]"
+
+_PARENT: dict[Level, Level] = {"p4d": "pgd", "pud": "p4d", "pmd": "pud", "pte": "pmd"}
+
+
+class Step(NamedTuple):
+    """The ops on the slots of a walked level above pte: those of `op`, the lowest level folded into it."""
+
+    op: Level
+    none: Callable[[int], int]
+    bad: Callable[[int], int]
+    leaf: Callable[[int], int]
+    pgtable: Callable[[int], int]
+
+
+_COUNTED = (
+    "pud",
+    "pmd",
+    "pte",
+)  # VmPTE counts these (mm_inc_nr_puds, _pmds, _ptes); p4d and pgd tables are not
+
+
+class PhysicalMemory:
+    """RAM of the simulated machine, as far as it holds page tables and anonymous pages.
+
+    Frames are handed out from `base` upwards and reused after they were freed. Words are logical values.
+    """
+
+    base = 0x1000_0000
+
+    def __init__(self, page_size: int) -> None:
+        self._page_size = page_size
+        self._next = self.base
+        self._free: dict[int, list[int]] = {}
+        self.tables: dict[int, array[int]] = {}
+
+    def alloc(self, size: int) -> int:
+        """Return the physical address (bytes) of `size` free bytes, aligned to their size rounded up to a power of two."""
+        size = max(1 << (size - 1).bit_length(), self._page_size)
+        if free := self._free.get(size):
+            return free.pop()
+        address = -(-self._next // size) * size
+        self._next = address + size
+        return address
+
+    def free(self, address: int, size: int) -> None:
+        """Give `size` bytes back."""
+        size = max(1 << (size - 1).bit_length(), self._page_size)
+        self._free.setdefault(size, []).append(address)
+
+    def alloc_table(self, template: array[int]) -> int:
+        """Return the physical address of a new table with the entries of `template`."""
+        address = self.alloc(len(template) * 8)
+        self.tables[address] = template[:]
+        return address
+
+    def free_table(self, address: int) -> None:
+        """Give a table back."""
+        self.free(address, len(self.tables.pop(address)) * 8)
+
+
+class PageTables:
+    """The page tables of one address space: offsets, allocation and walks at every level.
+
+    `X_offset(slot, address)` and `X_alloc(mm, slot, address)` follow the kernel's: an `_alloc` fills an empty parent slot
+    with a new table of level X first.
+    """
+
+    pgd: array[int]
+    p4d_offset: Callable[[Slot, int], Slot]
+    pud_offset: Callable[[Slot, int], Slot]
+    pmd_offset: Callable[[Slot, int], Slot]
+    pte_offset: Callable[[Slot, int], Slot]
+    p4d_alloc: Callable[[MmStruct, Slot, int], Slot]
+    pud_alloc: Callable[[MmStruct, Slot, int], Slot]
+    pmd_alloc: Callable[[MmStruct, Slot, int], Slot]
+    pte_alloc: Callable[[MmStruct, Slot, int], Slot]
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self._ops = kernel.ops
+        self._phys = kernel.phys
+        self.levels = kernel.geometry.walk
+        self.empty = {w.name: kernel.arch.empty(w.name) for w in self.levels}
+        self._templates = {w.name: array("Q", [self.empty[w.name]]) * w.ptrs for w in self.levels}
+        top = self.levels[0]
+        self._top_shift, self._top_mask = top.shift, top.ptrs - 1
+        self.pgd_pa = self._phys.alloc_table(self._templates[top.name])
+        self.pgd = self._phys.tables[self.pgd_pa]
+        self.bytes = {
+            w.name: kernel.geometry.ptrs(w.name) * 8 if w.name in _COUNTED else 0 for w in self.levels
+        }
+        names = [w.name for w in self.levels]
+        self.steps: dict[Level, Step] = {}
+        for name, below in pairwise(names):
+            op = _PARENT[below]
+            ops = [getattr(self._ops, f"{op}_{what}") for what in ("none", "bad", "leaf", "pgtable")]
+            self.steps[name] = Step(op, *ops)
+        for level in _PARENT:
+            offset = self._offset(level)
+            setattr(self, f"{level}_offset", offset)
+            setattr(self, f"{level}_alloc", self._alloc(level, offset))
+
+    def _offset(self, level: Level) -> Callable[[Slot, int], Slot]:
+        for walked in self.levels[1:]:
+            if walked.name == level:
+                shift, mask = walked.shift, walked.ptrs - 1
+                break
+        else:
+            return lambda slot, address: slot
+        pgtable = getattr(self._ops, f"{_PARENT[level]}_pgtable")
+        tables = self._phys.tables
+        return lambda slot, address: (tables[pgtable(slot[0][slot[1]])], (address >> shift) & mask)
+
+    def _alloc(
+        self, level: Level, offset: Callable[[Slot, int], Slot]
+    ) -> Callable[[MmStruct, Slot, int], Slot]:
+        none = getattr(self._ops, f"{_PARENT[level]}_none")
+
+        def alloc(mm: MmStruct, slot: Slot, address: int) -> Slot:
+            table, index = slot
+            if none(table[index]):
+                self.populate(mm, slot, level)
+            return offset(slot, address)
+
+        return alloc
+
+    def populate(self, mm: MmStruct, slot: Slot, level: Level) -> None:
+        """Put a new table of `level` under the parent's slot, and count it."""
+        pa = self._phys.alloc_table(self._templates[level])
+        slot[0][slot[1]] = getattr(self._ops, f"{_PARENT[level]}_populate")(pa)
+        mm.pgtables_bytes += self.bytes[level]
+
+    def pgd_offset(self, address: int) -> Slot:
+        """Return the top slot of an address."""
+        return self.pgd, (address >> self._top_shift) & self._top_mask
+
+    def next_table(self, level: Level, entry: int) -> array[int] | None:
+        """Return the table that an entry of a walked level points to; None where it is empty, a leaf or no table."""
+        step = self.steps[level]
+        if step.none(entry) or step.leaf(entry):
+            return None
+        return self._phys.tables.get(step.pgtable(entry))
+
+    def walk(self, address: int) -> Iterator[tuple[Level, Slot]]:
+        """Yield (walked level, slot) from the top down to the leaf or the first empty entry of an address."""
+        table: array[int] | None = self.pgd
+        for walked in self.levels:
+            if table is None:
+                return
+            slot = (table, (address >> walked.shift) & (walked.ptrs - 1))
+            yield walked.name, slot
+            if walked.name != "pte":
+                table = self.next_table(walked.name, slot[0][slot[1]])
+
+    def leaf(self, address: int) -> tuple[Level, Slot] | None:
+        """Return the level and the slot of the leaf for an address, present or not; None where the slot is empty.
+
+        The level is the one whose ops work on the leaf: the lowest that is folded into the walked one.
+        """
+        level, slot = list(self.walk(address))[-1]
+        entry = slot[0][slot[1]]
+        if level == "pte":
+            return None if self._ops.pte_none(entry) else ("pte", slot)
+        step = self.steps[level]
+        return (step.op, slot) if not step.none(entry) and step.leaf(entry) else None
+
+    def pmd_slot(self, address: int) -> Slot | None:
+        """mm_find_pmd's walk: the PMD slot of an address, or None where a table above is missing or a leaf."""
+        slot = self.pud_slot(address)
+        if slot is None:
+            return None
+        entry = slot[0][slot[1]]
+        ops = self._ops
+        if ops.pud_none(entry) or not ops.pud_present(entry) or ops.pud_leaf(entry):
+            return None
+        return self.pmd_offset(slot, address)
+
+    def pud_slot(self, address: int) -> Slot | None:
+        """Return the PUD slot of an address, or None where a table above is missing."""
+        ops = self._ops
+        pgd = self.pgd_offset(address)
+        if ops.pgd_none(pgd[0][pgd[1]]):
+            return None
+        p4d = self.p4d_offset(pgd, address)
+        if ops.p4d_none(p4d[0][p4d[1]]):
+            return None
+        return self.pud_offset(p4d, address)
+
+    def none_or_clear_bad(self, level: Level, slot: Slot) -> bool:
+        """X_none_or_clear_bad (mm/pgtable-generic.c) of a walked level: empty, or complained about and emptied."""
+        table, index = slot
+        step = self.steps[level]
+        if step.none(table[index]):
+            return True
+        if step.bad(table[index]):
+            self._kernel.trace.emit(Bug(f"bad {step.op} {table[index]:016x}"))
+            table[index] = self.empty[level]
+            return True
+        return False
+
+    def free(self, mm: MmStruct) -> None:
+        """Free the top table, and refuse if anything is left under it (exit_mmap frees all before)."""
+        if any(entry != self.empty[self.levels[0].name] for entry in self.pgd):
+            raise Refused("exit_mmap", "page tables are left")
+        self._phys.free_table(self.pgd_pa)
+
+
+def free_pgtables(mm: MmStruct, ranges: list[tuple[int, int]], floor: int, ceiling: int) -> None:
+    """Free the tables that only served the unmapped ranges (mm/memory.c, free_pgtables and free_pgd_range).
+
+    `ranges`: the unmapped vmas' [start, end), ascending. `floor`: end of the vma before (0: none), `ceiling`: start of the
+    vma after (0: none). A table goes only if its whole span is free of other vmas (RULES 18).
+    """
+    pmd_size = mm.kernel.geometry.size("pmd")
+    index = 0
+    while index < len(ranges):
+        start, end = ranges[index]
+        index += 1
+        while index < len(ranges) and ranges[index][0] <= end + pmd_size:
+            end = ranges[index][1]
+            index += 1
+        above = ranges[index][0] if index < len(ranges) else ceiling
+        _free_pgd_range(mm, start, end, floor, above)
+
+
+def _free_pgd_range(mm: MmStruct, start: int, end: int, floor: int, ceiling: int) -> None:
+    pmd_size = mm.kernel.geometry.size("pmd")
+    start &= -pmd_size
+    if start < floor:
+        start += pmd_size
+    if ceiling:
+        ceiling &= -pmd_size
+        if not ceiling:
+            return
+        if end > ceiling:
+            end -= pmd_size
+    if start >= end:
+        return
+    _free_range(mm, mm.tables.pgd, 0, start, end, floor, ceiling)
+
+
+def _free_range(
+    mm: MmStruct, table: array[int], depth: int, start: int, end: int, floor: int, ceiling: int
+) -> None:
+    """Free what hangs under the entries of one table for [start, end), then each child table nobody else needs."""
+    tables = mm.tables
+    phys = mm.kernel.phys
+    walked = tables.levels[depth]
+    size = 1 << walked.shift
+    child = tables.levels[depth + 1].name
+    address = start
+    while address < end:
+        stop = min((address & -size) + size, end)
+        index = (address >> walked.shift) & (walked.ptrs - 1)
+        slot = (table, index)
+        if not tables.none_or_clear_bad(walked.name, slot):
+            pa = tables.steps[walked.name].pgtable(table[index])
+            if child != "pte":
+                _free_range(mm, phys.tables[pa], depth + 1, address, stop, floor, ceiling)
+            if _span_is_free(address, stop, size, floor, ceiling, child):
+                table[index] = tables.empty[walked.name]
+                phys.free_table(pa)
+                mm.pgtables_bytes -= tables.bytes[child]
+        address = stop
+
+
+def _span_is_free(start: int, end: int, size: int, floor: int, ceiling: int, child: str) -> bool:
+    if child == "pte":  # free_pte_range asks nothing: the PMD alignment of _free_pgd_range settled it
+        return True
+    if start & -size < floor:
+        return False
+    if ceiling:
+        ceiling &= -size
+        return bool(ceiling) and end <= ceiling
+    return True

@@ -1,0 +1,189 @@
+"""vmas, address spaces and what a fault carries: the kernel's structures, with the fields the model needs.
+
+Sources: include/linux/mm_types.h, include/linux/fs.h, mm/vma.c. Addresses and lengths are in bytes, `vm_pgoff` in base
+pages.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pfnmap.vm_flags import VM_EXEC, VM_READ, VM_WRITE
+
+if TYPE_CHECKING:
+    from array import array
+
+    from pfnmap.driver import Driver, VmOperations
+    from pfnmap.kernel import Kernel
+
+__all__ = [
+    "FAULT_FLAG_USER",
+    "FAULT_FLAG_VMA_LOCK",
+    "FAULT_FLAG_WRITE",
+    "PROT_TO_VM",
+    "AddressSpace",
+    "File",
+    "MmStruct",
+    "VmArea",
+    "VmFault",
+    "prot_flags",
+]
+
+FAULT_FLAG_WRITE = 0x1
+FAULT_FLAG_USER = 0x40
+FAULT_FLAG_VMA_LOCK = 0x1000
+
+PROT_TO_VM = {"r": VM_READ, "w": VM_WRITE, "x": VM_EXEC}
+
+
+def prot_flags(prot: str) -> int:
+    """Return the VM_ flags of a protection in words: "none", or any of r, w, x ("rw")."""
+    return 0 if prot == "none" else sum(PROT_TO_VM[letter] for letter in prot)
+
+
+@dataclass(eq=False)
+class AddressSpace:
+    """address_space: what `unmap_mapping_range` walks, the vmas that map one file, in the order they were linked."""
+
+    kernel: Kernel
+    i_mmap: dict[int, VmArea] = field(default_factory=dict)
+
+    def insert(self, vma: VmArea) -> None:
+        """Link a vma."""
+        self.i_mmap[id(vma)] = vma
+
+    def remove(self, vma: VmArea) -> None:
+        """Unlink a vma."""
+        del self.i_mmap[id(vma)]
+
+
+@dataclass(eq=False)
+class File:
+    """An open file of a device: its driver (`Driver.mmap` maps it), its address space and the driver's own
+    `private_data`."""
+
+    driver: Driver
+    private_data: Any
+    f_mapping: AddressSpace = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.f_mapping = AddressSpace(self.driver.kernel)
+
+
+@dataclass(eq=False)
+class VmArea:
+    """vm_area_struct: [vm_start, vm_end) in bytes, flags, protection, file and page offset."""
+
+    vm_mm: MmStruct
+    vm_start: int
+    vm_end: int
+    vm_flags: int
+    vm_pgoff: int = 0
+    vm_file: File | None = None
+    vm_ops: VmOperations | None = None
+    vm_page_prot: int = 0
+    vm_private_data: Any = None
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.vm_end - self.vm_start
+
+    def set_page_prot(self) -> None:
+        """vma_set_page_prot: take the protection that the flags ask for (mm/mmap.c)."""
+        self.vm_page_prot = self.vm_mm.kernel.ops.vm_get_page_prot(self.vm_flags)
+
+
+@dataclass(slots=True, eq=False)
+class VmFault:
+    """vm_fault: what a handler is told. `address` is page-aligned, `real_address` not; `pmd` and `pud` are slots."""
+
+    vma: VmArea
+    address: int
+    real_address: int
+    flags: int
+    pud: tuple[array[int], int] | None = None
+    pmd: tuple[array[int], int] | None = None
+
+    @property
+    def write(self) -> bool:
+        """Whether this is a write fault."""
+        return bool(self.flags & FAULT_FLAG_WRITE)
+
+
+class MmStruct:
+    """mm_struct: the address space of a process; `pid` tells processes apart in the trace.
+
+    `pgtables_bytes` is what VmPTE shows: bytes of PTE, PMD and PUD tables.
+    """
+
+    def __init__(self, kernel: Kernel, pid: int = 1) -> None:
+        from pfnmap.mm.pgtable import PageTables
+
+        self.kernel = kernel
+        self.pid = pid
+        self.pgtables_bytes = 0
+        self.thp_disabled = False
+        self.thp_disabled_except_advised = False
+        self.def_flags = 0
+        self.tables = PageTables(kernel)
+        self._starts: list[int] = []
+        self._vmas: list[VmArea] = []
+
+    def __iter__(self) -> Iterator[VmArea]:
+        """Iterate over the vmas in ascending order."""
+        return iter(list(self._vmas))
+
+    def find_vma(self, address: int) -> VmArea | None:
+        """Return the first vma that ends above `address`, or None (it may start above it)."""
+        index = bisect_right(self._starts, address)
+        if index and self._vmas[index - 1].vm_end > address:
+            return self._vmas[index - 1]
+        return self._vmas[index] if index < len(self._vmas) else None
+
+    def vma_lookup(self, address: int) -> VmArea | None:
+        """Return the vma that holds `address`, or None."""
+        index = bisect_right(self._starts, address)
+        if index and self._vmas[index - 1].vm_end > address:
+            return self._vmas[index - 1]
+        return None
+
+    def intersecting(self, start: int, end: int) -> list[VmArea]:
+        """Return the vmas that overlap [start, end), ascending."""
+        index = bisect_right(self._starts, start)
+        if index and self._vmas[index - 1].vm_end > start:
+            index -= 1
+        return self._vmas[index : bisect_left(self._starts, end)]
+
+    def previous(self, address: int) -> VmArea | None:
+        """Return the last vma that starts below `address`, or None."""
+        index = bisect_left(self._starts, address)
+        return self._vmas[index - 1] if index else None
+
+    def insert(self, vma: VmArea) -> None:
+        """Link a vma into the address space and its file's mapping."""
+        index = bisect_left(self._starts, vma.vm_start)
+        self._starts.insert(index, vma.vm_start)
+        self._vmas.insert(index, vma)
+        if vma.vm_file is not None:
+            vma.vm_file.f_mapping.insert(vma)
+
+    def remove(self, vma: VmArea) -> None:
+        """Unlink a vma."""
+        index = bisect_left(self._starts, vma.vm_start)
+        assert self._vmas[index] is vma
+        del self._starts[index], self._vmas[index]
+        if vma.vm_file is not None:
+            vma.vm_file.f_mapping.remove(vma)
+
+    def resize(self, vma: VmArea, start: int, end: int) -> None:
+        """Change the ends of a linked vma, its page offset with the start (vma_adjust without the tables)."""
+        index = bisect_left(self._starts, vma.vm_start)
+        assert self._vmas[index] is vma
+        if vma.vm_file is not None:
+            vma.vm_pgoff += (start - vma.vm_start) >> self.kernel.geometry.PAGE_SHIFT
+        self._starts[index] = start
+        vma.vm_start, vma.vm_end = start, end

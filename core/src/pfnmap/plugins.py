@@ -1,0 +1,135 @@
+"""Discovery of plugins through entry points, and isolation of broken ones.
+
+Kind and name of a plugin are known without importing it: the kind is the entry-point group (``pfnmap.arch``,
+``pfnmap.driver``, ``pfnmap.vmm``), the name the entry point's. Only what is asked for is imported.
+
+The variable ``PFNMAP_PLUGINS`` is an allow-list: names separated by commas, each optionally ``name@distribution`` to
+choose between two distributions that claim one name. Everything else is listed as disabled.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections import Counter
+from dataclasses import dataclass, replace
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Literal
+
+from pfnmap.errors import PfnmapError, PluginError, Unknown
+from pfnmap.hookspecs import PROJECT
+
+__all__ = ["KINDS", "Kind", "Plugin", "Registry", "implemented_hooks"]
+
+Kind = Literal["arch", "driver", "vmm"]
+Status = Literal["ok", "broken", "disabled", "ambiguous"]
+KINDS: tuple[Kind, ...] = ("arch", "driver", "vmm")
+_WORDS = {"arch": "architecture", "driver": "driver", "vmm": "VMM placement policy"}
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """One discovered plugin. `status` is "ok" until it was imported and found broken; `reason` says why not."""
+
+    name: str
+    kind: Kind
+    distribution: str
+    version: str
+    entry_point: EntryPoint
+    status: Status = "ok"
+    reason: str = ""
+
+
+def implemented_hooks(plugin: Any) -> list[str]:
+    """Return the sorted names of the hooks that a plugin class or object marks with `pfnmap.hookimpl`."""
+    found = inspect.getmembers(plugin, lambda member: hasattr(member, f"{PROJECT}_impl"))
+    return sorted({getattr(member, f"{PROJECT}_impl")["specname"] or name for name, member in found})
+
+
+class Registry:
+    """The plugins that are installed, as the environment and the user allow them.
+
+    `allow` is the allow-list's text (None: everything); `disabled` switches every plugin off (``--no-plugins``).
+    """
+
+    def __init__(self, allow: str | None = None, *, disabled: bool = False) -> None:
+        if allow is None:
+            allow = os.environ.get("PFNMAP_PLUGINS")
+        chosen = None if allow is None else [item.strip() for item in allow.split(",") if item.strip()]
+        found = [_describe(kind, ep) for kind in KINDS for ep in entry_points(group=f"pfnmap.{kind}")]
+        unique = {(p.kind, p.name, p.distribution): p for p in found}
+        plugins = [_allowed(p, chosen, disabled) for p in unique.values()]
+        claims = Counter((p.kind, p.name) for p in plugins if p.status == "ok")
+        self._plugins = sorted(
+            (
+                replace(
+                    p,
+                    status="ambiguous",
+                    reason=f"several distributions claim {p.name}; choose with PFNMAP_PLUGINS={p.name}@{p.distribution}",
+                )
+                if p.status == "ok" and claims[p.kind, p.name] > 1
+                else p
+                for p in plugins
+            ),
+            key=lambda p: (KINDS.index(p.kind), p.name, p.distribution),
+        )
+        self._loaded: dict[tuple[Kind, str], Any] = {}
+
+    def plugins(self, kind: Kind | None = None) -> list[Plugin]:
+        """Return every discovered plugin, those of one kind where `kind` is given; nothing is imported."""
+        return [p for p in self._plugins if kind is None or p.kind == kind]
+
+    def names(self, kind: Kind) -> list[str]:
+        """Return the names of a kind that can be loaded."""
+        return [p.name for p in self.plugins(kind) if p.status == "ok"]
+
+    def load(self, kind: Kind, name: str) -> Any:
+        """Import the plugin of that kind and name and return what its entry point names.
+
+        Raises Unknown where nobody has the name, PluginError where it is disabled, ambiguous, or fails to import.
+        """
+        if (kind, name) in self._loaded:
+            return self._loaded[kind, name]
+        candidates = [p for p in self.plugins(kind) if p.name == name]
+        usable = [p for p in candidates if p.status == "ok"]
+        if not usable:
+            if candidates:
+                raise PluginError(name, f"{candidates[0].status}: {candidates[0].reason}")
+            if kind == "arch" and not self.names("arch"):
+                raise PfnmapError(
+                    f"no architecture plugin is installed, so no {name}: pip install 'pfnmap[all]' installs them"
+                )
+            raise Unknown(_WORDS[kind], name, self.names(kind))
+        self._loaded[kind, name] = loaded = _load(usable[0])
+        return loaded
+
+    def probe(self, plugin: Plugin) -> tuple[Plugin, list[str]]:
+        """Import a plugin to see whether it works: return it with its status, and the hooks it implements."""
+        if plugin.status != "ok":
+            return plugin, []
+        try:
+            loaded = self.load(plugin.kind, plugin.name)
+        except PluginError as error:
+            return replace(plugin, status="broken", reason=str(error).partition(": ")[2]), []
+        return plugin, implemented_hooks(loaded)
+
+
+def _describe(kind: Kind, ep: EntryPoint) -> Plugin:
+    dist = ep.dist
+    return Plugin(ep.name, kind, dist.name if dist else "?", dist.version if dist else "?", ep)
+
+
+def _allowed(plugin: Plugin, chosen: list[str] | None, disabled: bool) -> Plugin:
+    if disabled:
+        return replace(plugin, status="disabled", reason="--no-plugins")
+    if chosen is None or plugin.name in chosen or f"{plugin.name}@{plugin.distribution}" in chosen:
+        return plugin
+    return replace(plugin, status="disabled", reason="not in PFNMAP_PLUGINS")
+
+
+def _load(plugin: Plugin) -> Any:
+    try:
+        return plugin.entry_point.load()
+    except Exception as error:  # a plugin may raise anything at import; the rest of pfnmap keeps working
+        text = " ".join(str(error).split())
+        raise PluginError(plugin.name, f"{type(error).__name__} at import: {text}") from error

@@ -1,0 +1,204 @@
+"""Replay: run the records of a recording and compare each step with what the real kernel did.
+
+RECORDINGS.md ("What a replay compares") is the rule; its exceptions stand here once each and know nothing of single records.
+A step that the model refuses makes its record refused, never agreed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pfnmap.errors import BadInput, Refused
+from pfnmap.kernel import Kernel
+from pfnmap.plugins import Registry
+from pfnmap.run import Run, Step, address_value
+from pfnmap.scenario import Record, Recording
+
+__all__ = ["COMPARED", "Disagreement", "RecordRefused", "ReplayResult", "compare_step", "replay", "replay_record"]
+
+_NONE_WHEN_ABSENT: Mapping[str, Any] = {"calls": {}, "vmstat": {}, "messages": []}
+
+COMPARED = (
+    *("result", "faults", "faults_total", "handle_mm_fault", "table_bytes", "entry", "upper", "calls"),
+    *("follow_returns", "vmstat", "vmas", "addr", "si_code", "si_addr", "command", "bytes", "ret", "entries"),
+    *("regions", "walk_end", "pages", "resident", "fields", "tokens", "status", "present", "messages", "runs"),
+    "touches",
+)
+"""The keys of an `expect` that are compared."""
+
+_NOT_COMPARED = ("stack", "panic")
+_QUIET_OPS = ("walk", "note_tables", "vmas", "scan", "exit")
+"""Ops whose `expect` says nothing of calls."""
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """A field in which a step differs: record id, index of the step, and both values."""
+
+    id: str
+    step: int
+    field: str
+    expected: Any
+    got: Any
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the row of the command line's JSON."""
+        return {
+            "id": self.id,
+            "step": self.step,
+            "field": self.field,
+            "expected": self.expected,
+            "got": self.got,
+        }
+
+
+@dataclass(frozen=True)
+class RecordRefused:
+    """A record that the model does not cover: the op, or the part of it ("madvise:partial"), and why."""
+
+    id: str
+    op: str
+    reason: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the row of the command line's JSON."""
+        return {"id": self.id, "op": self.op, "reason": self.reason}
+
+
+@dataclass
+class ReplayResult:
+    """What became of a recording's records."""
+
+    file: str
+    records: int = 0
+    agree: int = 0
+    refused: list[RecordRefused] = field(default_factory=list)
+    disagree: list[Disagreement] = field(default_factory=list)
+    fields: set[str] = field(default_factory=set)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the file's entry of the command line's JSON."""
+        return {
+            "file": self.file,
+            "records": self.records,
+            "agree": self.agree,
+            "refused": [r.as_json() for r in self.refused],
+            "disagree": [d.as_json() for d in self.disagree],
+            "fields": sorted(self.fields),
+        }
+
+
+def replay(
+    recording: Recording, registry: Registry | None = None, progress: Callable[[int], None] = lambda done: None
+) -> ReplayResult:
+    """Run every record of a recording on the kernel that it says it was, and compare."""
+    kernel = recording.link(registry)
+    result = ReplayResult(recording.source)
+    for n, record in enumerate(recording.records):
+        result.records += 1
+        outcome = replay_record(kernel, recording, record, result.fields)
+        if isinstance(outcome, RecordRefused):
+            result.refused.append(outcome)
+        elif outcome:
+            result.disagree.extend(outcome)
+        else:
+            result.agree += 1
+        progress(n + 1)
+    return result
+
+
+def replay_record(
+    kernel: Kernel, recording: Recording, record: Record, fields: set[str]
+) -> list[Disagreement] | RecordRefused:
+    """Run one record from an empty window; return where it disagrees (in its first such step), or its refusal.
+
+    `fields` collects the names of what was compared.
+    """
+    run = Run(kernel, list(recording.devices), image=True)
+    kernel.thp = record.thp_enabled
+    for n, step in enumerate(record.steps):
+        run.chosen = _chosen(step)
+        try:
+            got = run.step(step)
+        except Refused as refusal:
+            op = step.op if refusal.what == step.op else f"{step.op}:{refusal.what}"
+            return RecordRefused(record.id, op, str(refusal))
+        found = compare_step(step, got, run, recording.traced, record.own_boot, fields)
+        if found:
+            return [Disagreement(record.id, n, *difference) for difference in found]
+    return []
+
+
+def _chosen(step: Step) -> int | None:
+    """The address of a kernel-chosen mapping: the one value that a replay takes from `expect` (RECORDINGS.md)."""
+    if step.op != "mmap" or step.arguments.get("fixed") or "addr" not in step.expect:
+        return None
+    return int(step.expect["addr"], 16)
+
+
+def compare_step(
+    step: Step, got: Mapping[str, Any], run: Run, traced: frozenset[str], own_boot: bool, fields: set[str]
+) -> list[tuple[str, Any, Any]]:
+    """Return (field, expected, got) of every field in which a step's results differ from its `expect`."""
+    expect = dict(step.expect)
+    for key in expect:
+        if key not in COMPARED and key not in _NOT_COMPARED:
+            raise BadInput(step.where, f"expect has an unknown key {key!r}")
+    if expect.get("result") == "OOPS":
+        fields.add("result")
+        return [] if got["result"] == "OOPS" else [("result", "OOPS", got["result"])]
+    got = dict(got)
+    got["calls"] = {name: count for name, count in got.get("calls", {}).items() if name in traced}
+    for key, nothing in _NONE_WHEN_ABSENT.items():
+        if step.op not in _QUIET_OPS or key in expect:
+            expect.setdefault(key, nothing)
+            got.setdefault(key, nothing)
+    for side in (expect, got):
+        if "messages" in side:
+            side["messages"] = [_message(text) for text in side["messages"] if own_boot or "WARNING" not in text]
+    if "faults" in expect:
+        expect.setdefault("faults_total", len(expect["faults"]))
+        got.setdefault("faults_total", len(got.get("faults", [])))
+    _kernel_chosen(step, expect, got, run)
+    different = []
+    for key, expected in expect.items():
+        if key in _NOT_COMPARED:
+            continue
+        fields.add(key)
+        if got.get(key) != expected:
+            different.append((key, expected, got.get(key)))
+    return different
+
+
+def _message(text: str) -> str:
+    """A message without what is not compared: source line numbers, hashed pointers, all after a function offset."""
+    text = re.sub(r"(\.[ch]):\d+", r"\1", text)
+    text = re.sub(r"\b(bad p\w\d?) [0-9a-f*]+\(", r"\1 *(", text)
+    return re.sub(r"\+0x[0-9a-f]+/.*", "", text)
+
+
+def _kernel_chosen(step: Step, expect: dict[str, Any], got: dict[str, Any], run: Run) -> None:
+    """Leave out what depends on tables that the process has outside the window, where the kernel chose the address.
+
+    There `table_bytes` and `present` are not compared, nor where the walk to an empty entry ends, and a fault list may
+    lack the largest order that the model asks, because its table already exists.
+    """
+    va = next((step.arguments[name] for name in ("va", "start", "addr") if name in step.arguments), None)
+    if va is None or step.op == "mmap":
+        return
+    address = address_value(va, run.names, step.where)
+    if not any(start <= address < end for start, end in run.chosen_ranges):
+        return
+    for key in ("table_bytes", "present"):
+        expect.pop(key, None)
+    if expect.get("entry", {}).get("value") == "0x0":
+        expect.pop("entry")
+        expect.pop("upper", None)
+    largest = run.kernel.geometry.PUD_ORDER
+    asked = got.get("faults", [])
+    if asked and asked[0]["order"] == largest and expect.get("faults", asked) == asked[1:]:
+        expect["faults"] = asked
+        expect["faults_total"] = got["faults_total"]

@@ -1,0 +1,434 @@
+"""A run: the steps of a scenario or of a recording, executed on one linked kernel.
+
+Each op of RECORDINGS.md that the core knows is an entry of `OPS`: its arguments and a function that performs it and
+returns what the step adds to the common results. Ops of drivers are their `actions`. `Run.step` performs one step
+and returns its results under the names of a recording's `expect`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from errno import errorcode
+from typing import TYPE_CHECKING, Any
+
+from pfnmap.driver import Action, Device
+from pfnmap.errors import BadInput, Refused, Unknown
+from pfnmap.mm import mmap as mm_mmap
+from pfnmap.mm.fault import AccessResult, user_access
+from pfnmap.mm.vma import MmStruct, VmArea, prot_flags
+from pfnmap.trace import Call, Event, Fault, Message, Oops, Split
+from pfnmap.vm_flags import VM_EXEC, VM_MAYSHARE, VM_READ, VM_WRITE
+
+if TYPE_CHECKING:
+    from pfnmap.kernel import Kernel
+    from pfnmap.mm.vma import File
+
+__all__ = ["OPS", "LISTED_FAULTS", "Op", "Run", "Step", "address_value"]
+
+LISTED_FAULTS = 1200
+"""A step lists at most so many faults; `faults_total` tells when there were more (RECORDINGS.md)."""
+
+_IMAGE_TEXT = 0x400000
+"""Where a static program's first segment lies; what matters is only that it is low (FINDINGS, "Also true of the files")."""
+
+_TABLE_MASK = (1 << 48) - 1
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step: `op`, its arguments as they were read, who does it, and what it is expected to give.
+
+    `where` says where it was read ("steps[3]"), for errors.
+    """
+
+    op: str
+    arguments: Mapping[str, Any]
+    expect: Mapping[str, Any] = field(default_factory=dict)
+    by: str = "parent"
+    at: Any = None
+    where: str = ""
+
+
+@dataclass(frozen=True)
+class Op:
+    """An op of the core: `run(run, mm, **arguments)`, its required and its optional arguments with their types."""
+
+    run: Callable[..., Mapping[str, Any]]
+    required: Mapping[str, str]
+    optional: Mapping[str, str] = field(default_factory=dict)
+
+
+def address_value(value: Any, names: Mapping[str, int], where: str) -> int:
+    """Return an address (bytes): an int, "0x...", or a named mapping with an offset ("m0", "m0+0x200000").
+
+    Raises BadInput for anything else.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        address = value
+    elif isinstance(value, str):
+        name, plus, offset = value.partition("+")
+        try:
+            if name in names:
+                address = names[name] + (int(offset, 0) if plus else 0)
+            else:
+                address = int(value, 0)
+        except ValueError:
+            raise BadInput(where, f"{value!r} is no address (0x..., or a mapping's id as in m0+0x1000)") from None
+    else:
+        raise BadInput(where, f"{value!r} is no address")
+    if not 0 <= address < 1 << 64:
+        raise BadInput(where, f"address {value!r} does not fit in 64 bits")
+    return address
+
+
+class Run:
+    """One process, its child if it forks, and the open devices, on a freshly booted kernel.
+
+    `image`: give each process the vmas of a small program (text low, stack high), whose upper tables exist from the
+    start as in a real process; without, the address space is empty (what `plan` plans for).
+    """
+
+    def __init__(
+        self, kernel: Kernel, devices: list[Device], driver: str = "vfio_pci", *, image: bool = False
+    ) -> None:
+        kernel.boot()
+        self.kernel = kernel
+        self.parent = MmStruct(kernel)
+        if image:
+            self._load_image(self.parent)
+        self.child: MmStruct | None = None
+        self.names: dict[str, int] = {}
+        self.files: dict[str, File] = {}
+        self.chosen: int | None = None
+        self.chosen_ranges: list[tuple[int, int]] = []
+        for device in devices:
+            if driver not in kernel.drivers:
+                raise BadInput(f"device {device.name}", f"its driver {driver} is not linked")
+            self.files[device.name] = kernel.drivers[driver].probe(device)
+        self._actions = self._driver_actions()
+
+    def _driver_actions(self) -> dict[str, Action]:
+        """Actions by "driver.action", and by the bare name where one driver alone has it."""
+        full = {f"{d.name}.{name}": a for d in self.kernel.drivers.values() for name, a in d.actions().items()}
+        claims = Counter(name.partition(".")[2] for name in full)
+        bare = {name.partition(".")[2]: a for name, a in full.items() if claims[name.partition(".")[2]] == 1}
+        return {**bare, **full}
+
+    def _load_image(self, mm: MmStruct) -> None:
+        """Give a process the vmas of a small static program, with their tables."""
+        geometry = self.kernel.geometry
+        tables = mm.tables
+        for start in (_IMAGE_TEXT, geometry.task_size - 16 * geometry.PAGE_SIZE):
+            mm.insert(VmArea(mm, start, start + geometry.PAGE_SIZE, VM_READ))
+            pud = tables.pud_alloc(mm, tables.p4d_alloc(mm, tables.pgd_offset(start), start), start)
+            tables.pte_alloc(mm, tables.pmd_alloc(mm, pud, start), start)
+
+    def process(self, by: str, where: str = "") -> MmStruct:
+        """Return the address space of "parent" or "child"."""
+        if by == "parent":
+            return self.parent
+        if self.child is None:
+            raise BadInput(where, "there is no child process")
+        return self.child
+
+    def step(self, step: Step) -> dict[str, Any]:
+        """Perform one step and return its results, named as in a recording's `expect`.
+
+        Raises Refused for what the model does not cover, BadInput for arguments that cannot be.
+        """
+        kernel = self.kernel
+        mm = self.process(step.by, step.where)
+        kernel.trace.drain()
+        before = mm.pgtables_bytes
+        result: dict[str, Any] = {"result": "ok"}
+        if step.op in OPS:
+            op = OPS[step.op]
+            arguments = self._arguments(step, op.required, op.optional)
+            result.update(op.run(self, mm, **arguments))
+        elif step.op in self._actions:
+            action = self._actions[step.op]
+            optional = {name: kind for name, kind in action.arguments.items() if name in action.optional}
+            required = {name: kind for name, kind in action.arguments.items() if name not in action.optional}
+            result.update(action.run(self, **self._arguments(step, required, optional)))
+        elif step.op in NOT_COVERED:
+            raise Refused(step.op)
+        else:
+            raise self._unknown_op(step)
+        if step.op != "scan":
+            result.update(_collated(kernel.trace.drain()))
+        result["table_bytes"] = mm.pgtables_bytes - before
+        if step.at is not None:
+            result.update(self.entry(mm, address_value(step.at, self.names, step.where)))
+        return result
+
+    def _unknown_op(self, step: Step) -> Exception:
+        plugin, dot, _ = step.op.partition(".")
+        if dot and plugin not in self.kernel.drivers:
+            return BadInput(step.where, f"op {step.op!r} is an action of plugin {plugin!r}, which is not linked")
+        return Unknown(f"op at {step.where}", step.op, [*OPS, *self._actions])
+
+    def _arguments(self, step: Step, required: Mapping[str, str], optional: Mapping[str, str]) -> dict[str, Any]:
+        known = {**required, **optional}
+        for name in step.arguments:
+            if name not in known:
+                raise Unknown(f"argument of {step.op} at {step.where}", name, known)
+        for name in required:
+            if name not in step.arguments:
+                raise BadInput(step.where, f"{step.op} lacks its argument {name!r}")
+        return {
+            name: _value(known[name], value, self.names, f"{step.where} {name}")
+            for name, value in step.arguments.items()
+        }
+
+    def entry(self, mm: MmStruct, va: int) -> dict[str, Any]:
+        """Return `entry` and `upper` of an address: the leaf or the first empty entry, and the tables above it."""
+        *above, (level, slot) = mm.tables.walk(va)
+        page_bits = _TABLE_MASK & -self.kernel.geometry.PAGE_SIZE
+        value = slot[0][slot[1]]
+        return {
+            "entry": {"level": level, "value": hex(value)},
+            "upper": [{"level": name, "flags": hex(s[0][s[1]] & ~page_bits)} for name, s in above],
+        }
+
+
+def _value(kind: str, value: Any, names: Mapping[str, int], where: str) -> Any:
+    """Convert an argument to what its op takes."""
+    from pfnmap.sizes import parse_size
+
+    if kind == "address":
+        return address_value(value, names, where)
+    if kind == "size":
+        return parse_size(value, where) if isinstance(value, str) else _checked(value, int, where)
+    if kind == "prot":
+        text = _checked(value, str, where)
+        if text != "none" and (not text or any(c not in "rwx" for c in text) or len(set(text)) != len(text)):
+            raise BadInput(where, f"{text!r} is no protection (none, or letters of rwx)")
+        return prot_flags(text)
+    return _checked(value, {"int": int, "bool": bool, "str": str, "list": list, "device": (str, type(None))}[kind], where)
+
+
+def _checked(value: Any, types: Any, where: str) -> Any:
+    if not isinstance(value, types) or (types is int and isinstance(value, bool)):
+        raise BadInput(where, f"{value!r} is of the wrong kind")
+    return value
+
+
+def _collated(events: list[Event]) -> dict[str, Any]:
+    """Fold a step's events into `faults`, `handle_mm_fault`, `calls`, `vmstat` and `messages`."""
+    faults = [e for e in events if isinstance(e, Fault)]
+    calls = Counter(e.function for e in events if isinstance(e, Call))
+    result: dict[str, Any] = {
+        "faults": [
+            {"order": f.order, "ret": f.ret, "va": hex(f.va), "write": f.write, "vma_lock": f.vma_lock}
+            for f in faults[:LISTED_FAULTS]
+        ],
+        "handle_mm_fault": calls.pop("handle_mm_fault", 0),
+        "calls": dict(calls),
+    }
+    if len(faults) > LISTED_FAULTS:
+        result["faults_total"] = len(faults)
+    splits = Counter(f"thp_split_{e.level}" for e in events if isinstance(e, Split))
+    if splits:
+        result["vmstat"] = dict(splits)
+    messages = [e.text for e in events if isinstance(e, Message)]
+    if messages:
+        result["messages"] = messages
+    if any(isinstance(e, Oops) for e in events):
+        result["result"] = "OOPS"
+    return result
+
+
+def _errno(value: int) -> dict[str, Any]:
+    """Return the result of a system call: "ok" for 0 or more, else the errno's name."""
+    return {"result": errorcode[-value] if value < 0 else "ok"}
+
+
+# The ops of the core
+
+
+def _mmap(
+    run: Run,
+    mm: MmStruct,
+    length: int,
+    prot: int,
+    shared: bool,
+    id: str = "",
+    device: str | None = None,
+    bar: int = 0,
+    offset: int = 0,
+    addr: int = 0,
+    fixed: bool = False,
+    populate: bool = False,
+    locked: bool = False,
+    noreserve: bool = False,
+    fd: str = "",
+) -> dict[str, Any]:
+    # populate, locked and a file descriptor that is closed afterwards make no difference for a pfnmap (REAL-KERNEL.md).
+    file = None
+    if device is not None:
+        if device not in run.files:
+            raise Unknown("device", device, run.files)
+        file = run.files[device]
+        offset = file.driver.mmap_offset(bar, offset)
+    if file is not None and fixed and mm.intersecting(addr, addr + length):
+        raise Refused("mmap", "over a mapping")
+    got = mm_mmap.do_mmap(
+        mm, file, addr, length, prot, offset, fixed=fixed, shared=shared, noreserve=noreserve, chosen=run.chosen
+    )
+    if got < 0:
+        return _errno(got)
+    if id:
+        run.names[id] = got
+    if not addr and not fixed:
+        run.chosen_ranges.append((got, got + length))
+    return {"addr": hex(got)}
+
+
+def _touch(run: Run, mm: MmStruct, va: int, access: str) -> dict[str, Any]:
+    outcome = user_access(mm, va, _is_write(access))
+    return {**_signal(outcome), **run.entry(mm, va)}
+
+
+def _is_write(access: str) -> bool:
+    if access not in ("read", "write"):
+        raise BadInput("access", f"{access!r} is neither read nor write")
+    return access == "write"
+
+
+def _signal(outcome: AccessResult) -> dict[str, Any]:
+    result: dict[str, Any] = {"result": outcome.result}
+    if outcome.si_code is not None and outcome.si_addr is not None:
+        result.update(si_code=outcome.si_code, si_addr=hex(outcome.si_addr))
+    return result
+
+
+def _scan(run: Run, mm: MmStruct, start: int, end: int, step: int, access: str) -> dict[str, Any]:
+    """Touch every `step` bytes; touches with the same outcome in a row are folded into a run."""
+    if step <= 0:
+        raise BadInput("scan", "step must be positive")
+    write = _is_write(access)
+    trace = run.kernel.trace
+    runs: list[dict[str, Any]] = []
+    messages: list[str] = []
+    total = touches = 0
+    for va in range(start, end, step):
+        outcome = user_access(mm, va, write)
+        events = trace.drain()
+        per_touch = [[e.order, e.ret] for e in events if isinstance(e, Fault)]
+        handled = sum(isinstance(e, Call) and e.function == "handle_mm_fault" for e in events)
+        messages += [e.text for e in events if isinstance(e, Message)]
+        total += len(per_touch)
+        touches += 1
+        same = {"per_touch": per_touch, "handle_mm_fault": handled, "result": outcome.result}
+        if runs and all(runs[-1][key] == value for key, value in same.items()):
+            runs[-1]["touches"] += 1
+        else:
+            runs.append({"off": va - start, "touches": 1, **same, "entry": run.entry(mm, va)["entry"]})
+    result: dict[str, Any] = {"runs": runs, "touches": touches, "faults_total": total}
+    if messages:
+        result["messages"] = messages
+    return result
+
+
+def _munmap(run: Run, mm: MmStruct, addr: int, length: int) -> dict[str, Any]:
+    return _errno(mm_mmap.do_munmap(mm, addr, length))
+
+
+def _madvise(run: Run, mm: MmStruct, addr: int, length: int, advice: str) -> dict[str, Any]:
+    if advice not in ("HUGEPAGE", "NOHUGEPAGE"):
+        raise Refused("madvise", advice)
+    return _errno(mm_mmap.madvise_hugepage(mm, addr, length, advice))
+
+
+def _walk(run: Run, mm: MmStruct, va: int) -> dict[str, Any]:
+    return run.entry(mm, va)
+
+
+def _note_tables(run: Run, mm: MmStruct, va: int) -> dict[str, Any]:
+    found = run.entry(mm, va)
+    met = {e["level"] for e in found["upper"]} | {found["entry"]["level"]}
+    present = {f"{w.name}_table": w.name in met for w in run.kernel.geometry.walk[1:]}
+    return {**found, "present": present}
+
+
+def _vmas(run: Run, mm: MmStruct, start: int, end: int) -> dict[str, Any]:
+    return {
+        "vmas": [
+            {
+                "start": hex(vma.vm_start),
+                "end": hex(vma.vm_end),
+                "perms": "".join(
+                    letter if vma.vm_flags & flag else "-"
+                    for letter, flag in (("r", VM_READ), ("w", VM_WRITE), ("x", VM_EXEC))
+                )
+                + ("s" if vma.vm_flags & VM_MAYSHARE else "p"),
+                "file": vma.vm_file is not None,
+                "pgoff": vma.vm_pgoff if vma.vm_file is not None else 0,
+            }
+            for vma in mm.intersecting(start, end)
+        ]
+    }
+
+
+def _set_thp_enabled(run: Run, mm: MmStruct, value: str) -> dict[str, Any]:
+    from pfnmap.kernel import THP_SETTINGS
+
+    if value not in THP_SETTINGS:
+        raise BadInput("set_thp_enabled", f"{value!r} is none of {', '.join(THP_SETTINGS)}")
+    run.kernel.thp = value
+    return {}
+
+
+def _set_thp_sizes(run: Run, mm: MmStruct, value: str) -> dict[str, Any]:
+    """The per-size knobs, defrag and shmem_enabled decide for RAM only: no pfnmap ever depends on them (thp.* records)."""
+    return {}
+
+
+def _prctl_thp_disable(run: Run, mm: MmStruct, disabled: bool) -> dict[str, Any]:
+    mm.thp_disabled = disabled
+    return {}
+
+
+def _sleep_ms(run: Run, mm: MmStruct, value: int) -> dict[str, Any]:
+    run.kernel.clock_ms += value
+    return {}
+
+
+OPS: Mapping[str, Op] = {
+    "mmap": Op(
+        _mmap,
+        {"length": "size", "prot": "prot", "shared": "bool"},
+        {
+            "id": "str",
+            "device": "device",
+            "bar": "int",
+            "offset": "size",
+            "addr": "address",
+            "fixed": "bool",
+            "populate": "bool",
+            "locked": "bool",
+            "noreserve": "bool",
+            "fd": "str",
+        },
+    ),
+    "touch": Op(_touch, {"va": "address", "access": "str"}),
+    "scan": Op(_scan, {"start": "address", "end": "address", "step": "size", "access": "str"}),
+    "munmap": Op(_munmap, {"addr": "address", "length": "size"}),
+    "madvise": Op(_madvise, {"addr": "address", "length": "size", "advice": "str"}),
+    "walk": Op(_walk, {"va": "address"}),
+    "note_tables": Op(_note_tables, {"va": "address"}),
+    "vmas": Op(_vmas, {"start": "address", "end": "address"}),
+    "set_thp_enabled": Op(_set_thp_enabled, {"value": "str"}),
+    "set_thp_sizes": Op(_set_thp_sizes, {"value": "str"}),
+    "prctl_thp_disable": Op(_prctl_thp_disable, {"disabled": "bool"}),
+    "sleep_ms": Op(_sleep_ms, {"value": "int"}),
+}
+
+NOT_COVERED = frozenset(
+    """mprotect mremap mlock munlock msync mseal mlockall munlockall mbind move_pages get_mempolicy
+    userfaultfd_register fork exit device_reset dma_map dma_unmap access pagemap pagemap_scan mincore smaps smaps_rollup
+    numa_maps clear_refs""".split()
+)
+"""Ops of RECORDINGS.md that the model does not cover."""

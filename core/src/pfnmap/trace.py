@@ -1,0 +1,107 @@
+"""The one event stream: whatever a kernel could have traced.
+
+`Trace.events` holds the events since the last `Trace.drain`; listeners (``pfnmap run --trace``) are called as events
+happen. Nothing prints from inside the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+__all__ = ["Bug", "Call", "Event", "Fault", "Install", "Message", "Oops", "Split", "Trace", "Warn"]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened in the kernel."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Event):
+    """A traced kernel function was entered. `va` is its address argument (bytes), `ret` what it returned where that
+    is told ("ok" or an errno name)."""
+
+    function: str
+    va: int = 0
+    ret: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault(Event):
+    """The driver's fault handler returned: `order` (log2 of base pages), `ret` (NOPAGE, FALLBACK, SIGBUS, ...), `va` the
+    page-aligned fault address, `write` the write fault flag, `vma_lock` whether it ran under the per-VMA lock."""
+
+    order: int
+    ret: str
+    va: int
+    write: bool
+    vma_lock: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Install(Event):
+    """A leaf was written: `level`, `va` (start of what it maps), `pfn`, the `entry`, and how many (`count`) in a row."""
+
+    level: str
+    va: int
+    pfn: int
+    entry: int
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Split(Event):
+    """A huge leaf was split, as vmstat counts it: `level` "pmd" or "pud", `va` of the leaf."""
+
+    level: str
+    va: int
+
+
+@dataclass(frozen=True, slots=True)
+class Message(Event):
+    """A kernel log line."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Warn(Message):
+    """A WARNING in the kernel log; `finding` names the finding of the real kernel's that it is (F4, ...)."""
+
+    finding: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Bug(Message):
+    """A complaint such as "bad pud"; `finding` as in Warn."""
+
+    finding: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Oops(Event):
+    """The kernel died in `function`, called from `stack` (innermost first); `finding` as in Warn."""
+
+    function: str
+    stack: tuple[str, ...] = ()
+    finding: str = ""
+
+
+@dataclass(slots=True)
+class Trace:
+    """Collects events; see the module's text."""
+
+    events: list[Event] = field(default_factory=list)
+    listeners: list[Callable[[Event], None]] = field(default_factory=list)
+
+    def emit(self, event: Event) -> None:
+        """Append an event and tell the listeners."""
+        self.events.append(event)
+        for listener in self.listeners:
+            listener(event)
+
+    def drain(self) -> list[Event]:
+        """Return the events since the last drain and forget them."""
+        events, self.events = self.events, []
+        return events

@@ -1,0 +1,260 @@
+"""vfio-pci: mapping BARs, the fault handlers of every release, memory decode (drivers/vfio/pci/vfio_pci_core.c).
+
+Pinned by the matrix.*, disable.*, dmesg.* and entry.* records of 6.1.192, 6.12.117 and 7.3.4; the handlers of 6.10,
+of `posted-v2` and before `vfio-align-fault-to-order` are read from their sources and not run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from errno import EINVAL
+from typing import Any
+
+from pfnmap import Action, Device, Driver, File, Has, Message, VmArea, VmFault, VmOperations, hookimpl
+from pfnmap.vm_flags import VM_DONTDUMP, VM_DONTEXPAND, VM_IO, VM_PFNMAP, VM_SHARED
+
+VFIO_PCI_OFFSET_SHIFT = 40
+VFIO_PCI_ROM_REGION_INDEX = 6
+PCI_COMMAND_MEMORY = 0x2
+
+_WORD = 1 << 64
+
+
+@dataclass
+class RateLimit:
+    """dev_dbg_ratelimited's state: at most `burst` lines in `interval` milliseconds (lib/ratelimit.c)."""
+
+    interval: int = 5000
+    burst: int = 10
+    begin: int | None = None
+    printed: int = 0
+
+    def allows(self, now: int) -> bool:
+        """Tell whether a line may be printed at `now` (milliseconds), and count it."""
+        if self.begin is None or now > self.begin + self.interval:
+            self.begin, self.printed = now, 0
+        self.printed += 1
+        return self.printed <= self.burst
+
+
+@dataclass(eq=False)
+class VfioPciCoreDevice:
+    """vfio_pci_core_device: the device, its command register, which BARs can be mapped, and, before
+    `vfio-unmap-mapping-range`, the vmas that were populated by a fault."""
+
+    pdev: Device
+    command: int
+    bar_mmap_supported: frozenset[int]
+    file: File = field(init=False)
+    vma_list: list[VmArea] = field(default_factory=list)
+
+    @property
+    def memory_enabled(self) -> bool:
+        """__vfio_pci_memory_enabled: whether the memory bit of the command register is set."""
+        return bool(self.command & PCI_COMMAND_MEMORY)
+
+
+class VfioPci(Driver):
+    """The vfio-pci driver of one linked kernel."""
+
+    name = "vfio_pci"
+
+    @hookimpl
+    def kconfig(self, has: Has) -> str:
+        """The VFIO symbols."""
+        from pfnmap.kconfig import fragment
+
+        return fragment(__package__, has)
+
+    def boot(self, kernel: Any) -> None:
+        """Forget all devices; settle which fault handler this release has."""
+        super().boot(kernel)
+        self.devices: dict[str, VfioPciCoreDevice] = {}
+        self._dev_dbg = False
+        self._ratelimit = RateLimit()
+        self._vm_ops = self._operations()
+
+    def _operations(self) -> VmOperations:
+        if self.kernel.has("huge-pfnmap"):
+            huge = self.kernel.config.enabled("ARCH_SUPPORTS_HUGE_PFNMAP")
+            return VmOperations(
+                fault=lambda vmf: self._huge_fault(vmf, 0), huge_fault=self._huge_fault if huge else None
+            )
+        if self.kernel.has("vfio-unmap-mapping-range"):
+            return VmOperations(fault=self._fault_prefault)
+        return VmOperations(fault=self._fault_remap, open=self._open, close=self._close)
+
+    # devices
+
+    def probe(self, device: Device) -> File:
+        """Bind a device, with its memory decode on, and open it."""
+        supported = frozenset(i for i in device.bars if self._bar_mmap_supported(device, i))
+        vdev = VfioPciCoreDevice(device, device.command | PCI_COMMAND_MEMORY, supported)
+        vdev.file = File(self, vdev)
+        self.devices[device.name] = vdev
+        return vdev.file
+
+    def _bar_mmap_supported(self, device: Device, index: int) -> bool:
+        """vfio_pci_probe_mmaps: a BAR smaller than a page needs the whole page, at the page's start.
+
+        That the rest of the page is free on the bus is taken from the device's own BARs; where the region's flag is
+        known (`DeviceBar.mmapable`), it decides.
+        """
+        bar = device.bars[index]
+        if bar.mmapable is not None:
+            return bar.mmapable
+        page = self.kernel.geometry.PAGE_SIZE
+        if bar.size >= page:
+            return True
+        others = [b for i, b in device.bars.items() if i != index]
+        return bar.phys % page == 0 and not any(bar.phys <= b.phys < bar.phys + page for b in others)
+
+    def mmap_offset(self, bar: int, offset: int) -> int:
+        """VFIO_PCI_INDEX_TO_OFFSET: the region index in the bits from 40 up."""
+        return (bar << VFIO_PCI_OFFSET_SHIFT) + offset
+
+    def _vma_to_pfn(self, vma: VmArea) -> int:
+        """The pfn of the vma's first page."""
+        shift = self.kernel.geometry.PAGE_SHIFT
+        index, pgoff = divmod(vma.vm_pgoff, 1 << (VFIO_PCI_OFFSET_SHIFT - shift))
+        return (vma.vm_private_data.pdev.bars[index].phys >> shift) + pgoff
+
+    def mmap(self, file: File, vma: VmArea) -> int:
+        """vfio_pci_core_mmap: -EINVAL for a private mapping, a region that is no BAR or cannot be mapped, and a range
+        beyond the BAR."""
+        vdev: VfioPciCoreDevice = file.private_data
+        geometry = self.kernel.geometry
+        index, pgoff = divmod(vma.vm_pgoff, 1 << (VFIO_PCI_OFFSET_SHIFT - geometry.PAGE_SHIFT))
+        if not vma.vm_flags & VM_SHARED or index >= VFIO_PCI_ROM_REGION_INDEX:
+            return -EINVAL
+        if index not in vdev.bar_mmap_supported:
+            return -EINVAL
+        bar = vdev.pdev.bars[index]
+        phys_len = -(-bar.size // geometry.PAGE_SIZE) * geometry.PAGE_SIZE
+        if (pgoff << geometry.PAGE_SHIFT) + vma.size > phys_len:
+            return -EINVAL
+        vma.vm_private_data = vdev
+        vma.vm_page_prot = self.kernel.ops.pgprot_noncached(vma.vm_page_prot)
+        if not self.kernel.has("vfio-unmap-mapping-range"):
+            vma.vm_pgoff = (bar.phys >> geometry.PAGE_SHIFT) + pgoff
+        vma.vm_flags |= VM_IO | VM_PFNMAP | VM_DONTEXPAND | VM_DONTDUMP
+        vma.vm_ops = self._vm_ops
+        return 0
+
+    # faults from 6.12 on
+
+    def _huge_fault(self, vmf: VmFault, order: int) -> int:
+        """vfio_pci_mmap_huge_fault."""
+        kernel = self.kernel
+        mm = kernel.mm
+        vma = vmf.vma
+        shift = kernel.geometry.PAGE_SHIFT
+        size = 1 << (shift + order)
+        aligns = kernel.has("vfio-align-fault-to-order")
+        address = vmf.address & -size if aligns else vmf.address
+        pgoff = ((address - vma.vm_start) % _WORD) >> shift
+        pfn = (self._vma_to_pfn(vma) + pgoff) % _WORD
+        fits = address % size == 0 and vma.vm_start <= address and address + size <= vma.vm_end
+        if order and kernel.has("vfio-unaligned-pfn-fallback"):
+            fits = fits and pfn % (1 << order) == 0
+        if order and not fits:
+            ret = mm.VM_FAULT_FALLBACK
+        elif not vma.vm_private_data.memory_enabled:
+            ret = mm.VM_FAULT_SIGBUS
+        else:
+            ret = self._insert(vmf, order, pfn)
+        self._debug(vma, order, pgoff, ret)
+        return ret
+
+    def _insert(self, vmf: VmFault, order: int, pfn: int) -> int:
+        kernel = self.kernel
+        geometry = kernel.geometry
+        if order == 0:
+            return kernel.mm.vmf_insert_pfn(vmf.vma, vmf.address, pfn)
+        if order == geometry.PMD_ORDER and kernel.config.enabled("ARCH_SUPPORTS_PMD_PFNMAP"):
+            return kernel.mm.vmf_insert_pfn_pmd(vmf, pfn, False)
+        if order == geometry.PUD_ORDER and kernel.config.enabled("ARCH_SUPPORTS_PUD_PFNMAP"):
+            return kernel.mm.vmf_insert_pfn_pud(vmf, pfn, False)
+        return kernel.mm.VM_FAULT_FALLBACK
+
+    def _debug(self, vma: VmArea, order: int, pgoff: int, ret: int) -> None:
+        if not self._dev_dbg or not self._ratelimit.allows(self.kernel.clock_ms):
+            return
+        index = vma.vm_pgoff >> (VFIO_PCI_OFFSET_SHIFT - self.kernel.geometry.PAGE_SHIFT)
+        self.kernel.trace.emit(
+            Message(
+                f"vfio-pci {vma.vm_private_data.pdev.bdf}: vfio_pci_mmap_huge_fault(,order = {order})"
+                f" BAR {index} page offset {pgoff:#x}: {ret:#x}"
+            )
+        )
+
+    # faults before 6.12: the first one populates the whole vma
+
+    def _fault_prefault(self, vmf: VmFault) -> int:
+        """vfio_pci_mmap_fault from `vfio-unmap-mapping-range` on: the page asked for, then the rest of the vma."""
+        mm = self.kernel.mm
+        vma = vmf.vma
+        if not vma.vm_private_data.memory_enabled:
+            return mm.VM_FAULT_SIGBUS
+        first = self._vma_to_pfn(vma)
+        mm.insert_pfns(vma, vma.vm_start, first, vma.size, vma.vm_page_prot)
+        return mm.VM_FAULT_NOPAGE
+
+    def _fault_remap(self, vmf: VmFault) -> int:
+        """vfio_pci_mmap_fault before: io_remap_pfn_range of the whole vma, once."""
+        mm = self.kernel.mm
+        vma = vmf.vma
+        vdev: VfioPciCoreDevice = vma.vm_private_data
+        if not vdev.memory_enabled:
+            return mm.VM_FAULT_SIGBUS
+        if vma not in vdev.vma_list:
+            mm.remap_pfn_range(vma, vma.vm_start, vma.vm_pgoff, vma.size, vma.vm_page_prot)
+            vdev.vma_list.insert(0, vma)
+        return mm.VM_FAULT_NOPAGE
+
+    def _open(self, vma: VmArea) -> None:
+        """vfio_pci_mmap_open: a vma that a split or a fork made starts empty."""
+        self.kernel.mm.zap_vma_ptes(vma, vma.vm_start, vma.size)
+
+    def _close(self, vma: VmArea) -> None:
+        """vfio_pci_mmap_close: forget a populated vma."""
+        vdev: VfioPciCoreDevice = vma.vm_private_data
+        if vma in vdev.vma_list:
+            vdev.vma_list.remove(vma)
+
+    # actions
+
+    def actions(self) -> Mapping[str, Action]:
+        """What scenarios may do with vfio-pci."""
+        return {
+            "pci_memory": Action(self._pci_memory, {"device": "str", "enabled": "bool"}),
+            "dev_dbg": Action(self._set_dev_dbg, {"enabled": "bool"}),
+        }
+
+    def _pci_memory(self, run: Any, device: str, enabled: bool) -> dict[str, Any]:
+        """Write the memory bit of the PCI command register through the config region (vfio_basic_config_write).
+
+        Clearing it zaps every mapping of the device, also when it was clear already (RULES 29).
+        """
+        vdev = self.devices[device]
+        if enabled:
+            vdev.command |= PCI_COMMAND_MEMORY
+        else:
+            self._zap(vdev)
+            vdev.command &= ~PCI_COMMAND_MEMORY
+        return {"command": hex(vdev.command)}
+
+    def _zap(self, vdev: VfioPciCoreDevice) -> None:
+        mm = self.kernel.mm
+        if self.kernel.has("vfio-unmap-mapping-range"):
+            mm.unmap_mapping_range(vdev.file.f_mapping, 0, VFIO_PCI_ROM_REGION_INDEX << VFIO_PCI_OFFSET_SHIFT)
+            return
+        vmas, vdev.vma_list = vdev.vma_list, []
+        for vma in vmas:
+            mm.zap_vma_ptes(vma, vma.vm_start, vma.size)
+
+    def _set_dev_dbg(self, run: Any, enabled: bool) -> dict[str, Any]:
+        """Switch the driver's dynamic-debug lines on or off."""
+        self._dev_dbg = enabled
+        return {}
