@@ -70,6 +70,10 @@ _ENTRIES: Final = {"pfn_X": 2, "X_modify": 2, "composite_insert_pfn_X": 2, "vm_g
 _NUMBERS: Final = {"X_access_permitted": 1, "composite_insert_pfn_X": 1, "vm_get_page_prot": 1}
 """How many inputs follow that are plain numbers (a write flag, vm_flags); 0 where it is not listed."""
 
+_CONSTANTS: Final = (
+    *("PAGE_SHIFT", "PMD_SHIFT", "PUD_SHIFT", "P4D_SHIFT", "PGDIR_SHIFT", "PMD_ORDER", "PUD_ORDER"),
+    *("PTRS_PER_PTE", "PTRS_PER_PMD", "PTRS_PER_PUD", "PTRS_PER_P4D", "PTRS_PER_PGD"),
+)
 _WRITABLE_VMA = VM_READ | VM_WRITE | VM_SHARED
 _HEX = re.compile(r"0x[0-9a-fA-F]{1,16}")
 
@@ -175,33 +179,37 @@ def parse_vectors(document: Any, where: str = "vectors") -> Vectors:
         release=_text(top.get("kernel"), f"{where}: kernel"),
         config={name: _text(value, f"{where}: machine.config.{name}") for name, value in config.items()},
         cpu=_mapping(machine.get("cpu", {}), f"{where}: machine.cpu"),
-        constants={name: int(value, 16) for name, value in constants.items() if _is_number(value)},
+        constants={
+            name: _number(constants[name], f"{where}: constants.{name}") for name in _CONSTANTS if name in constants
+        },
         rows=rows,
         out_of_scope=out_of_scope,
     )
 
 
-def machine_of(vectors: Vectors, registry: Registry | None = None) -> Machine:
-    """Return what the machine of a vector file has to be linked with.
+def machine_of(vectors: Vectors | Mapping[str, Any], registry: Registry | None = None) -> Machine:
+    """Return what the machine of a vector file (parsed, or its JSON document) has to be linked with.
 
     The architecture's plugin is asked for its `cpu` keys: those that a file leaves out are off, except `nx` and
     `hw_access_dirty`, which are on; one that is no switch (a size, a mode) keeps the plugin's default.
     """
+    vectors = _parsed(vectors)
     defaults = (registry or Registry()).load("arch", vectors.arch).cpu_defaults
     switches = {key: key in ("nx", "hw_access_dirty") for key, value in defaults.items() if isinstance(value, bool)}
     return Machine(vectors.arch, vectors.release, vectors.config, {**switches, **vectors.cpu})
 
 
-def check_vectors(vectors: Vectors, kernel: Kernel, *, arrays: bool = False) -> Checked:
-    """Compare a linked kernel with every row in scope.
+def check_vectors(vectors: Vectors | Mapping[str, Any], kernel: Kernel, *, arrays: bool = False) -> Checked:
+    """Compare a linked kernel with every row in scope of a vector file (parsed, or its JSON document).
 
     `arrays`: give the ops numpy.uint64 arrays of all rows of a helper at once; the answer has to be such an array. An
     op that raises disagrees with its row; what it raised is `got`.
     """
+    vectors = _parsed(vectors)
     result = Checked(vectors.out_of_scope)
     constants = kernel.geometry.constants()
-    for name in sorted(constants.keys() & vectors.constants.keys()):
-        result.count("constants", (name,), vectors.constants[name], constants[name])
+    for name, value in vectors.constants.items():
+        result.count("constants", (name,), value, constants[name])
     evaluate = _evaluate_arrays if arrays else _evaluate
     for helper, rows in vectors.rows.items():
         for row, got in zip(rows, evaluate(kernel, helper, rows), strict=True):
@@ -210,6 +218,10 @@ def check_vectors(vectors: Vectors, kernel: Kernel, *, arrays: bool = False) -> 
 
 
 # Scope and parsing
+
+
+def _parsed(vectors: Vectors | Mapping[str, Any]) -> Vectors:
+    return vectors if isinstance(vectors, Vectors) else parse_vectors(vectors)
 
 
 def _out_of_scope(helper: str, defined: Mapping[str, Any]) -> str:
@@ -232,14 +244,13 @@ def _rows(listed: Any, form: str, where: str) -> list[Row]:
 def _row(row: Any, length: int, where: str) -> Row:
     if not isinstance(row, list) or len(row) != length:
         raise BadInput(where, f"expected a list of {length} hex strings")
-    for value in row:
-        if not _is_number(value):
-            raise BadInput(where, f"{value!r:.40} is not a hex string of at most 64 bits")
-    return tuple(int(value, 16) for value in row)
+    return tuple(_number(value, where) for value in row)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, str) and _HEX.fullmatch(value) is not None
+def _number(value: Any, where: str) -> int:
+    if not isinstance(value, str) or not _HEX.fullmatch(value):
+        raise BadInput(where, f"{value!r:.40} is not a hex string of at most 64 bits")
+    return int(value, 16)
 
 
 def _mapping(value: Any, where: str) -> Mapping[str, Any]:
