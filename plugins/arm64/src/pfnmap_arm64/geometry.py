@@ -48,11 +48,10 @@ class Boot:
         page_shift = chosen[0]
         configured = _number(config, "ARM64_VA_BITS", _VA_BITS[page_shift])
         pa_52 = _number(config, "ARM64_PA_BITS", (48, 52)) == 52
-        # CONFIG_ARM64_LPA2 is def_bool: 52-bit physical addresses without 64K pages.
-        can_lpa2 = pa_52 and page_shift != 16
+        can_lpa2 = config.get("ARM64_LPA2", "n") == "y"
         wants_lpa2 = bool(cpu["lpa2"])
 
-        minimum = min(configured, 47 if page_shift == 14 else 48)
+        minimum = configured if configured <= 48 else (47 if page_shift == 14 else 48)  # VA_BITS_MIN
         va_bits = cpu["va_bits"]
         if va_bits is None:
             va_bits = configured if can_lpa2 and wants_lpa2 else minimum
@@ -70,21 +69,19 @@ class Boot:
         return (self.configured_va_bits - 4) // (self.page_shift - 3)
 
     @property
+    def folded_at_run_time(self) -> bool:
+        """Whether the level below the PGD takes its place: its index picks the slot in the top table."""
+        return self.levels > 3 and self.va_bits < self.configured_va_bits
+
+    @property
     def l5_enabled(self) -> bool:
         """pgtable_l5_enabled(): the P4D is a level of its own in this boot."""
-        return self.levels > 4 and self.va_bits == self.configured_va_bits
+        return self.levels == 5 and not self.folded_at_run_time
 
     @property
     def l4_enabled(self) -> bool:
         """pgtable_l4_enabled(): the PUD is a level of its own in this boot."""
-        return self.levels > 4 or (
-            self.levels == 4 and (not self.pa_52 or self.va_bits == self.configured_va_bits)
-        )
-
-    @property
-    def folded_at_run_time(self) -> bool:
-        """Whether the level below the PGD takes its place: its index picks the slot in the top table."""
-        return (self.levels == 5 and not self.l5_enabled) or (self.levels == 4 and not self.l4_enabled)
+        return self.levels == 5 or (self.levels == 4 and not self.folded_at_run_time)
 
     def geometry(self) -> Geometry:
         """Return the constants of the build and the levels that this boot walks."""
@@ -105,9 +102,7 @@ class Boot:
         )
         # TASK_SIZE_64, but never more than the top table holds (see the 48 bits with 16K pages in `read`).
         task_size = min(1 << self.va_bits, top_ptrs << walk[0].shift)
-        return Geometry(
-            **constants, PGDIR_SHIFT=pgdir_shift, PTRS_PER_PGD=pgd_ptrs, walk=walk, task_size=task_size
-        )
+        return Geometry(**constants, PGDIR_SHIFT=pgdir_shift, PTRS_PER_PGD=pgd_ptrs, walk=walk, task_size=task_size)
 
     def _shift(self, level: int) -> int:
         # Levels counted from the PTE = 1 (ARM64_HW_PGTABLE_LEVEL_SHIFT counts from the other end).

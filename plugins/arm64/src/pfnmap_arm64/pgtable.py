@@ -12,9 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from pfnmap import Arch, Entry, Level, hookimpl
-from pfnmap.arch import Has
-
+from pfnmap import Arch, Entry, Has, Level, hookimpl
 from pfnmap_arm64.bits import (
     MASK64,
     MT_NORMAL_NC,
@@ -85,9 +83,7 @@ class Arm64(Arch):
             self._phys_field = self._addr_low | high if large_pages else (1 << 50) - (1 << 8)
 
         self._protection_map = tuple(prot & (MASK64 ^ PTE_SHARED) | shared for prot in PROTECTION_MAP)
-        # The kernel leaves the flags to the hardware only where it was built to; a configuration in which
-        # nobody declared the symbol says nothing against it.
-        self._hw_access_dirty = bool(cpu["hw_access_dirty"]) and config.get("ARM64_HW_AFDBM") != "n"
+        self._hw_access_dirty = bool(cpu["hw_access_dirty"]) and config.get("ARM64_HW_AFDBM", "n") == "y"
 
         table_af = has("arm64-table-entry-af")
         self._table = TYPE_TABLE | TABLE_PXN | (PTE_AF if table_af else 0)
@@ -102,9 +98,6 @@ class Arm64(Arch):
             undefined |= _DEVMAP_OPS
         if not self._thp:
             undefined |= {"pmd_devmap", "pud_devmap", "pmdp_set_access_flags"}
-        for level in ("pmd", "pud"):
-            if config.get(f"ARCH_SUPPORTS_{level.upper()}_PFNMAP", "n") != "y":
-                undefined |= {f"{level}_special", f"{level}_mkspecial"}
         for level, levels in (("p4d", 4), ("pgd", 5)):
             if boot.levels < levels:
                 undefined |= {f"{level}_{op}" for op in ("present", "none", "bad", "populate")}
