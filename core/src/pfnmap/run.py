@@ -1,31 +1,28 @@
 """A run: the steps of a scenario or of a recording, executed on one linked kernel.
 
-Each op of RECORDINGS.md that the core knows is an entry of `OPS`: its arguments and a function that performs it and
-returns what the step adds to the common results. Ops of drivers are their `actions`. `Run.step` performs one step
-and returns its results under the names of a recording's `expect`.
+The core's ops are in `pfnmap.ops`; ops of drivers are their `actions`. `Run.step` performs one step and returns its
+results under the names of a recording's `expect`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from errno import errorcode
 from typing import TYPE_CHECKING, Any
 
 from pfnmap.driver import Action, Device
 from pfnmap.errors import BadInput, Refused, Unknown
-from pfnmap.mm import mmap as mm_mmap
-from pfnmap.mm.fault import AccessResult, user_access
 from pfnmap.mm.vma import MmStruct, VmArea, prot_flags
+from pfnmap.ops import NOT_COVERED, OPS
 from pfnmap.trace import Call, Event, Fault, Message, Oops, Split
-from pfnmap.vm_flags import VM_EXEC, VM_MAYSHARE, VM_READ, VM_WRITE
+from pfnmap.vm_flags import VM_READ
 
 if TYPE_CHECKING:
     from pfnmap.kernel import Kernel
     from pfnmap.mm.vma import File
 
-__all__ = ["OPS", "LISTED_FAULTS", "Op", "Run", "Step", "address_value"]
+__all__ = ["LISTED_FAULTS", "Run", "Step", "address_value"]
 
 LISTED_FAULTS = 1200
 """A step lists at most so many faults; `faults_total` tells when there were more (RECORDINGS.md)."""
@@ -49,15 +46,6 @@ class Step:
     by: str = "parent"
     at: Any = None
     where: str = ""
-
-
-@dataclass(frozen=True)
-class Op:
-    """An op of the core: `run(run, mm, **arguments)`, its required and its optional arguments with their types."""
-
-    run: Callable[..., Mapping[str, Any]]
-    required: Mapping[str, str]
-    optional: Mapping[str, str] = field(default_factory=dict)
 
 
 def address_value(value: Any, names: Mapping[str, int], where: str) -> int:
@@ -90,9 +78,7 @@ class Run:
     start as in a real process; without, the address space is empty (what `plan` plans for).
     """
 
-    def __init__(
-        self, kernel: Kernel, devices: list[Device], driver: str = "vfio_pci", *, image: bool = False
-    ) -> None:
+    def __init__(self, kernel: Kernel, devices: list[Device], driver: str = "vfio_pci", *, image: bool = False) -> None:
         kernel.boot()
         self.kernel = kernel
         self.parent = MmStruct(kernel)
@@ -206,7 +192,9 @@ def _value(kind: str, value: Any, names: Mapping[str, int], where: str) -> Any:
         if text != "none" and (not text or any(c not in "rwx" for c in text) or len(set(text)) != len(text)):
             raise BadInput(where, f"{text!r} is no protection (none, or letters of rwx)")
         return prot_flags(text)
-    return _checked(value, {"int": int, "bool": bool, "str": str, "list": list, "device": (str, type(None))}[kind], where)
+    return _checked(
+        value, {"int": int, "bool": bool, "str": str, "list": list, "device": (str, type(None))}[kind], where
+    )
 
 
 def _checked(value: Any, types: Any, where: str) -> Any:
@@ -238,197 +226,3 @@ def _collated(events: list[Event]) -> dict[str, Any]:
     if any(isinstance(e, Oops) for e in events):
         result["result"] = "OOPS"
     return result
-
-
-def _errno(value: int) -> dict[str, Any]:
-    """Return the result of a system call: "ok" for 0 or more, else the errno's name."""
-    return {"result": errorcode[-value] if value < 0 else "ok"}
-
-
-# The ops of the core
-
-
-def _mmap(
-    run: Run,
-    mm: MmStruct,
-    length: int,
-    prot: int,
-    shared: bool,
-    id: str = "",
-    device: str | None = None,
-    bar: int = 0,
-    offset: int = 0,
-    addr: int = 0,
-    fixed: bool = False,
-    populate: bool = False,
-    locked: bool = False,
-    noreserve: bool = False,
-    fd: str = "",
-) -> dict[str, Any]:
-    # populate, locked and a file descriptor that is closed afterwards make no difference for a pfnmap (REAL-KERNEL.md).
-    file = None
-    if device is not None:
-        if device not in run.files:
-            raise Unknown("device", device, run.files)
-        file = run.files[device]
-        offset = file.driver.mmap_offset(bar, offset)
-    if file is not None and fixed and mm.intersecting(addr, addr + length):
-        raise Refused("mmap", "over a mapping")
-    got = mm_mmap.do_mmap(
-        mm, file, addr, length, prot, offset, fixed=fixed, shared=shared, noreserve=noreserve, chosen=run.chosen
-    )
-    if got < 0:
-        return _errno(got)
-    if id:
-        run.names[id] = got
-    if not addr and not fixed:
-        run.chosen_ranges.append((got, got + length))
-    return {"addr": hex(got)}
-
-
-def _touch(run: Run, mm: MmStruct, va: int, access: str) -> dict[str, Any]:
-    outcome = user_access(mm, va, _is_write(access))
-    return {**_signal(outcome), **run.entry(mm, va)}
-
-
-def _is_write(access: str) -> bool:
-    if access not in ("read", "write"):
-        raise BadInput("access", f"{access!r} is neither read nor write")
-    return access == "write"
-
-
-def _signal(outcome: AccessResult) -> dict[str, Any]:
-    result: dict[str, Any] = {"result": outcome.result}
-    if outcome.si_code is not None and outcome.si_addr is not None:
-        result.update(si_code=outcome.si_code, si_addr=hex(outcome.si_addr))
-    return result
-
-
-def _scan(run: Run, mm: MmStruct, start: int, end: int, step: int, access: str) -> dict[str, Any]:
-    """Touch every `step` bytes; touches with the same outcome in a row are folded into a run."""
-    if step <= 0:
-        raise BadInput("scan", "step must be positive")
-    write = _is_write(access)
-    trace = run.kernel.trace
-    runs: list[dict[str, Any]] = []
-    messages: list[str] = []
-    total = touches = 0
-    for va in range(start, end, step):
-        outcome = user_access(mm, va, write)
-        events = trace.drain()
-        per_touch = [[e.order, e.ret] for e in events if isinstance(e, Fault)]
-        handled = sum(isinstance(e, Call) and e.function == "handle_mm_fault" for e in events)
-        messages += [e.text for e in events if isinstance(e, Message)]
-        total += len(per_touch)
-        touches += 1
-        same = {"per_touch": per_touch, "handle_mm_fault": handled, "result": outcome.result}
-        if runs and all(runs[-1][key] == value for key, value in same.items()):
-            runs[-1]["touches"] += 1
-        else:
-            runs.append({"off": va - start, "touches": 1, **same, "entry": run.entry(mm, va)["entry"]})
-    result: dict[str, Any] = {"runs": runs, "touches": touches, "faults_total": total}
-    if messages:
-        result["messages"] = messages
-    return result
-
-
-def _munmap(run: Run, mm: MmStruct, addr: int, length: int) -> dict[str, Any]:
-    return _errno(mm_mmap.do_munmap(mm, addr, length))
-
-
-def _madvise(run: Run, mm: MmStruct, addr: int, length: int, advice: str) -> dict[str, Any]:
-    if advice not in ("HUGEPAGE", "NOHUGEPAGE"):
-        raise Refused("madvise", advice)
-    return _errno(mm_mmap.madvise_hugepage(mm, addr, length, advice))
-
-
-def _walk(run: Run, mm: MmStruct, va: int) -> dict[str, Any]:
-    return run.entry(mm, va)
-
-
-def _note_tables(run: Run, mm: MmStruct, va: int) -> dict[str, Any]:
-    found = run.entry(mm, va)
-    met = {e["level"] for e in found["upper"]} | {found["entry"]["level"]}
-    present = {f"{w.name}_table": w.name in met for w in run.kernel.geometry.walk[1:]}
-    return {**found, "present": present}
-
-
-def _vmas(run: Run, mm: MmStruct, start: int, end: int) -> dict[str, Any]:
-    return {
-        "vmas": [
-            {
-                "start": hex(vma.vm_start),
-                "end": hex(vma.vm_end),
-                "perms": "".join(
-                    letter if vma.vm_flags & flag else "-"
-                    for letter, flag in (("r", VM_READ), ("w", VM_WRITE), ("x", VM_EXEC))
-                )
-                + ("s" if vma.vm_flags & VM_MAYSHARE else "p"),
-                "file": vma.vm_file is not None,
-                "pgoff": vma.vm_pgoff if vma.vm_file is not None else 0,
-            }
-            for vma in mm.intersecting(start, end)
-        ]
-    }
-
-
-def _set_thp_enabled(run: Run, mm: MmStruct, value: str) -> dict[str, Any]:
-    from pfnmap.kernel import THP_SETTINGS
-
-    if value not in THP_SETTINGS:
-        raise BadInput("set_thp_enabled", f"{value!r} is none of {', '.join(THP_SETTINGS)}")
-    run.kernel.thp = value
-    return {}
-
-
-def _set_thp_sizes(run: Run, mm: MmStruct, value: str) -> dict[str, Any]:
-    """The per-size knobs, defrag and shmem_enabled decide for RAM only: no pfnmap ever depends on them (thp.* records)."""
-    return {}
-
-
-def _prctl_thp_disable(run: Run, mm: MmStruct, disabled: bool) -> dict[str, Any]:
-    mm.thp_disabled = disabled
-    return {}
-
-
-def _sleep_ms(run: Run, mm: MmStruct, value: int) -> dict[str, Any]:
-    run.kernel.clock_ms += value
-    return {}
-
-
-OPS: Mapping[str, Op] = {
-    "mmap": Op(
-        _mmap,
-        {"length": "size", "prot": "prot", "shared": "bool"},
-        {
-            "id": "str",
-            "device": "device",
-            "bar": "int",
-            "offset": "size",
-            "addr": "address",
-            "fixed": "bool",
-            "populate": "bool",
-            "locked": "bool",
-            "noreserve": "bool",
-            "fd": "str",
-        },
-    ),
-    "touch": Op(_touch, {"va": "address", "access": "str"}),
-    "scan": Op(_scan, {"start": "address", "end": "address", "step": "size", "access": "str"}),
-    "munmap": Op(_munmap, {"addr": "address", "length": "size"}),
-    "madvise": Op(_madvise, {"addr": "address", "length": "size", "advice": "str"}),
-    "walk": Op(_walk, {"va": "address"}),
-    "note_tables": Op(_note_tables, {"va": "address"}),
-    "vmas": Op(_vmas, {"start": "address", "end": "address"}),
-    "set_thp_enabled": Op(_set_thp_enabled, {"value": "str"}),
-    "set_thp_sizes": Op(_set_thp_sizes, {"value": "str"}),
-    "prctl_thp_disable": Op(_prctl_thp_disable, {"disabled": "bool"}),
-    "sleep_ms": Op(_sleep_ms, {"value": "int"}),
-}
-
-NOT_COVERED = frozenset(
-    """mprotect mremap mlock munlock msync mseal mlockall munlockall mbind move_pages get_mempolicy
-    userfaultfd_register fork exit device_reset dma_map dma_unmap access pagemap pagemap_scan mincore smaps smaps_rollup
-    numa_maps clear_refs""".split()
-)
-"""Ops of RECORDINGS.md that the model does not cover."""

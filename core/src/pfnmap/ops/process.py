@@ -1,0 +1,45 @@
+"""Ops on a process or the machine: the THP knobs, prctl, time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pfnmap.errors import BadInput
+from pfnmap.kernel import THP_SETTINGS
+from pfnmap.ops.op import Op
+
+if TYPE_CHECKING:
+    from pfnmap.mm.vma import MmStruct
+    from pfnmap.run import Run
+
+__all__ = ["OPS"]
+
+
+def _set_thp_enabled(run: Run, mm: MmStruct, value: str) -> dict[str, Any]:
+    if value not in THP_SETTINGS:
+        raise BadInput("set_thp_enabled", f"{value!r} is none of {', '.join(THP_SETTINGS)}")
+    run.kernel.thp = value
+    return {}
+
+
+def _set_thp_sizes(run: Run, mm: MmStruct, value: str) -> dict[str, Any]:
+    """The per-size knobs, defrag and shmem_enabled decide for RAM only: no pfnmap ever depends on them (thp.* records)."""
+    return {}
+
+
+def _prctl_thp_disable(run: Run, mm: MmStruct, disabled: bool) -> dict[str, Any]:
+    mm.thp_disabled = disabled
+    return {}
+
+
+def _sleep_ms(run: Run, mm: MmStruct, value: int) -> dict[str, Any]:
+    run.kernel.clock_ms += value
+    return {}
+
+
+OPS = {
+    "set_thp_enabled": Op(_set_thp_enabled, {"value": "str"}),
+    "set_thp_sizes": Op(_set_thp_sizes, {"value": "str"}),
+    "prctl_thp_disable": Op(_prctl_thp_disable, {"disabled": "bool"}),
+    "sleep_ms": Op(_sleep_ms, {"value": "int"}),
+}

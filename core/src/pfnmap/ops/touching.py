@@ -1,0 +1,81 @@
+"""Ops that access memory with the CPU, or look at the tables: touch, scan, walk, note_tables."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pfnmap.errors import BadInput
+from pfnmap.mm.fault import AccessResult, user_access
+from pfnmap.ops.op import Op
+from pfnmap.trace import Call, Fault, Message
+
+if TYPE_CHECKING:
+    from pfnmap.mm.vma import MmStruct
+    from pfnmap.run import Run
+
+__all__ = ["OPS"]
+
+
+def _touch(run: Run, mm: MmStruct, va: int, access: str) -> dict[str, Any]:
+    outcome = user_access(mm, va, _is_write(access))
+    return {**_signal(outcome), **run.entry(mm, va)}
+
+
+def _is_write(access: str) -> bool:
+    if access not in ("read", "write"):
+        raise BadInput("access", f"{access!r} is neither read nor write")
+    return access == "write"
+
+
+def _signal(outcome: AccessResult) -> dict[str, Any]:
+    result: dict[str, Any] = {"result": outcome.result}
+    if outcome.si_code is not None and outcome.si_addr is not None:
+        result.update(si_code=outcome.si_code, si_addr=hex(outcome.si_addr))
+    return result
+
+
+def _scan(run: Run, mm: MmStruct, start: int, end: int, step: int, access: str) -> dict[str, Any]:
+    """Touch every `step` bytes; touches with the same outcome in a row are folded into a run."""
+    if step <= 0:
+        raise BadInput("scan", "step must be positive")
+    write = _is_write(access)
+    trace = run.kernel.trace
+    runs: list[dict[str, Any]] = []
+    messages: list[str] = []
+    total = touches = 0
+    for va in range(start, end, step):
+        outcome = user_access(mm, va, write)
+        events = trace.drain()
+        per_touch = [[e.order, e.ret] for e in events if isinstance(e, Fault)]
+        handled = sum(isinstance(e, Call) and e.function == "handle_mm_fault" for e in events)
+        messages += [e.text for e in events if isinstance(e, Message)]
+        total += len(per_touch)
+        touches += 1
+        same = {"per_touch": per_touch, "handle_mm_fault": handled, "result": outcome.result}
+        if runs and all(runs[-1][key] == value for key, value in same.items()):
+            runs[-1]["touches"] += 1
+        else:
+            runs.append({"off": va - start, "touches": 1, **same, "entry": run.entry(mm, va)["entry"]})
+    result: dict[str, Any] = {"runs": runs, "touches": touches, "faults_total": total}
+    if messages:
+        result["messages"] = messages
+    return result
+
+
+def _walk(run: Run, mm: MmStruct, va: int) -> dict[str, Any]:
+    return run.entry(mm, va)
+
+
+def _note_tables(run: Run, mm: MmStruct, va: int) -> dict[str, Any]:
+    found = run.entry(mm, va)
+    met = {e["level"] for e in found["upper"]} | {found["entry"]["level"]}
+    present = {f"{w.name}_table": w.name in met for w in run.kernel.geometry.walk[1:]}
+    return {**found, "present": present}
+
+
+OPS = {
+    "touch": Op(_touch, {"va": "address", "access": "str"}),
+    "scan": Op(_scan, {"start": "address", "end": "address", "step": "size", "access": "str"}),
+    "walk": Op(_walk, {"va": "address"}),
+    "note_tables": Op(_note_tables, {"va": "address"}),
+}
