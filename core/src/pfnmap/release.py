@@ -260,10 +260,10 @@ def _status_line(change: Change, release: _Version) -> Status:
     return statuses.pop() if len(statuses) == 1 else "unknown"
 
 
-def _status_enterprise(change: Change, base: _Version) -> Status:
+def _status_enterprise(change: Change, release: _Version) -> Status:
     if change.first == "-":
         return "no"
-    return "yes" if _status(change, base) == "yes" else "unknown"
+    return "yes" if _status(change, release) == "yes" else "unknown"
 
 
 # --- names of releases
@@ -309,9 +309,9 @@ def unknown_as_absent(name: str, changes: Mapping[str, Status]) -> tuple[str, ..
 def _named(text: str) -> tuple[str, dict[str, Status], tuple[str, ...]]:
     """Return name, changes and what is assumed of a tree, a release number or a uname -r."""
     if tree := upstream_trees().get(text):
-        _, changes, assumed = _named(tree.base)
+        _, changes, of_base = _named(tree.base)
         _settle(changes, tree.with_, tree.without)
-        return tree.name, changes, assumed
+        return tree.name, changes, of_base
     match = _NAME.fullmatch(text)
     if not match:
         raise Unknown("release", text, known_releases())
@@ -321,7 +321,7 @@ def _named(text: str) -> tuple[str, dict[str, Status], tuple[str, ...]]:
     # No line went past x.20 since 3.0: a typo of two digits should not pass for a kernel of the far future.
     if not 2 <= release.major <= latest.major + 1 or (release.major > 2 and release.minor > 20):
         raise Unknown("release", text, known_releases())
-    name, assumed, rule = str(release), "", _status
+    name, rule, assumed = str(release), _status, ""
     if rc := _RC.match(suffix):
         name, rule = f"{release}-rc{rc[1]}", _status_rc
     elif _ENTERPRISE.search(suffix):

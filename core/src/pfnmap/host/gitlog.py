@@ -11,11 +11,11 @@ For a change that the log does not mention:
 * *present* where the log holds the commit of a release ("Linux 6.12.117") that is known to have it: that
   release is part of the tree. So is a base that the caller names.
 * *absent* only in a complete log, and only where the change could have been told: its commit or subject is
-  known. A log is complete where it goes down to a known ground: the first commit of the kernel's history, a
-  release's commit as its very last one (``git log v6.12^..``), or the base that the caller says it starts from
-  (``git log v6.12..``); and the ground must be known not to have the change. Releases in the middle prove no
-  absence: git lists commits by date, so what was merged after a release may stand below it, where the log was
-  cut.
+  known. A log is complete where it goes down to a known ground: the first commit of the kernel's history, the
+  base that the caller says it starts from (``git log v6.12..``), or a release's commit as its very last one in
+  a history without merges (``git log v6.12.94^..`` of a stable tree); and the ground must be known not to have
+  the change. Where there are merges no release proves absence: git lists commits by date, so what was merged
+  after the release may stand below it, where the log was cut.
 * *undecidable* in all other cases: a truncated log never proves absence.
 
 What a present change requires is present too.
@@ -130,7 +130,7 @@ class _Commit:
     line: int
     subject: str = ""
     whole: bool = False  # the subject's line was ended by a newline: it is not cut
-    body: list[str] = field(default_factory=list)
+    body: list[bytes] = field(default_factory=list)
     size: int = 0
 
 
@@ -166,9 +166,10 @@ def read_gitlog(stream: BinaryIO, where: str, base: str | None = None) -> LogRep
     marks = _Marks(changes)
     events: list[_Event] = []
     releases: dict[tuple[int, ...], _Commit] = {}
-    commits, last = 0, None
+    commits, last, merges = 0, None, False
     for commit in _commits(stream, where):
         commits, last = commits + 1, commit
+        merges = merges or commit.subject.startswith("Merge ")
         events.extend(_events(commit, marks))
         if len(events) > _MAX_REVERTS:
             raise BadInput(where, f"more than {_MAX_REVERTS} reverts")
@@ -180,7 +181,7 @@ def read_gitlog(stream: BinaryIO, where: str, base: str | None = None) -> LogRep
     newest_commit = releases[max(releases)] if releases else None
     newest = _released(newest_commit) if newest_commit else None
     rooted = last is not None and last.subject == _ROOT
-    if ground is None and last is not None and last.whole:
+    if ground is None and last is not None and last.whole and not merges:
         ground = _released(last)
 
     states = _resolve(events, marks, where)
@@ -261,7 +262,7 @@ def _commits(stream: BinaryIO, where: str) -> Iterator[_Commit]:
     for number, (line, ended) in enumerate(_lines(stream, where), 1):
         if subject_next and commit:
             commit.subject, commit.whole, subject_next = line.decode("utf-8", "replace").strip(), ended, False
-        elif _COMMIT_LINE.fullmatch(line) or (short and blank and _SHORT_COMMIT_LINE.fullmatch(line)):
+        elif (len(line) in (40, 64) and _COMMIT_LINE.fullmatch(line)) or (short and blank and _SHORT_COMMIT_LINE.fullmatch(line)):
             if commit:
                 yield commit
             commit, subject_next = _Commit(line.decode(), number), True
@@ -275,7 +276,7 @@ def _commits(stream: BinaryIO, where: str) -> Iterator[_Commit]:
             if commit.size > _MAX_MESSAGE:
                 raise BadInput(where, f"the message of commit {commit.id[:12]} (line {commit.line}) is larger than "
                                       f"{_MAX_MESSAGE >> 20} MiB")
-            commit.body.append(line.decode("utf-8", "replace"))
+            commit.body.append(line)
         blank = not line
     if commit and not subject_next:
         yield commit
@@ -310,14 +311,13 @@ class _Marks:
 
 
 def _events(commit: _Commit, marks: _Marks) -> Iterator[_Event]:
-    message = "\n".join(commit.body)
-    picked: list[re.Match[str]] = []
-    reverted: list[re.Match[str]] = []
-    if "commit" in message.casefold():
-        reverted = list(_REVERTS.finditer(message))
-        spans = [match.span() for match in reverted]
-        picked = [match for match in _PICKED.finditer(message)
-                  if not any(start < match.end() and match.start() < end for start, end in spans)]
+    raw = b"\n".join(commit.body)
+    folded = raw.lower()  # most messages say neither word: the patterns are for those that do
+    message = raw.decode("utf-8", "replace") if b"commit" in folded else ""
+    reverted = list(_REVERTS.finditer(message)) if b"revert" in folded else []
+    spans = [match.span() for match in reverted]
+    picked = [match for match in _PICKED.finditer(message)
+              if not any(start < match.end() and match.start() < end for start, end in spans)]
     origins = [(match, match[match.lastgroup or 0].lower()) for match in picked]
     ids = (commit.id, *(id for _, id in origins))
     subject = _BRANCH_TAGS.sub("", commit.subject, count=1)
