@@ -262,7 +262,9 @@ def _commits(stream: BinaryIO, where: str) -> Iterator[_Commit]:
     for number, (line, ended) in enumerate(_lines(stream, where), 1):
         if subject_next and commit:
             commit.subject, commit.whole, subject_next = line.decode("utf-8", "replace").strip(), ended, False
-        elif (len(line) in (40, 64) and _COMMIT_LINE.fullmatch(line)) or (short and blank and _SHORT_COMMIT_LINE.fullmatch(line)):
+        elif (len(line) in (40, 64) and _COMMIT_LINE.fullmatch(line)) or (
+            short and blank and _SHORT_COMMIT_LINE.fullmatch(line)
+        ):
             if commit:
                 yield commit
             commit, subject_next = _Commit(line.decode(), number), True
