@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from pfnmap import Arch, Entry, Has, Level, hookimpl
+from pfnmap.kconfig import fragment
 from pfnmap_arm64.bits import (
     MASK64,
     MT_NORMAL_NC,
@@ -109,8 +110,6 @@ class Arm64(Arch):
 
     @hookimpl
     def kconfig(self, has: Has) -> str:
-        from pfnmap.kconfig import fragment
-
         return fragment(__package__, has)
 
     # The CPU
