@@ -18,7 +18,7 @@ from pfnmap.arch import OPTIONAL_OPS, Arch, Geometry, Level
 from pfnmap.errors import BadInput, LinkError, PluginError, Refused, Unknown
 from pfnmap.generic import Generic
 from pfnmap.hookspecs import ENTRY_HOOKS, PROJECT, EntryHooks, LinkHooks
-from pfnmap.kconfig import Config, fragment, resolve
+from pfnmap.kconfig import Config, fragment, page_size_symbols, resolve
 from pfnmap.plugins import Registry
 from pfnmap.release import Release
 from pfnmap.trace import Trace
@@ -87,6 +87,10 @@ class Kernel:
         cpu: Mapping[str, Any] | None = None,
         *,
         given: Mapping[str, str] | None = None,
+        file: Mapping[str, str] | None = None,
+        defaults: Mapping[str, str] | None = None,
+        known: Iterable[str] = (),
+        page_size: str | None = None,
         config_source: str = "",
         thp: str = "always",
         registry: Registry | None = None,
@@ -94,8 +98,10 @@ class Kernel:
         """Link a kernel from plugins.
 
         `config`: resolved symbols that are taken as they are, whatever depends on what (a vector file's); all others
-        take their Kconfig default. `given`: what a user would set, subject to Kconfig's rules. `release`: a name or a
-        Release (default: the newest known). `cpu`: keys of the architecture's `cpu_defaults`.
+        take their Kconfig default. `given`, `file`, `defaults`, `known`: what a user would set, a real .config, what is
+        set where neither says otherwise, symbols of plugins that are not linked, all as `pfnmap.kconfig.resolve` takes
+        them. `page_size`: "4K", "16K", ..., set by the architecture's own symbols. `release`: a name or a Release
+        (default: the newest known). `cpu`: keys of the architecture's `cpu_defaults`.
 
         Raises LinkError for parts that do not fit together, Unknown for a name nobody has, PluginError for a plugin
         that fails.
@@ -109,7 +115,10 @@ class Kernel:
         linked = [cast("Driver", _instance(part, "driver")) for part in parts]
         manager = _manager(self.arch, linked)
         fragments = _fragments(manager, self.release)
-        self.config = resolve(fragments, given or {}, force=config or {}, source=config_source)
+        asked = {**(page_size_symbols(fragments, page_size) if page_size else {}), **(given or {})}
+        self.config = resolve(
+            fragments, asked, file=file, defaults=defaults, force=config, known=known, source=config_source
+        )
         self.cpu = _cpu(self.arch, cpu or {})
         if thp not in THP_SETTINGS:
             raise BadInput("thp", f"{thp!r} is none of {', '.join(THP_SETTINGS)}")
@@ -158,7 +167,7 @@ class Kernel:
         return {
             "arch": self.arch.name,
             "release": self.release.name,
-            "config_source": self.config.source,
+            "config_source": self.config.source or "Kconfig defaults",
             "page_size": self.geometry.PAGE_SIZE,
             "thp": self.thp,
             "cpu": dict(self.cpu),

@@ -8,41 +8,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import tomli
 
 from pfnmap.driver import Device, DeviceBar
-from pfnmap.errors import BadInput, PluginError, Unknown, nearest
+from pfnmap.errors import BadInput, nearest
 from pfnmap.host.bounded import MIB, read_json, read_text
 from pfnmap.kernel import Kernel
 from pfnmap.plugins import Registry
 from pfnmap.run import Step
 from pfnmap.sizes import is_power_of_two, parse_address, parse_size
+from pfnmap.spec import KernelSpec
 
-__all__ = ["KernelSpec", "Record", "Recording", "Scenario", "read_recording", "read_scenario"]
+__all__ = ["Record", "Recording", "Scenario", "read_recording", "read_scenario"]
 
 _LIMIT = 256 * MIB
 _STEPS = 1_000_000
-
-
-@dataclass(frozen=True)
-class KernelSpec:
-    """What a user says of a kernel: the common options of the command line, and the ``[kernel]`` table of a scenario.
-
-    `config`: path of a real .config; `set`: symbol -> value; `page_size`: "4K", "16K" or "64K".
-    """
-
-    arch: str = "x86_64"
-    release: str | None = None
-    with_: tuple[str, ...] = ()
-    without: tuple[str, ...] = ()
-    config: str | None = None
-    set: Mapping[str, str] = field(default_factory=dict)
-    page_size: str | None = None
-    thp: str = "always"
-    cpu: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -229,15 +212,3 @@ def _record(value: Mapping[str, Any], source: str, n: int) -> Record:
     name = value.get("id", f"#{n}")
     steps = tuple(_step(s, f"{source}: record {name} step {i}") for i, s in enumerate(_list(value["steps"], source)))
     return Record(name, value["thp_enabled"], bool(value.get("own_boot")), steps)
-
-
-def installed_drivers(registry: Registry) -> tuple[list[str], list[str]]:
-    """Return the names of the drivers that can be linked, and a warning for each that cannot."""
-    usable, warnings = [], []
-    for name in registry.names("driver"):
-        try:
-            registry.load("driver", name)
-            usable.append(name)
-        except (PluginError, Unknown) as error:
-            warnings.append(str(error))
-    return usable, warnings
