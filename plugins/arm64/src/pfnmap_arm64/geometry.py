@@ -52,9 +52,7 @@ class Boot:
         wants_lpa2 = bool(cpu["lpa2"])
 
         minimum = configured if configured <= 48 else (47 if page_shift == 14 else 48)  # VA_BITS_MIN
-        va_bits = cpu["va_bits"]
-        if va_bits is None:
-            va_bits = configured if can_lpa2 and wants_lpa2 else minimum
+        va_bits = cpu["va_bits"] or (configured if can_lpa2 and wants_lpa2 else minimum)
         # 48 with 16K pages is a state that no CPU boots in, but that the kernel's macros have an answer for.
         allowed = sorted({minimum, min(configured, 48), configured})
         if va_bits not in allowed:

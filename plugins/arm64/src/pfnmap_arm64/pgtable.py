@@ -10,7 +10,7 @@ kernel, whose macros go through pmd_pte() and pud_pte().
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from pfnmap import Arch, Entry, Has, Level, hookimpl
 from pfnmap.kconfig import fragment
@@ -56,10 +56,10 @@ def _is_zero(value: Entry) -> Entry:
 class Arm64(Arch):
     """The architecture. Not modelled, taken as absent: Enhanced PAN, BTI, MTE, permission overlays, GCS."""
 
-    name = "arm64"
+    name: ClassVar[str] = "arm64"
 
-    cpu_defaults: Mapping[str, object] = {"va_bits": None, "lpa2": False, "hw_access_dirty": True}
-    """`va_bits`: 39, 48, 52, ...; None is what the configuration says or, where that is 52, what a CPU boots
+    cpu_defaults: ClassVar[Mapping[str, object]] = {"va_bits": 0, "lpa2": False, "hw_access_dirty": True}
+    """`va_bits`: 39, 48, 52, ...; 0 is what the configuration says or, where that is 52, what a CPU boots
     with: 52 with `lpa2`, else 48 (16K pages: 47). With 64K pages 52 needs FEAT_LVA, not LPA2: ask for it.
     `lpa2`: the CPU has LPA2 at this page size; without effect where the kernel has no ARM64_LPA2.
     `hw_access_dirty`: the CPU sets the access flag and the dirty state itself."""
