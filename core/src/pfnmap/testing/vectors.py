@@ -91,13 +91,15 @@ class Machine(NamedTuple):
 
 @dataclass(frozen=True)
 class Vectors:
-    """One parsed vector file. `rows`: helper -> rows (inputs, then the result), only of helpers in scope."""
+    """One parsed vector file. `rows`: helper -> rows (inputs, then the result), only of helpers in scope; `defined`:
+    helper in scope -> arch, generic or absent; `out_of_scope`: helper with rows -> why they do not count."""
 
     arch: str
     release: str
     config: Mapping[str, str]
     cpu: Mapping[str, Any]
     constants: Mapping[str, int]
+    defined: Mapping[str, str]
     rows: Mapping[str, Sequence[Row]]
     out_of_scope: Mapping[str, str]
 
@@ -181,6 +183,9 @@ def parse_vectors(document: Any, where: str = "vectors") -> Vectors:
         cpu=_mapping(machine.get("cpu", {}), f"{where}: machine.cpu"),
         constants={
             name: _number(constants[name], f"{where}: constants.{name}") for name in _CONSTANTS if name in constants
+        },
+        defined={
+            name: _text(owner, f"{where}: defined.{name}") for name, owner in defined.items() if name in IN_SCOPE
         },
         rows=rows,
         out_of_scope=out_of_scope,

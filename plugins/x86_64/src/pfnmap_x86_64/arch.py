@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from pfnmap import Has, Level, hookimpl
 from pfnmap.arch import PKUERR, SEGV_ACCERR
+from pfnmap.kconfig import fragment
 from pfnmap.vm_flags import VM_EXEC, VM_READ, VM_WRITE
 
 from .bits import ACCESSED, DIRTY, PRESENT, RW, USER, VM_PKEY_MASK, VM_SHADOW_STACK
@@ -46,8 +47,6 @@ class X86_64(PteOps, PmdOps, PudOps, UpperOps, PgprotOps):
     @hookimpl
     def kconfig(self, has: Has) -> str:
         """Return this package's Kconfig fragment."""
-        from pfnmap.kconfig import fragment
-
         return fragment(__package__, has)
 
     def mmu_access(self, level: Level, entry: int, write: bool) -> tuple[int, bool]:

@@ -21,6 +21,7 @@ from .bits import (
     BIT_PRESENT,
     BIT_RW,
     BIT_SAVED_DIRTY,
+    BIT_USER,
     CACHE_MASK,
     DIRTY,
     KERNPG_TABLE,
@@ -51,6 +52,7 @@ from .bits import (
     flip_protnone_guard,
     mksaveddirty_shift,
     protnone_mask,
+    zero,
 )
 
 __all__ = ["X86Boot"]
@@ -68,7 +70,7 @@ class X86Boot(Arch):
     """The part of the architecture that depends on the boot. Names in capitals are the kernel's."""
 
     levels: int  # that the CPU walks: 4 or 5
-    enc: int  # sme_me_mask, also _PAGE_ENC and _PAGE_CC; 0 without memory encryption
+    enc: int = 0  # sme_me_mask, also _PAGE_ENC and _PAGE_CC; 0 without memory encryption
     unsupported: int  # what a present pgprot loses: the complement of __supported_pte_mask
     pfn_mask: int  # PTE_PFN_MASK
     pmd_page_mask: int  # PHYSICAL_PMD_PAGE_MASK
@@ -118,7 +120,7 @@ class X86Boot(Arch):
         self.shadow_stack_vmas = bool(self.saved_dirty) and built("X86_USER_SHADOW_STACK")
         self.shstk = int(self.shadow_stack_vmas and bool(cpu["shadow_stack"]))
         self.pud_leaf_present = 0 if has("huge-pfnmap") else 1
-        soft_dirty = SOFT_DIRTY if built("MEM_SOFT_DIRTY") else 0
+        self.soft_dirty = soft_dirty = SOFT_DIRTY if built("MEM_SOFT_DIRTY") else 0
         uffd_wp = UFFD_WP if built("HAVE_ARCH_USERFAULTFD_WP") else 0
         self.dirty_bits = DIRTY | self.saved_dirty * SAVED_DIRTY
         self.mkdirty_bits = DIRTY | soft_dirty
@@ -189,6 +191,11 @@ class X86Boot(Arch):
     def mkwrite(self, entry: Entry) -> Entry:
         """Return the entry made writable, saved dirty moved back to dirty."""
         return clear_saveddirty_shift(entry | RW, self.saved_dirty)
+
+    def is_permitted(self, entry: Entry, write: int) -> Entry:
+        """Return 1 where user space may read, or write, through an entry (`__pte_access_permitted`)."""
+        user = bit(entry, BIT_PRESENT) & bit(entry, BIT_USER) & (bit(entry, BIT_RW) | (1 - write))
+        return user & zero(entry & self.denied_keys)
 
     def is_dirty(self, entry: Entry) -> Entry:
         """Return 1 where an entry is dirty or saved dirty."""

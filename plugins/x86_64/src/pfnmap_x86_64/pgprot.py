@@ -58,3 +58,7 @@ class PgprotOps(X86Boot):
 
     def pgprot_writecombine(self, prot: Entry) -> Entry:
         return clear(prot, self.writecombine_cleared) | PWT
+
+    @hookimpl
+    def pgprot_modify(self, oldprot: Entry, newprot: Entry) -> Entry:
+        return (oldprot & self.chg_mask) | clear(newprot, self.chg_mask)

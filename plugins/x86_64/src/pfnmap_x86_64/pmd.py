@@ -14,7 +14,6 @@ from .bits import (
     BIT_PSE,
     BIT_RW,
     BIT_SPECIAL,
-    BIT_USER,
     DIRTY,
     PAGE_SHIFT,
     PSE,
@@ -91,8 +90,7 @@ class PmdOps(X86Boot):
 
     @hookimpl
     def pmd_access_permitted(self, pmd: Entry, write: int) -> Entry:
-        user = bit(pmd, BIT_PRESENT) & bit(pmd, BIT_USER) & (bit(pmd, BIT_RW) | (1 - write))
-        return user & zero(pmd & self.denied_keys)
+        return self.is_permitted(pmd, write)
 
     def pmd_mkhuge(self, pmd: Entry) -> Entry:
         return pmd | PSE
@@ -121,6 +119,14 @@ class PmdOps(X86Boot):
 
     def pmd_mkclean(self, pmd: Entry) -> Entry:
         return clear(pmd, self.dirty_bits)
+
+    @hookimpl
+    def pmd_mksoft_dirty(self, pmd: Entry) -> Entry:
+        return pmd | self.soft_dirty
+
+    @hookimpl
+    def pmd_soft_dirty(self, pmd: Entry) -> Entry:
+        return 1 ^ zero(pmd & self.soft_dirty)
 
     def pmd_mkyoung(self, pmd: Entry) -> Entry:
         return pmd | ACCESSED

@@ -12,7 +12,6 @@ from .bits import (
     BIT_PROTNONE,
     BIT_RW,
     BIT_SPECIAL,
-    BIT_USER,
     DIRTY,
     PAGE_SHIFT,
     PSE,
@@ -68,8 +67,7 @@ class PteOps(X86Boot):
 
     @hookimpl
     def pte_access_permitted(self, pte: Entry, write: int) -> Entry:
-        user = bit(pte, BIT_PRESENT) & bit(pte, BIT_USER) & (bit(pte, BIT_RW) | (1 - write))
-        return user & zero(pte & self.denied_keys)
+        return self.is_permitted(pte, write)
 
     @hookimpl
     def pte_mkspecial(self, pte: Entry) -> Entry:
@@ -98,6 +96,14 @@ class PteOps(X86Boot):
 
     def pte_mkclean(self, pte: Entry) -> Entry:
         return clear(pte, self.dirty_bits)
+
+    @hookimpl
+    def pte_mksoft_dirty(self, pte: Entry) -> Entry:
+        return pte | self.soft_dirty
+
+    @hookimpl
+    def pte_soft_dirty(self, pte: Entry) -> Entry:
+        return 1 ^ zero(pte & self.soft_dirty)
 
     def pte_mkyoung(self, pte: Entry) -> Entry:
         return pte | ACCESSED

@@ -11,7 +11,6 @@ from .bits import (
     BIT_PSE,
     BIT_RW,
     BIT_SPECIAL,
-    BIT_USER,
     DIRTY,
     PAGE_SHIFT,
     PSE,
@@ -90,8 +89,7 @@ class PudOps(X86Boot):
 
     @hookimpl
     def pud_access_permitted(self, pud: Entry, write: int) -> Entry:
-        user = bit(pud, BIT_PRESENT) & bit(pud, BIT_USER) & (bit(pud, BIT_RW) | (1 - write))
-        return user & zero(pud & self.denied_keys)
+        return self.is_permitted(pud, write)
 
     def pud_mkhuge(self, pud: Entry) -> Entry:
         """Return the PUD entry made a leaf."""
