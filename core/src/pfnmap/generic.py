@@ -6,7 +6,8 @@ Registered as a plugin like any other, tried last. The kernel's fallbacks are pi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import cast
 
 from pfnmap.arch import Arch, Entry
 from pfnmap.hookspecs import hookimpl
@@ -142,6 +143,30 @@ class Generic:
         return entry
 
     @hookimpl(trylast=True)
+    def pte_mksoft_dirty(self, pte: Entry) -> Entry:
+        return pte
+
+    @hookimpl(trylast=True)
+    def pmd_mksoft_dirty(self, pmd: Entry) -> Entry:
+        return pmd
+
+    @hookimpl(trylast=True)
+    def pte_soft_dirty(self, pte: Entry) -> Entry:
+        return pte & 0
+
+    @hookimpl(trylast=True)
+    def pmd_soft_dirty(self, pmd: Entry) -> Entry:
+        return pmd & 0
+
+    @hookimpl(trylast=True)
+    def pgprot_modify(self, oldprot: Entry, newprot: Entry) -> Entry:
+        # A pgprot is no page-table entry: it is compared as a value, here as in include/linux/pgtable.h.
+        for cached in (self._noncached, self._arch.pgprot_writecombine, self._device):
+            if oldprot == cached(oldprot):
+                newprot = cached(newprot)
+        return newprot
+
+    @hookimpl(trylast=True)
     def vm_get_page_prot(self, vm_flags: int) -> int:
         return self._arch.protection_map[vm_flags & 15]
 
@@ -153,10 +178,17 @@ class Generic:
     def pgprot_device(self, prot: Entry) -> Entry:
         return self._noncached(prot)
 
+    # A macro expands to whatever the name is: the architecture's own where it has one.
+
     def _noncached(self, prot: Entry) -> Entry:
-        # The macro expands to whatever pgprot_noncached is: the architecture's own where it has one.
-        owner = self if "pgprot_noncached" in self._arch.undefined else self._arch
-        return getattr(owner, "pgprot_noncached", self.pgprot_noncached)(prot)
+        return self._own("pgprot_noncached")(prot)
+
+    def _device(self, prot: Entry) -> Entry:
+        return self._own("pgprot_device")(prot)
+
+    def _own(self, name: str) -> Callable[[Entry], Entry]:
+        owner = self if name in self._arch.undefined else self._arch
+        return cast("Callable[[Entry], Entry]", getattr(owner, name, getattr(self, name)))
 
     @hookimpl(trylast=True)
     def arch_needs_pgtable_deposit(self) -> bool:

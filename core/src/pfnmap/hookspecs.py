@@ -169,6 +169,26 @@ class EntryHooks:
         """Return what the slot holds after pmdp_set_access_flags(entry) over `pmd`. Fallback: `entry`."""
 
     @hookspec(firstresult=True)
+    def pte_mksoft_dirty(self, pte: Entry) -> Entry:
+        """Return the PTE made soft-dirty. Fallback: unchanged."""
+
+    @hookspec(firstresult=True)
+    def pmd_mksoft_dirty(self, pmd: Entry) -> Entry:
+        """Return the PMD leaf made soft-dirty. Fallback: unchanged."""
+
+    @hookspec(firstresult=True)
+    def pte_soft_dirty(self, pte: Entry) -> Entry:
+        """Tell (0 or 1) whether the PTE is soft-dirty. Fallback: 0."""
+
+    @hookspec(firstresult=True)
+    def pmd_soft_dirty(self, pmd: Entry) -> Entry:
+        """Tell (0 or 1) whether the PMD leaf is soft-dirty. Fallback: 0."""
+
+    @hookspec(firstresult=True)
+    def pgprot_modify(self, oldprot: Entry, newprot: Entry) -> Entry:
+        """Return `newprot` with the caching of `oldprot`. Fallback: uncached, write-combining and device are kept."""
+
+    @hookspec(firstresult=True)
     def vm_get_page_prot(self, vm_flags: int) -> int:
         """Return the pgprot of a vma of these VM_ flags. Fallback: protection_map of the low four bits."""
 
