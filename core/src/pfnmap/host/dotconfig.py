@@ -1,0 +1,74 @@
+"""A real kernel's ``.config`` (``/boot/config-*``, ``/proc/config.gz``): plain or gzip."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pfnmap.errors import BadInput
+from pfnmap.host.bounded import MIB, read_text
+
+__all__ = ["DotConfig", "parse_dotconfig", "read_dotconfig"]
+
+LIMIT = 8 * MIB
+"""The most that is read of a file, in bytes once decompressed; a full one has a third of a MiB."""
+
+_HEADER = re.compile(r"# Linux/(\S+) (\S+) Kernel Configuration")
+_SET = re.compile(r"CONFIG_(\w+)=(.*)")
+_NOT_SET = re.compile(r"# CONFIG_(\w+) is not set")
+
+
+@dataclass(frozen=True)
+class DotConfig:
+    """What a ``.config`` says.
+
+    `values`: symbols without CONFIG_; "y", "m", "n" (written "is not set"), or a number or string as text; a symbol
+    that is not in the file had no value. `arch` and `release`: from the header line ("x86", "6.12.117"), "" where it
+    is gone.
+    """
+
+    values: Mapping[str, str]
+    arch: str = ""
+    release: str = ""
+
+    @property
+    def arch_names(self) -> tuple[str, ...]:
+        """What a plugin for this architecture may be called: the header's name, and that name with 64 bits."""
+        if not self.arch:
+            return ()
+        if self.values.get("64BIT") != "y":
+            return (self.arch,)
+        return (self.arch, f"{self.arch}_64", f"{self.arch}64")
+
+
+def read_dotconfig(path: str | os.PathLike[str]) -> DotConfig:
+    """Read a ``.config``, plain or gzip. Raises BadInput for a file that is not one."""
+    return parse_dotconfig(read_text(path, LIMIT), str(path))
+
+
+def parse_dotconfig(text: str, where: str = ".config") -> DotConfig:
+    """Parse the text of a ``.config``; `where` names it in errors. The last of several lines for a symbol counts."""
+    values: dict[str, str] = {}
+    arch = release = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        if match := _SET.fullmatch(line):
+            values[match[1]] = _unquoted(match[2])
+        elif match := _NOT_SET.fullmatch(line):
+            values[match[1]] = "n"
+        elif not line.strip() or line.startswith("#"):
+            if not arch and (match := _HEADER.fullmatch(line)):
+                arch, release = match[1], match[2]
+        else:
+            shown = line if len(line) <= 40 else f"{line[:40]}..."
+            raise BadInput(f"{where}, line {number}", f"{shown!r} is not a line of a .config (CONFIG_NAME=value)")
+    if not values:
+        raise BadInput(where, "no CONFIG_ line, a .config was expected")
+    return DotConfig(values, arch, release)
+
+
+def _unquoted(value: str) -> str:
+    if len(value) >= 2 and value[0] == value[-1] == '"':
+        return re.sub(r"\\(.)", r"\1", value[1:-1])
+    return value
