@@ -24,6 +24,7 @@ __all__ = ["KINDS", "Kind", "Plugin", "Registry", "implemented_hooks"]
 Kind = Literal["arch", "driver", "vmm"]
 Status = Literal["ok", "broken", "disabled", "ambiguous"]
 KINDS: tuple[Kind, ...] = ("arch", "driver", "vmm")
+_NO_ARCHITECTURE = "no architecture plugin is installed; pip install 'pfnmap[all]' installs all of them"
 _WORDS = {"arch": "architecture", "driver": "driver", "vmm": "VMM placement policy"}
 
 
@@ -83,6 +84,14 @@ class Registry:
         """Return the names of a kind that can be loaded."""
         return [p.name for p in self.plugins(kind) if p.status == "ok"]
 
+    def architectures(self) -> list[str]:
+        """Return the names of the architectures that can be loaded. Raises PfnmapError where there is none."""
+        names = self.names("arch")
+        if not names:
+            reasons = [f"{p.name} is {p.status} ({p.reason})" for p in self.plugins("arch")]
+            raise PfnmapError(f"no architecture can be used: {'; '.join(reasons)}" if reasons else _NO_ARCHITECTURE)
+        return names
+
     def load(self, kind: Kind, name: str) -> Any:
         """Import the plugin of that kind and name and return what its entry point names.
 
@@ -96,9 +105,7 @@ class Registry:
             if candidates:
                 raise PluginError(name, f"{candidates[0].status}: {candidates[0].reason}")
             if kind == "arch" and not self.names("arch"):
-                raise PfnmapError(
-                    f"no architecture plugin is installed, so no {name}: pip install 'pfnmap[all]' installs them"
-                )
+                raise PfnmapError(_NO_ARCHITECTURE)
             raise Unknown(_WORDS[kind], name, self.names(kind))
         self._loaded[kind, name] = loaded = _load(usable[0])
         return loaded
@@ -111,7 +118,10 @@ class Registry:
             loaded = self.load(plugin.kind, plugin.name)
         except PluginError as error:
             return replace(plugin, status="broken", reason=str(error).partition(": ")[2]), []
-        return plugin, implemented_hooks(loaded)
+        hooks = implemented_hooks(loaded)
+        if missing := sorted(getattr(loaded, "__abstractmethods__", ())):
+            return replace(plugin, status="broken", reason=f"does not define {', '.join(missing)}"), hooks
+        return plugin, hooks
 
 
 def _describe(kind: Kind, ep: EntryPoint) -> Plugin:
@@ -130,6 +140,6 @@ def _allowed(plugin: Plugin, chosen: list[str] | None, disabled: bool) -> Plugin
 def _load(plugin: Plugin) -> Any:
     try:
         return plugin.entry_point.load()
-    except Exception as error:  # a plugin may raise anything at import; the rest of pfnmap keeps working
+    except (Exception, SystemExit) as error:  # whatever a plugin raises at import, the rest of pfnmap keeps working
         text = " ".join(str(error).split())
         raise PluginError(plugin.name, f"{type(error).__name__} at import: {text}") from error

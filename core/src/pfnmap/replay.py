@@ -70,9 +70,10 @@ class RecordRefused:
 
 @dataclass
 class ReplayResult:
-    """What became of a recording's records."""
+    """What became of a recording's records; `kernel` is what `Kernel.describe` says of the kernel that was linked."""
 
     file: str
+    kernel: Mapping[str, Any]
     records: int = 0
     agree: int = 0
     refused: list[RecordRefused] = field(default_factory=list)
@@ -83,6 +84,7 @@ class ReplayResult:
         """Return the file's entry of the command line's JSON."""
         return {
             "file": self.file,
+            "kernel": dict(self.kernel),
             "records": self.records,
             "agree": self.agree,
             "refused": [r.as_json() for r in self.refused],
@@ -96,7 +98,7 @@ def replay(
 ) -> ReplayResult:
     """Run every record of a recording on the kernel that it says it was, and compare."""
     kernel = recording.link(registry)
-    result = ReplayResult(recording.source)
+    result = ReplayResult(recording.source, kernel.describe())
     for n, record in enumerate(recording.records):
         result.records += 1
         outcome = replay_record(kernel, recording, record, result.fields)

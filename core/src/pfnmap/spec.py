@@ -67,7 +67,7 @@ class KernelSpec:
             given={name.removeprefix("CONFIG_"): value for name, value in self.set.items()},
             file=file.values if file else None,
             defaults=DEFAULTS,
-            known=_declared_by_all(registry) if self.set else (),
+            known=_declared_by_all(registry),
             page_size=page_size,
             config_source=self.config or "",
             thp=self.thp or DEFAULT_THP,

@@ -1,0 +1,51 @@
+"""What an architecture can do for huge pfnmaps, level by level, as one linked kernel has it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from pfnmap.arch import Level
+    from pfnmap.kernel import Kernel
+
+__all__ = ["LEAF_LEVELS", "SYMBOLS", "capabilities"]
+
+LEAF_LEVELS: Final[tuple[Level, ...]] = ("pte", "pmd", "pud")
+"""The levels at which the mm core installs leaves of a pfnmap."""
+
+SYMBOLS: Final = (
+    "TRANSPARENT_HUGEPAGE",
+    "HAVE_ARCH_TRANSPARENT_HUGEPAGE",
+    "HAVE_ARCH_TRANSPARENT_HUGEPAGE_PUD",
+    "ARCH_SUPPORTS_HUGE_PFNMAP",
+    "ARCH_SUPPORTS_PMD_PFNMAP",
+    "ARCH_SUPPORTS_PUD_PFNMAP",
+    "ARCH_HAS_PTE_SPECIAL",
+    "PGTABLE_LEVELS",
+    "VFIO_PCI",
+)
+"""The Kconfig symbols that decide over huge pfnmaps."""
+
+
+def capabilities(kernel: Kernel) -> dict[str, Any]:
+    """Return, for JSON, the levels (sizes in bytes, orders in base pages, who owns which op) and the symbols.
+
+    `pfnmap`: whether leaves of the level can be installed for a pfnmap under this configuration and release. `folded`:
+    the level has no table of its own in this boot.
+    """
+    return {
+        "levels": {level: _level(kernel, level) for level in LEAF_LEVELS},
+        "config": {symbol: kernel.config.value(symbol) for symbol in SYMBOLS},
+    }
+
+
+def _level(kernel: Kernel, level: Level) -> dict[str, Any]:
+    geometry = kernel.geometry
+    owners = {op: kernel.ops.owners[f"{level}_{op}"] for op in ("special", "mkspecial", "pgprot")}
+    return {
+        "size": geometry.size(level),
+        "order": geometry.shift(level) - geometry.PAGE_SHIFT,
+        **owners,
+        "pfnmap": kernel.pfnmap(level),
+        "folded": geometry.folded(level),
+    }
