@@ -21,7 +21,7 @@ from pfnmap.hookspecs import ENTRY_HOOKS, PROJECT, EntryHooks, LinkHooks
 from pfnmap.kconfig import Config, fragment, page_size_symbols, resolve
 from pfnmap.plugins import Registry
 from pfnmap.release import Release
-from pfnmap.trace import Trace
+from pfnmap.trace import Trace, Warn
 
 if TYPE_CHECKING:
     from pfnmap.driver import Driver
@@ -76,6 +76,7 @@ class Kernel:
     trace: Trace
     clock_ms: int
     phys: PhysicalMemory
+    _link_again: Callable[..., Kernel]
 
     @classmethod
     def link(
@@ -107,7 +108,22 @@ class Kernel:
         that fails.
         """
         registry = registry or Registry()
+        drivers, known = tuple(drivers), tuple(known)
         self = cls()
+        self._link_again = partial(
+            cls.link,
+            arch,
+            drivers,
+            config,
+            cpu=cpu,
+            given=given,
+            file=file,
+            defaults=defaults,
+            known=known,
+            page_size=page_size,
+            config_source=config_source,
+            registry=registry,
+        )
         self.release = _release(release)
         arch_class = registry.load("arch", arch) if isinstance(arch, str) else arch
         self.arch = _instance(arch_class, "architecture")
@@ -132,12 +148,17 @@ class Kernel:
         self.boot()
         return self
 
+    def relink(self, release: str | Release) -> Kernel:
+        """Link this kernel again as another release, with everything else as it was said for this one."""
+        return self._link_again(release=release, thp=self.thp)
+
     def boot(self) -> None:
         """Start over: empty physical memory, an empty trace, the THP knob as linked, no devices."""
         from pfnmap.mm.pgtable import PhysicalMemory
 
         self.thp = self._boot_thp
         self.trace = Trace()
+        self._warned: set[str] = set()
         self.clock_ms = 0
         self.phys = PhysicalMemory(self.geometry.PAGE_SIZE)
         for driver in self.drivers.values():
@@ -161,6 +182,12 @@ class Kernel:
             and self.config.enabled("TRANSPARENT_HUGEPAGE")
             and self.config.enabled(f"ARCH_SUPPORTS_{level.upper()}_PFNMAP")
         )
+
+    def warn_once(self, where: str, finding: str = "") -> None:
+        """WARN_ON_ONCE: write a WARNING to the log, once per boot for each place ("file function")."""
+        if where not in self._warned:
+            self._warned.add(where)
+            self.trace.emit(Warn(f"WARNING: CPU: 0 PID: 1 at {where}", finding))
 
     def describe(self) -> dict[str, Any]:
         """Return the ``"kernel"`` object of the command line's JSON: what this kernel is and what of it was assumed."""
