@@ -12,12 +12,18 @@ from pfnmap.kernel import Kernel
 from pfnmap.testing.vectors import Vectors, machine_of, read_vectors
 
 DATA = Path(__file__).parent / "data"
-VECTOR_FILES = sorted(DATA.glob("*.json.gz"))
+VECTOR_FILES = sorted(DATA.glob("x86_64-*.json.gz"))
 
 
 @pytest.fixture(scope="session", params=VECTOR_FILES, ids=lambda path: path.name.removesuffix(".json.gz"))
-def vectors(request: pytest.FixtureRequest) -> Vectors:
-    return read_vectors(request.param)
+def vector_file(request: pytest.FixtureRequest) -> Path:
+    path: Path = request.param
+    return path
+
+
+@pytest.fixture(scope="session")
+def vectors(vector_file: Path) -> Vectors:
+    return read_vectors(vector_file)
 
 
 @pytest.fixture(scope="session")

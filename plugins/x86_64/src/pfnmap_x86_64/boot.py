@@ -80,6 +80,7 @@ class X86Boot(Arch):
     saved_dirty: int  # 1 where the release moves dirty to bit 58 of a read-only entry
     shstk: int  # 1 where shadow stacks are in use
     pud_leaf_present: int  # PRESENT where pud_leaf asks for it too
+    soft_dirty: int  # _PAGE_SOFT_DIRTY
     dirty_bits: int  # _PAGE_DIRTY_BITS
     mkdirty_bits: int  # what mkdirty sets
     devmap: int  # _PAGE_DEVMAP
@@ -120,13 +121,13 @@ class X86Boot(Arch):
         self.shadow_stack_vmas = bool(self.saved_dirty) and built("X86_USER_SHADOW_STACK")
         self.shstk = int(self.shadow_stack_vmas and bool(cpu["shadow_stack"]))
         self.pud_leaf_present = 0 if has("huge-pfnmap") else 1
-        self.soft_dirty = soft_dirty = SOFT_DIRTY if built("MEM_SOFT_DIRTY") else 0
+        self.soft_dirty = SOFT_DIRTY if built("MEM_SOFT_DIRTY") else 0
         uffd_wp = UFFD_WP if built("HAVE_ARCH_USERFAULTFD_WP") else 0
         self.dirty_bits = DIRTY | self.saved_dirty * SAVED_DIRTY
-        self.mkdirty_bits = DIRTY | soft_dirty
+        self.mkdirty_bits = DIRTY | self.soft_dirty
         # Saved dirty took bit 58 from devmap, which moved to 57.
         self.devmap = 0 if has("devmap-removed") else 1 << (57 if self.saved_dirty else 58)
-        software = SPECIAL | soft_dirty | uffd_wp | self.devmap
+        software = SPECIAL | self.soft_dirty | uffd_wp | self.devmap
         common = self.pfn_mask | PCD | PWT | ACCESSED | self.dirty_bits | software | self.enc
         self.chg_mask = common | PAT
         self.hpage_chg_mask = common | PSE | PAT_LARGE
