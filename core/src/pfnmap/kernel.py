@@ -251,8 +251,13 @@ def _cpu(arch: Arch, said: Mapping[str, Any]) -> dict[str, Any]:
 
 def _assumed(arch: Arch, cpu: Mapping[str, Any], config: Config) -> Iterable[str]:
     if not config.source:
-        yield "configuration: Kconfig defaults of the plugins' fragments"
-    left = [f"{key}={value}" for key, value in arch.cpu_defaults.items() if key not in cpu]
+        yield "configuration: Kconfig defaults"
+    words = {True: "on", False: "off"}
+    left = [
+        f"{key} {words[value] if isinstance(value, bool) else value}"
+        for key, value in arch.cpu_defaults.items()
+        if key not in cpu
+    ]
     if left:
         yield f"cpu: {', '.join(left)}"
 

@@ -1,6 +1,7 @@
 """Replay: run the records of a recording and compare each step with what the real kernel did.
 
-RECORDINGS.md ("What a replay compares") is the rule; its exceptions stand here once each and know nothing of single records.
+RECORDINGS.md ("What a replay compares") is the rule; its exceptions stand here once each and know nothing of single
+records.
 A step that the model refuses makes its record refused, never agreed.
 """
 
@@ -11,13 +12,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pfnmap.errors import BadInput, Refused
+from pfnmap.errors import BadInput, Refused, nearest
 from pfnmap.kernel import Kernel
 from pfnmap.plugins import Registry
 from pfnmap.run import Run, Step, address_value
 from pfnmap.scenario import Record, Recording
 
-__all__ = ["COMPARED", "Disagreement", "RecordRefused", "ReplayResult", "compare_step", "replay", "replay_record"]
+__all__ = [
+    "COMPARED",
+    "Disagreement",
+    "RecordRefused",
+    "ReplayResult",
+    "compare_step",
+    "replay",
+    "replay_record",
+    "unmet",
+]
 
 _NONE_WHEN_ABSENT: Mapping[str, Any] = {"calls": {}, "vmstat": {}, "messages": []}
 
@@ -173,6 +183,32 @@ def compare_step(
         if got.get(key) != expected:
             different.append((key, expected, got.get(key)))
     return different
+
+
+def unmet(step: Step, got: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Return (field, expected, got) of every key of a scenario step's `expect` that its results do not meet.
+
+    Only what is named is compared: a table is met by one that has what it names (an empty one by an empty one), a list
+    entry by entry, a number by its hex string. Raises BadInput for a key that no step gives.
+    """
+    found = []
+    for key, expected in step.expect.items():
+        if key not in got and key not in COMPARED:
+            raise BadInput(step.where, f"expect has an unknown key {key!r}{nearest(key, (*COMPARED, *got))}")
+        nothing = type(expected)() if isinstance(expected, (dict, list)) else None
+        if not _met(expected, got.get(key, nothing)):
+            found.append((key, expected, got.get(key)))
+    return found
+
+
+def _met(expected: Any, got: Any) -> bool:
+    if isinstance(expected, dict) and isinstance(got, dict):
+        return all(key in got and _met(value, got[key]) for key, value in expected.items()) if expected else not got
+    if isinstance(expected, list) and isinstance(got, list):
+        return len(expected) == len(got) and all(map(_met, expected, got))
+    if isinstance(got, str) and isinstance(expected, int):
+        return got == hex(expected)
+    return bool(expected == got)
 
 
 def _message(text: str) -> str:

@@ -73,8 +73,8 @@ class KernelSpec:
             thp=self.thp or DEFAULT_THP,
             registry=registry,
         )
-        if page_size and kernel.geometry.PAGE_SIZE != parse_size(page_size):
-            got = format_size(kernel.geometry.PAGE_SIZE)
+        got = format_size(kernel.geometry.PAGE_SIZE)
+        if page_size not in (None, got):
             raise BadInput("page size", f"{page_size} was asked for, the configuration gives {got}")
         kernel.assumed = (*self._assumed(kernel), *kernel.assumed)
         for text in kernel.config.warnings:
@@ -97,7 +97,7 @@ class KernelSpec:
         if file.arch and kernel.arch.name not in file.arch_names:
             warn(f"{self.config}: a configuration of {file.arch_names[-1]}, read as one of {kernel.arch.name}")
         if file.release and self.release is None and file.release != kernel.release.name:
-            warn(f"{self.config}: a configuration of {file.release}, read as one of {kernel.release.name}; see --release")
+            warn(f"{self.config}: a configuration of {file.release}, read as {kernel.release.name}; see --release")
         if conflicts := kernel.config.conflicts:
             warn(f"{self.config}: {_conflicts_text(conflicts)}")
 

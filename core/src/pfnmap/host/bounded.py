@@ -10,6 +10,7 @@ import gzip
 import io
 import json
 import os
+import sys
 import zlib
 from pathlib import Path
 from typing import Any
@@ -23,15 +24,20 @@ _GZIP_MAGIC = b"\x1f\x8b"
 
 
 def read_bytes(path: str | os.PathLike[str], limit: int) -> bytes:
-    """Return the content of a file, decompressed where it is gzip, of at most `limit` bytes.
+    """Return the content of a file, decompressed where it is gzip, of at most `limit` bytes; "-" is standard input.
 
     Raises BadInput for a file that is missing, a directory, unreadable, larger than the limit (before or
     after decompression), or damaged gzip.
     """
-    where = str(path)
+    where = _name(path)
     try:
-        with Path(path).open("rb") as file:
-            raw = file.read(limit + 1)
+        if str(path) == "-":
+            raw = sys.stdin.buffer.read(limit + 1)
+        else:
+            with Path(path).open("rb") as file:
+                if os.fstat(file.fileno()).st_size > limit:  # not read at all
+                    raise _too_large(where, limit)
+                raw = file.read(limit + 1)
     except FileNotFoundError:
         raise BadInput(where, "no such file") from None
     except IsADirectoryError:
@@ -47,20 +53,28 @@ def read_bytes(path: str | os.PathLike[str], limit: int) -> bytes:
         except (OSError, zlib.error) as error:
             raise BadInput(where, f"damaged gzip file: {error}") from None
     if len(raw) > limit:
-        raise BadInput(where, f"larger than {_size(limit)}, which is the most that is read")
+        raise _too_large(where, limit)
     return raw
+
+
+def _name(path: str | os.PathLike[str]) -> str:
+    return "standard input" if str(path) == "-" else str(path)
+
+
+def _too_large(where: str, limit: int) -> BadInput:
+    return BadInput(where, f"larger than {_size(limit)}, which is the most that is read")
 
 
 def read_text(path: str | os.PathLike[str], limit: int) -> str:
     """Return a UTF-8 text file (plain or gzip) of at most `limit` bytes; BadInput for binary content."""
     raw = read_bytes(path, limit)
     if b"\0" in raw:
-        raise BadInput(str(path), f"binary (a NUL byte at offset {raw.index(0)}), text was expected")
+        raise BadInput(_name(path), f"binary (a NUL byte at offset {raw.index(0)}), text was expected")
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
         what = f"not UTF-8 text (byte 0x{raw[error.start]:02x} at offset {error.start})"
-        raise BadInput(str(path), what) from None
+        raise BadInput(_name(path), what) from None
 
 
 def read_json(path: str | os.PathLike[str], limit: int) -> Any:
@@ -70,11 +84,11 @@ def read_json(path: str | os.PathLike[str], limit: int) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         what = f"not JSON: {error.msg} at line {error.lineno} column {error.colno}"
-        raise BadInput(str(path), what) from None
+        raise BadInput(_name(path), what) from None
     except RecursionError:
-        raise BadInput(str(path), "JSON nested too deeply") from None
+        raise BadInput(_name(path), "JSON nested too deeply") from None
     except ValueError as error:  # an integer of thousands of digits
-        raise BadInput(str(path), f"not JSON that can be read: {error}") from None
+        raise BadInput(_name(path), f"not JSON that can be read: {error}") from None
 
 
 def _size(count: int) -> str:

@@ -11,7 +11,7 @@ __all__ = ["assumed_line", "kernel_line"]
 
 
 def kernel_line(kernel: Mapping[str, Any]) -> str:
-    """Return the sentence for what `Kernel.describe` gives: ``x86_64 7.3.4, 4K pages, THP always, Kconfig defaults``."""
+    """Return what `Kernel.describe` says in a line: ``x86_64 7.3.4, 4K pages, THP always, Kconfig defaults``."""
     parts = [
         f"{kernel['arch']} {kernel['release']}",
         f"{format_size(kernel['page_size'])} pages",

@@ -1,0 +1,101 @@
+"""The command line: one file a command. A command parses, calls the library and renders what it gave.
+
+Whatever goes wrong is one line on stderr and an exit code: 1 a clean "no", 2 bad usage or bad input, 3 a refusal. A
+traceback is shown with ``--debug`` alone.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from pfnmap.cli import caps, changes, check, kconfig, plan, plugins, replay, run
+from pfnmap.cli.options import Settings
+from pfnmap.cli.terminal import complain
+from pfnmap.errors import PfnmapError
+
+__all__ = ["app", "main"]
+
+_ANYWHERE = ("--debug", "--no-plugins")
+"""Global options that may also stand behind the command."""
+
+_UsageError = typer.BadParameter.__mro__[1]
+
+
+class _Commands(TyperGroup):
+    """The commands, with what every one of them makes of an exception."""
+
+    def main(self, args: Sequence[str] | None = None, **extra: Any) -> Any:  # type: ignore[override]
+        arguments = list(sys.argv[1:] if args is None else args)
+        end = arguments.index("--") if "--" in arguments else len(arguments)
+        moved = [item for item in arguments[:end] if item in _ANYWHERE]
+        arguments = [*moved, *(item for item in arguments[:end] if item not in _ANYWHERE), *arguments[end:]]
+        extra.update(prog_name="pfnmap", standalone_mode=False)
+        try:
+            status = super().main(arguments, **extra)
+            sys.stdout.flush()
+        except Exception as error:
+            if "--debug" in moved:
+                traceback.print_exc()
+            status = _report(error)
+        sys.exit(status)
+
+
+def _report(error: Exception) -> int:
+    """Say in one line what went wrong, and return the exit code."""
+    if isinstance(error, PfnmapError):
+        complain(error)
+        return error.exit_code
+    if isinstance(error, _UsageError):
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context else "pfnmap"
+        complain(f"{error.format_message().rstrip('.')} ({path} --help tells more)")  # type: ignore[attr-defined]
+        return 2
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    complain(f"internal error: {text}; --debug shows the traceback")
+    return 2
+
+
+app = typer.Typer(
+    cls=_Commands,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback(invoke_without_command=True)
+def _global(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    no_plugins: Annotated[bool, typer.Option("--no-plugins", help="Use no plugin.")] = False,
+) -> int:
+    """At which page-table level will Linux map this PCI BAR, and why not at a larger one.
+
+    Sizes are read as 8G, 8GiB, 0x200000 or 4096. PFNMAP_PLUGINS=name,name@distribution limits the plugins.
+    """
+    if version:
+        from importlib.metadata import version as version_of
+
+        print(f"pfnmap {version_of('pfnmap')}")
+        raise typer.Exit
+    context.obj = Settings(no_plugins=no_plugins)
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        raise typer.Exit(2)
+    return 0
+
+
+for _module in (plan, caps, kconfig, changes, run, replay, check, plugins):
+    app.command(_module.__name__.rpartition(".")[2])(_module.command)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

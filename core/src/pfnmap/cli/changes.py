@@ -1,0 +1,171 @@
+"""``pfnmap changes``: which upstream changes a release, or a tree by its log, has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pfnmap.cli.options import JsonOption
+from pfnmap.cli.terminal import print_json, show, styled, table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pfnmap.host.gitlog import LogReport
+    from pfnmap.release import MissingFix, Release
+
+_STYLES = {
+    "yes": "green",
+    "present": "green",
+    "no": "red",
+    "absent": "red",
+    "reverted": "bold red",
+    "unknown": "yellow",
+    "undecidable": "yellow",
+}
+
+
+def command(
+    first: Annotated[str | None, typer.Argument(metavar="R1", help="A release.")] = None,
+    second: Annotated[str | None, typer.Argument(metavar="R2", help="Another: tell the difference.")] = None,
+    log: Annotated[
+        str | None,
+        typer.Option("--log", metavar="FILE|-", help="Output of git log --format='%H%n%s%n%b' of a kernel tree."),
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option("--base", metavar="R", help="The log starts from this release (git log vR..).")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="PROFILE.toml", help="Write what --release PROFILE.toml reads."),
+    ] = None,
+    json: JsonOption = False,
+) -> int:
+    """Show the known upstream changes, those of a release, or those that a tree's git log shows."""
+    if first is not None and log is not None:
+        raise typer.BadParameter("a release and --log exclude each other; --base says what the log starts from")
+    if base is not None and log is None:
+        raise typer.BadParameter("--base goes with --log")
+    if output is not None and log is None and (first is None or second is not None):
+        raise typer.BadParameter("-o goes with --log, or with one release")
+    if log is not None:
+        return _log(log, base, output, json)
+    if first is None:
+        return _all(json)
+    return _release(first, output, json) if second is None else _difference(first, second, json)
+
+
+def _all(json: bool) -> int:
+    from dataclasses import asdict
+
+    from pfnmap.release import upstream_changes
+
+    changes = upstream_changes().values()
+    if json:
+        print_json("changes", {"changes": [asdict(change) for change in changes]})
+        return 0
+    rows = [(c.id, c.first, ", ".join(c.backports), c.sure, c.title) for c in changes]
+    show(table(("change", "first", "backports", "established by", "what it does"), rows))
+    return 0
+
+
+def _release(name: str, output: Path | None, json: bool) -> int:
+    from pfnmap.release import missing_fixes, parse_release, upstream_changes, write_profile
+
+    release = parse_release(name)
+    missing = missing_fixes(release)
+    if output is not None:
+        write_profile(output, release.changes)
+    if json:
+        print_json(
+            "changes",
+            {
+                "release": release.name,
+                "changes": dict(release.changes),
+                "missing_fixes": [_missing_json(fix) for fix in missing],
+                "assumed": list(release.assumed),
+            },
+        )
+        return 1 if missing else 0
+    titles = upstream_changes()
+    _head(release)
+    rows = [(styled(status, _STYLES[status]), id, titles[id].title) for id, status in release.changes.items()]
+    show(table(("has it", "change", "what it does"), rows))
+    _show_missing(missing)
+    return 1 if missing else 0
+
+
+def _difference(first: str, second: str, json: bool) -> int:
+    from pfnmap.release import difference, parse_release, upstream_changes
+
+    before, after = parse_release(first), parse_release(second)
+    found = difference(before, after)
+    if json:
+        rows: list[dict[str, Any]] = [{"change": one.change, "before": one.before, "after": one.after} for one in found]
+        print_json("changes", {"releases": [before.name, after.name], "difference": rows})
+        return 0
+    show(styled(f"{before.name} -> {after.name}: {len(found)} known changes differ", "bold"))
+    titles = upstream_changes()
+    cells = [
+        (styled(d.before, _STYLES[d.before]), styled(d.after, _STYLES[d.after]), d.change, titles[d.change].title)
+        for d in found
+    ]
+    if cells:
+        show(table((before.name, after.name, "change", "what it does"), cells))
+    return 0
+
+
+def _log(path: str, base: str | None, output: Path | None, json: bool) -> int:
+    from pfnmap.host.gitlog import read_gitlog_file
+    from pfnmap.release import write_profile
+
+    report = read_gitlog_file(path, base)
+    if output is not None:
+        write_profile(output, report.release.changes, report.base)
+    if json:
+        print_json(
+            "changes",
+            {
+                "log": path,
+                "commits": report.commits,
+                "newest_release": report.newest_release,
+                "ground": report.ground,
+                "complete": report.complete,
+                "changes": [
+                    {"change": f.change, "verdict": f.verdict, "line": f.line, "commit": f.commit, "detail": f.detail}
+                    for f in report.findings
+                ],
+                "missing_fixes": [_missing_json(fix) for fix in report.missing_fixes],
+            },
+        )
+        return 1 if report.missing_fixes else 0
+    _show_log(path, report)
+    _show_missing(report.missing_fixes)
+    return 1 if report.missing_fixes else 0
+
+
+def _show_log(path: str, report: LogReport) -> None:
+    extent = f"down to {report.ground}" if report.ground else "complete" if report.complete else "it may be cut"
+    newest = f", newest release {report.newest_release}" if report.newest_release else ""
+    commits = "1 commit" if report.commits == 1 else f"{report.commits:,} commits"
+    show(styled(f"{path}: {commits}{newest}, {extent}", "bold"))
+    rows = [(styled(f.verdict, _STYLES[f.verdict]), f.change, f.line or "", f.detail) for f in report.findings]
+    show(table(("verdict", "change", "line", "which says so"), rows, numbers=("line",)))
+
+
+def _head(release: Release) -> None:
+    counts = {status: list(release.changes.values()).count(status) for status in ("yes", "no", "unknown")}
+    show(styled(f"{release.name}: {counts['yes']} changes, {counts['no']} not, {counts['unknown']} unknown", "bold"))
+    for sentence in release.assumed:
+        show(styled(f"assumed: {sentence}", "dim"))
+
+
+def _missing_json(fix: MissingFix) -> dict[str, str]:
+    return {"fix": fix.fix, "fixes": fix.fixes}
+
+
+def _show_missing(missing: Iterable[MissingFix]) -> None:
+    for fix in missing:
+        show(styled(f"missing: {fix.fix}, which repairs {fix.fixes}", "bold red"))

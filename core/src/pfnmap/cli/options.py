@@ -1,0 +1,131 @@
+"""The options that say which kernel is meant, shared by the commands that link one."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+
+from pfnmap.cli.terminal import warn
+from pfnmap.errors import BadInput
+
+if TYPE_CHECKING:
+    from pfnmap.kernel import Kernel
+    from pfnmap.plugins import Registry
+    from pfnmap.spec import KernelSpec
+
+__all__ = ["JsonOption", "KernelOptions", "Settings", "kernel_options", "linked"]
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The global options."""
+
+    no_plugins: bool = False
+
+    def registry(self) -> Registry:
+        """Return the plugins that are installed and allowed."""
+        from pfnmap.plugins import Registry
+
+        return Registry(disabled=self.no_plugins)
+
+
+def _option(name: str, metavar: str, text: str) -> Any:
+    return typer.Option(name, metavar=metavar, help=text, rich_help_panel="Which kernel", show_default=False)
+
+
+@dataclass(frozen=True)
+class KernelOptions:
+    """What the command line says of the kernel; None where it says nothing."""
+
+    arch: Annotated[str | None, _option("--arch", "NAME", "Architecture plugin; x86_64 if left out.")] = None
+    release: Annotated[
+        str | None,
+        _option("--release", "R", "6.12.117, 7.3, posted-v2, a uname -r, or a PROFILE.toml; else the newest known."),
+    ] = None
+    with_: Annotated[
+        list[str] | None, _option("--with", "CHANGE", "The release has this upstream change; repeatable.")
+    ] = None
+    without: Annotated[
+        list[str] | None, _option("--without", "CHANGE", "The release lacks this upstream change; repeatable.")
+    ] = None
+    config: Annotated[
+        str | None,
+        _option("--config", "FILE", "A real .config, plain or .gz; else Kconfig defaults with THP and VFIO_PCI."),
+    ] = None
+    set_: Annotated[list[str] | None, _option("--set", "SYM=VAL", "Set a Kconfig symbol; repeatable.")] = None
+    page_size: Annotated[
+        str | None, _option("--page-size", "4K|16K|64K", "Page size, by the architecture's own symbols.")
+    ] = None
+    thp: Annotated[
+        str | None, _option("--thp", "never|madvise|always", "transparent_hugepage/enabled in sysfs; else always.")
+    ] = None
+    cpu: Annotated[
+        list[str] | None, _option("--cpu", "KEY=VAL", "Boot-time state, such as pdpe1gb=off; repeatable.")
+    ] = None
+
+    def over(self, base: KernelSpec | None = None, arch: str | None = None) -> KernelSpec:
+        """Return what a scenario says of the kernel (`base`) with what the command line says put over it.
+
+        `arch`: an architecture that the command line names in another place. Raises BadInput for a malformed pair.
+        """
+        from pfnmap.spec import KernelSpec
+
+        base = base or KernelSpec()
+        return KernelSpec(
+            arch=arch or self.arch or base.arch,
+            release=self.release or base.release,
+            with_=(*base.with_, *(self.with_ or ())),
+            without=(*base.without, *(self.without or ())),
+            config=self.config or base.config,
+            set={**base.set, **_pairs(self.set_, "--set", "SYM=VAL")},
+            page_size=self.page_size or base.page_size,
+            thp=self.thp or base.thp,
+            cpu={**base.cpu, **_pairs(self.cpu, "--cpu", "KEY=VAL")},
+        )
+
+
+def _pairs(items: list[str] | None, option: str, form: str) -> Mapping[str, str]:
+    pairs = {}
+    for item in items or ():
+        name, equals, value = item.partition("=")
+        if not (name and equals and value):
+            raise BadInput(option, f"{item!r} is not {form}")
+        pairs[name] = value
+    return pairs
+
+
+def kernel_options(*left_out: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Give a command the options of `KernelOptions` in place of its parameter ``kernel``, but those `left_out`."""
+
+    def decorate(command: Callable[..., int]) -> Callable[..., int]:
+        hints = get_type_hints(KernelOptions, include_extras=True)
+        names = [field.name for field in fields(KernelOptions) if field.name not in left_out]
+        options = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hints[name])
+            for name in names
+        ]
+        signature = inspect.signature(command, eval_str=True)
+        own = [p.replace(kind=p.KEYWORD_ONLY) for p in signature.parameters.values() if p.name != "kernel"]
+
+        def expanded(**arguments: Any) -> int:
+            said = {name: arguments.pop(name) for name in names}
+            return command(kernel=KernelOptions(**said), **arguments)
+
+        parameters = [*own, *options]
+        expanded.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        expanded.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": int}
+        expanded.__doc__ = command.__doc__
+        return expanded
+
+    return decorate
+
+
+def linked(spec: KernelSpec, registry: Registry) -> Kernel:
+    """Link a kernel, and warn of what in its plugins and its configuration is not as it was said."""
+    return spec.link(registry, warn)

@@ -1,0 +1,151 @@
+"""``pfnmap run``: a scenario, bit by bit."""
+
+from __future__ import annotations
+
+import json as _json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pfnmap.cli.options import JsonOption, KernelOptions, Settings, kernel_options, linked
+from pfnmap.cli.terminal import heading, print_json, show, styled
+from pfnmap.errors import Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from pfnmap.run import Run, Step
+    from pfnmap.trace import Event
+
+_SHOWN_FAULTS = 4
+
+
+@kernel_options()
+def command(
+    context: typer.Context,
+    kernel: KernelOptions,
+    scenario: Annotated[str, typer.Argument(metavar="SCENARIO.toml", help="Scenario file.", show_default=False)],
+    trace: Annotated[bool, typer.Option("--trace", help="Show every event as it happens.")] = False,
+    dump: Annotated[bool, typer.Option("--dump", help="Show the page tables at the end.")] = False,
+    json: JsonOption = False,
+) -> int:
+    """Run a scenario bit by bit on a simulated machine; options override the kernel that it names."""
+    from pfnmap.replay import unmet
+    from pfnmap.run import Run
+    from pfnmap.scenario import read_scenario
+
+    settings: Settings = context.obj
+    read = read_scenario(scenario)
+    image = linked(kernel.over(read.kernel), settings.registry())
+    run = Run(image, list(read.devices))
+    document: dict[str, Any] = {"kernel": image.describe(), "steps": [], "failed": []}
+    if not json:
+        heading(document["kernel"])
+    events: list[Event] = []
+    if trace:
+        run.kernel.trace.listeners.append(events.append if json else _show_event)
+    refusal: Refused | None = None
+    for number, step in enumerate(read.steps):
+        if trace and not json:
+            show(styled(_call(number, step), "bold"))
+        try:
+            result = run.step(step)
+        except Refused as error:
+            refusal = error
+            document["refused"] = {"step": number, "op": step.op, "reason": str(error)}
+            break
+        failed = [
+            {"step": number, "field": field, "expected": expected, "got": got}
+            for field, expected, got in unmet(step, result)
+        ]
+        document["failed"] += failed
+        document["steps"].append({"op": step.op, **result, **_events(events)})
+        if not json:
+            _show_step(number, step, result, short=trace)
+            for one in failed:
+                text = f"{one['field']}: expected {_text(one['expected'])}, got {_text(one['got'])}"
+                show(styled(f"      {text}", "bold red"))
+    if dump:
+        document["page_tables"] = _tables(run, json)
+    if json:
+        print_json("run", document)
+    if refusal is not None:
+        raise refusal
+    return 1 if document["failed"] else 0
+
+
+def _events(events: list[Event]) -> dict[str, Any]:
+    """Return the events since the last call under their key, or nothing where none are collected."""
+    from pfnmap.report.events import event_json
+
+    found = [event_json(event) for event in events]
+    events.clear()
+    return {"events": found} if found else {}
+
+
+def _show_event(event: Event) -> None:
+    from pfnmap.report.events import event_line
+
+    show(styled("    " + event_line(event), "cyan"))
+
+
+def _tables(run: Run, json: bool) -> list[dict[str, Any]]:
+    """Return the page tables of the parent and the child for JSON, or show them."""
+    from pfnmap.report.page_tables import page_table_rows
+    from pfnmap.sizes import format_size
+
+    found = []
+    for by, mm in (("parent", run.parent), ("child", run.child)):
+        if mm is None:
+            continue
+        if not json:
+            show("", styled(f"page tables of the {by}", "bold"))
+        for row in page_table_rows(mm):
+            if json:
+                found.append({"by": by, **row.as_json()})
+                continue
+            what = "table" if row.table else f"{row.count:,} x {format_size(row.size)}"
+            show(f"{'  ' * row.depth}{row.level} {row.va:#014x}  {row.value:#018x}  {what}")
+    return found
+
+
+def _call(number: int, step: Step) -> str:
+    """Return a step as it was asked for: ``3 touch va=m0+0x200000 access=write``."""
+    said: dict[str, Any] = {**step.arguments, **({"at": step.at} if step.at is not None else {})}
+    who = "" if step.by == "parent" else f"{step.by}: "
+    return f"{number:>3} {who}{step.op} " + " ".join(f"{name}={_text(value)}" for name, value in said.items())
+
+
+def _show_step(number: int, step: Step, result: Mapping[str, Any], *, short: bool) -> None:
+    good = result["result"] == "ok"
+    line = styled("    " if short else f"{_call(number, step):<60} ", "")
+    line.append(styled(result["result"], "green" if good else "bold red"))
+    for part in _details(result):
+        line.append("  ").append(styled(part, ""))
+    show(line)
+
+
+def _details(result: Mapping[str, Any]) -> Iterable[str]:
+    """Yield what is worth reading of a step's results."""
+    from pfnmap.sizes import format_size
+
+    rest = dict(result)
+    for key in ("result", "upper", "handle_mm_fault", "calls"):
+        rest.pop(key, None)
+    faults = rest.pop("faults", [])
+    total = rest.pop("faults_total", len(faults))
+    if faults:
+        shown = ", ".join(f"{fault['order']} {fault['ret']}" for fault in faults[:_SHOWN_FAULTS])
+        yield f"faults by order: {shown}" + (f" and {total - _SHOWN_FAULTS} more" if total > _SHOWN_FAULTS else "")
+    elif total:
+        yield f"{total} faults"
+    if entry := rest.pop("entry", None):
+        yield f"{entry['level']} {entry.get('value', 'RAM')}"
+    if moved := rest.pop("table_bytes", 0):
+        yield f"tables {'+' if moved > 0 else '-'}{format_size(abs(moved))}"
+    for key, value in rest.items():
+        yield f"{key} {_text(value)}"
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else _json.dumps(value)

@@ -1,0 +1,100 @@
+"""The two streams of a command: answers go to stdout, warnings, errors and progress to stderr.
+
+Text of other people's files is shown with its unprintable characters escaped, and never read as markup.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["complain", "heading", "plain", "print_json", "progress_bar", "show", "styled", "table", "warn"]
+
+_PIPE_WIDTH = 240
+"""Columns for a table in a file or a pipe, where no terminal says how wide it may be."""
+
+
+def plain(text: object) -> str:
+    """Return a text as one line that a terminal prints as it stands."""
+    joined = " ".join(str(text).split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in joined)
+
+
+def complain(text: object) -> None:
+    """Print an error as one line on stderr."""
+    print(f"pfnmap: {plain(text)}", file=sys.stderr)
+
+
+def warn(text: object) -> None:
+    """Print a warning as one line on stderr."""
+    print(f"pfnmap: warning: {plain(text)}", file=sys.stderr)
+
+
+def print_json(command: str, document: Mapping[str, Any]) -> None:
+    """Print the one JSON document of a command."""
+    from pfnmap.report.json import dumps, schema
+
+    print(dumps({"schema": schema(command), **document}))
+
+
+def styled(text: object, style: str) -> Any:
+    """Return a text in a style, for `show` and `table`."""
+    from rich.text import Text
+
+    return Text(plain(text), style)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], numbers: Collection[str] = ()) -> Table:
+    """Return a table; the columns named in `numbers` are aligned right."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold", show_edge=False)
+    for column in columns:
+        made.add_column(column, justify="right" if column in numbers else "left")
+    for row in rows:
+        made.add_row(*(cell if isinstance(cell, Text) else plain(cell) for cell in row))
+    return made
+
+
+def show(*parts: Any) -> None:
+    """Print texts and tables on stdout."""
+    from rich.console import Console
+    from rich.text import Text
+
+    # Rich takes a pipe for 80 columns wide; in a file or a pipe nothing is to be folded.
+    terminal = sys.stdout.isatty()
+    width = None if terminal or "COLUMNS" in os.environ else _PIPE_WIDTH
+    console = Console(file=sys.stdout, width=width, markup=False, highlight=False, emoji=False)
+    for part in parts:
+        console.print(part, soft_wrap=not terminal and isinstance(part, (str, Text)))
+
+
+def heading(kernel: Mapping[str, Any]) -> None:
+    """Print which kernel an answer holds for (`Kernel.describe`), and what of it nobody said."""
+    from pfnmap.report.heading import assumed_line, kernel_line
+
+    show(styled(kernel_line(kernel), "bold"))
+    if assumed := assumed_line(kernel):
+        show(styled(assumed, "dim"))
+
+
+@contextmanager
+def progress_bar(total: int, what: str) -> Iterator[Callable[[int], None]]:
+    """Show a progress bar on stderr where that is a terminal; yield what to call with the number done so far."""
+    if not sys.stderr.isatty():
+        yield lambda done: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda done: progress.update(task, completed=done)

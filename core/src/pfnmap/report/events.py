@@ -1,0 +1,36 @@
+"""Events of `pfnmap.trace` as text and for JSON, whatever type a plugin adds."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from pfnmap.trace import Event
+
+__all__ = ["event_json", "event_line"]
+
+_HEX: Final = frozenset({"va", "pfn", "entry", "old", "new"})
+"""Fields that are addresses or entries."""
+
+
+def event_json(event: Event) -> dict[str, Any]:
+    """Return an event as ``{"event": "fault", "order": 9, ...}``, addresses and entries as "0x..."."""
+    found: dict[str, Any] = {"event": type(event).__name__.lower()}
+    for field in fields(event):
+        value = getattr(event, field.name)
+        found[field.name] = hex(value) if field.name in _HEX else list(value) if isinstance(value, tuple) else value
+    return found
+
+
+def event_line(event: Event) -> str:
+    """Return an event as a line: ``fault order=9 ret=NOPAGE va=0x...``; what is empty is left out."""
+    shown = {name: value for name, value in event_json(event).items() if value not in ("", [], None)}
+    kind = shown.pop("event")
+    return " ".join([kind, *(f"{name}={_word(value)}" for name, value in shown.items())])
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return repr(value) if isinstance(value, str) and " " in value else str(value)

@@ -1,0 +1,121 @@
+"""What to plan: mappings of BARs that are given as text, that lspci shows, or that a scenario maps.
+
+Every function returns `pfnmap.plan.Request`s; `placed` then says where they go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from pfnmap.errors import BadInput, Unknown
+from pfnmap.host.pci import PciDevice
+from pfnmap.plan import POLICIES, Request
+from pfnmap.run import Step, address_value
+from pfnmap.scenario import Scenario
+from pfnmap.sizes import parse_bar, parse_size
+
+__all__ = ["of_bars", "of_devices", "of_scenario", "placed", "unplannable"]
+
+
+def of_bars(bars: Sequence[str], offset: int = 0, length: int | None = None) -> list[Request]:
+    """Return requests for BARs written ``SIZE@PHYS``; a part in bytes (`offset`, `length`) is one of a single BAR.
+
+    Raises BadInput.
+    """
+    parsed = [parse_bar(text, "--bar") for text in bars]
+    if len(parsed) > 1 and (offset or length is not None):
+        raise BadInput("--offset, --length", "they give the part of one BAR, and there are several")
+    return [Request(n, phys, size, offset=offset, length=length) for n, (size, phys) in enumerate(parsed)]
+
+
+def of_devices(devices: Iterable[PciDevice], source: str) -> list[Request]:
+    """Return requests for every BAR of PCI devices that has an address. Raises BadInput where there is none."""
+    found = [
+        Request(bar.index, bar.phys, bar.size, device=device.bdf)
+        for device in devices
+        for bar in device.bars
+        if bar.phys is not None
+    ]
+    if not found:
+        raise BadInput(source, "no memory BAR with an address and a size in it; lspci shows sizes from -v on")
+    return found
+
+
+def unplannable(devices: Iterable[PciDevice]) -> list[str]:
+    """Return a sentence for each BAR of PCI devices that `of_devices` leaves out."""
+    return [
+        *(
+            f"{d.bdf} BAR {b.index} has no address, so nothing is planned for it"
+            for d in devices
+            for b in d.bars
+            if b.phys is None
+        ),
+        *(f"{d.bdf} BAR {n} has no size, so nothing is planned for it" for d in devices for n in d.unsized),
+    ]
+
+
+def of_scenario(scenario: Scenario) -> list[Request]:
+    """Return requests for every mapping of a BAR in a scenario's steps, or for every BAR where no step maps one.
+
+    Raises BadInput for a mapping that names no BAR, and where there is no BAR at all.
+    """
+    found = [_of_step(step, scenario) for step in scenario.steps if step.op == "mmap" and step.arguments.get("device")]
+    found = found or [
+        Request(bar.index, bar.phys, bar.size, device=device.bdf, mmapable=bar.mmapable)
+        for device in scenario.devices
+        for bar in device.bars.values()
+    ]
+    if not found:
+        raise BadInput(scenario.source, "no device with a BAR in it")
+    return found
+
+
+def _of_step(step: Step, scenario: Scenario) -> Request:
+    given = step.arguments
+    devices = {device.name: device for device in scenario.devices}
+    name = given["device"]
+    if name not in devices:
+        raise Unknown(f"device at {step.where}", str(name), devices)
+    index = given.get("bar", 0)
+    if index not in devices[name].bars:
+        raise BadInput(step.where, f"device {name} has no BAR {index}")
+    bar = devices[name].bars[index]
+    va = address_value(given.get("addr", 0), {}, step.where)
+    return Request(
+        bar.index,
+        bar.phys,
+        bar.size,
+        device=devices[name].bdf,
+        offset=_size(given.get("offset", 0), step.where),
+        length=_size(given["length"], step.where) if "length" in given else None,
+        va=va if va or given.get("fixed") else None,
+        mmapable=bar.mmapable,
+    )
+
+
+def _size(value: object, where: str) -> int:
+    if isinstance(value, str):
+        return parse_size(value, where)
+    if not isinstance(value, int):
+        raise BadInput(where, f"{value!r} is not a size")
+    return value
+
+
+def placed(requests: Sequence[Request], va: int | None = None, policy: str | None = None) -> list[Request]:
+    """Return the requests with a place each: at `va`, by the policy of that name, or else by each core policy in turn.
+
+    What a scenario maps at an address of its own keeps it where neither is given. Raises BadInput for one `va` and
+    several requests.
+    """
+    if va is not None:
+        if len(requests) > 1:
+            raise BadInput("--va", f"one address for {len(requests)} mappings; give one BAR, or --vmm")
+        return [replace(requests[0], va=va)]
+    if policy is not None:
+        return [replace(request, va=None, policy=policy) for request in requests]
+    return [
+        one
+        for request in requests
+        for one in ([request] if request.va is not None else [replace(request, policy=name) for name in POLICIES])
+    ]
