@@ -7,10 +7,13 @@ Registered as a plugin like any other, tried last. The kernel's fallbacks are pi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from pfnmap.arch import Arch, Entry
 from pfnmap.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from pfnmap.mm.vma import VmArea
 
 __all__ = ["Generic"]
 
@@ -155,6 +158,10 @@ class Generic:
         return pte & 0
 
     @hookimpl(trylast=True)
+    def pte_clear_soft_dirty(self, pte: Entry) -> Entry:
+        return pte
+
+    @hookimpl(trylast=True)
     def pmd_soft_dirty(self, pmd: Entry) -> Entry:
         return pmd & 0
 
@@ -189,6 +196,30 @@ class Generic:
     def _own(self, name: str) -> Callable[[Entry], Entry]:
         owner = self if name in self._arch.undefined else self._arch
         return cast("Callable[[Entry], Entry]", getattr(owner, name, getattr(self, name)))
+
+    @hookimpl(trylast=True)
+    def track_pfn_remap(self, vma: VmArea, pfn: int, address: int, size: int) -> int:
+        return 0
+
+    @hookimpl(trylast=True)
+    def track_pfn_copy(self, dst: VmArea, src: VmArea) -> int:
+        return 0
+
+    @hookimpl(trylast=True)
+    def untrack_pfn(self, vma: VmArea) -> int:
+        return 0
+
+    @hookimpl(trylast=True)
+    def untrack_pfn_clear(self, vma: VmArea) -> int:
+        return 0
+
+    @hookimpl(trylast=True)
+    def arch_calc_vm_prot_bits(self, vm_flags: int) -> int:
+        return 0
+
+    @hookimpl(trylast=True)
+    def arch_pkeys_enabled(self) -> bool:
+        return False
 
     @hookimpl(trylast=True)
     def arch_needs_pgtable_deposit(self) -> bool:

@@ -9,11 +9,14 @@ what an entry is. `LinkHooks`: asked while a kernel is linked, with pluggy's ord
 from __future__ import annotations
 
 import inspect
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pluggy
 
 from pfnmap.arch import Entry, Has
+
+if TYPE_CHECKING:
+    from pfnmap.mm.vma import VmArea
 
 __all__ = ["ENTRY_HOOKS", "PROJECT", "EntryHooks", "LinkHooks", "hookimpl", "hookspec"]
 
@@ -181,6 +184,10 @@ class EntryHooks:
         """Tell (0 or 1) whether the PTE is soft-dirty. Fallback: 0."""
 
     @hookspec(firstresult=True)
+    def pte_clear_soft_dirty(self, pte: Entry) -> Entry:
+        """Return the PTE made not soft-dirty. Fallback: unchanged."""
+
+    @hookspec(firstresult=True)
     def pmd_soft_dirty(self, pmd: Entry) -> Entry:
         """Tell (0 or 1) whether the PMD leaf is soft-dirty. Fallback: 0."""
 
@@ -199,6 +206,33 @@ class EntryHooks:
     @hookspec(firstresult=True)
     def pgprot_device(self, prot: Entry) -> Entry:
         """Return the pgprot for device memory. Fallback: pgprot_noncached."""
+
+    # tracking of pfnmaps (x86 PAT)
+
+    @hookspec(firstresult=True)
+    def track_pfn_remap(self, vma: VmArea, pfn: int, address: int, size: int) -> int:
+        """remap_pfn_range is about to map `size` bytes at `address` to `pfn`; return 0 or a negative errno. Fallback: 0."""
+
+    @hookspec(firstresult=True)
+    def track_pfn_copy(self, dst: VmArea, src: VmArea) -> int:
+        """fork is about to copy the entries of a pfnmap; return 0 or a negative errno. Fallback: 0."""
+
+    @hookspec(firstresult=True)
+    def untrack_pfn(self, vma: VmArea) -> int:
+        """The entries of a pfnmap are about to be dropped; return 0. Fallback: 0."""
+
+    @hookspec(firstresult=True)
+    def untrack_pfn_clear(self, vma: VmArea) -> int:
+        """mremap has moved a pfnmap away from this vma; return 0. Fallback: 0."""
+
+    @hookspec(firstresult=True)
+    def arch_calc_vm_prot_bits(self, vm_flags: int) -> int:
+        """Return the VM_ flags that a mapping with these VM_READ, VM_WRITE, VM_EXEC gets besides (x86: the key of an
+        execute-only one). Fallback: 0."""
+
+    @hookspec(firstresult=True)
+    def arch_pkeys_enabled(self) -> bool:
+        """Tell whether this machine has protection keys for user mappings. Fallback: False."""
 
     # transparent huge pages
 

@@ -15,8 +15,8 @@ from pfnmap.driver import Action, Device
 from pfnmap.errors import BadInput, Refused, Unknown
 from pfnmap.mm.vma import MmStruct, VmArea, prot_flags
 from pfnmap.ops import NOT_COVERED, OPS
-from pfnmap.trace import Call, Event, Fault, Message, Oops, Split
-from pfnmap.vm_flags import VM_READ
+from pfnmap.trace import Call, Event, Fault, KernelDied, Message, Oops, Split
+from pfnmap.vm_flags import VM_DONTEXPAND, VM_READ
 
 if TYPE_CHECKING:
     from pfnmap.kernel import Kernel
@@ -81,10 +81,14 @@ class Run:
     def __init__(self, kernel: Kernel, devices: list[Device], driver: str = "vfio_pci", *, image: bool = False) -> None:
         kernel.boot()
         self.kernel = kernel
+        for device in devices:
+            for bar in device.bars.values():
+                kernel.phys.reserve(bar.phys, bar.size)
         self.parent = MmStruct(kernel)
         if image:
             self._load_image(self.parent)
         self.child: MmStruct | None = None
+        self.oops: Oops | None = None
         self.names: dict[str, int] = {}
         self.files: dict[str, File] = {}
         self.chosen: int | None = None
@@ -107,7 +111,7 @@ class Run:
         geometry = self.kernel.geometry
         tables = mm.tables
         for start in (_IMAGE_TEXT, geometry.task_size - 16 * geometry.PAGE_SIZE):
-            mm.insert(VmArea(mm, start, start + geometry.PAGE_SIZE, VM_READ))
+            mm.insert(VmArea(mm, start, start + geometry.PAGE_SIZE, VM_READ | VM_DONTEXPAND))
             pud = tables.pud_alloc(mm, tables.p4d_alloc(mm, tables.pgd_offset(start), start), start)
             tables.pte_alloc(mm, tables.pmd_alloc(mm, pud, start), start)
 
@@ -125,29 +129,38 @@ class Run:
         Raises Refused for what the model does not cover, BadInput for arguments that cannot be.
         """
         kernel = self.kernel
+        if self.oops is not None:
+            raise BadInput(step.where, f"the kernel died before it: {self.oops.finding} in {self.oops.function}")
         mm = self.process(step.by, step.where)
         kernel.trace.drain()
-        before = mm.pgtables_bytes
+        measured = self.parent if step.op == "exit" else mm  # the child is gone then
+        before = measured.pgtables_bytes
         result: dict[str, Any] = {"result": "ok"}
+        try:
+            result.update(self._perform(step, mm))
+        except KernelDied as death:
+            self.oops = death.oops
+            kernel.trace.emit(death.oops)
+            result["result"] = "OOPS"
+        if step.op != "scan":
+            result.update(_collated(kernel.trace.drain()))
+        result["table_bytes"] = measured.pgtables_bytes - before
+        if step.at is not None and self.oops is None:
+            result.update(self.entry(mm, address_value(step.at, self.names, step.where)))
+        return result
+
+    def _perform(self, step: Step, mm: MmStruct) -> Mapping[str, Any]:
         if step.op in OPS:
             op = OPS[step.op]
-            arguments = self._arguments(step, op.required, op.optional)
-            result.update(op.run(self, mm, **arguments))
-        elif step.op in self._actions:
+            return op.run(self, mm, **self._arguments(step, op.required, op.optional))
+        if step.op in self._actions:
             action = self._actions[step.op]
             optional = {name: kind for name, kind in action.arguments.items() if name in action.optional}
             required = {name: kind for name, kind in action.arguments.items() if name not in action.optional}
-            result.update(action.run(self, **self._arguments(step, required, optional)))
-        elif step.op in NOT_COVERED:
+            return action.run(self, **self._arguments(step, required, optional))
+        if step.op in NOT_COVERED:
             raise Refused(step.op)
-        else:
-            raise self._unknown_op(step)
-        if step.op != "scan":
-            result.update(_collated(kernel.trace.drain()))
-        result["table_bytes"] = mm.pgtables_bytes - before
-        if step.at is not None:
-            result.update(self.entry(mm, address_value(step.at, self.names, step.where)))
-        return result
+        raise self._unknown_op(step)
 
     def _unknown_op(self, step: Step) -> Exception:
         plugin, dot, _ = step.op.partition(".")
@@ -173,8 +186,13 @@ class Run:
         *above, (level, slot) = mm.tables.walk(va)
         page_bits = _TABLE_MASK & -self.kernel.geometry.PAGE_SIZE
         value = slot[0][slot[1]]
+        ops, phys = self.kernel.ops, self.kernel.phys
+        found: dict[str, Any] = {"level": level, "value": hex(value)}
+        if level == "pte" and ops.pte_present(value):
+            if ops.pte_pfn(value) << self.kernel.geometry.PAGE_SHIFT in phys.ram:  # frame numbers say nothing
+                found = {"level": level, "ram": True, "flags": hex(value & ~page_bits)}
         return {
-            "entry": {"level": level, "value": hex(value)},
+            "entry": found,
             "upper": [{"level": name, "flags": hex(s[0][s[1]] & ~page_bits)} for name, s in above],
         }
 
@@ -223,6 +241,4 @@ def _collated(events: list[Event]) -> dict[str, Any]:
     messages = [e.text for e in events if isinstance(e, Message)]
     if messages:
         result["messages"] = messages
-    if any(isinstance(e, Oops) for e in events):
-        result["result"] = "OOPS"
     return result

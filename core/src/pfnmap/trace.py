@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-__all__ = ["Bug", "Call", "Event", "Fault", "Install", "Message", "Oops", "Split", "Trace", "Warn"]
+__all__ = ["Bug", "Call", "Event", "Fault", "Install", "KernelDied", "Message", "Oops", "Split", "Trace", "Warn"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +86,14 @@ class Oops(Event):
     function: str
     stack: tuple[str, ...] = ()
     finding: str = ""
+
+
+class KernelDied(Exception):  # noqa: N818 - an outcome of the modelled kernel, not an error of ours
+    """The kernel died: unwinds the model's stack to the step that killed it. Nothing runs after it."""
+
+    def __init__(self, oops: Oops) -> None:
+        super().__init__(f"Oops in {oops.function} ({oops.finding})")
+        self.oops = oops
 
 
 @dataclass(slots=True)

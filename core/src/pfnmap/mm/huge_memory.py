@@ -8,17 +8,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pfnmap.trace import Call, Install
-from pfnmap.vm_flags import VM_HUGEPAGE, VM_NOHUGEPAGE, VM_PFNMAP, VM_WRITE
+from pfnmap.trace import Call, Install, KernelDied, Oops, Split
+from pfnmap.vm_flags import VM_HUGEPAGE, VM_MAYWRITE, VM_NOHUGEPAGE, VM_PFNMAP, VM_SHARED, VM_WRITE
 
 if TYPE_CHECKING:
     from pfnmap.mm.pgtable import Slot
-    from pfnmap.mm.vma import VmArea, VmFault
+    from pfnmap.mm.vma import MmStruct, VmArea, VmFault
 
 __all__ = [
+    "change_huge_pmd",
+    "change_huge_pud",
+    "copy_huge_pmd",
+    "copy_huge_pud",
     "huge_pmd_set_accessed",
     "huge_pud_set_accessed",
+    "is_cow_mapping",
+    "move_huge_pmd",
+    "split_huge_pmd",
+    "split_huge_pud",
     "thp_vma_allowable_order",
+    "vma_adjust_trans_huge",
     "vma_thp_disabled",
     "vmf_insert_pfn_pmd",
     "vmf_insert_pfn_pud",
@@ -142,6 +151,130 @@ def huge_pud_set_accessed(vmf: VmFault) -> None:
     table, index = vmf.pud
     entry = ops.pud_mkyoung(table[index])
     table[index] = ops.pud_mkdirty(entry) if vmf.write else entry
+
+
+def split_huge_pmd(vma: VmArea, slot: Slot, address: int) -> None:
+    """__split_huge_pmd: a pfnmap's PMD leaf is dropped, not refilled with PTEs; any other entry is left alone."""
+    mm = vma.vm_mm
+    kernel = mm.kernel
+    ops = kernel.ops
+    kernel.trace.emit(Call("__split_huge_pmd", address))
+    entry = slot[0][slot[1]]
+    if not ops.pmd_trans_huge(entry) and not ops.pmd_devmap(entry):
+        return
+    address &= -kernel.geometry.size("pmd")
+    kernel.trace.emit(Split("pmd", address))
+    slot[0][slot[1]] = kernel.arch.empty("pmd")
+    if ops.arch_needs_pgtable_deposit():
+        mm.tables.withdraw(mm, address)
+
+
+def split_huge_pud(vma: VmArea, slot: Slot, address: int) -> None:
+    """__split_huge_pud: a PUD leaf is dropped; any other entry is left alone."""
+    mm = vma.vm_mm
+    kernel = mm.kernel
+    ops = kernel.ops
+    kernel.trace.emit(Call("__split_huge_pud", address))
+    entry = slot[0][slot[1]]
+    if not ops.pud_trans_huge(entry) and not ops.pud_devmap(entry):
+        return
+    kernel.trace.emit(Split("pud", address & -kernel.geometry.size("pud")))
+    slot[0][slot[1]] = kernel.arch.empty("pud")
+
+
+def vma_adjust_trans_huge(vma: VmArea, address: int) -> None:
+    """Split the PMD leaf that a vma is about to be cut through at `address` (RULES 15 to 17).
+
+    The kernel finds the PMD by its upper entries being present, and takes a PUD leaf for a table: FINDINGS F1.
+    """
+    kernel = vma.vm_mm.kernel
+    size = kernel.geometry.size("pmd")
+    start = address & -size
+    if not kernel.config.enabled("TRANSPARENT_HUGEPAGE") or start == address:
+        return
+    if start < vma.vm_start or start + size > vma.vm_end:
+        return
+    tables = vma.vm_mm.tables
+    pud = tables.pud_slot(address)
+    if pud is None or not kernel.ops.pud_present(pud[0][pud[1]]):
+        return
+    if kernel.ops.pud_leaf(pud[0][pud[1]]):
+        kernel.trace.emit(Call("__split_huge_pmd", address))
+        stack = ("_raw_spin_lock", "__split_huge_pmd", "vma_adjust_trans_huge", "__split_vma")
+        raise KernelDied(Oops("_raw_spin_lock", stack, "F1"))
+    split_huge_pmd(vma, tables.pmd_offset(pud, address), address)
+
+
+def change_huge_pmd(vma: VmArea, slot: Slot, address: int, newprot: int, try_writable: bool) -> None:
+    """Give a PMD leaf a new protection (mprotect of all it maps).
+
+    `try_writable`: the vma tracks soft-dirty (MM_CP_TRY_CHANGE_WRITABLE); a leaf that is dirty and soft-dirty already
+    need not fault on the next write (can_change_pmd_writable).
+    """
+    kernel = vma.vm_mm.kernel
+    ops = kernel.ops
+    kernel.trace.emit(Call("change_huge_pmd", address))
+    entry = ops.pmd_modify(slot[0][slot[1]], newprot)
+    if try_writable and ops.pmd_dirty(entry) and ops.pmd_soft_dirty(entry) and not ops.pmd_write(entry):
+        entry = ops.pmd_mkwrite(entry, vma.vm_flags)
+    slot[0][slot[1]] = entry
+
+
+def change_huge_pud(vma: VmArea, slot: Slot, address: int, newprot: int) -> None:
+    """Give a PUD leaf a new protection (mprotect of all it maps)."""
+    kernel = vma.vm_mm.kernel
+    kernel.trace.emit(Call("change_huge_pud", address))
+    slot[0][slot[1]] = kernel.ops.pud_modify(slot[0][slot[1]], newprot)
+
+
+def copy_huge_pmd(dst: MmStruct, dst_slot: Slot, vma: VmArea, src_slot: Slot, address: int) -> None:
+    """fork: copy a special PMD leaf, accessed cleared, dirty and write bit kept (RULES 11, 20); another leaf of a file is
+    not copied, the child faults it in."""
+    kernel = dst.kernel
+    ops = kernel.ops
+    kernel.trace.emit(Call("copy_huge_pmd", address))
+    entry = src_slot[0][src_slot[1]]
+    if not (ops.pmd_present(entry) and ops.pmd_special(entry)):
+        return
+    if is_cow_mapping(vma.vm_flags) and ops.pmd_write(entry):
+        kernel.warn_once("mm/huge_memory.c copy_huge_pmd")
+    if ops.arch_needs_pgtable_deposit():
+        dst.tables.deposit(dst, address)
+    dst_slot[0][dst_slot[1]] = ops.pmd_mkold(entry)
+
+
+def copy_huge_pud(dst: MmStruct, dst_slot: Slot, vma: VmArea, src_slot: Slot, address: int) -> None:
+    """fork: copy a PUD leaf, accessed cleared; both copies lose the write bit only in a COW mapping."""
+    ops = dst.kernel.ops
+    dst.kernel.trace.emit(Call("copy_huge_pud", address))
+    entry = src_slot[0][src_slot[1]]
+    if is_cow_mapping(vma.vm_flags) and ops.pud_write(entry):
+        entry = src_slot[0][src_slot[1]] = ops.pud_wrprotect(entry)
+    dst_slot[0][dst_slot[1]] = ops.pud_mkold(entry)
+
+
+def move_huge_pmd(vma: VmArea, old: Slot, new: Slot, old_address: int, new_address: int) -> bool:
+    """mremap: move a PMD leaf to an empty slot, soft-dirty then (RULES 12); False where the slot is taken."""
+    mm = vma.vm_mm
+    kernel = mm.kernel
+    ops = kernel.ops
+    kernel.trace.emit(Call("move_huge_pmd", old_address))
+    if not ops.pmd_none(new[0][new[1]]):
+        return False
+    entry = old[0][old[1]]
+    old[0][old[1]] = kernel.arch.empty("pmd")
+    if ops.arch_needs_pgtable_deposit():
+        mm.tables.withdraw(mm, old_address)
+        mm.tables.deposit(mm, new_address)
+    if kernel.config.enabled("MEM_SOFT_DIRTY") and ops.pmd_present(entry):
+        entry = ops.pmd_mksoft_dirty(entry)
+    new[0][new[1]] = entry
+    return True
+
+
+def is_cow_mapping(vm_flags: int) -> bool:
+    """Tell whether a vma's private pages are copied on write: it may be written and is not shared."""
+    return vm_flags & (VM_SHARED | VM_MAYWRITE) == VM_MAYWRITE
 
 
 def zap_huge_pmd(vma: VmArea, slot: Slot, address: int) -> None:

@@ -15,13 +15,16 @@ from pfnmap.mm import huge_memory
 from pfnmap.mm.vma import FAULT_FLAG_VMA_LOCK, FAULT_FLAG_WRITE, VmFault
 from pfnmap.trace import Call, Fault, Install
 from pfnmap.vm_flags import (
+    VM_ACCESS_FLAGS,
     VM_DONTDUMP,
     VM_DONTEXPAND,
     VM_IO,
     VM_MAYSHARE,
     VM_MAYWRITE,
+    VM_MIXEDMAP,
     VM_PFNMAP,
     VM_SHARED,
+    VM_SOFTDIRTY,
     VM_WRITE,
 )
 
@@ -37,11 +40,12 @@ __all__ = [
     "VM_FAULT_RETRY",
     "VM_FAULT_SIGBUS",
     "VM_FAULT_SIGSEGV",
+    "copy_page_range",
     "handle_mm_fault",
     "insert_pfns",
     "remap_pfn_range",
     "unmap_mapping_range",
-    "unmap_page_range",
+    "unmap_single_vma",
     "vm_fault_name",
     "vmf_insert_pfn",
     "zap_vma_ptes",
@@ -150,7 +154,9 @@ def _wp_huge_pud(vmf: VmFault) -> int:
         ret = _huge_fault(vmf, kernel.geometry.PUD_ORDER)
         if not ret & VM_FAULT_FALLBACK:
             return ret
-    raise Refused("wp_huge_pud", "a PUD leaf that is split on a write fault")
+    assert vmf.pud is not None
+    huge_memory.split_huge_pud(vmf.vma, vmf.pud, vmf.address)
+    return VM_FAULT_FALLBACK
 
 
 def _wp_huge_pmd(vmf: VmFault) -> int:
@@ -158,7 +164,9 @@ def _wp_huge_pmd(vmf: VmFault) -> int:
         ret = _huge_fault(vmf, vmf.vma.vm_mm.kernel.geometry.PMD_ORDER)
         if not ret & VM_FAULT_FALLBACK:
             return ret
-    raise Refused("wp_huge_pmd", "a PMD leaf that is split on a write fault")
+    assert vmf.pmd is not None
+    huge_memory.split_huge_pmd(vmf.vma, vmf.pmd, vmf.address)
+    return VM_FAULT_FALLBACK
 
 
 def _handle_pte_fault(vmf: VmFault) -> int:
@@ -188,24 +196,78 @@ def _do_fault(vmf: VmFault) -> int:
     """do_pte_missing: the driver's fault for one page, which the per-VMA lock does not cover (vmf_can_call_fault)."""
     ops = vmf.vma.vm_ops
     if ops is None:
-        raise Refused("do_anonymous_page", "anonymous memory")
+        return _do_anonymous_page(vmf)
     if vmf.flags & FAULT_FLAG_VMA_LOCK:
         return VM_FAULT_RETRY
     return _traced(vmf, 0, ops.fault(vmf))
 
 
-def _do_wp_page(vmf: VmFault, slot: Slot) -> int:
-    """A write to a PTE that is not writable. A shared pfnmap without pfn_mkwrite becomes writable in place
-    (wp_pfn_shared, wp_page_reuse)."""
+def _do_anonymous_page(vmf: VmFault) -> int:
+    """Private anonymous memory, base pages: a read maps the zero page, a write a new one."""
     vma = vmf.vma
-    ops = vma.vm_mm.kernel.ops
-    if not (vma.vm_flags & (VM_SHARED | VM_MAYSHARE) and vma.vm_flags & VM_PFNMAP):
-        raise Refused("do_wp_page", "copy on write")
+    mm = vma.vm_mm
+    kernel = mm.kernel
+    ops = kernel.ops
+    size = kernel.geometry.size("pmd")
+    block = vmf.address & -size
+    if kernel.config.enabled("TRANSPARENT_HUGEPAGE") and vma.vm_start <= block and block + size <= vma.vm_end:
+        raise Refused("anonymous huge page")
+    if vma.vm_flags & VM_SHARED:
+        raise Refused("shared anonymous memory")
+    assert vmf.pmd is not None
+    shift = kernel.geometry.PAGE_SHIFT
+    if vmf.write:
+        anon_vma_prepare(vma)
+        entry = ops.pte_mkdirty(ops.pfn_pte(kernel.phys.alloc_page() >> shift, vma.vm_page_prot))
+        entry = ops.pte_mkwrite(entry, vma.vm_flags) if vma.vm_flags & VM_WRITE else entry
+    else:
+        entry = ops.pte_mkspecial(ops.pfn_pte(kernel.phys.zero_page >> shift, vma.vm_page_prot))
+    table, index = mm.tables.pte_alloc(mm, vmf.pmd, vmf.address)
+    table[index] = entry
+    return 0
+
+
+def anon_vma_prepare(vma: VmArea) -> None:
+    """Give a vma an anon_vma: that of an adjacent one that it could merge with, else a new one (mm/rmap.c)."""
+    if vma.anon_vma is not None:
+        return
+    pages = vma.size >> vma.vm_mm.kernel.geometry.PAGE_SHIFT
+    changeable = VM_ACCESS_FLAGS | VM_SOFTDIRTY
+    for other in (vma.vm_mm.find_vma(vma.vm_end), vma.vm_mm.previous(vma.vm_start)):
+        if other is None or other.anon_vma is None or other.vm_file is not vma.vm_file:
+            continue
+        below, above = (vma, other) if other.vm_start == vma.vm_end else (other, vma)
+        pages = below.size >> vma.vm_mm.kernel.geometry.PAGE_SHIFT
+        adjacent = below.vm_end == above.vm_start and below.vm_pgoff + pages == above.vm_pgoff
+        if adjacent and not (other.vm_flags ^ vma.vm_flags) & ~changeable and other.vm_policy is vma.vm_policy:
+            vma.anon_vma = other.anon_vma
+            return
+    vma.anon_vma = object()
+
+
+def _do_wp_page(vmf: VmFault, slot: Slot) -> int:
+    """A write to a PTE that is not writable: made writable in place for a shared pfnmap without pfn_mkwrite
+    (wp_pfn_shared) and for a page of anonymous memory that nobody else has (wp_page_reuse), else copied."""
+    vma = vmf.vma
+    kernel = vma.vm_mm.kernel
+    ops = kernel.ops
     table, index = slot
-    entry = ops.pte_mkdirty(ops.pte_mkyoung(table[index]))
+    old = table[index]
+    if vma.is_anonymous:
+        page = ops.pte_pfn(old) << kernel.geometry.PAGE_SHIFT
+        if page == kernel.phys.zero_page or kernel.phys.ram[page] > 1:
+            anon_vma_prepare(vma)
+            pfn = kernel.phys.alloc_page() >> kernel.geometry.PAGE_SHIFT
+            kernel.phys.put_page(page)
+            entry = ops.pte_mkdirty(ops.pte_mkyoung(ops.pfn_pte(pfn, vma.vm_page_prot)))
+            table[index] = ops.pte_mkwrite(entry, vma.vm_flags) if vma.vm_flags & VM_WRITE else entry
+            return 0
+    elif not vma.vm_flags & (VM_SHARED | VM_MAYSHARE):
+        raise Refused("do_wp_page", "copy on write of a file's page")
+    entry = ops.pte_mkdirty(ops.pte_mkyoung(old))
     if vma.vm_flags & VM_WRITE:
         entry = ops.pte_mkwrite(entry, vma.vm_flags)
-    table[index] = ops.ptep_set_access_flags(table[index], entry)
+    table[index] = ops.ptep_set_access_flags(old, entry)
     return 0
 
 
@@ -268,21 +330,21 @@ def remap_pfn_range(vma: VmArea, address: int, pfn: int, size: int, prot: int) -
     return 0
 
 
-def unmap_page_range(vma: VmArea, start: int, end: int) -> None:
-    """Drop every entry of [start, end) of a vma; tables stay (zap_p4d_range and below)."""
-    mm = vma.vm_mm
-    _zap(vma, mm.tables.pgd, 0, start, end)
+def unmap_single_vma(vma: VmArea, start: int, end: int, *, mmap_locked: bool = True) -> None:
+    """Drop every entry of [start, end) of a vma, and what the architecture tracks of a pfnmap; tables stay."""
+    if vma.vm_flags & VM_PFNMAP:
+        vma.vm_mm.kernel.ops.untrack_pfn(vma)
+    _zap(vma, vma.vm_mm.tables.pgd, 0, start, end, mmap_locked)
 
 
-def _zap(vma: VmArea, table: array[int], depth: int, start: int, end: int) -> None:
+def _zap(vma: VmArea, table: array[int], depth: int, start: int, end: int, mmap_locked: bool) -> None:
+    """unmap_page_range and the zap_X_range below it, over the entries of one table."""
     mm = vma.vm_mm
     ops = mm.kernel.ops
     tables = mm.tables
     walked = tables.levels[depth]
     if walked.name == "pte":
-        first = (start >> walked.shift) & (walked.ptrs - 1)
-        count = (end - start) >> walked.shift
-        table[first : first + count] = array("Q", [tables.empty["pte"]]) * count
+        _zap_ptes(vma, table, (start >> walked.shift) & (walked.ptrs - 1), (end - start) >> walked.shift)
         return
     step = tables.steps[walked.name]
     size = 1 << walked.shift
@@ -292,23 +354,37 @@ def _zap(vma: VmArea, table: array[int], depth: int, start: int, end: int) -> No
         slot = (table, (address >> walked.shift) & (walked.ptrs - 1))
         entry = table[slot[1]]
         if step.op == "pud" and (ops.pud_trans_huge(entry) or ops.pud_devmap(entry)):
-            if stop - address != size:
-                raise Refused("split_huge_pud", "a part of a PUD leaf")
-            huge_memory.zap_huge_pud(vma, slot, address)
+            if stop - address == size:
+                huge_memory.zap_huge_pud(vma, slot, address)
+            else:
+                if not mmap_locked and not mm.kernel.has("unmap-no-vma-lock-warning"):
+                    mm.kernel.warn_once("include/linux/rwsem.h unmap_page_range", "F4")
+                huge_memory.split_huge_pud(vma, slot, address)
         elif step.op == "pmd" and (ops.pmd_trans_huge(entry) or ops.pmd_devmap(entry)):
-            if stop - address != size:
-                raise Refused("split_huge_pmd", "a part of a PMD leaf")
-            huge_memory.zap_huge_pmd(vma, slot, address)
+            if stop - address == size:
+                huge_memory.zap_huge_pmd(vma, slot, address)
+            else:
+                huge_memory.split_huge_pmd(vma, slot, address)
         elif not tables.none_or_clear_bad(walked.name, slot):
             child = mm.kernel.phys.tables[step.pgtable(table[slot[1]])]
-            _zap(vma, child, depth + 1, address, stop)
+            _zap(vma, child, depth + 1, address, stop, mmap_locked)
         address = stop
+
+
+def _zap_ptes(vma: VmArea, table: array[int], first: int, count: int) -> None:
+    """zap_pte_range: the pages of anonymous memory lose a reference."""
+    kernel = vma.vm_mm.kernel
+    if vma.is_anonymous:
+        for entry in table[first : first + count]:
+            if not kernel.ops.pte_none(entry):
+                kernel.phys.put_page(kernel.ops.pte_pfn(entry) << kernel.geometry.PAGE_SHIFT)
+    table[first : first + count] = array("Q", [kernel.arch.empty("pte")]) * count
 
 
 def zap_vma_ptes(vma: VmArea, address: int, size: int) -> None:
     """Drop the entries of a part of a pfnmap vma (bytes)."""
     if vma.vm_flags & VM_PFNMAP and vma.vm_start <= address and address + size <= vma.vm_end:
-        unmap_page_range(vma, address, address + size)
+        unmap_single_vma(vma, address, address + size)
 
 
 def unmap_mapping_range(mapping: AddressSpace, holebegin: int, holelen: int) -> None:
@@ -323,4 +399,77 @@ def unmap_mapping_range(mapping: AddressSpace, holebegin: int, holelen: int) -> 
         if holelen:
             high = min(high, holebegin + holelen)
         if low < high:
-            unmap_page_range(vma, vma.vm_start + low - begin, vma.vm_start + high - begin)
+            start = vma.vm_start - begin
+            unmap_single_vma(vma, start + low, start + high, mmap_locked=False)
+
+
+def copy_page_range(dst: VmArea, src: VmArea) -> None:
+    """fork: copy the entries of a vma to the child's (RULES 11, 19, 20). Tables are made also where they stay empty.
+
+    A pfnmap is always copied, other memory only where it has private pages (vma_needs_copy).
+    """
+    if not src.vm_flags & (VM_PFNMAP | VM_MIXEDMAP) and src.anon_vma is None:
+        return
+    if src.vm_flags & VM_PFNMAP:
+        src.vm_mm.kernel.ops.track_pfn_copy(dst, src)
+    mm = src.vm_mm
+    tables = mm.tables
+    walked = tables.levels[0]
+    size = 1 << walked.shift
+    address = src.vm_start
+    while address < src.vm_end:
+        stop = min((address & -size) + size, src.vm_end)
+        _copy(dst, src, dst.vm_mm.tables.pgd_offset(address), tables.pgd_offset(address), 0, address, stop)
+        address = stop
+
+
+def _copy(dst: VmArea, src: VmArea, dst_slot: Slot, src_slot: Slot, depth: int, start: int, end: int) -> None:
+    """copy_X_range below one entry: leaves are copied, tables gone into."""
+    kernel = src.vm_mm.kernel
+    ops = kernel.ops
+    tables = src.vm_mm.tables
+    level = tables.levels[depth].name
+    step = tables.steps[level]
+    entry = src_slot[0][src_slot[1]]
+    if step.op == "pud" and (ops.pud_trans_huge(entry) or ops.pud_devmap(entry)):
+        huge_memory.copy_huge_pud(dst.vm_mm, dst_slot, src, src_slot, start)
+        return
+    if step.op == "pmd" and (ops.pmd_trans_huge(entry) or ops.pmd_devmap(entry)):
+        huge_memory.copy_huge_pmd(dst.vm_mm, dst_slot, src, src_slot, start)
+        return
+    if tables.none_or_clear_bad(level, src_slot):
+        return
+    below = tables.levels[depth + 1]
+    dst_table = dst.vm_mm.tables.table_under(dst.vm_mm, dst_slot, below.name)
+    src_table = kernel.phys.tables[step.pgtable(src_slot[0][src_slot[1]])]
+    mask = below.ptrs - 1
+    if below.name == "pte":
+        first = (start >> below.shift) & mask
+        _copy_ptes(src, dst_table, src_table, first, (end - start) >> below.shift)
+        return
+    size = 1 << below.shift
+    address = start
+    while address < end:
+        stop = min((address & -size) + size, end)
+        index = (address >> below.shift) & mask
+        _copy(dst, src, (dst_table, index), (src_table, index), depth + 1, address, stop)
+        address = stop
+
+
+def _copy_ptes(src: VmArea, dst_table: array[int], src_table: array[int], first: int, count: int) -> None:
+    """copy_present_ptes of a range: old in the copy; clean too where shared, read-only in both where copied on write."""
+    import numpy as np
+
+    kernel = src.vm_mm.kernel
+    ops = kernel.ops
+    chosen = slice(first, first + count)
+    old = np.frombuffer(src_table, dtype=np.uint64)[chosen]
+    filled = ops.pte_none(old) == 0
+    if src.is_anonymous:
+        for pfn in ops.pte_pfn(old[filled]).tolist():
+            kernel.phys.get_page(pfn << kernel.geometry.PAGE_SHIFT)
+    if huge_memory.is_cow_mapping(src.vm_flags):
+        old[filled] = ops.pte_wrprotect(old[filled])
+    copied = ops.pte_mkclean(old) if src.vm_flags & VM_SHARED else old
+    new = np.frombuffer(dst_table, dtype=np.uint64)[chosen]
+    new[filled] = ops.pte_mkold(copied)[filled]

@@ -1,33 +1,50 @@
-"""mmap and munmap (mm/mmap.c, mm/vma.c). Addresses, lengths and file offsets are in bytes; errors are negative errnos."""
+"""mmap, munmap, and the splitting and merging of vmas (mm/mmap.c, mm/vma.c).
+
+Addresses, lengths and file offsets are in bytes; errors are negative errnos.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from errno import EEXIST, EINVAL, ENOMEM, EPERM
 from typing import TYPE_CHECKING
 
-from pfnmap.errors import Refused
-from pfnmap.mm.memory import unmap_page_range
+from pfnmap.mm.huge_memory import vma_adjust_trans_huge
+from pfnmap.mm.memory import unmap_single_vma
 from pfnmap.mm.pgtable import free_pgtables
 from pfnmap.mm.vma import VmArea
 from pfnmap.vm_flags import (
     VM_EXEC,
-    VM_HUGEPAGE,
     VM_LOCKED,
     VM_MAYEXEC,
     VM_MAYREAD,
     VM_MAYSHARE,
     VM_MAYWRITE,
-    VM_NOHUGEPAGE,
     VM_NORESERVE,
-    VM_PFNMAP,
+    VM_SEALED,
     VM_SHARED,
     VM_SOFTDIRTY,
+    VM_SPECIAL,
+    VM_WRITE,
 )
 
 if TYPE_CHECKING:
     from pfnmap.mm.vma import File, MmStruct
 
-__all__ = ["MMAP_BASE", "do_mmap", "do_munmap", "get_unmapped_area", "madvise_hugepage", "thp_alignment"]
+__all__ = [
+    "MMAP_BASE",
+    "do_mmap",
+    "do_munmap",
+    "get_unmapped_area",
+    "is_sealed",
+    "merge_vmas",
+    "split_vma",
+    "thp_alignment",
+    "vma_modify",
+    "vma_set_page_prot",
+    "vma_soft_dirty_enabled",
+    "vma_wants_writenotify",
+]
 
 MMAP_BASE = 0x7FFF_F7FF_F000
 """Where the top-down search for a free address starts (bytes) in an otherwise empty process; a real process's base is
@@ -38,8 +55,8 @@ def thp_alignment(mm: MmStruct, offset: int, length: int) -> int:
     """Return to what size (bytes) mmap(NULL) makes the address congruent with the file offset: the PMD size or a page.
 
     __thp_get_unmapped_area and the test of __get_unmapped_area: 6.12.y aligns lengths that are a multiple of the PMD size
-    if at least one whole block fits, later releases (`no-thp-align-without-get-unmapped-area`) and those before 6.7 do
-    not (FINDINGS F7, null.* records).
+    if at least one whole block fits; later releases (`no-thp-align-without-get-unmapped-area`) and those before huge
+    pfnmaps do not (FINDINGS F7, null.* records; nothing between 6.1 and 6.12 was recorded).
     """
     kernel = mm.kernel
     page, pmd = kernel.geometry.PAGE_SIZE, kernel.geometry.size("pmd")
@@ -100,11 +117,9 @@ def do_mmap(
     """
     kernel = mm.kernel
     page = kernel.geometry.PAGE_SIZE
-    if not length:
+    if not length or offset % page or offset < 0:
         return -EINVAL
     length = -(-length // page) * page
-    if offset % page or offset < 0:
-        return -EINVAL
     if length > kernel.geometry.task_size:
         return -ENOMEM
     if fixed:
@@ -118,14 +133,13 @@ def do_mmap(
         address = _choose(mm, address, length, offset if file else 0, chosen)
         if address < 0:
             return address
-    flags = vm_flags | mm.def_flags | VM_MAYREAD | VM_MAYWRITE | VM_MAYEXEC
+    flags = vm_flags | kernel.ops.arch_calc_vm_prot_bits(vm_flags) | mm.def_flags
+    flags |= VM_MAYREAD | VM_MAYWRITE | VM_MAYEXEC
     if shared:
         flags |= VM_SHARED | VM_MAYSHARE
     if noreserve:
         flags |= VM_NORESERVE
-    if file is not None and kernel.has(
-        "vfio-mmap-noexec"
-    ):  # path_noexec(): the file system allows no PROT_EXEC
+    if file is not None and kernel.has("vfio-mmap-noexec"):  # path_noexec(): the file system allows no PROT_EXEC
         if vm_flags & VM_EXEC:
             return -EPERM
         flags &= ~VM_MAYEXEC
@@ -150,37 +164,58 @@ def _mmap_region(mm: MmStruct, file: File | None, address: int, length: int, fla
         error = do_munmap(mm, address, length)
         if error:
             return error
-    vma = VmArea(mm, address, address + length, flags, offset >> kernel.geometry.PAGE_SHIFT, file)
+    shift = kernel.geometry.PAGE_SHIFT
+    vma = VmArea(mm, address, address + length, flags, offset >> shift, file)
+    vma.vm_page_prot = kernel.ops.vm_get_page_prot(flags)
     if file is None:
-        raise Refused("mmap", "anonymous memory")
-    vma.set_page_prot()
-    error = file.driver.mmap(file, vma)
-    if error:
-        return error
-    if vma.vm_flags & VM_PFNMAP:
+        vma.vm_pgoff = address >> shift
+    else:
+        error = file.driver.mmap(file, vma)
+        if error:
+            return error
+    if vma.vm_flags & VM_SPECIAL:
         vma.vm_flags &= ~VM_LOCKED
     if kernel.config.enabled("MEM_SOFT_DIRTY"):
         vma.vm_flags |= VM_SOFTDIRTY
+    vma_set_page_prot(vma)
     mm.insert(vma)
+    merge_vmas(mm, vma)
     return address
 
 
+def is_sealed(mm: MmStruct, start: int, end: int) -> bool:
+    """Tell whether a vma that overlaps [start, end) is sealed (can_modify_vma)."""
+    return any(vma.vm_flags & VM_SEALED for vma in mm.intersecting(start, end))
+
+
 def do_munmap(mm: MmStruct, address: int, length: int) -> int:
-    """Unmap [address, address + length) (bytes): vmas, entries, and the tables nobody else needs. Returns 0 or -errno."""
-    page = mm.kernel.geometry.PAGE_SIZE
-    if address % page or not length or address + length > mm.kernel.geometry.task_size:
+    """Unmap [address, address + length) (bytes): vmas, entries, and the tables nobody else needs. Returns 0 or -errno.
+
+    Which half of a split is the new vma matters only to a driver with an `open` op; the order is that of 6.1, whose
+    vfio-pci has one (RULES, "6.1 against 6.12").
+    """
+    geometry = mm.kernel.geometry
+    page = geometry.PAGE_SIZE
+    length = -(-length // page) * page
+    if address % page or not length or address + length > geometry.task_size:
         return -EINVAL
-    end = address + -(-length // page) * page
+    end = address + length
+    if is_sealed(mm, address, end):
+        return -EPERM
     vmas = mm.intersecting(address, end)
     if not vmas:
         return 0
-    if vmas[0].vm_start < address or vmas[-1].vm_end > end:
-        raise Refused("munmap", "partial")
+    if vmas[0].vm_start < address:
+        split_vma(mm, vmas[0], address, new_below=False)
+    last = mm.intersecting(address, end)[-1]
+    if last.vm_end > end:
+        split_vma(mm, last, end, new_below=True)
+    vmas = mm.intersecting(address, end)
     before, after = mm.previous(vmas[0].vm_start), mm.find_vma(vmas[-1].vm_end)
     for vma in vmas:
         mm.remove(vma)
     for vma in vmas:
-        unmap_page_range(vma, vma.vm_start, vma.vm_end)
+        unmap_single_vma(vma, vma.vm_start, vma.vm_end)
     free_pgtables(
         mm,
         [(vma.vm_start, vma.vm_end) for vma in vmas],
@@ -193,21 +228,93 @@ def do_munmap(mm: MmStruct, address: int, length: int) -> int:
     return 0
 
 
-def madvise_hugepage(mm: MmStruct, address: int, length: int, advice: str) -> int:
-    """MADV_HUGEPAGE and MADV_NOHUGEPAGE of whole vmas (hugepage_madvise, mm/khugepaged.c); 0 or -errno."""
-    page = mm.kernel.geometry.PAGE_SIZE
-    if address % page:
-        return -EINVAL
-    end = address + -(-length // page) * page
-    if end == address:
-        return 0
-    on, off = (VM_HUGEPAGE, VM_NOHUGEPAGE) if advice == "HUGEPAGE" else (VM_NOHUGEPAGE, VM_HUGEPAGE)
-    reached = address
-    hole = False
-    for vma in mm.intersecting(address, end):
-        if vma.vm_start < address or vma.vm_end > end:
-            raise Refused("madvise", "partial")
-        hole = hole or vma.vm_start > reached
-        vma.vm_flags = (vma.vm_flags & ~off) | on
-        reached = vma.vm_end
-    return -ENOMEM if hole or reached < end else 0
+def split_vma(mm: MmStruct, vma: VmArea, address: int, *, new_below: bool) -> VmArea:
+    """Split a vma at `address` and return the new one (__split_vma); the old one keeps the other half.
+
+    Huge leaves that the cut goes through are split on the way (vma_adjust_trans_huge).
+    """
+    pages = (address - vma.vm_start) >> mm.kernel.geometry.PAGE_SHIFT
+    if new_below:
+        new = replace(vma, vm_end=address)
+    else:
+        new = replace(vma, vm_start=address, vm_pgoff=vma.vm_pgoff + pages)
+    if new.vm_ops is not None and new.vm_ops.open is not None:
+        new.vm_ops.open(new)
+    vma_adjust_trans_huge(vma, address)
+    if new_below:
+        mm.resize(vma, address, vma.vm_end)
+    else:
+        mm.resize(vma, vma.vm_start, address)
+    mm.insert(new)
+    return new
+
+
+def vma_modify(mm: MmStruct, vma: VmArea, start: int, end: int) -> VmArea:
+    """Cut [start, end) out of a vma, as its flags or policy are about to change, and return what covers it."""
+    if start > vma.vm_start:
+        split_vma(mm, vma, start, new_below=True)
+    if end < vma.vm_end:
+        split_vma(mm, vma, end, new_below=False)
+    return vma
+
+
+def merge_vmas(mm: MmStruct, vma: VmArea) -> VmArea:
+    """Merge a vma with its neighbours where they are alike (vma_merge), and return what covers it then.
+
+    A pfnmap never merges (VM_SPECIAL); private anonymous neighbours do (RULES 25).
+    """
+    before = mm.previous(vma.vm_start)
+    if before is not None and _mergeable(before, vma):
+        vma = _merge(mm, before, vma)
+    after = mm.find_vma(vma.vm_end)
+    if after is not None and _mergeable(vma, after):
+        vma = _merge(mm, vma, after)
+    return vma
+
+
+def _mergeable(below: VmArea, above: VmArea) -> bool:
+    return (
+        below.vm_end == above.vm_start
+        and not (below.vm_flags | above.vm_flags) & VM_SPECIAL
+        and not (below.vm_flags ^ above.vm_flags) & ~VM_SOFTDIRTY
+        and below.vm_file is above.vm_file
+        and below.vm_pgoff + (below.size >> below.vm_mm.kernel.geometry.PAGE_SHIFT) == above.vm_pgoff
+        and below.vm_policy is above.vm_policy
+        and (below.anon_vma is above.anon_vma or below.anon_vma is None or above.anon_vma is None)
+    )
+
+
+def _merge(mm: MmStruct, below: VmArea, above: VmArea) -> VmArea:
+    mm.remove(above)
+    mm.resize(below, below.vm_start, above.vm_end)
+    below.anon_vma = below.anon_vma or above.anon_vma
+    below.vm_flags |= above.vm_flags & VM_SOFTDIRTY
+    return below
+
+
+def vma_soft_dirty_enabled(vma: VmArea) -> bool:
+    """Tell whether writes to a vma are tracked for soft-dirty: since clear_refs cleared its VM_SOFTDIRTY."""
+    return vma.vm_mm.kernel.config.enabled("MEM_SOFT_DIRTY") and not vma.vm_flags & VM_SOFTDIRTY
+
+
+def vma_wants_writenotify(vma: VmArea, page_prot: int) -> bool:
+    """Tell whether the first write to a page of a shared writable vma has to fault (mm/vma.c).
+
+    The drivers modelled have neither page_mkwrite nor pfn_mkwrite, and their files no dirty accounting.
+    """
+    shared_writable = VM_SHARED | VM_WRITE
+    if vma.vm_flags & shared_writable != shared_writable:
+        return False
+    ops = vma.vm_mm.kernel.ops
+    if page_prot != ops.pgprot_modify(page_prot, ops.vm_get_page_prot(vma.vm_flags)):
+        return False
+    return vma_soft_dirty_enabled(vma)
+
+
+def vma_set_page_prot(vma: VmArea) -> None:
+    """Take the protection that a vma's flags ask for, with the caching it has; read-only where writes are notified."""
+    ops = vma.vm_mm.kernel.ops
+    prot = ops.pgprot_modify(vma.vm_page_prot, ops.vm_get_page_prot(vma.vm_flags))
+    if vma_wants_writenotify(vma, prot):
+        prot = ops.pgprot_modify(prot, ops.vm_get_page_prot(vma.vm_flags & ~VM_SHARED))
+    vma.vm_page_prot = prot

@@ -46,18 +46,21 @@ _COUNTED = (
 
 
 class PhysicalMemory:
-    """RAM of the simulated machine, as far as it holds page tables and anonymous pages.
+    """RAM of the simulated machine, as far as it holds page tables and anonymous pages (`ram`: address -> references).
 
     Frames are handed out from `base` upwards and reused after they were freed. Words are logical values.
     """
 
-    base = 0x1000_0000
+    base = 0x10_0000
 
     def __init__(self, page_size: int) -> None:
         self._page_size = page_size
         self._next = self.base
         self._free: dict[int, list[int]] = {}
+        self._reserved: list[tuple[int, int]] = []
         self.tables: dict[int, array[int]] = {}
+        self.ram: dict[int, int] = {}
+        self.zero_page = self.alloc_page()
 
     def alloc(self, size: int) -> int:
         """Return the physical address (bytes) of `size` free bytes, aligned to their size rounded up to a power of two."""
@@ -65,8 +68,15 @@ class PhysicalMemory:
         if free := self._free.get(size):
             return free.pop()
         address = -(-self._next // size) * size
+        for start, end in self._reserved:  # ascending
+            if address < end and start < address + size:
+                address = -(-end // size) * size
         self._next = address + size
         return address
+
+    def reserve(self, address: int, size: int) -> None:
+        """Keep out of [address, address + size): a BAR is there. To be said before much is handed out."""
+        self._reserved = sorted([*self._reserved, (address, address + size)])
 
     def free(self, address: int, size: int) -> None:
         """Give `size` bytes back."""
@@ -78,6 +88,25 @@ class PhysicalMemory:
         address = self.alloc(len(template) * 8)
         self.tables[address] = template[:]
         return address
+
+    def alloc_page(self) -> int:
+        """Return the physical address of a new page of RAM with one reference."""
+        address = self.alloc(self._page_size)
+        self.ram[address] = 1
+        return address
+
+    def get_page(self, address: int) -> None:
+        """Take a reference on a page of RAM."""
+        self.ram[address] += 1
+
+    def put_page(self, address: int) -> None:
+        """Drop a reference on a page of RAM; the last one frees it. The zero page is never freed."""
+        if address == self.zero_page:
+            return
+        self.ram[address] -= 1
+        if not self.ram[address]:
+            del self.ram[address]
+            self.free(address, self._page_size)
 
     def free_table(self, address: int) -> None:
         """Give a table back."""
@@ -112,9 +141,8 @@ class PageTables:
         self._top_shift, self._top_mask = top.shift, top.ptrs - 1
         self.pgd_pa = self._phys.alloc_table(self._templates[top.name])
         self.pgd = self._phys.tables[self.pgd_pa]
-        self.bytes = {
-            w.name: kernel.geometry.ptrs(w.name) * 8 if w.name in _COUNTED else 0 for w in self.levels
-        }
+        self._deposited: dict[int, int] = {}
+        self.bytes = {w.name: kernel.geometry.ptrs(w.name) * 8 if w.name in _COUNTED else 0 for w in self.levels}
         names = [w.name for w in self.levels]
         self.steps: dict[Level, Step] = {}
         for name, below in pairwise(names):
@@ -137,9 +165,7 @@ class PageTables:
         tables = self._phys.tables
         return lambda slot, address: (tables[pgtable(slot[0][slot[1]])], (address >> shift) & mask)
 
-    def _alloc(
-        self, level: Level, offset: Callable[[Slot, int], Slot]
-    ) -> Callable[[MmStruct, Slot, int], Slot]:
+    def _alloc(self, level: Level, offset: Callable[[Slot, int], Slot]) -> Callable[[MmStruct, Slot, int], Slot]:
         none = getattr(self._ops, f"{_PARENT[level]}_none")
 
         def alloc(mm: MmStruct, slot: Slot, address: int) -> Slot:
@@ -155,6 +181,23 @@ class PageTables:
         pa = self._phys.alloc_table(self._templates[level])
         slot[0][slot[1]] = getattr(self._ops, f"{_PARENT[level]}_populate")(pa)
         mm.pgtables_bytes += self.bytes[level]
+
+    def table_under(self, mm: MmStruct, slot: Slot, level: Level) -> array[int]:
+        """Return the table of a walked level under its parent's slot, made where it is missing (X_alloc)."""
+        parent = self.steps[self.levels[[w.name for w in self.levels].index(level) - 1].name]
+        if parent.none(slot[0][slot[1]]):
+            self.populate(mm, slot, level)
+        return self._phys.tables[parent.pgtable(slot[0][slot[1]])]
+
+    def deposit(self, mm: MmStruct, address: int) -> None:
+        """pgtable_trans_huge_deposit: keep a PTE table for the PMD leaf at `address`, and count it."""
+        self._deposited[address] = self._phys.alloc_table(self._templates["pte"])
+        mm.pgtables_bytes += self.bytes["pte"]
+
+    def withdraw(self, mm: MmStruct, address: int) -> None:
+        """zap_deposited_table: free the PTE table that was kept for the PMD leaf at `address`."""
+        self._phys.free_table(self._deposited.pop(address))
+        mm.pgtables_bytes -= self.bytes["pte"]
 
     def pgd_offset(self, address: int) -> Slot:
         """Return the top slot of an address."""
@@ -219,7 +262,7 @@ class PageTables:
         if step.none(table[index]):
             return True
         if step.bad(table[index]):
-            self._kernel.trace.emit(Bug(f"bad {step.op} {table[index]:016x}"))
+            self._kernel.trace.emit(Bug(f"mm/pgtable-generic.c: bad {step.op} *({table[index]:016x})"))
             table[index] = self.empty[level]
             return True
         return False
@@ -265,9 +308,7 @@ def _free_pgd_range(mm: MmStruct, start: int, end: int, floor: int, ceiling: int
     _free_range(mm, mm.tables.pgd, 0, start, end, floor, ceiling)
 
 
-def _free_range(
-    mm: MmStruct, table: array[int], depth: int, start: int, end: int, floor: int, ceiling: int
-) -> None:
+def _free_range(mm: MmStruct, table: array[int], depth: int, start: int, end: int, floor: int, ceiling: int) -> None:
     """Free what hangs under the entries of one table for [start, end), then each child table nobody else needs."""
     tables = mm.tables
     phys = mm.kernel.phys

@@ -75,7 +75,8 @@ class File:
 
 @dataclass(eq=False)
 class VmArea:
-    """vm_area_struct: [vm_start, vm_end) in bytes, flags, protection, file and page offset."""
+    """vm_area_struct: [vm_start, vm_end) in bytes, flags, protection, file and page offset. `anon_vma` is the identity of
+    the anon_vma that its private pages belong to, `vm_policy` that of its memory policy."""
 
     vm_mm: MmStruct
     vm_start: int
@@ -86,15 +87,18 @@ class VmArea:
     vm_ops: VmOperations | None = None
     vm_page_prot: int = 0
     vm_private_data: Any = None
+    anon_vma: object | None = None
+    vm_policy: object | None = None
+
+    @property
+    def is_anonymous(self) -> bool:
+        """vma_is_anonymous: no vm_ops."""
+        return self.vm_ops is None
 
     @property
     def size(self) -> int:
         """Bytes."""
         return self.vm_end - self.vm_start
-
-    def set_page_prot(self) -> None:
-        """vma_set_page_prot: take the protection that the flags ask for (mm/mmap.c)."""
-        self.vm_page_prot = self.vm_mm.kernel.ops.vm_get_page_prot(self.vm_flags)
 
 
 @dataclass(slots=True, eq=False)
@@ -183,7 +187,6 @@ class MmStruct:
         """Change the ends of a linked vma, its page offset with the start (vma_adjust without the tables)."""
         index = bisect_left(self._starts, vma.vm_start)
         assert self._vmas[index] is vma
-        if vma.vm_file is not None:
-            vma.vm_pgoff += (start - vma.vm_start) >> self.kernel.geometry.PAGE_SHIFT
+        vma.vm_pgoff += (start - vma.vm_start) >> self.kernel.geometry.PAGE_SHIFT
         self._starts[index] = start
         vma.vm_start, vma.vm_end = start, end

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from pfnmap.errors import Refused, Unknown
+from pfnmap.errors import Unknown
 from pfnmap.mm import mmap as mm_mmap
+from pfnmap.mm.madvise import ADVICES, do_madvise
+from pfnmap.mm.mempolicy import do_mbind
+from pfnmap.mm.mlock import do_mlock, do_mlockall
+from pfnmap.mm.mprotect import do_mprotect
+from pfnmap.mm.mremap import do_mremap
+from pfnmap.mm.mseal import do_mseal
+from pfnmap.mm.msync import do_msync
 from pfnmap.ops.op import Op, errno_result
 from pfnmap.vm_flags import VM_EXEC, VM_MAYSHARE, VM_READ, VM_WRITE
 
@@ -40,8 +48,6 @@ def _mmap(
             raise Unknown("device", device, run.files)
         file = run.files[device]
         offset = file.driver.mmap_offset(bar, offset)
-    if file is not None and fixed and mm.intersecting(addr, addr + length):
-        raise Refused("mmap", "over a mapping")
     got = mm_mmap.do_mmap(
         mm, file, addr, length, prot, offset, fixed=fixed, shared=shared, noreserve=noreserve, chosen=run.chosen
     )
@@ -59,9 +65,61 @@ def _munmap(run: Run, mm: MmStruct, addr: int, length: int) -> dict[str, Any]:
 
 
 def _madvise(run: Run, mm: MmStruct, addr: int, length: int, advice: str) -> dict[str, Any]:
-    if advice not in ("HUGEPAGE", "NOHUGEPAGE"):
-        raise Refused("madvise", advice)
-    return errno_result(mm_mmap.madvise_hugepage(mm, addr, length, advice))
+    if advice not in ADVICES:
+        raise Unknown("advice", advice, ADVICES)
+    return errno_result(do_madvise(mm, addr, length, advice))
+
+
+def _mprotect(run: Run, mm: MmStruct, addr: int, length: int, prot: int) -> dict[str, Any]:
+    return errno_result(do_mprotect(mm, addr, length, prot))
+
+
+def _mremap(
+    run: Run,
+    mm: MmStruct,
+    addr: int,
+    old_len: int,
+    new_len: int,
+    new_addr: int = 0,
+    flags: Sequence[str] = (),
+) -> dict[str, Any]:
+    for flag in flags:
+        if flag not in _MREMAP_FLAGS:
+            raise Unknown("mremap flag", flag, _MREMAP_FLAGS)
+    got = do_mremap(mm, addr, old_len, new_len, frozenset(flags), new_addr, run.chosen)
+    return errno_result(got) if got < 0 else {"addr": hex(got)}
+
+
+_MREMAP_FLAGS = ("MAYMOVE", "FIXED", "DONTUNMAP")
+
+
+def _mlock(run: Run, mm: MmStruct, addr: int, length: int) -> dict[str, Any]:
+    return errno_result(do_mlock(mm, addr, length, True))
+
+
+def _munlock(run: Run, mm: MmStruct, addr: int, length: int) -> dict[str, Any]:
+    return errno_result(do_mlock(mm, addr, length, False))
+
+
+def _mlockall(run: Run, mm: MmStruct) -> dict[str, Any]:
+    return errno_result(do_mlockall(mm, True))
+
+
+def _munlockall(run: Run, mm: MmStruct) -> dict[str, Any]:
+    return errno_result(do_mlockall(mm, False))
+
+
+def _msync(run: Run, mm: MmStruct, addr: int, length: int) -> dict[str, Any]:
+    return errno_result(do_msync(mm, addr, length))
+
+
+def _mseal(run: Run, mm: MmStruct, addr: int, length: int) -> dict[str, Any]:
+    return errno_result(do_mseal(mm, addr, length))
+
+
+def _mbind(run: Run, mm: MmStruct, addr: int, length: int, flags: Sequence[str] = ()) -> dict[str, Any]:
+    # Mode BIND, node 0. MPOL_MF_MOVE moves pages, and a pfnmap has none.
+    return errno_result(do_mbind(mm, addr, length, "bind:0"))
 
 
 def _vmas(run: Run, mm: MmStruct, start: int, end: int) -> dict[str, Any]:
@@ -101,6 +159,19 @@ OPS = {
         },
     ),
     "munmap": Op(_munmap, {"addr": "address", "length": "size"}),
+    "mprotect": Op(_mprotect, {"addr": "address", "length": "size", "prot": "prot"}),
+    "mremap": Op(
+        _mremap,
+        {"addr": "address", "old_len": "size", "new_len": "size"},
+        {"new_addr": "address", "flags": "list"},
+    ),
+    "mlock": Op(_mlock, {"addr": "address", "length": "size"}),
+    "munlock": Op(_munlock, {"addr": "address", "length": "size"}),
+    "mlockall": Op(_mlockall, {}),
+    "munlockall": Op(_munlockall, {}),
+    "msync": Op(_msync, {"addr": "address", "length": "size"}),
+    "mseal": Op(_mseal, {"addr": "address", "length": "size"}),
+    "mbind": Op(_mbind, {"addr": "address", "length": "size"}, {"flags": "list"}),
     "madvise": Op(_madvise, {"addr": "address", "length": "size", "advice": "str"}),
     "vmas": Op(_vmas, {"start": "address", "end": "address"}),
 }

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pfnmap.errors import BadInput
 from pfnmap.kernel import THP_SETTINGS
+from pfnmap.mm.fork import dup_mmap, exit_mmap
 from pfnmap.ops.op import Op
 
 if TYPE_CHECKING:
@@ -13,6 +14,22 @@ if TYPE_CHECKING:
     from pfnmap.run import Run
 
 __all__ = ["OPS"]
+
+
+def _fork(run: Run, mm: MmStruct, stopped: bool = False) -> dict[str, Any]:
+    """`stopped`: the child stops itself at once under ptrace; its address space is the same."""
+    if run.child is not None:
+        raise BadInput("fork", "there is a child process already")
+    run.child = dup_mmap(mm)
+    return {}
+
+
+def _exit(run: Run, mm: MmStruct) -> dict[str, Any]:
+    if mm is run.parent:
+        raise BadInput("exit", 'only the child exits (by = "child")')
+    exit_mmap(mm)
+    run.child = None
+    return {}
 
 
 def _set_thp_enabled(run: Run, mm: MmStruct, value: str) -> dict[str, Any]:
@@ -38,6 +55,8 @@ def _sleep_ms(run: Run, mm: MmStruct, value: int) -> dict[str, Any]:
 
 
 OPS = {
+    "fork": Op(_fork, {}, {"stopped": "bool"}),
+    "exit": Op(_exit, {}),
     "set_thp_enabled": Op(_set_thp_enabled, {"value": "str"}),
     "set_thp_sizes": Op(_set_thp_sizes, {"value": "str"}),
     "prctl_thp_disable": Op(_prctl_thp_disable, {"disabled": "bool"}),

@@ -8,6 +8,7 @@ uncached-minus is PCD.
 from __future__ import annotations
 
 from pfnmap import Entry, hookimpl
+from pfnmap.vm_flags import VM_EXEC, VM_READ, VM_WRITE
 
 from .bits import (
     BIT_PKEY,
@@ -51,6 +52,16 @@ class PgprotOps(X86Boot):
         if self.pkeys:
             prot |= (vm_flags & VM_PKEY_MASK) >> VM_PKEY_SHIFT << BIT_PKEY
         return int(self.massage_pgprot(prot))
+
+    @hookimpl
+    def arch_calc_vm_prot_bits(self, vm_flags: int) -> int:
+        # An execute-only mapping gets the process's execute-only key, the first that is free (mm/pkeys.c).
+        only = vm_flags & (VM_READ | VM_WRITE | VM_EXEC) == VM_EXEC
+        return 1 << VM_PKEY_SHIFT if self.denied_keys and only else 0
+
+    @hookimpl
+    def arch_pkeys_enabled(self) -> bool:
+        return bool(self.denied_keys)
 
     @hookimpl
     def pgprot_noncached(self, prot: Entry) -> Entry:

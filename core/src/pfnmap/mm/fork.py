@@ -1,0 +1,48 @@
+"""fork and exit of an address space (kernel/fork.c, mm/mmap.c)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from pfnmap.mm.memory import copy_page_range, unmap_single_vma
+from pfnmap.mm.pgtable import free_pgtables
+from pfnmap.mm.vma import MmStruct
+from pfnmap.vm_flags import VM_DONTCOPY, VM_LOCKED, VM_WIPEONFORK
+
+__all__ = ["dup_mmap", "exit_mmap"]
+
+
+def dup_mmap(mm: MmStruct) -> MmStruct:
+    """Return a child's copy of an address space: vmas but the VM_DONTCOPY ones, then their entries.
+
+    A leaf that spans vmas is copied whole with any of them (FINDINGS F3).
+    """
+    child = MmStruct(mm.kernel)
+    child.thp_disabled = mm.thp_disabled
+    child.thp_disabled_except_advised = mm.thp_disabled_except_advised
+    for vma in mm:
+        if vma.vm_flags & VM_DONTCOPY:
+            continue
+        wiped = bool(vma.vm_flags & VM_WIPEONFORK)
+        anon_vma = object() if vma.anon_vma is not None and not wiped else None
+        copy = replace(vma, vm_mm=child, vm_flags=vma.vm_flags & ~VM_LOCKED, anon_vma=anon_vma)
+        child.insert(copy)
+        if copy.vm_ops is not None and copy.vm_ops.open is not None:
+            copy.vm_ops.open(copy)
+        if not wiped:
+            copy_page_range(copy, vma)
+    return child
+
+
+def exit_mmap(mm: MmStruct) -> None:
+    """Unmap everything and free every table."""
+    vmas = list(mm)
+    for vma in vmas:
+        unmap_single_vma(vma, vma.vm_start, vma.vm_end)
+    for vma in vmas:
+        mm.remove(vma)
+    free_pgtables(mm, [(vma.vm_start, vma.vm_end) for vma in vmas], 0, 0)
+    for vma in vmas:
+        if vma.vm_ops is not None and vma.vm_ops.close is not None:
+            vma.vm_ops.close(vma)
+    mm.tables.free(mm)

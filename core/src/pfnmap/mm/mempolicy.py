@@ -1,0 +1,39 @@
+"""mbind (mm/mempolicy.c), as far as it splits vmas: a pfnmap has no pages to move."""
+
+from __future__ import annotations
+
+from errno import EFAULT, EINVAL
+from typing import TYPE_CHECKING
+
+from pfnmap.mm.mmap import merge_vmas, vma_modify
+
+if TYPE_CHECKING:
+    from pfnmap.mm.vma import MmStruct
+
+__all__ = ["do_mbind"]
+
+
+def do_mbind(mm: MmStruct, address: int, length: int, policy: str) -> int:
+    """Give [address, address + length) (bytes) a memory policy; 0, -EINVAL, or -EFAULT for a hole.
+
+    Policies are equal as their texts are; a vma that has the policy already is not split.
+    """
+    page = mm.kernel.geometry.PAGE_SIZE
+    if address % page:
+        return -EINVAL
+    end = address + -(-length // page) * page
+    vmas = mm.intersecting(address, end)
+    reached = address
+    for vma in vmas:
+        if vma.vm_start > reached:
+            return -EFAULT
+        reached = vma.vm_end
+    if reached < end:
+        return -EFAULT
+    for vma in vmas:
+        if vma.vm_policy == policy:
+            continue
+        piece = vma_modify(mm, vma, max(vma.vm_start, address), min(vma.vm_end, end))
+        piece.vm_policy = policy
+        merge_vmas(mm, piece)
+    return 0

@@ -1,0 +1,70 @@
+"""mlock, munlock, mlockall, munlockall (mm/mlock.c). Errors are negative errnos.
+
+A pfnmap is skipped: its vma gets no VM_LOCKED and is not split.
+"""
+
+from __future__ import annotations
+
+from errno import EINVAL, ENOMEM
+from typing import TYPE_CHECKING
+
+from pfnmap.mm.memory import handle_mm_fault
+from pfnmap.mm.mmap import merge_vmas, vma_modify
+from pfnmap.mm.vma import FAULT_FLAG_WRITE
+from pfnmap.vm_flags import VM_ACCESS_FLAGS, VM_LOCKED, VM_SPECIAL, VM_WRITE
+
+if TYPE_CHECKING:
+    from pfnmap.mm.vma import MmStruct, VmArea
+
+__all__ = ["do_mlock", "do_mlockall"]
+
+
+def do_mlock(mm: MmStruct, address: int, length: int, locked: bool) -> int:
+    """Lock or unlock [address, address + length) (bytes); -ENOMEM for a hole, after the parts before it."""
+    page = mm.kernel.geometry.PAGE_SIZE
+    start = address & -page
+    end = -(-(address + length) // page) * page
+    if end < start:
+        return -EINVAL
+    if end == start:
+        return 0
+    reached = start
+    for vma in mm.intersecting(start, end):
+        if vma.vm_start > reached:
+            return -ENOMEM
+        _fixup(mm, vma, reached, min(vma.vm_end, end), locked)
+        reached = vma.vm_end
+    if reached < end:
+        return -ENOMEM
+    if locked:
+        _populate(mm, start, end)
+    return 0
+
+
+def do_mlockall(mm: MmStruct, locked: bool) -> int:
+    """mlockall(MCL_CURRENT), or munlockall: every vma there is."""
+    for vma in mm:
+        _fixup(mm, vma, vma.vm_start, vma.vm_end, locked)
+    if locked:
+        _populate(mm, 0, mm.kernel.geometry.task_size)
+    return 0
+
+
+def _fixup(mm: MmStruct, vma: VmArea, start: int, end: int, locked: bool) -> None:
+    flags = vma.vm_flags | VM_LOCKED if locked else vma.vm_flags & ~VM_LOCKED
+    if flags == vma.vm_flags or vma.vm_flags & VM_SPECIAL:
+        return
+    vma = vma_modify(mm, vma, start, end)
+    vma.vm_flags = flags
+    merge_vmas(mm, vma)
+
+
+def _populate(mm: MmStruct, start: int, end: int) -> None:
+    """__mm_populate: fault in what is not there; a pfnmap is left alone, an inaccessible vma too."""
+    for vma in mm.intersecting(start, end):
+        if vma.vm_flags & VM_SPECIAL or not vma.vm_flags & VM_ACCESS_FLAGS:
+            continue
+        flags = FAULT_FLAG_WRITE if vma.vm_flags & VM_WRITE else 0
+        for address in range(max(start, vma.vm_start), min(end, vma.vm_end), mm.kernel.geometry.PAGE_SIZE):
+            if mm.tables.leaf(address) is None:
+                handle_mm_fault(vma, address, flags)

@@ -1,0 +1,136 @@
+"""mprotect (mm/mprotect.c). Addresses and lengths in bytes; errors are negative errnos."""
+
+from __future__ import annotations
+
+from errno import EACCES, EINVAL, ENOMEM, EPERM
+from typing import TYPE_CHECKING
+
+from pfnmap.mm import huge_memory
+from pfnmap.mm.mmap import merge_vmas, vma_modify, vma_set_page_prot, vma_wants_writenotify
+from pfnmap.vm_flags import VM_ACCESS_FLAGS, VM_SEALED, VM_SHARED, VM_WRITE
+
+if TYPE_CHECKING:
+    from array import array
+
+    from pfnmap.mm.vma import MmStruct, VmArea
+
+__all__ = ["do_mprotect"]
+
+_PKEY_FLAGS = 0xF << 32  # VM_PKEY_BIT0..3 on x86: an mprotect call says all of them anew
+
+
+def do_mprotect(mm: MmStruct, start: int, length: int, prot: int) -> int:
+    """Give [start, start + length) the VM_READ, VM_WRITE, VM_EXEC of `prot`; return 0 or -errno.
+
+    A hole at the start is -ENOMEM at once, a later one only after the parts before it were changed (RULES 22).
+    """
+    page = mm.kernel.geometry.PAGE_SIZE
+    if start % page:
+        return -EINVAL
+    end = start + -(-length // page) * page
+    if end == start:
+        return 0
+    reached = start
+    for vma in mm.intersecting(start, end):
+        if vma.vm_start > reached:
+            return -ENOMEM
+        stop = min(vma.vm_end, end)
+        newflags = prot | mm.kernel.ops.arch_calc_vm_prot_bits(prot)
+        newflags |= vma.vm_flags & ~(VM_ACCESS_FLAGS | _PKEY_FLAGS)
+        if newflags & ~(newflags >> 4) & VM_ACCESS_FLAGS:  # VM_MAYx stands four bits above VM_x
+            return -EACCES
+        error = _mprotect_fixup(mm, vma, reached, stop, newflags)
+        if error:
+            return error
+        reached = stop
+    return -ENOMEM if reached < end else 0
+
+
+def _mprotect_fixup(mm: MmStruct, vma: VmArea, start: int, end: int, newflags: int) -> int:
+    if vma.vm_flags & VM_SEALED:
+        return -EPERM
+    if newflags == vma.vm_flags:
+        return 0
+    vma = vma_modify(mm, vma, start, end)
+    vma.vm_flags = newflags
+    try_writable = _wants_manual_pte_write_upgrade(vma)
+    vma_set_page_prot(vma)
+    _change(vma, mm.tables.pgd, 0, start, end, try_writable)
+    merge_vmas(mm, vma)
+    return 0
+
+
+def _wants_manual_pte_write_upgrade(vma: VmArea) -> bool:
+    """Whether entries that need no write notification may be made writable at once (vma_wants_manual_pte_write_upgrade).
+
+    For private memory the kernel looks at the page; only an anonymous page of this process alone is upgraded.
+    """
+    if vma.vm_flags & VM_SHARED:
+        return vma_wants_writenotify(vma, vma.vm_page_prot)
+    return bool(vma.vm_flags & VM_WRITE)
+
+
+def _change(vma: VmArea, table: array[int], depth: int, start: int, end: int, try_writable: bool) -> None:
+    """change_protection over the entries of one table: a leaf wholly inside changes, one partly inside is split."""
+    mm = vma.vm_mm
+    ops = mm.kernel.ops
+    tables = mm.tables
+    walked = tables.levels[depth]
+    if walked.name == "pte":
+        first = (start >> walked.shift) & (walked.ptrs - 1)
+        _change_ptes(vma, table, first, (end - start) >> walked.shift, try_writable)
+        return
+    step = tables.steps[walked.name]
+    size = 1 << walked.shift
+    address = start
+    while address < end:
+        stop = min((address & -size) + size, end)
+        slot = (table, (address >> walked.shift) & (walked.ptrs - 1))
+        entry = table[slot[1]]
+        whole = stop - address == size
+        if step.none(entry):
+            pass
+        elif step.op == "pud" and ops.pud_leaf(entry):
+            if whole:
+                huge_memory.change_huge_pud(vma, slot, address, vma.vm_page_prot)
+            else:
+                huge_memory.split_huge_pud(vma, slot, address)
+        elif step.op == "pmd" and (ops.pmd_trans_huge(entry) or ops.pmd_devmap(entry)):
+            if whole:
+                huge_memory.change_huge_pmd(vma, slot, address, vma.vm_page_prot, try_writable)
+            else:
+                huge_memory.split_huge_pmd(vma, slot, address)
+        elif not tables.none_or_clear_bad(walked.name, slot):
+            child = mm.kernel.phys.tables[step.pgtable(entry)]
+            _change(vma, child, depth + 1, address, stop, try_writable)
+        address = stop
+
+
+def _change_ptes(vma: VmArea, table: array[int], first: int, count: int, try_writable: bool) -> None:
+    """change_pte_range: present entries get the vma's protection."""
+    import numpy as np
+
+    kernel = vma.vm_mm.kernel
+    ops = kernel.ops
+    entries = np.frombuffer(table, dtype=np.uint64)[first : first + count]
+    present = (ops.pte_none(entries) == 0) & (ops.pte_present(entries) != 0)
+    changed = ops.pte_modify(entries, vma.vm_page_prot)
+    if try_writable:
+        changed = np.where(_can_change_writable(vma, changed), ops.pte_mkwrite(changed, vma.vm_flags), changed)
+    entries[present] = changed[present]
+
+
+def _can_change_writable(vma: VmArea, entries):  # type: ignore[no-untyped-def]
+    """can_change_pte_writable, lane by lane: of a shared vma, what is dirty (and soft-dirty, where that is tracked);
+    of anonymous memory, what is no zero page and nobody else's."""
+    import numpy as np
+
+    kernel = vma.vm_mm.kernel
+    ops = kernel.ops
+    readonly = ops.pte_write(entries) == 0
+    if vma.vm_flags & VM_SHARED:
+        return readonly & (ops.pte_dirty(entries) != 0) & (ops.pte_soft_dirty(entries) != 0)
+    shift = kernel.geometry.PAGE_SHIFT
+    alone = [kernel.phys.ram.get(pfn << shift) == 1 for pfn in ops.pte_pfn(entries).tolist()]
+    zero = ops.pte_pfn(entries) == kernel.phys.zero_page >> shift
+    return readonly & np.array(alone) & ~zero & (ops.pte_special(entries) == 0)

@@ -1,0 +1,40 @@
+"""mseal (mm/mseal.c)."""
+
+from __future__ import annotations
+
+from errno import EINVAL, ENOMEM, ENOSYS
+from typing import TYPE_CHECKING
+
+from pfnmap.mm.mmap import merge_vmas, vma_modify
+from pfnmap.vm_flags import VM_SEALED
+
+if TYPE_CHECKING:
+    from pfnmap.mm.vma import MmStruct
+
+__all__ = ["do_mseal"]
+
+
+def do_mseal(mm: MmStruct, address: int, length: int) -> int:
+    """Seal [address, address + length) (bytes); 0, -ENOSYS before `mseal`, -EINVAL, or -ENOMEM for a hole."""
+    if not mm.kernel.has("mseal"):
+        return -ENOSYS
+    page = mm.kernel.geometry.PAGE_SIZE
+    if address % page:
+        return -EINVAL
+    end = address + -(-length // page) * page
+    if end == address:
+        return 0
+    vmas = mm.intersecting(address, end)
+    reached = address
+    for vma in vmas:
+        if vma.vm_start > reached:
+            return -ENOMEM
+        reached = vma.vm_end
+    if reached < end:
+        return -ENOMEM
+    for vma in vmas:
+        if not vma.vm_flags & VM_SEALED:
+            piece = vma_modify(mm, vma, max(vma.vm_start, address), min(vma.vm_end, end))
+            piece.vm_flags |= VM_SEALED
+            merge_vmas(mm, piece)
+    return 0
