@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from pfnmap.errors import Refused
+
 if TYPE_CHECKING:
     from pfnmap.kernel import Kernel
     from pfnmap.mm.vma import File, VmArea, VmFault
@@ -90,6 +92,10 @@ class Driver(ABC):
     @abstractmethod
     def mmap_offset(self, bar: int, offset: int) -> int:
         """Return the file offset (bytes) of byte `offset` of BAR `bar`, as user space passes it to mmap."""
+
+    def path(self, file: File) -> str:
+        """Return the path of an open file as /proc shows it."""
+        raise Refused("path", f"driver {self.name} does not say what its files are called")
 
     def actions(self) -> Mapping[str, Action]:
         """Return the scenario actions of this driver, by name without the driver's own."""

@@ -12,7 +12,7 @@ from errno import EINVAL
 from typing import Any
 
 from pfnmap import Action, Device, Driver, File, Has, Message, VmArea, VmFault, VmOperations, hookimpl
-from pfnmap.vm_flags import VM_DONTDUMP, VM_DONTEXPAND, VM_IO, VM_PFNMAP, VM_SHARED
+from pfnmap.vm_flags import VM_ALLOW_ANY_UNCACHED, VM_DONTDUMP, VM_DONTEXPAND, VM_IO, VM_PFNMAP, VM_SHARED
 
 VFIO_PCI_OFFSET_SHIFT = 40
 VFIO_PCI_ROM_REGION_INDEX = 6
@@ -114,6 +114,10 @@ class VfioPci(Driver):
         """VFIO_PCI_INDEX_TO_OFFSET: the region index in the bits from 40 up."""
         return (bar << VFIO_PCI_OFFSET_SHIFT) + offset
 
+    def path(self, file: File) -> str:
+        """A device's file has no place in a file system (vfio_device_open_file)."""
+        return "anon_inode:[vfio-device]"
+
     def _vma_to_pfn(self, vma: VmArea) -> int:
         """The pfn of the vma's first page."""
         shift = self.kernel.geometry.PAGE_SHIFT
@@ -139,6 +143,8 @@ class VfioPci(Driver):
         if not self.kernel.has("vfio-unmap-mapping-range"):
             vma.vm_pgoff = (bar.phys >> geometry.PAGE_SHIFT) + pgoff
         vma.vm_flags |= VM_IO | VM_PFNMAP | VM_DONTEXPAND | VM_DONTDUMP
+        if self.kernel.has("vfio-allow-any-uncached"):
+            vma.vm_flags |= VM_ALLOW_ANY_UNCACHED
         vma.vm_ops = self._vm_ops
         return 0
 

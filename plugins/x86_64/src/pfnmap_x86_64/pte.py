@@ -105,6 +105,10 @@ class PteOps(X86Boot):
     def pte_soft_dirty(self, pte: Entry) -> Entry:
         return 1 ^ zero(pte & self.soft_dirty)
 
+    @hookimpl
+    def pte_clear_soft_dirty(self, pte: Entry) -> Entry:
+        return clear(pte, self.soft_dirty)
+
     def pte_mkyoung(self, pte: Entry) -> Entry:
         return pte | ACCESSED
 
