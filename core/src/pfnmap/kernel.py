@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from inspect import signature
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast
 
 import pluggy
@@ -285,9 +286,15 @@ def _owner(
     """Settle who owns an entry hook, and return its plain function."""
     generic: Callable[..., Any] | None = None
     claims: list[tuple[str, Callable[..., Any]]] = []
-    for impl in getattr(manager.hook, name).get_hookimpls():
+    caller = getattr(manager.hook, name)
+    for impl in caller.get_hookimpls():
         if impl.hookwrapper or impl.wrapper:
             raise LinkError(f"plugin {impl.plugin_name}: {name} is an entry hook and takes no wrapper")
+        try:  # pluggy lets an implementation leave arguments out; a bound op is called with all of them
+            signature(impl.function).bind(*caller.spec.argnames)
+        except TypeError:
+            called = ", ".join(caller.spec.argnames)
+            raise LinkError(f"plugin {impl.plugin_name}: {name} is called with ({called})") from None
         if impl.plugin_name == "generic":
             generic = impl.function
         elif impl.plugin is not arch or name not in arch.undefined:
