@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from pfnmap.driver import Action, Device
@@ -29,6 +30,8 @@ LISTED_FAULTS = 1200
 
 _IMAGE_TEXT = 0x400000
 """Where a static program's first segment lies; what matters is only that it is low (FINDINGS, "Also true of the files")."""
+
+_FOLLOWS = ("follow_pfnmap_start", "follow_pte")
 
 _TABLE_MASK = (1 << 48) - 1
 
@@ -88,6 +91,8 @@ class Run:
         if image:
             self._load_image(self.parent)
         self.child: MmStruct | None = None
+        self.current = self.parent
+        """Who performs the current step."""
         self.oops: Oops | None = None
         self.names: dict[str, int] = {}
         self.files: dict[str, File] = {}
@@ -131,7 +136,7 @@ class Run:
         kernel = self.kernel
         if self.oops is not None:
             raise BadInput(step.where, f"the kernel died before it: {self.oops.finding} in {self.oops.function}")
-        mm = self.process(step.by, step.where)
+        mm = self.current = self.process(step.by, step.where)
         kernel.trace.drain()
         measured = self.parent if step.op == "exit" else mm  # the child is gone then
         before = measured.pgtables_bytes
@@ -197,6 +202,16 @@ class Run:
         }
 
 
+_KINDS: Mapping[str, Any] = {
+    "int": int,
+    "bool": bool,
+    "str": str,
+    "list": list,
+    "device": (str, NoneType),
+    "node": (int, NoneType),
+}
+
+
 def _value(kind: str, value: Any, names: Mapping[str, int], where: str) -> Any:
     """Convert an argument to what its op takes."""
     from pfnmap.sizes import parse_size
@@ -210,9 +225,7 @@ def _value(kind: str, value: Any, names: Mapping[str, int], where: str) -> Any:
         if text != "none" and (not text or any(c not in "rwx" for c in text) or len(set(text)) != len(text)):
             raise BadInput(where, f"{text!r} is no protection (none, or letters of rwx)")
         return prot_flags(text)
-    return _checked(
-        value, {"int": int, "bool": bool, "str": str, "list": list, "device": (str, type(None))}[kind], where
-    )
+    return _checked(value, _KINDS[kind], where)
 
 
 def _checked(value: Any, types: Any, where: str) -> Any:
@@ -222,7 +235,7 @@ def _checked(value: Any, types: Any, where: str) -> Any:
 
 
 def _collated(events: list[Event]) -> dict[str, Any]:
-    """Fold a step's events into `faults`, `handle_mm_fault`, `calls`, `vmstat` and `messages`."""
+    """Fold a step's events into `faults`, `handle_mm_fault`, `calls`, `follow_returns`, `vmstat` and `messages`."""
     faults = [e for e in events if isinstance(e, Fault)]
     calls = Counter(e.function for e in events if isinstance(e, Call))
     result: dict[str, Any] = {
@@ -235,6 +248,9 @@ def _collated(events: list[Event]) -> dict[str, Any]:
     }
     if len(faults) > LISTED_FAULTS:
         result["faults_total"] = len(faults)
+    follows = Counter(e.ret for e in events if isinstance(e, Call) and e.function in _FOLLOWS)
+    if follows:
+        result["follow_returns"] = {"ok": 0, **follows}
     splits = Counter(f"thp_split_{e.level}" for e in events if isinstance(e, Split))
     if splits:
         result["vmstat"] = dict(splits)

@@ -1,6 +1,16 @@
 """The memory-management core. File and function names are the kernel's."""
 
-from pfnmap.mm import huge_memory, memory
+from pfnmap.mm import (
+    access_process_vm,
+    folio_walk,
+    follow_pfnmap,
+    gup,
+    huge_memory,
+    locking,
+    memory,
+    uaccess,
+    vm_normal_page,
+)
 
 __all__ = ["MmFunctions"]
 
@@ -21,3 +31,33 @@ class MmFunctions:
     remap_pfn_range = staticmethod(memory.remap_pfn_range)
     unmap_mapping_range = staticmethod(memory.unmap_mapping_range)
     zap_vma_ptes = staticmethod(memory.zap_vma_ptes)
+
+    mmap_lock = staticmethod(locking.mmap_lock)
+    i_mmap_rwsem = staticmethod(locking.i_mmap_rwsem)
+
+    FollowPfnmapArgs = follow_pfnmap.FollowPfnmapArgs
+    follow_pfnmap_start = staticmethod(follow_pfnmap.follow_pfnmap_start)
+    follow_pfnmap_end = staticmethod(follow_pfnmap.follow_pfnmap_end)
+    follow_pfnmap = staticmethod(follow_pfnmap.follow_pfnmap)
+    follow_pte = staticmethod(follow_pfnmap.follow_pte)
+    generic_access_phys = staticmethod(access_process_vm.generic_access_phys)
+    access_process_vm = staticmethod(access_process_vm.access_process_vm)
+
+    FOLL_WRITE = gup.FOLL_WRITE
+    FOLL_FORCE = gup.FOLL_FORCE
+    FOLL_LONGTERM = gup.FOLL_LONGTERM
+    FAULT_FLAG_WRITE = gup.FAULT_FLAG_WRITE
+    FAULT_FLAG_REMOTE = gup.FAULT_FLAG_REMOTE
+    fixup_user_fault = staticmethod(gup.fixup_user_fault)
+    get_user_pages_fast = staticmethod(gup.get_user_pages_fast)
+    pin_user_pages_remote = staticmethod(gup.pin_user_pages_remote)
+    unpin_user_pages = staticmethod(gup.unpin_user_pages)
+
+    copy_from_user = staticmethod(uaccess.copy_from_user)
+    copy_to_user = staticmethod(uaccess.copy_to_user)
+
+    folio_walk_start = staticmethod(folio_walk.folio_walk_start)
+    pfn_valid = staticmethod(vm_normal_page.pfn_valid)
+    vm_normal_page = staticmethod(vm_normal_page.vm_normal_page)
+    vm_normal_page_pmd = staticmethod(vm_normal_page.vm_normal_page_pmd)
+    vm_normal_page_pud = staticmethod(vm_normal_page.vm_normal_page_pud)

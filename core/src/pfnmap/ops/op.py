@@ -14,7 +14,7 @@ __all__ = ["Op", "errno_result"]
 class Op:
     """An op of the core: `run(run, mm, **arguments)` performs it for the process with address space `mm` and returns
     what the step adds to the common results. `required` and `optional`: arguments with their kinds ("address", "size",
-    "int", "bool", "str", "prot", "list", "device")."""
+    "int", "bool", "str", "prot", "list", "device", "node")."""
 
     run: Callable[..., Mapping[str, Any]]
     required: Mapping[str, str]

@@ -1,0 +1,218 @@
+"""Looking up what a pfnmap maps: follow_pfnmap_start, follow_pfnmap_end and, before huge pfnmaps, follow_pte.
+
+Source: mm/memory.c of 6.12.117 and 6.1.192 (the `dma.*` and `first_by_dma_map` records count the calls); the form without
+`follow-recheck-under-lock` is the posted series', read and not run. A file of its own: memory.c is long in the kernel too.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from errno import EINVAL
+from typing import TYPE_CHECKING, NamedTuple
+
+from pfnmap.errors import Misuse, Refused
+from pfnmap.mm.locking import i_mmap_rwsem, mmap_lock, page_table_lock
+from pfnmap.trace import Call
+from pfnmap.vm_flags import VM_IO, VM_PFNMAP
+
+if TYPE_CHECKING:
+    from pfnmap.arch import Level
+    from pfnmap.kernel import Kernel
+    from pfnmap.mm.pgtable import Slot
+    from pfnmap.mm.vma import VmArea
+
+__all__ = ["FollowPfnmapArgs", "follow_pfnmap", "follow_pfnmap_end", "follow_pfnmap_start", "follow_pte"]
+
+_WORD = (1 << 64) - 1
+
+
+class _Outputs(NamedTuple):
+    pfn: int
+    pgprot: int
+    writable: bool
+    special: bool
+    addr_mask: int
+
+
+class FollowPfnmapArgs:
+    """follow_pfnmap_args. Inputs: `vma` and `address` (bytes). The outputs are there between a successful
+    `follow_pfnmap_start` and `follow_pfnmap_end`, under the page-table lock; reading one at another time raises Misuse,
+    which names who did it."""
+
+    __slots__ = ("_outputs", "address", "vma")
+
+    def __init__(self, vma: VmArea, address: int) -> None:
+        self.vma = vma
+        self.address = address
+        self._outputs: _Outputs | None = None
+
+    @property
+    def pfn(self) -> int:
+        """The page frame number of the page at `address`."""
+        return self._output("pfn").pfn
+
+    @property
+    def pgprot(self) -> int:
+        """The protection bits of the entry."""
+        return self._output("pgprot").pgprot
+
+    @property
+    def writable(self) -> bool:
+        """Whether the entry is writable."""
+        return self._output("writable").writable
+
+    @property
+    def special(self) -> bool:
+        """Whether the entry is special."""
+        return self._output("special").special
+
+    @property
+    def addr_mask(self) -> int:
+        """PAGE_MASK, PMD_MASK or PUD_MASK, after what the entry maps. Refused for releases without `follow-addr-mask`."""
+        if not self.vma.vm_mm.kernel.has("follow-addr-mask"):
+            raise Refused("addr_mask", "follow_pfnmap_args has no such field in this release (follow-addr-mask)")
+        return self._output("addr_mask").addr_mask
+
+    def _output(self, name: str) -> _Outputs:
+        if self._outputs is None:
+            raise Misuse(_caller(3), f"{name} is valid between follow_pfnmap_start() and follow_pfnmap_end() only")
+        return self._outputs
+
+
+def _caller(depth: int) -> str:
+    frame = sys._getframe(depth)
+    return f"{frame.f_globals.get('__name__', '?')}.{frame.f_code.co_qualname}"
+
+
+def follow_pfnmap_start(args: FollowPfnmapArgs) -> int:
+    """Look up `args.address` and fill in the outputs; return 0, or -EINVAL.
+
+    -EINVAL: the vma is neither VM_IO nor VM_PFNMAP, does not hold the address, or no present entry maps it. On success the
+    page-table lock is held until `follow_pfnmap_end`; an entry that changed before the lock was there is looked at again,
+    but without `follow-recheck-under-lock` the stale copy is taken. Raises Misuse where neither mmap_lock nor, for a file's mapping,
+    i_mmap_rwsem is held, Refused for releases before `huge-pfnmap`.
+    """
+    kernel = args.vma.vm_mm.kernel
+    if not kernel.has("huge-pfnmap"):
+        raise Refused("follow_pfnmap_start", "not in this release (huge-pfnmap); it has follow_pte")
+    _assert_locked(args.vma)
+    if args._outputs is not None:
+        raise Misuse(_caller(2), "follow_pfnmap_start() again before follow_pfnmap_end()")
+    args._outputs = _start(kernel, args.vma, args.address)
+    found = args._outputs is not None
+    kernel.trace.emit(Call("follow_pfnmap_start", args.address, "ok" if found else "EINVAL"))
+    return 0 if found else -EINVAL
+
+
+def follow_pfnmap_end(args: FollowPfnmapArgs) -> None:
+    """End what follow_pfnmap_start began: the outputs are gone, the page-table lock is free."""
+    if args._outputs is None:
+        raise Misuse(_caller(2), "follow_pfnmap_end() without a successful follow_pfnmap_start()")
+    args._outputs = None
+    page_table_lock(args.vma.vm_mm).release()
+
+
+@contextmanager
+def follow_pfnmap(vma: VmArea, address: int) -> Iterator[FollowPfnmapArgs | None]:
+    """follow_pfnmap_start and _end around a block; None in it where nothing was found."""
+    args = FollowPfnmapArgs(vma, address)
+    if follow_pfnmap_start(args):
+        yield None
+        return
+    try:
+        yield args
+    finally:
+        follow_pfnmap_end(args)
+
+
+def _assert_locked(vma: VmArea) -> None:
+    """pfnmap_lockdep_assert."""
+    held = mmap_lock(vma.vm_mm).held
+    if vma.vm_file is not None:
+        held = held or i_mmap_rwsem(vma.vm_file.f_mapping).held
+    if not held:
+        raise Misuse(_caller(3), "follow_pfnmap_start() needs mmap_lock, or i_mmap_rwsem of the file's mapping")
+
+
+def _start(kernel: Kernel, vma: VmArea, address: int) -> _Outputs | None:
+    if not vma.vm_start <= address < vma.vm_end or not vma.vm_flags & (VM_IO | VM_PFNMAP):
+        return None
+    tables = vma.vm_mm.tables
+    ops = kernel.ops
+    lock = page_table_lock(vma.vm_mm)
+    recheck = kernel.has("follow-recheck-under-lock")
+    while True:
+        slot = tables.pud_slot(address)
+        if slot is None:
+            return None
+        pud = slot[0][slot[1]]
+        if not ops.pud_present(pud) if recheck else ops.pud_none(pud):
+            return None
+        if ops.pud_leaf(pud):
+            lock.acquire()
+            if not recheck or slot[0][slot[1]] == pud:
+                return _outputs(kernel, "pud", pud, address)
+            lock.release()
+            continue
+        slot = tables.pmd_offset(slot, address)
+        pmd = slot[0][slot[1]]
+        if recheck and not ops.pmd_present(pmd):
+            return None
+        if ops.pmd_leaf(pmd):
+            lock.acquire()
+            if not recheck or slot[0][slot[1]] == pmd:
+                return _outputs(kernel, "pmd", pmd, address)
+            lock.release()
+            continue
+        return _start_pte(kernel, vma, slot, address)
+
+
+def _start_pte(kernel: Kernel, vma: VmArea, pmd: Slot, address: int) -> _Outputs | None:
+    tables = vma.vm_mm.tables
+    lock = page_table_lock(vma.vm_mm)
+    lock.acquire()
+    # pte_offset_map_lock finds no table where the PMD entry changed before the lock was there.
+    if not kernel.ops.pmd_none(pmd[0][pmd[1]]) and not kernel.ops.pmd_bad(pmd[0][pmd[1]]):
+        table, index = tables.pte_offset(pmd, address)
+        if kernel.ops.pte_present(table[index]):
+            return _outputs(kernel, "pte", table[index], address)
+    lock.release()
+    return None
+
+
+def _outputs(kernel: Kernel, level: Level, entry: int, address: int) -> _Outputs:
+    """pfnmap_args_setup."""
+    ops = kernel.ops
+    size = kernel.geometry.size(level)
+    pfn, pgprot, write, special = (getattr(ops, f"{level}_{op}") for op in ("pfn", "pgprot", "write", "special"))
+    return _Outputs(
+        pfn(entry) + ((address & (size - 1)) >> kernel.geometry.PAGE_SHIFT),
+        pgprot(entry),
+        bool(write(entry)),
+        bool(special(entry)),
+        -size & _WORD,
+    )
+
+
+def follow_pte(vma: VmArea, address: int) -> int | None:
+    """Return the present PTE that maps `address`, or None (the kernel's -EINVAL): empty, or a table missing or bad.
+
+    It knows PTEs only: a huge leaf is a bad table to it. Neither the vma's kind nor its range are asked (6.1). Raises
+    Refused from `huge-pfnmap` on, which took it away.
+    """
+    kernel = vma.vm_mm.kernel
+    ops = kernel.ops
+    if kernel.has("huge-pfnmap"):
+        raise Refused("follow_pte", "not in this release (huge-pfnmap); it has follow_pfnmap_start")
+    tables = vma.vm_mm.tables
+    slot = tables.pud_slot(address)
+    found = None
+    if slot is not None and not ops.pud_none(slot[0][slot[1]]) and not ops.pud_bad(slot[0][slot[1]]):
+        slot = tables.pmd_offset(slot, address)
+        if not ops.pmd_none(slot[0][slot[1]]) and not ops.pmd_bad(slot[0][slot[1]]):
+            table, index = tables.pte_offset(slot, address)
+            found = table[index] if ops.pte_present(table[index]) else None
+    kernel.trace.emit(Call("follow_pte", address, "EINVAL" if found is None else "ok"))
+    return found
