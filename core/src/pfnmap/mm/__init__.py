@@ -1,16 +1,16 @@
 """The memory-management core. File and function names are the kernel's."""
 
-from pfnmap.mm import (
-    access_process_vm,
-    folio_walk,
+from pfnmap.mm import gup, huge_memory, locking, memory, uaccess
+from pfnmap.mm.access_process_vm import access_process_vm, generic_access_phys
+from pfnmap.mm.folio_walk import folio_walk_start
+from pfnmap.mm.follow_pfnmap import (
+    FollowPfnmapArgs,
     follow_pfnmap,
-    gup,
-    huge_memory,
-    locking,
-    memory,
-    uaccess,
-    vm_normal_page,
+    follow_pfnmap_end,
+    follow_pfnmap_start,
+    follow_pte,
 )
+from pfnmap.mm.vm_normal_page import pfn_valid, vm_normal_page, vm_normal_page_pmd, vm_normal_page_pud
 
 __all__ = ["MmFunctions"]
 
@@ -32,16 +32,20 @@ class MmFunctions:
     unmap_mapping_range = staticmethod(memory.unmap_mapping_range)
     zap_vma_ptes = staticmethod(memory.zap_vma_ptes)
 
+    PfnSpace = memory_failure.PfnSpace
+    register_pfn_address_space = staticmethod(memory_failure.register_pfn_address_space)
+    is_poisoned = staticmethod(memory_failure.is_poisoned)
+
     mmap_lock = staticmethod(locking.mmap_lock)
     i_mmap_rwsem = staticmethod(locking.i_mmap_rwsem)
 
-    FollowPfnmapArgs = follow_pfnmap.FollowPfnmapArgs
-    follow_pfnmap_start = staticmethod(follow_pfnmap.follow_pfnmap_start)
-    follow_pfnmap_end = staticmethod(follow_pfnmap.follow_pfnmap_end)
-    follow_pfnmap = staticmethod(follow_pfnmap.follow_pfnmap)
-    follow_pte = staticmethod(follow_pfnmap.follow_pte)
-    generic_access_phys = staticmethod(access_process_vm.generic_access_phys)
-    access_process_vm = staticmethod(access_process_vm.access_process_vm)
+    FollowPfnmapArgs = FollowPfnmapArgs
+    follow_pfnmap_start = staticmethod(follow_pfnmap_start)
+    follow_pfnmap_end = staticmethod(follow_pfnmap_end)
+    follow_pfnmap = staticmethod(follow_pfnmap)
+    follow_pte = staticmethod(follow_pte)
+    generic_access_phys = staticmethod(generic_access_phys)
+    access_process_vm = staticmethod(access_process_vm)
 
     FOLL_WRITE = gup.FOLL_WRITE
     FOLL_FORCE = gup.FOLL_FORCE
@@ -56,8 +60,8 @@ class MmFunctions:
     copy_from_user = staticmethod(uaccess.copy_from_user)
     copy_to_user = staticmethod(uaccess.copy_to_user)
 
-    folio_walk_start = staticmethod(folio_walk.folio_walk_start)
-    pfn_valid = staticmethod(vm_normal_page.pfn_valid)
-    vm_normal_page = staticmethod(vm_normal_page.vm_normal_page)
-    vm_normal_page_pmd = staticmethod(vm_normal_page.vm_normal_page_pmd)
-    vm_normal_page_pud = staticmethod(vm_normal_page.vm_normal_page_pud)
+    folio_walk_start = staticmethod(folio_walk_start)
+    pfn_valid = staticmethod(pfn_valid)
+    vm_normal_page = staticmethod(vm_normal_page)
+    vm_normal_page_pmd = staticmethod(vm_normal_page_pmd)
+    vm_normal_page_pud = staticmethod(vm_normal_page_pud)

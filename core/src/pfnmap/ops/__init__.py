@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 
-from pfnmap.ops import mapping, process, procfs, touching
+from pfnmap.ops import access, mapping, process, procfs, touching
 from pfnmap.ops.op import Op
 
 __all__ = ["NOT_COVERED", "OPS"]
 
-OPS: Mapping[str, Op] = {**mapping.OPS, **touching.OPS, **process.OPS, **procfs.OPS}
+OPS: Mapping[str, Op] = {**mapping.OPS, **touching.OPS, **process.OPS, **procfs.OPS, **access.OPS}
 
 NOT_COVERED = (
     frozenset(

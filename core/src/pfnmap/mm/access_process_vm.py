@@ -1,0 +1,86 @@
+"""One process reads or writes another's memory: access_process_vm and generic_access_phys.
+
+Source: mm/memory.c of 6.12.117 and 6.1.192 (__access_remote_vm, generic_access_phys). Which drivers' vmas can be reached at
+all is up to their `.access`: vfio-pci has none, so its BARs answer EIO (gup.*, ptrace.* records). generic_access_phys is read
+and not run. A file of its own: memory.c is long in the kernel too.
+"""
+
+from __future__ import annotations
+
+from errno import EINVAL
+from typing import TYPE_CHECKING
+
+from pfnmap.mm.follow_pfnmap import follow_pfnmap, follow_pte
+from pfnmap.mm.gup import FOLL_WRITE, get_user_page_remote, unpin_user_pages
+from pfnmap.mm.locking import mmap_lock
+from pfnmap.trace import Call
+from pfnmap.vm_flags import VM_IO, VM_PFNMAP
+
+if TYPE_CHECKING:
+    from pfnmap.mm.vma import MmStruct, VmArea
+
+__all__ = ["access_process_vm", "generic_access_phys"]
+
+
+def access_process_vm(mm: MmStruct, address: int, length: int, gup_flags: int) -> int:
+    """Read (or, with FOLL_WRITE, write) `length` bytes at an address of any process; return how many bytes were moved.
+
+    Pages are pinned one by one; where that fails, the vma's `.access` is tried, if it has one (CONFIG_HAVE_IOREMAP_PROT).
+    """
+    kernel = mm.kernel
+    page_size = kernel.geometry.PAGE_SIZE
+    moved = 0
+    with mmap_lock(mm):
+        while moved < length:
+            page = get_user_page_remote(mm, address, gup_flags)
+            if page >= 0:
+                count = min(length - moved, page_size - address % page_size)
+                unpin_user_pages(kernel, (page,))
+            else:
+                vma = mm.vma_lookup(address)
+                access = vma.vm_ops.access if vma is not None and vma.vm_ops is not None else None
+                if vma is None or access is None or not kernel.config.enabled("HAVE_IOREMAP_PROT"):
+                    break
+                count = access(vma, address, length - moved, bool(gup_flags & FOLL_WRITE))
+                if count <= 0:
+                    break
+            moved += count
+            address += count
+    return moved
+
+
+def generic_access_phys(vma: VmArea, address: int, length: int, write: bool) -> int:
+    """The `.access` of drivers whose vmas map plain device memory: map it for the kernel and copy.
+
+    The entry is looked up, the memory mapped with the entry's protection (`ioremap_prot`), and the entry looked up once more:
+    if protection, address or writability changed meanwhile, all is done again. Returns `length`, or -EINVAL where nothing is
+    mapped or a write meets a read-only entry. As in the kernel, what one look-up found serves for all `length` bytes.
+    """
+    kernel = vma.vm_mm.kernel
+    kernel.trace.emit(Call("generic_access_phys", address))
+    look = _look_up if kernel.has("huge-pfnmap") else _look_up_pte
+    while True:
+        first = look(vma, address)
+        if first is None:
+            return -EINVAL
+        writable = first[-1]
+        if write and not writable:
+            return -EINVAL
+        kernel.trace.emit(Call("ioremap_prot", address))
+        second = look(vma, address)
+        if second is None:
+            return -EINVAL
+        if second == first:
+            return length
+
+
+def _look_up(vma: VmArea, address: int) -> tuple[int, int, bool] | None:
+    with follow_pfnmap(vma, address) as args:
+        return None if args is None else (args.pgprot, args.pfn, args.writable)
+
+
+def _look_up_pte(vma: VmArea, address: int) -> tuple[int, bool] | None:
+    if not vma.vm_flags & (VM_IO | VM_PFNMAP):
+        return None
+    pte = follow_pte(vma, address)
+    return None if pte is None else (pte, bool(vma.vm_mm.kernel.ops.pte_write(pte)))

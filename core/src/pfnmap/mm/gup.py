@@ -1,0 +1,283 @@
+"""get_user_pages: pinning user memory, without locks first and then with; and fixup_user_fault (mm/gup.c of 6.12.117).
+
+A pfnmap can never be pinned: gup-fast stops at special entries of every level, and the slow way refuses the vma with -EFAULT
+before it looks (the gup.*, ptrace.* and fuzz.* records). "Pages" are PFNs of pages of RAM; each pin holds a reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from errno import EEXIST, EFAULT, ENOMEM
+from typing import TYPE_CHECKING, Final
+
+from pfnmap.arch import PKUERR
+from pfnmap.errors import Refused
+from pfnmap.mm.huge_memory import is_cow_mapping
+from pfnmap.mm.locking import mmap_lock
+from pfnmap.mm.memory import (
+    VM_FAULT_HWPOISON,
+    VM_FAULT_OOM,
+    VM_FAULT_RETRY,
+    VM_FAULT_SIGBUS,
+    VM_FAULT_SIGSEGV,
+    handle_mm_fault,
+)
+from pfnmap.mm.vm_normal_page import is_zero_pfn, vm_normal_page
+from pfnmap.mm.vma import FAULT_FLAG_WRITE
+from pfnmap.trace import Call
+from pfnmap.vm_flags import VM_IO, VM_MAYREAD, VM_PFNMAP, VM_READ, VM_WRITE
+
+if TYPE_CHECKING:
+    from array import array
+
+    from pfnmap.arch import Level
+    from pfnmap.kernel import Kernel
+    from pfnmap.mm.vma import MmStruct, VmArea
+
+__all__ = [
+    "FAULT_FLAG_REMOTE",
+    "FAULT_FLAG_WRITE",
+    "FOLL_FORCE",
+    "FOLL_LONGTERM",
+    "FOLL_WRITE",
+    "VM_FAULT_ERROR",
+    "access_permitted",
+    "fixup_user_fault",
+    "get_user_page_remote",
+    "get_user_pages_fast",
+    "gup_fast",
+    "pin_user_pages_remote",
+    "unpin_user_pages",
+]
+
+FOLL_WRITE: Final = 0x1
+FOLL_FORCE: Final = 0x8
+FOLL_LONGTERM: Final = 0x100
+FOLL_REMOTE: Final = 0x40000
+FOLL_PIN: Final = 0x80000
+
+FAULT_FLAG_REMOTE: Final = 0x80
+FAULT_FLAG_TRIED: Final = 0x20
+
+VM_FAULT_ERROR: Final = VM_FAULT_OOM | VM_FAULT_SIGBUS | VM_FAULT_SIGSEGV | VM_FAULT_HWPOISON
+
+
+def fixup_user_fault(mm: MmStruct, address: int, fault_flags: int) -> tuple[int, bool]:
+    """Fault an address (bytes) in as user space would, from inside the kernel, under mmap_lock: one pass (FINDINGS F9).
+
+    Returns (0 or -errno, whether mmap_lock was let go on the way, so that the caller has to look its vma up again).
+    -EFAULT without a fault where there is no vma or it does not permit the access; -EFAULT or -ENOMEM after one that failed.
+    """
+    mm.kernel.trace.emit(Call("fixup_user_fault", address))
+    unlocked = False
+    while True:
+        vma = mm.vma_lookup(address)
+        if vma is None or not _vma_permits_fault(vma, fault_flags):
+            return -EFAULT, unlocked
+        ret = handle_mm_fault(vma, address, fault_flags)
+        if ret & VM_FAULT_ERROR:
+            return _vm_fault_to_errno(ret), unlocked
+        if not ret & VM_FAULT_RETRY:
+            return 0, unlocked
+        unlocked = True
+        fault_flags |= FAULT_FLAG_TRIED
+
+
+def _vma_permits_fault(vma: VmArea, fault_flags: int) -> bool:
+    write = bool(fault_flags & FAULT_FLAG_WRITE)
+    return bool(vma.vm_flags & (VM_WRITE if write else VM_READ)) and access_permitted(
+        vma, write, foreign=bool(fault_flags & FAULT_FLAG_REMOTE)
+    )
+
+
+def access_permitted(vma: VmArea, write: bool, *, foreign: bool) -> bool:
+    """arch_vma_access_permitted: whether no protection key denies the access. Another process's keys are not asked."""
+    return foreign or vma.vm_mm.kernel.arch.access_error(vma.vm_flags, write) != PKUERR
+
+
+def _vm_fault_to_errno(ret: int) -> int:
+    return -ENOMEM if ret & VM_FAULT_OOM else -EFAULT
+
+
+# gup-fast: no vma, no locks, only entries
+
+
+def get_user_pages_fast(mm: MmStruct, start: int, nr_pages: int, gup_flags: int, pages: list[int]) -> int:
+    """Get pages of the running process from the page of `start` on, appended to `pages`.
+
+    Returns how many (at least one), or -errno if none.
+    """
+    page = mm.kernel.geometry.PAGE_SIZE
+    start &= -page
+    if start + nr_pages * page > mm.kernel.geometry.task_size:
+        return -EFAULT
+    pinned = gup_fast(mm, start, start + nr_pages * page, gup_flags, pages)
+    if pinned == nr_pages:
+        return pinned
+    with mmap_lock(mm):
+        got = _get_user_pages(mm, start + pinned * page, nr_pages - pinned, gup_flags, pages)
+    return pinned + max(got, 0) if pinned else got
+
+
+def gup_fast(mm: MmStruct, start: int, end: int, gup_flags: int, pages: list[int]) -> int:
+    """Get pages of [start, end) (bytes) by their entries alone; return how many, up to the first that needs the slow way."""
+    before = len(pages)
+    _gup_fast_range(mm, mm.tables.pgd, 0, start, end, gup_flags, pages)
+    return len(pages) - before
+
+
+def _gup_fast_range(
+    mm: MmStruct, table: array[int], depth: int, start: int, end: int, gup_flags: int, pages: list[int]
+) -> bool:
+    """gup_fast_X_range of one table; False where it stopped."""
+    kernel = mm.kernel
+    ops = kernel.ops
+    walked = mm.tables.levels[depth]
+    size = 1 << walked.shift
+    op: Level = "pte" if walked.name == "pte" else mm.tables.steps[walked.name].op
+    if op == "pte" and not kernel.config.enabled("ARCH_HAS_PTE_SPECIAL"):
+        return False
+    address = start
+    while address < end:
+        stop = min((address & -size) + size, end)
+        entry = table[(address >> walked.shift) & (walked.ptrs - 1)]
+        if not getattr(ops, f"{op}_present")(entry):
+            return False
+        if op == "pte" or getattr(ops, f"{op}_leaf")(entry):
+            if not _gup_fast_leaf(kernel, op, entry, address, stop, gup_flags, pages):
+                return False
+        else:
+            below = mm.tables.next_table(walked.name, entry)
+            if below is None or not _gup_fast_range(mm, below, depth + 1, address, stop, gup_flags, pages):
+                return False
+        address = stop
+    return True
+
+
+def _gup_fast_leaf(
+    kernel: Kernel, level: Level, entry: int, start: int, end: int, gup_flags: int, pages: list[int]
+) -> bool:
+    """gup_fast_pte_range's body, gup_fast_pmd_leaf, gup_fast_pud_leaf. No memory of the model has a dev_pagemap."""
+    permitted, special, devmap, to_pfn, writable = (
+        getattr(kernel.ops, f"{level}_{op}") for op in ("access_permitted", "special", "devmap", "pfn", "write")
+    )
+    if not permitted(entry, gup_flags & FOLL_WRITE) or special(entry) or devmap(entry):
+        return False
+    shift = kernel.geometry.PAGE_SHIFT
+    first = to_pfn(entry) + ((start & (kernel.geometry.size(level) - 1)) >> shift)
+    found = range(first, first + ((end - start) >> shift))
+    if any(pfn << shift not in kernel.phys.ram for pfn in found):
+        raise Refused("gup_fast", f"{level} entry {entry:#x} is not special and maps no RAM")
+    if not writable(entry) and any(_must_unshare(kernel, pfn, gup_flags) for pfn in found):
+        return False
+    _grab(kernel, found, pages)
+    return True
+
+
+# The slow way
+
+
+def pin_user_pages_remote(mm: MmStruct, start: int, nr_pages: int, gup_flags: int, pages: list[int]) -> int:
+    """Pin pages of any process from the page of `start` on, appended to `pages`; mmap_lock is held.
+
+    Returns how many (at least one), or -errno if none.
+    """
+    return _get_user_pages(mm, start, nr_pages, gup_flags | FOLL_PIN | FOLL_REMOTE, pages)
+
+
+def get_user_page_remote(mm: MmStruct, address: int, gup_flags: int) -> int:
+    """Return the PFN of the page at an address of any process, with a reference, or -errno; mmap_lock is held."""
+    pages: list[int] = []
+    got = _get_user_pages(mm, address, 1, gup_flags | FOLL_REMOTE, pages)
+    return pages[0] if got > 0 else got
+
+
+def unpin_user_pages(kernel: Kernel, pages: Iterable[int]) -> None:
+    """Give the references of pages (PFNs) back; put_page too."""
+    for pfn in pages:
+        kernel.phys.put_page(pfn << kernel.geometry.PAGE_SHIFT)
+
+
+def _get_user_pages(mm: MmStruct, start: int, nr_pages: int, gup_flags: int, pages: list[int]) -> int:
+    """__get_user_pages: look up, fault in what is missing, look again."""
+    page_size = mm.kernel.geometry.PAGE_SIZE
+    address = start & -page_size
+    for got in range(nr_pages):
+        vma = mm.vma_lookup(address)
+        error = -EFAULT if vma is None else _check_vma_flags(vma, gup_flags)
+        if error or vma is None:
+            return got or error
+        page = _follow_page(vma, address, gup_flags)
+        while page is None:
+            error = _faultin_page(vma, address, gup_flags)
+            if error:
+                return got or error
+            page = _follow_page(vma, address, gup_flags)
+        if page < 0:
+            return got or page
+        _grab(mm.kernel, (page,), pages)
+        address += page_size
+    return nr_pages
+
+
+def _check_vma_flags(vma: VmArea, gup_flags: int) -> int:
+    if vma.vm_flags & (VM_IO | VM_PFNMAP):
+        return -EFAULT
+    write = bool(gup_flags & FOLL_WRITE)
+    force = gup_flags & FOLL_FORCE
+    if write:
+        if not vma.vm_flags & VM_WRITE and not (force and is_cow_mapping(vma.vm_flags)):
+            return -EFAULT
+    elif not vma.vm_flags & VM_READ and not (force and vma.vm_flags & VM_MAYREAD):
+        return -EFAULT
+    return 0 if access_permitted(vma, write, foreign=bool(gup_flags & FOLL_REMOTE)) else -EFAULT
+
+
+def _follow_page(vma: VmArea, address: int, gup_flags: int) -> int | None:
+    """follow_page_mask: the PFN of the page, -errno, or None where a fault is needed."""
+    kernel = vma.vm_mm.kernel
+    ops = kernel.ops
+    leaf = vma.vm_mm.tables.leaf(address)
+    if leaf is None:
+        return None
+    level, (table, index) = leaf
+    if level != "pte":
+        # A leaf that outlived its vma (FINDINGS F3): the kernel goes on with a struct page that does not exist.
+        raise Refused("follow_page_mask", f"a {level} leaf under memory that is no pfnmap")
+    pte = table[index]
+    if not ops.pte_present(pte) or (gup_flags & FOLL_WRITE and not ops.pte_write(pte)):
+        return None
+    page = vm_normal_page(vma, address, pte)
+    if page is None:
+        page = ops.pte_pfn(pte)
+        if not is_zero_pfn(kernel, page):
+            return -EEXIST
+    if not ops.pte_write(pte) and _must_unshare(kernel, page, gup_flags):
+        raise Refused("gup", "a shared page that has to be unshared before it is pinned (FAULT_FLAG_UNSHARE)")
+    return page
+
+
+def _must_unshare(kernel: Kernel, pfn: int, gup_flags: int) -> bool:
+    """gup_must_unshare, of a page of private anonymous memory that is mapped read-only.
+
+    Pinned for reading it must be the process's own: not shared with another process since a fork, nor, for a long-term pin,
+    the zero page. That the page has one reference stands for PageAnonExclusive.
+    """
+    if gup_flags & (FOLL_WRITE | FOLL_PIN) != FOLL_PIN:
+        return False
+    if is_zero_pfn(kernel, pfn):
+        return bool(gup_flags & FOLL_LONGTERM)
+    return kernel.phys.ram[pfn << kernel.geometry.PAGE_SHIFT] > 1
+
+
+def _faultin_page(vma: VmArea, address: int, gup_flags: int) -> int:
+    if gup_flags & FOLL_WRITE and not vma.vm_flags & VM_WRITE:
+        raise Refused("faultin_page", "copy on write that FOLL_FORCE asks for")
+    ret = handle_mm_fault(vma, address, FAULT_FLAG_WRITE if gup_flags & FOLL_WRITE else 0)
+    return _vm_fault_to_errno(ret) if ret & VM_FAULT_ERROR else 0
+
+
+def _grab(kernel: Kernel, found: Iterable[int], pages: list[int]) -> None:
+    for pfn in found:
+        kernel.phys.get_page(pfn << kernel.geometry.PAGE_SHIFT)
+        pages.append(pfn)

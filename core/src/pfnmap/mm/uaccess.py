@@ -1,0 +1,77 @@
+"""copy_from_user and copy_to_user: the kernel itself touches user memory with the CPU.
+
+Such a fault runs under mmap_lock at once, in one pass (FINDINGS F9, `entry.*.first_by_kernel`). Sources:
+arch/x86/lib/copy_user_64.S, arch/arm64/lib/copy_from_user.S, mm/gup.c (fault_in_readable). Contents are not modelled.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pfnmap.errors import Refused
+from pfnmap.mm.gup import VM_FAULT_ERROR
+from pfnmap.mm.memory import handle_mm_fault
+from pfnmap.mm.vma import FAULT_FLAG_WRITE
+
+if TYPE_CHECKING:
+    from pfnmap.mm.vma import MmStruct
+
+__all__ = ["copy_from_user", "copy_to_user", "fault_in_readable"]
+
+_ENDLESS = 8  # faults of one access that change nothing before it is told to be endless (FINDINGS F22)
+_WORD = 8
+
+
+def copy_from_user(mm: MmStruct, address: int, length: int) -> int:
+    """Read `length` bytes of user memory; return how many bytes could not be."""
+    return _copy(mm, address, length, False)
+
+
+def copy_to_user(mm: MmStruct, address: int, length: int) -> int:
+    """Write `length` bytes of user memory; return how many bytes could not be."""
+    return _copy(mm, address, length, True)
+
+
+def fault_in_readable(mm: MmStruct, address: int, length: int) -> int:
+    """Touch each page of a range for reading; return how many bytes from the first bad page on are not there."""
+    return _touch_pages(mm, address, length, False)
+
+
+def _copy(mm: MmStruct, address: int, length: int, write: bool) -> int:
+    """Copy words, and where one fails try it once more byte by byte.
+
+    Hence two faults for a bad address (`disable.kernel_access`, 16 bytes). What a bad page in the middle costs, and copies of
+    64 bytes and more (x86's `rep movsb` is not tried again), is by analogy and not recorded.
+    """
+    left = _touch_pages(mm, address, length, write)
+    if left >= _WORD:
+        _touch(mm, address + length - left, write)
+    return left
+
+
+def _touch_pages(mm: MmStruct, address: int, length: int, write: bool) -> int:
+    page = mm.kernel.geometry.PAGE_SIZE
+    end = address + length
+    while address < end:
+        if not _touch(mm, address, write):
+            return end - address
+        address = (address & -page) + page
+    return 0
+
+
+def _touch(mm: MmStruct, address: int, write: bool) -> bool:
+    """One load or store of the kernel through the user's mapping; False where it faults for good."""
+    arch = mm.kernel.arch
+    for _ in range(_ENDLESS):
+        leaf = mm.tables.leaf(address)
+        if leaf is not None:
+            level, (table, index) = leaf
+            table[index], allowed = arch.mmu_access(level, table[index], write)
+            if allowed:
+                return True
+        vma = mm.vma_lookup(address)
+        if vma is None or arch.access_error(vma.vm_flags, write):
+            return False
+        if handle_mm_fault(vma, address, FAULT_FLAG_WRITE if write else 0) & VM_FAULT_ERROR:
+            return False
+    raise Refused("uaccess", f"the access to {address:#x} never completes: each fault changes nothing (F22)")
