@@ -27,6 +27,7 @@ from pfnmap.trace import Trace, Warn
 if TYPE_CHECKING:
     from pfnmap.driver import Driver
     from pfnmap.mm import MmFunctions
+    from pfnmap.mm.memory_failure import PfnSpace
     from pfnmap.mm.pgtable import PhysicalMemory
 
 __all__ = ["THP_SETTINGS", "Kernel", "Ops", "Owner"]
@@ -161,6 +162,8 @@ class Kernel:
         self.trace = Trace()
         self._warned: set[str] = set()
         self.clock_ms = 0
+        self.poisoned: set[int] = set()
+        self.pfn_spaces: list[PfnSpace] = []
         self.phys = PhysicalMemory(self.geometry.PAGE_SIZE)
         for driver in self.drivers.values():
             driver.boot(self)
@@ -211,7 +214,8 @@ def _release(release: str | Release | None) -> Release:
 
 
 def _instance(part: type[Any], what: str) -> Any:
-    missing = sorted(getattr(part, "__abstractmethods__", ()))
+    attributes = ("name", "cpu_defaults") if issubclass(part, Arch) else ("name",)
+    missing = sorted((*getattr(part, "__abstractmethods__", ()), *(a for a in attributes if not hasattr(part, a))))
     name = getattr(part, "name", part.__name__)
     if missing:
         raise LinkError(f"{what} {name}: {part.__name__} does not define {', '.join(missing)}")

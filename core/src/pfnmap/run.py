@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from types import NoneType
 from typing import TYPE_CHECKING, Any
 
-from pfnmap.driver import Action, Device
+from pfnmap.driver import Action, Device, DeviceBar
 from pfnmap.errors import BadInput, Refused, Unknown
 from pfnmap.mm.vma import MmStruct, VmArea, prot_flags
 from pfnmap.ops import NOT_COVERED, OPS
@@ -96,6 +96,7 @@ class Run:
         self.oops: Oops | None = None
         self.names: dict[str, int] = {}
         self.files: dict[str, File] = {}
+        self.devices = {device.name: device for device in devices}
         self.chosen: int | None = None
         self.chosen_ranges: list[tuple[int, int]] = []
         for device in devices:
@@ -119,6 +120,15 @@ class Run:
             mm.insert(VmArea(mm, start, start + geometry.PAGE_SIZE, VM_READ | VM_DONTEXPAND))
             pud = tables.pud_alloc(mm, tables.p4d_alloc(mm, tables.pgd_offset(start), start), start)
             tables.pte_alloc(mm, tables.pmd_alloc(mm, pud, start), start)
+
+    def bar(self, device: str, index: int) -> DeviceBar:
+        """Return a BAR of a device by its index. Raises Unknown for a device, BadInput for a BAR it does not have."""
+        if device not in self.devices:
+            raise Unknown("device", device, self.devices)
+        bars = self.devices[device].bars
+        if index not in bars:
+            raise BadInput(f"device {device}", f"has no BAR {index} (it has {', '.join(map(str, bars)) or 'none'})")
+        return bars[index]
 
     def process(self, by: str, where: str = "") -> MmStruct:
         """Return the address space of "parent" or "child"."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-__all__ = ["Bug", "Call", "Event", "Fault", "Install", "KernelDied", "Message", "Oops", "Split", "Trace", "Warn"]
+__all__ = ["Bug", "Call", "Event", "Fault", "Hang", "Install", "KernelDied", "Message", "Oops", "Split", "Trace", "Warn"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +85,14 @@ class Oops(Event):
 
     function: str
     stack: tuple[str, ...] = ()
+    finding: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Hang(Event):
+    """An access to `va` never completes; `finding` as in Warn."""
+
+    va: int
     finding: str = ""
 
 

@@ -18,9 +18,13 @@ from pfnmap.mm.memory import (
     VM_FAULT_SIGSEGV,
     handle_mm_fault,
 )
+from pfnmap.mm.memory_failure import BUS_MCEERR_AR
 from pfnmap.mm.vma import FAULT_FLAG_USER, FAULT_FLAG_VMA_LOCK, FAULT_FLAG_WRITE
 
+from pfnmap.trace import Hang
+
 if TYPE_CHECKING:
+    from pfnmap.arch import Level
     from pfnmap.mm.vma import MmStruct
 
 __all__ = ["AccessResult", "user_access"]
@@ -28,14 +32,13 @@ __all__ = ["AccessResult", "user_access"]
 SEGV_MAPERR = 1
 SEGV_ACCERR = 2
 BUS_ADRERR = 2
-BUS_MCEERR_AR = 4
 
-_ENDLESS = 8  # faults of one access that change nothing before it is told to be endless
+_ENDLESS = 8  # faults of one access before it is told to be endless; none of the recorded ones took more than three
 
 
 @dataclass(frozen=True)
 class AccessResult:
-    """Outcome of an access: "ok", or the signal with its si_code and si_addr."""
+    """Outcome of an access: "ok", the signal with its si_code and si_addr, or "HANG" where it never completes."""
 
     result: str
     si_code: int | None = None
@@ -54,11 +57,24 @@ def user_access(mm: MmStruct, address: int, write: bool) -> AccessResult:
             level, (table, index) = leaf
             table[index], allowed = arch.mmu_access(level, table[index], write)
             if allowed:
-                return _OK
+                return _consume(mm, address, level, table[index])
         refused = _do_user_fault(mm, address, write)
         if refused is not None:
             return refused
-    raise Refused("touch", f"the access to {address:#x} never completes: each fault changes nothing")
+    # The handler answers NOPAGE and changes nothing: only a signal would end it.
+    mm.kernel.trace.emit(Hang(address, "F21"))
+    return AccessResult("HANG")
+
+
+def _consume(mm: MmStruct, address: int, level: Level, entry: int) -> AccessResult:
+    """The bytes are read or written: poison is consumed as a machine check, which ends in SIGBUS."""
+    kernel = mm.kernel
+    if kernel.poisoned:
+        shift = kernel.geometry.PAGE_SHIFT
+        within = (address & (kernel.geometry.size(level) - 1)) >> shift
+        if getattr(kernel.ops, f"{level}_pfn")(entry) + within in kernel.poisoned:
+            return AccessResult("SIGBUS", BUS_MCEERR_AR, address)
+    return _OK
 
 
 def _do_user_fault(mm: MmStruct, address: int, write: bool) -> AccessResult | None:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from pfnmap.errors import BadInput
 from pfnmap.kernel import THP_SETTINGS
 from pfnmap.mm.fork import dup_mmap, exit_mmap
-from pfnmap.ops.op import Op
+from pfnmap.mm.memory_failure import memory_failure
+from pfnmap.ops.op import Op, errno_result
 
 if TYPE_CHECKING:
     from pfnmap.mm.vma import MmStruct
@@ -30,6 +31,22 @@ def _exit(run: Run, mm: MmStruct) -> dict[str, Any]:
     exit_mmap(mm)
     run.child = None
     return {}
+
+
+def _memory_failure(
+    run: Run, mm: MmStruct, pfn: int = -1, device: str | None = None, bar: int = 0, offset: int = 0
+) -> dict[str, Any]:
+    """Report a page frame bad: `pfn`, or the one `offset` bytes into a BAR."""
+    if (device is None) == (pfn < 0):
+        raise BadInput("memory_failure", "either a pfn or a device (with bar and offset) is needed")
+    if device is not None:
+        pfn = (run.bar(device, bar).phys + offset) >> run.kernel.geometry.PAGE_SHIFT
+    error, poisoned = memory_failure(run.kernel, pfn)
+    names = {run.parent: "parent", run.child: "child"}
+    return {
+        **errno_result(error),
+        "signals": [{"by": names[p.mm], "si_code": p.si_code, "si_addr": hex(p.si_addr)} for p in poisoned],
+    }
 
 
 def _set_thp_enabled(run: Run, mm: MmStruct, value: str) -> dict[str, Any]:
@@ -57,6 +74,9 @@ def _sleep_ms(run: Run, mm: MmStruct, value: int) -> dict[str, Any]:
 OPS = {
     "fork": Op(_fork, {}, {"stopped": "bool"}),
     "exit": Op(_exit, {}),
+    "memory_failure": Op(
+        _memory_failure, {}, {"pfn": "int", "device": "str", "bar": "int", "offset": "size"}
+    ),
     "set_thp_enabled": Op(_set_thp_enabled, {"value": "str"}),
     "set_thp_sizes": Op(_set_thp_sizes, {"value": "str"}),
     "prctl_thp_disable": Op(_prctl_thp_disable, {"disabled": "bool"}),

@@ -93,7 +93,18 @@ class VfioPci(Driver):
         vdev = VfioPciCoreDevice(device, device.command | PCI_COMMAND_MEMORY, supported)
         vdev.file = File(self, vdev)
         self.devices[device.name] = vdev
+        if self.kernel.has("memory-failure-pfn-unmap"):
+            self._register_pfns(vdev)
         return vdev.file
+
+    def _register_pfns(self, vdev: VfioPciCoreDevice) -> None:
+        """The discussed policy needs the driver's say on which PFNs it maps; the merged one vfio-pci does not use."""
+        mm = self.kernel.mm
+        shift = self.kernel.geometry.PAGE_SHIFT
+        for index, bar in vdev.pdev.bars.items():
+            pgoff = self.mmap_offset(index, 0) >> shift
+            space = mm.PfnSpace(vdev.file.f_mapping, bar.phys >> shift, -(-bar.size // self.kernel.geometry.PAGE_SIZE), pgoff)
+            mm.register_pfn_address_space(self.kernel, space)
 
     def _bar_mmap_supported(self, device: Device, index: int) -> bool:
         """vfio_pci_probe_mmaps: a BAR smaller than a page needs the whole page, at the page's start.
@@ -166,6 +177,8 @@ class VfioPci(Driver):
             fits = fits and pfn % (1 << order) == 0
         if order and not fits:
             ret = mm.VM_FAULT_FALLBACK
+        elif kernel.poisoned and kernel.has("memory-failure-pfn-unmap") and mm.is_poisoned(kernel, pfn, 1 << order):
+            ret = mm.VM_FAULT_FALLBACK if order else mm.VM_FAULT_HWPOISON
         elif not vma.vm_private_data.memory_enabled:
             ret = mm.VM_FAULT_SIGBUS
         else:

@@ -1,0 +1,73 @@
+"""Memory failure on PFNs without struct page (mm/memory-failure.c), in both policies of the discussion under the series.
+
+A driver registers the PFNs that it maps (`register_pfn_address_space`). With `memory-failure-pfn` the mapping stays and
+whoever maps the page gets SIGBUS, then and when it consumes the poison. With `memory-failure-pfn-unmap` (discussed, not
+merged) the leaf is unmapped, and the driver refaults around the bad page with smaller orders: its handler asks
+`is_poisoned`. Read from the upstream change's description and the thread, not run against a recording.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from errno import ENXIO
+from typing import TYPE_CHECKING
+
+from pfnmap.mm.memory import unmap_mapping_range
+
+if TYPE_CHECKING:
+    from pfnmap.kernel import Kernel
+    from pfnmap.mm.vma import AddressSpace, MmStruct
+
+__all__ = ["BUS_MCEERR_AO", "BUS_MCEERR_AR", "PfnSpace", "Poisoned", "is_poisoned", "memory_failure", "register_pfn_address_space"]
+
+BUS_MCEERR_AR = 4
+BUS_MCEERR_AO = 5
+
+
+@dataclass(frozen=True)
+class PfnSpace:
+    """pfn_address_space: `count` PFNs from `pfn` on, which `mapping` has from page offset `pgoff` on."""
+
+    mapping: AddressSpace
+    pfn: int
+    count: int
+    pgoff: int
+
+
+@dataclass(frozen=True)
+class Poisoned:
+    """A process that maps the bad page: it gets SIGBUS with this si_code and si_addr (bytes)."""
+
+    mm: MmStruct
+    si_code: int
+    si_addr: int
+
+
+def register_pfn_address_space(kernel: Kernel, space: PfnSpace) -> None:
+    """A driver says which PFNs it maps; forgotten at the next boot."""
+    kernel.pfn_spaces.append(space)
+
+
+def is_poisoned(kernel: Kernel, pfn: int, count: int) -> bool:
+    """Tell whether one of `count` PFNs from `pfn` on is known to be bad."""
+    return any(pfn <= bad < pfn + count for bad in kernel.poisoned)
+
+
+def memory_failure(kernel: Kernel, pfn: int) -> tuple[int, list[Poisoned]]:
+    """A page frame is reported bad: return 0 or -ENXIO ("memory outside kernel control"), and who is signalled."""
+    kernel.poisoned.add(pfn)
+    spaces = [s for s in kernel.pfn_spaces if s.pfn <= pfn < s.pfn + s.count]
+    if not spaces:
+        return -ENXIO, []
+    shift = kernel.geometry.PAGE_SHIFT
+    signalled: list[Poisoned] = []
+    for space in spaces:
+        pgoff = space.pgoff + pfn - space.pfn
+        if kernel.has("memory-failure-pfn-unmap"):
+            unmap_mapping_range(space.mapping, pgoff << shift, 1 << shift)
+            continue
+        for vma in space.mapping.i_mmap.values():
+            address = vma.vm_start + ((pgoff - vma.vm_pgoff) << shift)
+            if vma.vm_start <= address < vma.vm_end:
+                signalled.append(Poisoned(vma.vm_mm, BUS_MCEERR_AO, address))
+    return 0, signalled
