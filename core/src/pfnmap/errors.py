@@ -9,13 +9,18 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["BadInput", "LinkError", "PfnmapError", "PluginError", "Refused", "Unknown", "nearest"]
+__all__ = ["BadInput", "LinkError", "Misuse", "PfnmapError", "PluginError", "Refused", "Unknown", "nearest"]
+
+_FEW = 10
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return a hint such as ``"; did you mean 'x86_64'?"`` for a misspelt name, or ``""`` where nothing is near."""
-    close = difflib.get_close_matches(name, list(known), n=2, cutoff=0.6)
-    return f"; did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
+    """Return a hint such as ``"; did you mean 'x86_64'?"`` for a misspelt name; of a few names all if none is near."""
+    names = list(known)
+    close = difflib.get_close_matches(name, names, n=2, cutoff=0.6)
+    if close:
+        return f"; did you mean {' or '.join(repr(c) for c in close)}?"
+    return f"; known: {', '.join(names)}" if 0 < len(names) <= _FEW else ""
 
 
 class PfnmapError(Exception):
@@ -52,6 +57,15 @@ class PluginError(PfnmapError):
 
 class LinkError(PfnmapError):
     """A kernel cannot be linked from these parts; the text names the part."""
+
+
+class Misuse(PfnmapError):
+    """A plugin broke a rule of a kernel function: `who` (module and function) did `what`. In C it would be a bug that
+    lockdep or a crash tells of."""
+
+    def __init__(self, who: str, what: str) -> None:
+        super().__init__(f"{who}: {what}")
+        self.who = who
 
 
 class Refused(PfnmapError):

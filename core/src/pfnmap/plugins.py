@@ -16,6 +16,8 @@ from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal
 
+from pfnmap.arch import Arch
+from pfnmap.driver import Driver
 from pfnmap.errors import PfnmapError, PluginError, Unknown
 from pfnmap.hookspecs import PROJECT
 
@@ -25,6 +27,7 @@ Kind = Literal["arch", "driver", "vmm"]
 Status = Literal["ok", "broken", "disabled", "ambiguous"]
 KINDS: tuple[Kind, ...] = ("arch", "driver", "vmm")
 _NO_ARCHITECTURE = "no architecture plugin is installed; pip install 'pfnmap[all]' installs all of them"
+_CLASSES: dict[Kind, type[Any]] = {"arch": Arch, "driver": Driver}
 _WORDS = {"arch": "architecture", "driver": "driver", "vmm": "VMM placement policy"}
 
 
@@ -139,7 +142,11 @@ def _allowed(plugin: Plugin, chosen: list[str] | None, disabled: bool) -> Plugin
 
 def _load(plugin: Plugin) -> Any:
     try:
-        return plugin.entry_point.load()
+        loaded = plugin.entry_point.load()
     except (Exception, SystemExit) as error:  # whatever a plugin raises at import, the rest of pfnmap keeps working
         text = " ".join(str(error).split())
         raise PluginError(plugin.name, f"{type(error).__name__} at import: {text}") from error
+    wanted = _CLASSES.get(plugin.kind)
+    if wanted is not None and not (isinstance(loaded, type) and issubclass(loaded, wanted)):
+        raise PluginError(plugin.name, f"{plugin.entry_point.value} is no subclass of pfnmap.{wanted.__name__}")
+    return loaded

@@ -1,7 +1,7 @@
 """What a user says of a kernel, and the kernel that is linked from it.
 
-The common options of the command line and the ``[kernel]`` table of a scenario say the same things; what neither says
-takes the defaults below, and stands in `Kernel.assumed`.
+The common options of the command line and the ``[kernel]`` table of a scenario say the same things. What neither says
+is what the head of the .config says (architecture, release), or else a default, and stands in `Kernel.assumed`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from pfnmap.errors import BadInput, LinkError, PluginError
+from pfnmap.errors import BadInput, LinkError, PluginError, Unknown
 from pfnmap.host.dotconfig import DotConfig, read_dotconfig
 from pfnmap.kconfig import DEFAULTS, Conflict, declared
 from pfnmap.kernel import Kernel
@@ -54,10 +54,10 @@ class KernelSpec:
         Raises what `Kernel.link` raises, and BadInput for a .config, a page size or a cpu value that cannot be read.
         """
         registry = registry or Registry()
-        arch = self.arch or DEFAULT_ARCH
-        release = parse_release(self.release or newest(), self.with_, self.without)
-        defaults = registry.load("arch", arch).cpu_defaults
         file = read_dotconfig(self.config) if self.config is not None else None
+        arch = self.arch or _arch_of(file, registry) or DEFAULT_ARCH
+        release = parse_release(self.release or _release_of(file) or newest(), self.with_, self.without)
+        defaults = getattr(registry.load("arch", arch), "cpu_defaults", {})
         page_size = format_size(parse_size(self.page_size, "page size")) if self.page_size else None
         kernel = Kernel.link(
             arch,
@@ -76,18 +76,19 @@ class KernelSpec:
         got = format_size(kernel.geometry.PAGE_SIZE)
         if page_size not in (None, got):
             raise BadInput("page size", f"{page_size} was asked for, the configuration gives {got}")
-        kernel.assumed = (*self._assumed(kernel), *kernel.assumed)
+        kernel.assumed = (*self._assumed(kernel, file), *kernel.assumed)
         for text in kernel.config.warnings:
             warn(text)
         if file:
             self._warn_of_file(file, kernel, warn)
         return kernel
 
-    def _assumed(self, kernel: Kernel) -> list[str]:
+    def _assumed(self, kernel: Kernel, file: DotConfig | None) -> list[str]:
         """Return in sentences which defaults were taken."""
+        why = f"as {self.config} says" if _release_of(file) else "the newest that was looked at"
         said = {
             f"architecture: {kernel.arch.name}": self.arch,
-            f"release: {kernel.release.name}, the newest that was looked at": self.release,
+            f"release: {kernel.release.name}, {why}": self.release,
             f"page size: {format_size(kernel.geometry.PAGE_SIZE)}": self.page_size or self.config,
             f"THP: {kernel.thp}": self.thp,
         }
@@ -96,10 +97,25 @@ class KernelSpec:
     def _warn_of_file(self, file: DotConfig, kernel: Kernel, warn: Callable[[str], None]) -> None:
         if file.arch and kernel.arch.name not in file.arch_names:
             warn(f"{self.config}: a configuration of {file.arch_names[-1]}, read as one of {kernel.arch.name}")
-        if file.release and self.release is None and file.release != kernel.release.name:
-            warn(f"{self.config}: a configuration of {file.release}, read as {kernel.release.name}; see --release")
         if conflicts := kernel.config.conflicts:
             warn(f"{self.config}: {_conflicts_text(conflicts)}")
+
+
+def _arch_of(file: DotConfig | None, registry: Registry) -> str | None:
+    """Return the installed architecture that a .config says it is of."""
+    names = file.arch_names if file else ()
+    return next((name for name in reversed(names) if name in registry.names("arch")), None)
+
+
+def _release_of(file: DotConfig | None) -> str | None:
+    """Return the release that a .config says it is of, if that is one."""
+    if file is None or file.release.endswith(".toml"):
+        return None
+    try:
+        parse_release(file.release)
+    except Unknown:
+        return None
+    return file.release
 
 
 def _conflicts_text(conflicts: tuple[Conflict, ...]) -> str:

@@ -8,7 +8,7 @@ import typer
 
 from pfnmap.cli.options import JsonOption, KernelOptions, Settings, kernel_options, linked
 from pfnmap.cli.terminal import heading, print_json, show, styled, table, warn
-from pfnmap.errors import PluginError
+from pfnmap.errors import PfnmapError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,15 +35,20 @@ def command(
     registry = settings.registry()
     asked = archs or ([kernel.arch] if kernel.arch else [])
     documents: dict[str, dict[str, Any]] = {}
+    failures: dict[str, PfnmapError] = {}
     for name in asked or registry.architectures():
         try:
-            linked_kernel = linked(kernel.over(arch=name), registry)
-        except PluginError as error:
+            image = linked(kernel.over(arch=name), registry)
+        except PfnmapError as error:
             if asked:
                 raise
-            warn(error)
-            continue
-        documents[name] = {**capabilities(linked_kernel), "kernel": linked_kernel.describe()}
+            failures[name] = error
+        else:
+            documents[name] = {**capabilities(image), "kernel": image.describe()}
+    for name, failure in failures.items():
+        if not documents:
+            raise failure
+        warn(f"{name} is left out: {failure}")
     if json:
         first, *more = documents.values() or [{}]
         print_json("caps", {**({} if more else {"kernel": first.get("kernel")}), "archs": documents})

@@ -9,6 +9,7 @@ import typer
 
 from pfnmap.cli.options import JsonOption
 from pfnmap.cli.terminal import print_json, show, styled, table
+from pfnmap.errors import BadInput
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -45,11 +46,11 @@ def command(
 ) -> int:
     """Show the known upstream changes, those of a release, or those that a tree's git log shows."""
     if first is not None and log is not None:
-        raise typer.BadParameter("a release and --log exclude each other; --base says what the log starts from")
+        raise BadInput("", "a release and --log exclude each other; --base says what the log starts from")
     if base is not None and log is None:
-        raise typer.BadParameter("--base goes with --log")
+        raise BadInput("", "--base goes with --log")
     if output is not None and log is None and (first is None or second is not None):
-        raise typer.BadParameter("-o goes with --log, or with one release")
+        raise BadInput("", "-o goes with --log, or with one release")
     if log is not None:
         return _log(log, base, output, json)
     if first is None:

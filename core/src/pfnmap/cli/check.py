@@ -35,7 +35,7 @@ def command(
 ) -> int:
     """Compare an architecture with what the real kernel's own page-table helpers answered."""
     if not vectors:
-        raise typer.BadParameter("--vectors FILE... is missing")
+        raise BadInput("", "--vectors FILE... is missing")
     settings: Settings = context.obj
     registry = settings.registry()
     registry.load("arch", name)

@@ -8,6 +8,7 @@ import typer
 
 from pfnmap.cli.options import JsonOption, KernelOptions, Settings, kernel_options, linked
 from pfnmap.cli.terminal import heading, print_json, show, warn
+from pfnmap.errors import BadInput
 
 if TYPE_CHECKING:
     from pfnmap.plan import Request
@@ -57,13 +58,13 @@ def command(
 
     kinds = [name for name, given in (("--bar", bars), ("--lspci", lspci), ("a scenario", scenario)) if given]
     if not kinds:
-        raise typer.BadParameter("give --bar, --lspci or a scenario file")
+        raise BadInput("", "give --bar, --lspci or a scenario file")
     if len(kinds) > 1:
-        raise typer.BadParameter(f"{' and '.join(kinds)} exclude each other")
+        raise BadInput("", f"{' and '.join(kinds)} exclude each other")
     if (offset is not None or length is not None) and len(bars or ()) != 1:
-        raise typer.BadParameter("--offset and --length go with exactly one --bar")
+        raise BadInput("", "--offset and --length go with exactly one --bar")
     if va is not None and vmm is not None:
-        raise typer.BadParameter("--va and --vmm exclude each other")
+        raise BadInput("", "--va and --vmm exclude each other")
     base = KernelSpec()
     if bars:
         start = parse_size(offset, "--offset") if offset is not None else 0

@@ -1,0 +1,154 @@
+"""What every command has in common: usage, errors, exit codes, streams, and what is imported."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from importlib.metadata import version
+
+import pytest
+
+from pfnmap.errors import BadInput, Refused
+
+COMMANDS = ("plugins", "caps", "kconfig", "plan", "run", "replay", "check", "changes")
+
+
+def test_version_is_the_distributions(pfnmap):
+    assert pfnmap("--version").stdout == f"pfnmap {version('pfnmap')}\n"
+
+
+def test_help_names_every_command(pfnmap):
+    text = pfnmap("--help").stdout
+    assert all(command in text for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_and_json(pfnmap, command):
+    result = pfnmap(command, "--help")
+    assert result.exit_code == 0
+    assert "--json" in result.stdout
+
+
+def test_no_command_prints_the_help_and_is_bad_usage(pfnmap):
+    result = pfnmap()
+    assert result.exit_code == 2
+    assert "Commands" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("plann",),
+        ("plan", "--baar", "1"),
+        ("plan", "--bar"),
+        ("kconfig",),
+        ("run",),
+        ("replay",),
+        ("check",),
+        ("check", "x86_64"),
+        ("plugins", "extra"),
+        ("changes", "6.12", "6.13", "6.14"),
+        ("--nonsense",),
+    ],
+)
+def test_bad_usage_is_one_line_and_exit_2(refused, arguments):
+    refused(*arguments)
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """Let every command fail with an exception when it makes its registry."""
+
+    def fail(error):
+        def raising(*_, **__):
+            raise error
+
+        monkeypatch.setattr("pfnmap.plugins.Registry.__init__", raising)
+
+    return fail
+
+
+def test_an_unforeseen_exception_is_one_line_without_traceback(pfnmap, failing):
+    failing(KeyError("x\ny"))
+    result = pfnmap("plugins")
+    assert result.exit_code == 2
+    assert result.stderr == "pfnmap: internal error: KeyError: 'x\\ny'; --debug shows the traceback\n"
+
+
+@pytest.mark.parametrize("arguments", [("--debug", "plugins"), ("plugins", "--debug")])
+def test_debug_shows_the_traceback_before_or_behind_the_command(pfnmap, failing, arguments):
+    failing(KeyError("x"))
+    result = pfnmap(*arguments)
+    assert result.exit_code == 2
+    assert "Traceback" in result.stderr
+
+
+@pytest.mark.parametrize(("error", "code"), [(BadInput("file", "what"), 2), (Refused("op", "why"), 3)])
+def test_an_error_decides_its_exit_code(refused, failing, error, code):
+    failing(error)
+    assert refused("plugins", exit_code=code) == f"pfnmap: {error}"
+
+
+def test_an_interrupt_ends_quietly(pfnmap, failing):
+    failing(KeyboardInterrupt())
+    result = pfnmap("plugins")
+    assert result.exit_code == 130
+    assert "Traceback" not in result.output
+
+
+def test_control_characters_in_a_name_do_not_reach_the_terminal(refused):
+    line = refused("run", "a\x1b[31m\nb")
+    assert "\x1b" not in line
+    assert "\\x1b[31m" in line
+
+
+def test_a_closed_pipe_is_no_error():
+    writer = subprocess.Popen(
+        [sys.executable, "-c", "from pfnmap.cli import main; main()", "changes"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert writer.stdout is not None
+    assert writer.stderr is not None
+    writer.stdout.close()
+    errors = writer.stderr.read()
+    writer.wait(timeout=60)
+    assert errors == b""
+
+
+NO_NUMPY = "import sys; from pfnmap.cli import app; sys.argv[0] = 'pfnmap'\ntry:\n app()\nfinally:\n assert 'numpy' not in sys.modules"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("plugins",),
+        ("caps", "--json"),
+        ("kconfig", "x86_64", "--json"),
+        ("kconfig", "arm64", "--explain", "ARCH_SUPPORTS_PMD_PFNMAP"),
+        ("plan", "--bar", "8G@0x800000000"),
+        ("plan", "--bar", "8G@0x800000000", "--json"),
+        ("changes", "6.12.117"),
+    ],
+)
+def test_numpy_is_not_imported(process, arguments):
+    result = process(*arguments, code=NO_NUMPY)
+    assert result.returncode == 0, result.stderr
+
+
+def test_help_and_version_import_neither_kernel_nor_tables(process):
+    code = (
+        "import sys; from pfnmap.cli import app\n"
+        "try:\n app()\nfinally:\n assert not {'pfnmap.kernel', 'kconfiglib', 'rich.table'} & set(sys.modules)"
+    )
+    result = process("--version", code=code)
+    assert result.returncode == 0, result.stderr
+
+
+def test_warnings_do_not_mix_with_the_json_document(pfnmap):
+    result = pfnmap("caps", "x86_64", "--set", "ARM64_16K_PAGES=y", "--json")
+    assert result.exit_code == 0
+    json.loads(result.stdout)
+    assert "ARM64_16K_PAGES" in result.stderr
+    assert "unused" in result.stderr
