@@ -7,7 +7,7 @@ from dataclasses import replace
 from pfnmap.mm.memory import copy_page_range, unmap_single_vma
 from pfnmap.mm.pgtable import free_pgtables
 from pfnmap.mm.vma import MmStruct
-from pfnmap.vm_flags import VM_DONTCOPY, VM_LOCKED, VM_WIPEONFORK
+from pfnmap.vm_flags import VM_DONTCOPY, VM_LOCKED, VM_PFNMAP, VM_WIPEONFORK
 
 __all__ = ["dup_mmap", "exit_mmap"]
 
@@ -26,6 +26,8 @@ def dup_mmap(mm: MmStruct) -> MmStruct:
         wiped = bool(vma.vm_flags & VM_WIPEONFORK)
         anon_vma = object() if vma.anon_vma is not None and not wiped else None
         copy = replace(vma, vm_mm=child, vm_flags=vma.vm_flags & ~VM_LOCKED, anon_vma=anon_vma)
+        if copy.vm_flags & VM_PFNMAP:
+            mm.kernel.ops.untrack_pfn_clear(copy)  # track_pfn_copy will say whether it is tracked
         child.insert(copy)
         if copy.vm_ops is not None and copy.vm_ops.open is not None:
             copy.vm_ops.open(copy)

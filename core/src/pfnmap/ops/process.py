@@ -25,7 +25,7 @@ def _fork(run: Run, mm: MmStruct, stopped: bool = False) -> dict[str, Any]:
     return {}
 
 
-def _exit(run: Run, mm: MmStruct) -> dict[str, Any]:
+def _exit(run: Run, mm: MmStruct, stopped: bool = False) -> dict[str, Any]:
     if mm is run.parent:
         raise BadInput("exit", 'only the child exits (by = "child")')
     exit_mmap(mm)
@@ -73,7 +73,7 @@ def _sleep_ms(run: Run, mm: MmStruct, value: int) -> dict[str, Any]:
 
 OPS = {
     "fork": Op(_fork, {}, {"stopped": "bool"}),
-    "exit": Op(_exit, {}),
+    "exit": Op(_exit, {}, {"stopped": "bool"}),
     "memory_failure": Op(
         _memory_failure, {}, {"pfn": "int", "device": "str", "bar": "int", "offset": "size"}
     ),
