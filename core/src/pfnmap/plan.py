@@ -85,7 +85,7 @@ _LEVELS: Final[tuple[LeafLevel, ...]] = ("pte", "pmd", "pud")
 _HUGE: Final = _LEVELS[1:]
 
 _REGION_BITS: Final = 40
-"""Bits of a vfio-pci file offset that count within a region (VFIO_PCI_OFFSET_SHIFT); above them is the region's index."""
+"""Bits of a vfio-pci file offset within a region (VFIO_PCI_OFFSET_SHIFT); above them is the region's index."""
 
 _CHANGES: Final = (
     "huge-pfnmap",
@@ -453,7 +453,7 @@ class Machine:
             before._costs(() if refused else (pages,), start, end, delta),
             tuple(blocked),
             tuple(self._warnings(runs, delta)),
-            tuple(self._notes(request, mmap_base, length)),
+            tuple(self._notes(request, mmap_base, length, delta)),
             steps,
             self,
         )
@@ -470,7 +470,7 @@ class Machine:
         if request.offset < 0 or request.offset % self.page:
             raise BadInput(where, f"offset {request.offset:#x} is not a multiple of the {format_size(self.page)} page")
         if request.offset >> _REGION_BITS:
-            raise BadInput(where, f"offset {request.offset:#x} is not below 1T, as far as vfio-pci's file offsets reach")
+            raise BadInput(where, f"offset {request.offset:#x} is not below 1T, where vfio-pci's next region begins")
         whole = _up(request.bar_size, self.page)
         length = whole - request.offset if request.length is None else _up(request.length, self.page)
         if length <= 0:
@@ -589,6 +589,7 @@ class Machine:
             if high - low > size:
                 block = f"none of the {name}-aligned blocks of {low:#x}-{high:#x} fits"
             found.append(("vma_edge", f"{block} in the mapping {start:#x}-{end:#x}"))
+        assert found, f"nothing blocks the {level} level of {run}"
         reason, detail = found[0]
         return Blocked(run.va, run.length, level, reason, detail, tuple(name for name, _ in found[1:]))
 
@@ -653,18 +654,17 @@ class Machine:
                     f"{right:#x}, {off:#x} below: this release lacks vfio-unaligned-pfn-fallback"
                 )
 
-    def _notes(self, request: Request, mmap_base: int | None, length: int) -> Iterable[str]:
-        if request.va is None and request.policy == "kernel" and self.leaves:
-            base = self._base(mmap_base)
-            pmd = format_size(self.sizes["pmd"])
-            if self._thp_places(request.offset, length):
-                yield f"mmap(NULL) of this release is congruent modulo {pmd}, never modulo a larger leaf on purpose"
-            else:
-                luck = base % self.sizes["pmd"] == 0
-                yield (
-                    f"mmap(NULL) aligns this mapping to pages only; the base {base:#x} is "
-                    + (f"{pmd}-aligned, which is luck" if luck else f"not {pmd}-aligned, a real one may be by luck")
-                )
+    def _notes(self, request: Request, mmap_base: int | None, length: int, delta: int) -> Iterable[str]:
+        if request.va is not None or request.policy != "kernel" or not self.leaves:
+            return
+        pmd = format_size(self.sizes["pmd"])
+        if self._thp_places(request.offset, length):
+            yield f"mmap(NULL) makes this mapping congruent modulo {pmd}, never modulo a larger leaf"
+            return
+        found = f"below {self._base(mmap_base):#x} is congruent modulo {pmd} by luck"
+        if delta % self.sizes["pmd"]:
+            found = f"below {self._base(mmap_base):#x} is not congruent modulo {pmd}, another base may be by luck"
+        yield f"mmap(NULL) aligns this mapping to pages only: what it gives {found}"
 
 
 # --- reading a kernel

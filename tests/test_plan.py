@@ -1,0 +1,370 @@
+"""The planner: figures of real kernels, reasons with their numbers, placement, bad input, and its own cost."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import pytest
+
+from pfnmap import BadInput, PfnmapError, Unknown
+from pfnmap.kernel import Kernel
+from pfnmap.plan import ALIGNED_BASE, MMAP_BASE, REASONS, MappingPlan, Plan, Request, plan
+
+KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
+PHYS = 0x80_0000_0000
+WINDOW = 0x1000_0000_0000
+ARM64_16K = (("ARM64_16K_PAGES", "y"),)
+
+
+@cache
+def linked(arch: str, release: str, symbols: tuple[tuple[str, str], ...] = (), thp: str = "always") -> Kernel:
+    defaults = {"TRANSPARENT_HUGEPAGE": "y", "VFIO_PCI": "y"}
+    return Kernel.link(arch, ["vfio_pci"], given=dict(symbols), defaults=defaults, release=release, thp=thp)
+
+
+X86 = linked("x86_64", "6.12.117")
+
+
+def one(kernel: Kernel, request: Request) -> MappingPlan:
+    return plan(kernel, [request]).mappings[0]
+
+
+def natural(size: int) -> Request:
+    return Request(2, PHYS, size, va=WINDOW)
+
+
+def blocked(mapping: MappingPlan, level: str) -> list[tuple[str, str, tuple[str, ...]]]:
+    return [(row.reason, row.detail, row.also) for row in mapping.blocked if row.level == level]
+
+
+# Figures that REAL kernels gave, one touch per block or per page
+
+
+@pytest.mark.parametrize(
+    ("size", "level", "count", "calls", "table_bytes"),
+    [
+        (2 * MIB, "pmd", 1, 2, 8192),
+        (4 * MIB, "pmd", 2, 3, 8192),
+        (128 * MIB, "pmd", 64, 65, 8192),
+        (512 * MIB, "pmd", 256, 257, 8192),
+        (GIB, "pud", 1, 1, 4096),
+        (8 * GIB, "pud", 8, 8, 4096),
+        (16 * GIB, "pud", 16, 16, 4096),
+    ],
+)
+def test_natural_mappings_on_x86_64(size: int, level: str, count: int, calls: int, table_bytes: int) -> None:
+    mapping = one(X86, natural(size))
+    assert [(run.va, run.length, run.level, run.count) for run in mapping.runs] == [(WINDOW, size, level, count)]
+    assert (mapping.costs.driver_calls, mapping.costs.table_bytes) == (calls, table_bytes)
+
+
+@pytest.mark.parametrize(
+    ("symbols", "size", "counts"),
+    [
+        ((), 2 * MIB, (1, 0)),
+        ((), 512 * MIB, (256, 0)),
+        ((), GIB, (512, 0)),
+        (ARM64_16K, 2 * MIB, (0, 128)),
+        (ARM64_16K, 4 * MIB, (0, 256)),
+        (ARM64_16K, 128 * MIB, (4, 0)),
+        (ARM64_16K, GIB, (32, 0)),
+        (ARM64_16K, 8 * GIB, (256, 0)),
+        (ARM64_16K, 16 * GIB, (512, 0)),
+    ],
+)
+def test_natural_mappings_on_arm64(symbols: Any, size: int, counts: tuple[int, int]) -> None:
+    mapping = one(linked("arm64", "6.12.117", symbols), natural(size))
+    found = mapping.costs.counts
+    assert (found["pmd"], found["pte"], found["pud"]) == (*counts, 0)
+    assert blocked(mapping, "pud")[0][0] == "arch_no_level"
+
+
+@pytest.mark.parametrize(
+    ("size", "table_bytes"),
+    [
+        (4 * KIB, 12_288),
+        (2 * MIB, 12_288),
+        (4 * MIB, 16_384),
+        (128 * MIB, 270_336),
+        (512 * MIB, 1_056_768),
+        (GIB, 2_105_344),
+        (8 * GIB, 16_814_080),
+        (16 * GIB, 33_624_064),
+    ],
+)
+def test_before_huge_pfnmaps_one_fault_fills_the_vma(size: int, table_bytes: int) -> None:
+    mapping = one(linked("x86_64", "6.1.192"), natural(size))
+    assert mapping.costs.counts == {"pte": size // 4096, "pmd": 0, "pud": 0}
+    assert (mapping.costs.driver_calls, mapping.costs.table_bytes) == (1, table_bytes)
+    assert one(X86, natural(size)).before == mapping.costs
+
+
+def test_small_faults_of_a_page_shifted_mapping() -> None:
+    costs = one(X86, Request(2, PHYS, 4 * MIB, va=WINDOW + 4096)).costs
+    # 18, 9, 9, 0 for the first page, 9, 9, 0 for the first of each further 2M of VA, 0 for the others
+    assert costs.counts["pte"] == 1024
+    assert costs.driver_calls == 1 + 2 * 3 + 1024
+    assert costs.table_bytes == 4096 * (1 + 1 + 3)
+
+
+def test_type1_walks_of_a_gigabyte() -> None:
+    """REAL-KERNEL figures of 1G: natural, as 2M leaves, and 8M page-shifted, before and after the batching."""
+    before, after = X86, linked("x86_64", "6.16.12")
+    as_2m = Request(2, PHYS, GIB, va=WINDOW + 2 * MIB)
+    shifted = Request(2, PHYS, 8 * MIB, va=WINDOW + 4096)
+    for kernel, walks in ((before, (262_144, 262_144, 2048)), (after, (1, 512, 2048))):
+        for request, warm, fixups in zip((natural(GIB), as_2m, shifted), walks, (1, 512, 2048), strict=True):
+            dma = one(kernel, request).costs.dma_map
+            assert (dma.warm_walks, dma.cold_fixups, dma.cold_walks) == (warm, fixups, warm + fixups)
+
+
+# Why not larger
+
+
+def test_head_and_tail_of_a_congruent_part() -> None:
+    mapping = one(X86, Request(2, PHYS, 8 * GIB, offset=4096, va=WINDOW + 4096))
+    assert [(run.level, run.count) for run in mapping.runs] == [("pte", 511), ("pmd", 511), ("pud", 7)]
+    assert [(row.level, row.reason, row.va, row.length) for row in mapping.blocked] == [
+        ("pmd", "vma_edge", WINDOW + 4096, 2 * MIB - 4096),
+        ("pud", "vma_edge", WINDOW + 4096, 2 * MIB - 4096),
+        ("pud", "vma_edge", WINDOW + 2 * MIB, GIB - 2 * MIB),
+    ]
+    assert blocked(mapping, "pmd")[0][1].startswith(
+        "the 2M-aligned block 0x100000000000-0x100000200000 does not fit in the mapping 0x100000001000-"
+    )
+
+
+def test_not_congruent_tells_how_far_off() -> None:
+    mapping = one(X86, Request(2, PHYS, 8 * GIB, va=WINDOW + 2 * MIB))
+    assert blocked(mapping, "pud") == [("not_congruent", "VA is 0x200000 off the BAR's address modulo 1G", ())]
+    assert not blocked(mapping, "pmd")
+
+
+def test_what_would_still_block_stands_in_also() -> None:
+    kernel = linked("x86_64", "6.12.94", (("TRANSPARENT_HUGEPAGE", "n"),), "never")
+    ((reason, detail, also),) = blocked(one(kernel, Request(2, PHYS, 2 * MIB, va=WINDOW + 4096)), "pud")
+    assert (reason, detail) == ("config", "TRANSPARENT_HUGEPAGE=n")
+    assert also == ("thp_disabled", "not_congruent", "vma_edge")
+    assert [reason, *also] == sorted((reason, *also), key=REASONS.index)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "level", "reason", "words"),
+    [
+        (("x86_64", "6.1.192"), "pud", "release", "6.1.192 lacks huge-pfnmap (first in 6.12)"),
+        (("x86_64", "6.12.117", (("PREEMPT_RT", "y"),)), "pmd", "config", "PREEMPT_RT=y"),
+        (("arm64", "6.12.117"), "pud", "arch_no_level", "HAVE_ARCH_TRANSPARENT_HUGEPAGE_PUD"),
+        (("x86_64", "6.12.94", (), "never"), "pmd", "thp_disabled", "6.12.115"),
+        (("x86_64", "7.2.6", (), "madvise"), "pud", "thp_disabled", "MADV_HUGEPAGE"),
+    ],
+)
+def test_reasons_of_the_machine(kernel: Any, level: str, reason: str, words: str) -> None:
+    found = blocked(one(linked(*kernel), natural(GIB)), level)
+    assert found[0][0] == reason
+    assert words in found[0][1]
+
+
+def forced(**symbols: str) -> Kernel:
+    return Kernel.link("x86_64", ["vfio_pci"], {**X86.config, **symbols}, "6.12.117")
+
+
+def test_a_hand_edited_config_is_named() -> None:
+    mapping = one(forced(ARCH_SUPPORTS_PUD_PFNMAP="n"), natural(GIB))
+    assert mapping.costs.counts["pmd"] == 512
+    assert blocked(mapping, "pud")[0][:2] == ("config", "ARCH_SUPPORTS_PUD_PFNMAP=n")
+    # The order is asked for all the same, and refused.
+    assert mapping.costs.driver_calls == 513
+
+
+def test_a_driver_without_huge_fault() -> None:
+    mapping = one(forced(ARCH_SUPPORTS_HUGE_PFNMAP="n"), natural(2 * MIB))
+    assert blocked(mapping, "pmd")[0][0] == "no_huge_fault"
+    assert mapping.costs.driver_calls == mapping.costs.counts["pte"] == 512
+
+
+def test_the_knob_gates_by_release() -> None:
+    for release, gated in {"6.12.113": True, "6.12.115": False, "6.18.15": True, "7.2.9": False}.items():
+        levels = [run.level for run in one(linked("x86_64", release, (), "never"), natural(GIB)).runs]
+        assert levels == ["pte" if gated else "pud"], release
+
+
+def test_small_bars() -> None:
+    alone = Request(0, 0xFE00_0000, 256, "0000:01:00.0", va=WINDOW)
+    assert [run.count for run in one(X86, alone).runs] == [1]
+    into = one(X86, replace(alone, phys=0xFE00_0100))
+    assert (into.runs, into.costs.table_bytes, into.costs.driver_calls) == ((), 0, 0)
+    assert blocked(into, "pte")[0][:2] == ("not_mmapable", "the BAR has 256 bytes and starts 0x100 into its 4K page")
+    neighbour = replace(alone, bar=1, phys=0xFE00_0800)
+    found = plan(X86, [alone, neighbour]).mappings[0]
+    assert "shares its 4K page with BAR 1 at 0xfe000800" in blocked(found, "pmd")[0][1]
+    assert all(row.reason == "not_mmapable" for row in found.blocked)
+    other = plan(X86, [alone, replace(neighbour, device="0000:02:00.0")]).mappings[0]
+    assert other.runs
+
+
+def test_posted_v2_maps_wrong_memory_and_says_so() -> None:
+    mapping = one(linked("x86_64", "posted-v2"), Request(2, PHYS, 4 * MIB, va=WINDOW + 4096))
+    assert [run.level for run in mapping.runs] == ["pte", "pmd", "pte"]
+    (warning,) = mapping.warnings
+    assert "WRONG MEMORY: the 2M leaf at VA 0x100000200000 maps 0x8000000000 instead of 0x80001ff000" in warning
+    assert not one(linked("x86_64", "posted-v2"), natural(4 * MIB)).warnings
+    # Physical addresses jump where the leaf begins and where it ends: two walks more.
+    assert mapping.costs.dma_map.warm_walks == 1024 + 2
+
+
+# Placement
+
+
+def test_policy_aligned_is_the_lowest_congruent_address() -> None:
+    high = Request(2, PHYS + 256 * MIB, 256 * MIB, policy="aligned")
+    assert one(X86, high).va == ALIGNED_BASE + 256 * MIB
+    assert one(linked("arm64", "6.12.117"), high).va == ALIGNED_BASE
+    assert one(linked("x86_64", "6.1.192"), high).va == ALIGNED_BASE
+    small = linked("arm64", "6.12.117", (("ARM64_VA_BITS_39", "y"),))
+    assert one(small, high).va == 1 << 36
+
+
+def test_policy_kernel_by_release() -> None:
+    whole = Request(2, PHYS, 8 * GIB, policy="kernel")
+    before = one(X86, whole)
+    assert before.va % (2 * MIB) == 0
+    assert [run.level for run in before.runs] == ["pmd"]
+    after = one(linked("x86_64", "7.3.4"), whole)
+    assert after.va == MMAP_BASE - 8 * GIB
+    assert [run.level for run in after.runs] == ["pte"]
+    assert "not congruent modulo 2M" in after.notes[0]
+    # A length that is no multiple of 2M is not aligned in 6.12.y either: small pages, or luck.
+    unlucky, lucky = (one(X86, replace(whole, length=8 * GIB - pages * 4096)) for pages in (2, 1))
+    assert [run.level for run in unlucky.runs] == ["pte"]
+    assert "aligns this mapping to pages only" in unlucky.notes[0]
+    assert [run.level for run in lucky.runs] == ["pmd", "pte"]
+    assert "luck" in lucky.notes[0]
+    (lucky,) = plan(linked("x86_64", "7.3.4"), [whole], mmap_base=0x7FFF_F000_0000).mappings
+    assert [run.level for run in lucky.runs] == ["pmd"]
+    assert "luck" in lucky.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("request_", "words"),
+    [
+        (Request(0, PHYS, 0, va=WINDOW), "not positive"),
+        (Request(0, PHYS, 4096, va=WINDOW + 1), "not a multiple of the 4K page"),
+        (Request(0, PHYS, 4096, va=(1 << 47) - 4096), "address space"),
+        (Request(0, PHYS, 4096, va=1 << 70), "address space"),
+        (Request(0, 1 << 60, 1 << 50, policy="kernel"), "address space"),
+        (Request(0, 1 << 60, 1 << 50, policy="aligned"), "address space"),
+        (Request(0, PHYS, 8192, offset=100, va=WINDOW), "offset 0x64"),
+        (Request(0, PHYS, 8192, offset=8192, va=WINDOW), "nothing to map"),
+        (Request(0, PHYS, 8192, offset=4096, length=8192, va=WINDOW), "beyond the BAR's end"),
+        (Request(0, PHYS, 8192, length=0, va=WINDOW), "nothing to map"),
+        (Request(0, 0, 4 * TIB, offset=2 * TIB, va=WINDOW), "not below 1T"),
+    ],
+)
+def test_bad_input_is_named(request_: Request, words: str) -> None:
+    with pytest.raises(BadInput, match=words) as error:
+        plan(X86, [replace(request_, device="0000:3b:00.0")])
+    assert "BAR 0 of 0000:3b:00.0" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_policy_has_a_nearest_name() -> None:
+    with pytest.raises(Unknown, match="did you mean 'aligned'"):
+        plan(X86, [Request(0, PHYS, 4096, policy="alinged")])
+    with pytest.raises(PfnmapError):
+        plan(X86, [Request(0, PHYS, 4096)])
+
+
+def test_mmap_base_outside_the_address_space() -> None:
+    with pytest.raises(BadInput, match="mmap base"):
+        plan(X86, [Request(0, PHYS, 4096, policy="kernel")], mmap_base=1 << 50)
+
+
+# Changes of unknown state
+
+
+def undetermined(planned: Plan) -> dict[str, Mapping[str, Any]]:
+    return {row.change: row.as_json() for row in planned.undetermined}
+
+
+def test_an_unknown_change_is_planned_both_ways() -> None:
+    kernel = linked("x86_64", "6.18.20", (), "never")
+    rows = undetermined(plan(kernel, [natural(GIB)]))
+    assert list(rows) == ["thp-bypass-pfnmap"]
+    yes, no = (rows["thp-bypass-pfnmap"][side]["mappings"][0] for side in ("if_yes", "if_no"))
+    assert (yes["counts"]["pud"], no["counts"]["pte"]) == (1, 262_144)
+    # With the knob at always it alters nothing.
+    assert not undetermined(plan(linked("x86_64", "6.18.20"), [natural(GIB)]))
+
+
+def test_what_an_unknown_change_requires_is_taken_as_there_on_both_sides() -> None:
+    rows = undetermined(plan(linked("x86_64", "5.14.0-503.el9.x86_64"), [natural(GIB)]))
+    assert rows["huge-pfnmap"]["if_yes"]["mappings"][0]["counts"]["pud"] == 1
+    batch = rows["type1-pfnmap-batch"]
+    assert batch["given"] == ["follow-addr-mask", "huge-pfnmap"]
+    walks = [batch[side]["mappings"][0]["dma_map"]["warm"]["walks"] for side in ("if_yes", "if_no")]
+    assert walks == [1, 262_144]
+
+
+# The document, and the planner's own cost
+
+
+def test_the_document_has_the_fixed_keys() -> None:
+    document = plan(X86, [Request(2, PHYS, 8 * GIB, "0000:3b:00.0", policy="aligned")]).as_json()
+    assert {"kernel", "mappings", "undetermined"} <= set(document)
+    mapping = document["mappings"][0]
+    assert mapping["device"] == "0000:3b:00.0"
+    assert (mapping["bar"], mapping["policy"]) == (2, "aligned")
+    assert (mapping["phys"], mapping["va"], mapping["length"]) == (hex(PHYS), hex(WINDOW), 8 * GIB)
+    assert mapping["runs"] == [{"va": hex(WINDOW), "length": 8 * GIB, "level": "pud", "count": 8}]
+    assert mapping["counts"] == {"pud": 8, "pmd": 0, "pte": 0}
+    assert mapping["dma_map"] == {
+        "backend": "type1",
+        "cold": {"walks": 2_097_160, "fixups": 8, "driver_calls": 8},
+        "warm": {"walks": 2_097_152},
+    }
+    shifted = plan(X86, [Request(2, PHYS, 8 * GIB, va=WINDOW + 2 * MIB)]).as_json()["mappings"][0]
+    assert set(shifted["blocked"][0]) == {"va", "length", "level", "reason", "detail", "also"}
+
+
+def calls_made(request: Request) -> int:
+    """Python function calls that a plan makes."""
+    made = 0
+
+    def count(frame: Any, event: str, argument: Any) -> None:
+        nonlocal made
+        made += event == "call"
+
+    sys.setprofile(count)
+    try:
+        plan(X86, [request])
+    finally:
+        sys.setprofile(None)
+    return made
+
+
+@pytest.mark.parametrize("shift", [0, 4096, 2 * MIB])
+def test_as_many_steps_for_16_tib_as_for_2_mib(shift: int) -> None:
+    small, large = (Request(0, 16 * TIB, size, va=16 * TIB + shift) for size in (2 * MIB, 16 * TIB))
+    assert one(X86, small).steps == one(X86, large).steps
+    assert calls_made(large) <= calls_made(small) * 1.2
+
+
+def test_planning_leaves_numpy_and_the_mm_out() -> None:
+    code = f"""
+import sys
+from pfnmap.spec import KernelSpec
+from pfnmap.plan import Request, plan
+kernel = KernelSpec().link()
+loaded = {{name for name in sys.modules if name.startswith("pfnmap.mm")}}
+source = open(sys.modules["pfnmap.plan"].__file__).read()
+plan(kernel, [Request(0, {PHYS}, {GIB}, policy=name) for name in ("kernel", "aligned")])
+assert "numpy" not in sys.modules
+assert loaded == {{name for name in sys.modules if name.startswith("pfnmap.mm")}}
+assert "pfnmap.mm import" not in source and "import pfnmap.mm" not in source
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

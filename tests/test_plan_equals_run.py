@@ -1,0 +1,342 @@
+"""The closed-form planner and the mm core, which share no order logic, agree on random machines and mappings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, assume, given, settings
+from hypothesis import strategies as st
+
+import pfnmap.plan as planner
+from pfnmap import BadInput, Device, DeviceBar, VmFault
+from pfnmap.kernel import Kernel
+from pfnmap.mm import fault, huge_memory
+from pfnmap.mm.fault import user_access
+from pfnmap.mm.mmap import MMAP_BASE, get_unmapped_area
+from pfnmap.plan import Machine, Request, plan
+from pfnmap.run import Run, Step
+from pfnmap.trace import Fault, Install
+
+THP = {"TRANSPARENT_HUGEPAGE": "y", "VFIO_PCI": "y"}
+CONFIGS: dict[str, dict[str, str]] = {
+    "thp": {},
+    "no thp": {"TRANSPARENT_HUGEPAGE": "n"},
+    "rt": {"PREEMPT_RT": "y"},
+    "one cpu": {"SMP": "n"},
+}
+BUILDS: dict[str, tuple[str, dict[str, str], dict[str, Any]]] = {
+    "x86_64": ("x86_64", {}, {}),
+    "x86_64 la57": ("x86_64", {}, {"la57": True}),
+    "arm64 4K": ("arm64", {}, {}),
+    "arm64 4K 39 bits": ("arm64", {"ARM64_VA_BITS_39": "y"}, {}),
+    "arm64 a72": ("arm64", {}, {"hw_access_dirty": False}),
+    "arm64 16K": ("arm64", {"ARM64_16K_PAGES": "y"}, {}),
+    "arm64 16K 36 bits": ("arm64", {"ARM64_16K_PAGES": "y", "EXPERT": "y", "ARM64_VA_BITS_36": "y"}, {}),
+    "arm64 64K": ("arm64", {"ARM64_64K_PAGES": "y"}, {}),
+    "arm64 64K 42 bits": ("arm64", {"ARM64_64K_PAGES": "y", "ARM64_VA_BITS_42": "y"}, {}),
+}
+RELEASES = ("6.1.192", "6.6.1", "6.10.5", "6.12.94", "6.12.117", "6.18.15", "7.3.4", "posted-v2")
+MOST_LEAVES = 3000
+QUIET = settings(deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@dataclass(frozen=True)
+class Machined:
+    """A random machine, by the names above."""
+
+    build: str
+    config: str
+    release: str
+    thp: str
+
+
+@cache
+def linked(machine: Machined) -> Kernel:
+    arch, symbols, cpu = BUILDS[machine.build]
+    asked = {**symbols, **CONFIGS[machine.config]}
+    return Kernel.link(
+        arch, ["vfio_pci"], given=asked, defaults=THP, release=machine.release, cpu=cpu, thp=machine.thp
+    )
+
+
+@st.composite
+def machines(draw: st.DrawFn) -> Machined:
+    return Machined(
+        draw(st.sampled_from(["x86_64"] * 4 + list(BUILDS))),
+        draw(st.sampled_from(["thp"] * 9 + list(CONFIGS))),
+        draw(st.sampled_from(["6.12.117"] * 3 + ["7.3.4"] * 3 + ["posted-v2"] + list(RELEASES))),
+        draw(st.sampled_from(["always"] * 6 + ["madvise", "never"])),
+    )
+
+
+@st.composite
+def mappings(draw: st.DrawFn, kernel: Kernel) -> Request:
+    """A part of a BAR: its ends lie a few pages from a multiple of a leaf, and so does its address from one that is
+    congruent to the BAR."""
+    geometry = kernel.geometry
+    page, pmd, pud = (geometry.size(level) for level in ("pte", "pmd", "pud"))
+    pages = draw(st.sampled_from([page] + [pmd] * 3 + [pud] * 6))
+    bar_size = max(16, pages // 4 << draw(st.integers(0, 4)))
+    whole = max(bar_size, page)
+    phys = draw(st.integers(1, max(1, (1 << 44) // whole))) * whole
+    if bar_size < page:
+        phys += draw(st.integers(0, 1)) * bar_size
+    # Far from the ends only where leaves are large: touching base pages takes long.
+    near = st.sampled_from([0, 0, 0, 1, 2]).map(lambda few: few * page)
+    step = st.sampled_from([page, pmd, pud])
+    offset = min(draw(st.integers(0, 2)) * draw(step) + draw(near), whole - page)
+    assume(offset < 1 << 40)
+    length = whole - offset
+    if draw(st.booleans()):
+        cut = draw(st.integers(0, 2)) * draw(step) + draw(near)
+        length = cut if 0 < cut < length and draw(st.booleans()) else max(page, length - cut)
+    align = draw(st.sampled_from([page, pmd] + [pud] * 6))
+    places = (geometry.task_size - length) // align - 2
+    assume(places > 0)
+    va = draw(st.integers(1, places)) * align + (phys // page * page + offset) % align
+    va += draw(st.sampled_from([0, 0, 0, page, pmd]))
+    assume(va + length <= geometry.task_size)
+    return Request(2, phys, bar_size, "0000:00:01.0", offset, length - draw(st.sampled_from([0, 0, 0, 1])), va)
+
+
+def mmap_arguments(request: Request) -> dict[str, Any]:
+    return {
+        "device": "d",
+        "bar": request.bar,
+        "offset": request.offset,
+        "length": request.length,
+        "addr": request.va,
+        "fixed": True,
+        "prot": "rw",
+        "shared": True,
+    }
+
+
+def ran(kernel: Kernel, request: Request, most: int = MOST_LEAVES) -> dict[str, Any]:
+    """Map and touch every page in ascending order, bit by bit; pages that are mapped already are stepped over.
+
+    An assertion fails where that takes more than `most` touches.
+    """
+    run = Run(kernel, [Device("d", "0000:00:01.0", {2: DeviceBar(2, request.bar_size, request.phys)})])
+    mapped = run.step(Step("mmap", mmap_arguments(request)))
+    counts = {"pte": 0, "pmd": 0, "pud": 0}
+    if mapped["result"] != "ok":
+        assert mapped["result"] == "EINVAL"
+        return {"counts": counts, "driver_calls": 0, "table_bytes": 0}
+    mm = run.parent
+    page = kernel.geometry.PAGE_SIZE
+    assert request.va is not None
+    assert request.length is not None
+    va, end = request.va, request.va + -(-request.length // page) * page
+    while va < end:
+        assert most > 0, "more leaves than planned"
+        most -= 1
+        assert user_access(mm, va, write=False).result == "ok"
+        *_, (level, (table, index)) = mm.tables.walk(va)
+        if level == "pte":  # on to the first page that this table does not map
+            empty = mm.tables.empty["pte"]
+            free = next((i for i in range(index, len(table)) if table[i] == empty), len(table))
+            va += (free - index) * page
+        else:
+            size = 1 << next(w.shift for w in kernel.geometry.walk if w.name == level)
+            va = va // size * size + size
+    events = kernel.trace.drain()
+    for event in events:
+        if isinstance(event, Install):
+            counts[event.level] += event.count
+    calls = sum(isinstance(event, Fault) for event in events)
+    return {"counts": counts, "driver_calls": calls, "table_bytes": mm.pgtables_bytes}
+
+
+def planned(kernel: Kernel, request: Request) -> dict[str, Any]:
+    costs = plan(kernel, [request]).mappings[0].costs
+    return {"counts": dict(costs.counts), "driver_calls": costs.driver_calls, "table_bytes": costs.table_bytes}
+
+
+def check(machine: Machined, data: st.DataObject) -> None:
+    kernel = linked(machine)
+    request = data.draw(mappings(kernel))
+    expected = planned(kernel, request)
+    leaves = sum(expected["counts"].values())
+    assume(leaves <= MOST_LEAVES or not kernel.has("huge-pfnmap"))
+    assert ran(kernel, request, leaves) == expected
+
+
+@settings(QUIET, max_examples=300)
+@given(machines(), st.data())
+def test_plan_equals_run(machine: Machined, data: st.DataObject) -> None:
+    check(machine, data)
+
+
+X86 = Machined("x86_64", "thp", "6.12.117", "always")
+GIB, MIB = 1 << 30, 1 << 20
+WINDOW = 0x1000_0000_0000
+
+
+CORNERS = {
+    "natural": Request(2, 0x8_0000_0000, 4 * GIB, va=WINDOW),
+    "from the second page": Request(2, 0x8_0000_0000, 4 * GIB, offset=0x1000, va=WINDOW + 0x1000),
+    "a byte short": Request(2, 0x8_0000_0000, 4 * GIB, length=4 * GIB - 1, va=WINDOW),
+    "five runs": Request(2, 0x8_0000_0000, 4 * GIB, offset=0x20_1000, length=3 * GIB, va=WINDOW + 0x20_1000),
+    "2M off": Request(2, 0x8_0000_0000, 2 * GIB, va=WINDOW + 2 * MIB),
+    "a page off": Request(2, 0x8_0000_0000, 4 * MIB, va=WINDOW + 0x1000),
+    "over a 1G edge": Request(2, 0x8_0000_0000, 4 * MIB, va=WINDOW + GIB - 2 * MIB),
+    "over a 512G edge": Request(2, 0x8_0000_0000, 4 * MIB, va=WINDOW + 512 * GIB - 2 * MIB),
+    "a page": Request(2, 0x8_0000_0000, 4096, va=WINDOW),
+}
+
+
+@pytest.mark.parametrize("release", RELEASES)
+@pytest.mark.parametrize("corner", CORNERS)
+def test_plan_equals_run_at_the_corners(release: str, corner: str) -> None:
+    kernel = linked(replace(X86, release=release))
+    request = CORNERS[corner]
+    request = replace(request, length=request.length or request.bar_size - request.offset)
+    assert ran(kernel, request) == planned(kernel, request)
+
+
+@settings(QUIET, max_examples=60)
+@given(machines(), st.data())
+def test_plan_equals_a_scan_of_every_page(machine: Machined, data: st.DataObject) -> None:
+    kernel = linked(machine)
+    request = data.draw(mappings(kernel))
+    page = kernel.geometry.PAGE_SIZE
+    request = replace(request, length=min(request.length or 0, 200 * page))
+    assume(request.bar_size >= page and (request.length or 0) > 0)
+    run = Run(kernel, [Device("d", "0000:00:01.0", {2: DeviceBar(2, request.bar_size, request.phys)})])
+    mapped = run.step(Step("mmap", mmap_arguments(request)))
+    assert mapped["result"] == "ok"
+    assert request.va is not None
+    assert request.length is not None
+    end = request.va + request.length
+    scan = run.step(Step("scan", {"start": request.va, "end": end, "step": page, "access": "read"}))
+    costs = plan(kernel, [request]).mappings[0].costs
+    assert (scan["faults_total"], scan["table_bytes"]) == (costs.driver_calls, costs.table_bytes)
+
+
+@settings(QUIET, max_examples=300)
+@given(machines(), st.data())
+def test_policy_kernel_is_the_address_that_mmap_chooses(machine: Machined, data: st.DataObject) -> None:
+    kernel = linked(machine)
+    page, pmd = kernel.geometry.PAGE_SIZE, kernel.geometry.size("pmd")
+    grain = data.draw(st.sampled_from([page, pmd]))
+    length = data.draw(st.integers(1, 1 << 12)) * grain
+    offset = data.draw(st.integers(0, 1 << 10)) * data.draw(st.sampled_from([page, pmd]))
+    bar_size = 1 << (offset + length - 1).bit_length()
+    assume(offset < 1 << 40)
+    base = data.draw(st.none() | st.integers(1, (kernel.geometry.task_size - 1) // page).map(lambda n: n * page + 5))
+    run = Run(kernel, [])
+    expected = get_unmapped_area(run.parent, (2 << 40) + offset, length, base)
+    request = Request(2, 1 << 44, bar_size, offset=offset, length=length, policy="kernel")
+    if expected < 0:
+        with pytest.raises(BadInput, match="fit"):
+            plan(kernel, [request], mmap_base=base)
+    else:
+        assert plan(kernel, [request], mmap_base=base).mappings[0].va == expected
+
+
+def test_both_engines_document_the_same_base() -> None:
+    assert planner.MMAP_BASE == MMAP_BASE
+
+
+# The property is itself tested: a wrong rule in either engine is found.
+
+
+def finds_a_disagreement() -> bool:
+    @settings(QUIET, max_examples=1000, database=None, derandomize=True, phases=[Phase.generate])
+    @given(machines(), st.data())
+    def search(machine: Machined, data: st.DataObject) -> None:
+        check(machine, data)
+
+    try:
+        search()
+    except AssertionError:
+        return True
+    return False
+
+
+def unchecked(right: Any) -> Any:
+    """Congruence is not looked at."""
+    return lambda self, *args: right(replace(self, checks_pfn=False), *args)
+
+
+def congruent_enough(right: Any) -> Any:
+    """Congruence modulo the PMD serves for the PUD too."""
+    return lambda self, level, start, end, delta: right(self, level, start, end, delta % self.sizes["pmd"])
+
+
+def last_block_lost(right: Any) -> Any:
+    """A block that ends with the mapping is taken not to fit."""
+    return lambda self, level, start, end, delta: right(self, level, start, end - 1, delta)
+
+
+def asked_once(right: Any) -> Any:
+    """Order 9 is asked once for a base page."""
+    return lambda self, runs, start, end, passes: right(self, runs, start, end, 1)
+
+
+def always_in_a_table(right: Any) -> Any:
+    """A PUD leaf has a PMD table all the same."""
+    return lambda self, runs, start, end, size: right(self, runs, start, end, size) * (size < self.sizes["pud"])
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("_body", unchecked),
+        ("_body", congruent_enough),
+        ("_body", last_block_lost),
+        ("_calls", asked_once),
+        ("_covered", always_in_a_table),
+    ],
+)
+def test_a_wrong_rule_of_the_planner_is_found(name: str, wrong: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Machine, name, wrong(getattr(Machine, name)))
+    assert finds_a_disagreement()
+
+
+def past_the_end(right: Any) -> Any:
+    """The handler takes a block that ends beyond the vma."""
+
+    def huge_fault(self: Any, vmf: VmFault, order: int) -> Any:
+        end, size = vmf.vma.vm_end, self.kernel.geometry.PAGE_SIZE << order
+        vmf.vma.vm_end = -(-end // size) * size
+        try:
+            return right(self, vmf, order)
+        finally:
+            vmf.vma.vm_end = end
+
+    return huge_fault
+
+
+def no_pud(right: Any) -> Any:
+    """The handler never takes the PUD order."""
+
+    def huge_fault(self: Any, vmf: VmFault, order: int) -> Any:
+        return self.kernel.mm.VM_FAULT_FALLBACK if order == self.kernel.geometry.PUD_ORDER else right(self, vmf, order)
+
+    return huge_fault
+
+
+@pytest.mark.parametrize("wrong", [past_the_end, no_pud])
+def test_a_wrong_rule_of_the_driver_is_found(wrong: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = type(linked(X86).drivers["vfio_pci"])
+    monkeypatch.setattr(driver, "_huge_fault", wrong(driver._huge_fault))
+    assert finds_a_disagreement()
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "wrong"),
+    [
+        (huge_memory, "thp_vma_allowable_order", lambda vma: True),  # the knob gates nothing
+        (fault, "FAULT_FLAG_VMA_LOCK", 0),  # one pass
+    ],
+)
+def test_a_wrong_rule_of_the_mm_is_found(
+    module: Any, name: str, wrong: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, name, wrong)
+    assert finds_a_disagreement()
