@@ -33,13 +33,14 @@ class DeviceBar:
 
 @dataclass
 class Device:
-    """A simulated PCI device: `name` for scenarios, `bdf`, its memory BARs by index, and its PCI command register as
-    it is before a driver binds it."""
+    """A simulated PCI device: `name` for scenarios, `bdf`, its memory BARs by index, its PCI command register as it is
+    before a driver binds it, and whether it has a way to be reset."""
 
     name: str
     bdf: str
     bars: Mapping[int, DeviceBar] = field(default_factory=dict)
     command: int = 0x3
+    reset_works: bool = False
 
 
 @dataclass(frozen=True)

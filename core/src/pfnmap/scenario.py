@@ -22,7 +22,7 @@ from pfnmap.run import Step
 from pfnmap.sizes import is_power_of_two, parse_address, parse_size
 from pfnmap.spec import KernelSpec
 
-__all__ = ["Record", "Recording", "Scenario", "read_recording", "read_scenario"]
+__all__ = ["Record", "Recording", "Scenario", "parse_recording", "read_recording", "read_scenario"]
 
 _LIMIT = 256 * MIB
 _STEPS = 1_000_000
@@ -136,7 +136,7 @@ def _kernel_spec(value: Any, source: str) -> KernelSpec:
 
 
 def _device(value: Any, where: str) -> Device:
-    table = _table(value, where, {"name": str, "bdf": str, "bar": list}, ("name",))
+    table = _table(value, where, {"name": str, "bdf": str, "bar": list, "reset": bool}, ("name",))
     bars: dict[int, DeviceBar] = {}
     for n, item in enumerate(_list(table.get("bar", []), where, 6)):
         here = f"{where} bar {n}"
@@ -147,7 +147,9 @@ def _device(value: Any, where: str) -> Device:
         if not is_power_of_two(size):
             raise BadInput(here, f"size {bar['size']} is no power of two")
         bars[bar["index"]] = DeviceBar(bar["index"], size, phys)
-    return Device(table["name"], table.get("bdf", "0000:00:01.0"), bars)
+    return Device(
+        table["name"], table.get("bdf", "0000:00:01.0"), bars, reset_works=table.get("reset", False)
+    )
 
 
 _STEP_KEYS = ("op", "expect", "by", "at")
@@ -175,8 +177,11 @@ firmware enables SERR#."""
 
 def read_recording(path: str | os.PathLike[str]) -> Recording:
     """Read a recording (schema pfnmap-recording/1, plain or .gz). Raises BadInput that names file, record and step."""
-    source = str(path)
-    document = read_json(path, _LIMIT)
+    return parse_recording(read_json(path, _LIMIT), str(path))
+
+
+def parse_recording(document: Any, source: str) -> Recording:
+    """Read a recording's JSON document; `source` names it in errors."""
     if not isinstance(document, dict) or document.get("schema") != "pfnmap-recording/1":
         raise BadInput(source, "no recording: schema pfnmap-recording/1 was expected")
     try:

@@ -8,17 +8,37 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from errno import EINVAL
+from errno import EINVAL, errorcode
 from typing import Any
 
-from pfnmap import Action, Device, Driver, File, Has, Message, VmArea, VmFault, VmOperations, hookimpl
+from pfnmap import (
+    Action,
+    BadInput,
+    Device,
+    Driver,
+    File,
+    Has,
+    Message,
+    Unknown,
+    VmArea,
+    VmFault,
+    VmOperations,
+    hookimpl,
+)
 from pfnmap.vm_flags import VM_ALLOW_ANY_UNCACHED, VM_DONTDUMP, VM_DONTEXPAND, VM_IO, VM_PFNMAP, VM_SHARED
+
+from .type1 import VfioIommu
 
 VFIO_PCI_OFFSET_SHIFT = 40
 VFIO_PCI_ROM_REGION_INDEX = 6
 PCI_COMMAND_MEMORY = 0x2
 
 _WORD = 1 << 64
+
+
+def _result(error: int) -> dict[str, Any]:
+    """The result of a system call: "ok", or the name of a negative errno."""
+    return {"result": errorcode[-error] if error else "ok"}
 
 
 @dataclass
@@ -74,6 +94,7 @@ class VfioPci(Driver):
         self._dev_dbg = False
         self._ratelimit = RateLimit()
         self._vm_ops = self._operations()
+        self._iommu = VfioIommu(kernel)
 
     def _operations(self) -> VmOperations:
         if self.kernel.has("huge-pfnmap"):
@@ -249,14 +270,22 @@ class VfioPci(Driver):
         return {
             "pci_memory": Action(self._pci_memory, {"device": "str", "enabled": "bool"}),
             "dev_dbg": Action(self._set_dev_dbg, {"enabled": "bool"}),
+            "device_reset": Action(self._device_reset, {"device": "str"}),
+            "dma_map": Action(self._dma_map, {"iova": "address", "va": "address", "length": "size", "prot": "str"}),
+            "dma_unmap": Action(self._dma_unmap, {"iova": "address", "length": "size"}),
         }
+
+    def _device(self, name: str) -> VfioPciCoreDevice:
+        if name not in self.devices:
+            raise Unknown("device", name, self.devices)
+        return self.devices[name]
 
     def _pci_memory(self, run: Any, device: str, enabled: bool) -> dict[str, Any]:
         """Write the memory bit of the PCI command register through the config region (vfio_basic_config_write).
 
         Clearing it zaps every mapping of the device, also when it was clear already (RULES 29).
         """
-        vdev = self.devices[device]
+        vdev = self._device(device)
         if enabled:
             vdev.command |= PCI_COMMAND_MEMORY
         else:
@@ -277,3 +306,23 @@ class VfioPci(Driver):
         """Switch the driver's dynamic-debug lines on or off."""
         self._dev_dbg = enabled
         return {}
+
+    def _device_reset(self, run: Any, device: str) -> dict[str, Any]:
+        """VFIO_DEVICE_RESET (vfio_pci_ioctl_reset): -EINVAL for a device that has no way to be reset; else the BARs are
+        zapped as when memory decode goes off."""
+        vdev = self._device(device)
+        if not vdev.pdev.reset_works:
+            return _result(-EINVAL)
+        self._zap(vdev)
+        return _result(0)
+
+    def _dma_map(self, run: Any, iova: int, va: int, length: int, prot: str) -> dict[str, Any]:
+        """VFIO_IOMMU_MAP_DMA of the acting process's memory; `prot`: what the device may do, of r and w."""
+        if prot not in ("r", "w", "rw"):
+            raise BadInput("dma_map", f"prot {prot!r} is none of r, w, rw")
+        return _result(self._iommu.map_dma(run.current, iova, va, length, "w" in prot))
+
+    def _dma_unmap(self, run: Any, iova: int, length: int) -> dict[str, Any]:
+        """VFIO_IOMMU_UNMAP_DMA; `bytes` is the size field on return, which an error leaves alone."""
+        error, unmapped = self._iommu.unmap_dma(iova, length)
+        return {**_result(error), "bytes": length if error else unmapped}

@@ -1,0 +1,173 @@
+"""vfio type1: what a DMA map of user memory does to a pfnmap (drivers/vfio/vfio_iommu_type1.c).
+
+Pinned by the `dma.*`, `first_by_dma_map` and fuzz.* records of 6.1.192, 6.12.117 and 7.3.4; the loop of
+`type1-pfnmap-batch` is read from its patch, its counts are recorded. One container holds all devices. The IOMMU's own tables,
+its reserved ranges and the locked-memory limit are not modelled.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from errno import EAGAIN, EEXIST, EFAULT, EINVAL
+from typing import TYPE_CHECKING
+
+from pfnmap import MmStruct, VmArea
+from pfnmap.vm_flags import VM_PFNMAP
+
+if TYPE_CHECKING:
+    from pfnmap.kernel import Kernel
+
+__all__ = ["VfioDma", "VfioIommu"]
+
+_WORD = 1 << 64
+_POINTER = 8
+
+
+@dataclass
+class VfioDma:
+    """vfio_dma: `size` bytes from `iova` on are mapped to memory of `mm` from `vaddr` on; `pages` are pinned (PFNs)."""
+
+    mm: MmStruct
+    iova: int
+    vaddr: int
+    write: bool
+    size: int = 0
+    pages: list[int] = field(default_factory=list)
+
+
+class VfioIommu:
+    """vfio_iommu: a type1v2 container with an IOMMU domain."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self._page = kernel.geometry.PAGE_SIZE
+        self._shift = kernel.geometry.PAGE_SHIFT
+        self._dmas: list[VfioDma] = []
+
+    def map_dma(self, mm: MmStruct, iova: int, vaddr: int, size: int, write: bool) -> int:
+        """VFIO_IOMMU_MAP_DMA of `size` bytes; return 0 or -errno.
+
+        -EINVAL: not page-aligned, empty, or an address wraps. -EEXIST: something is mapped there. -EFAULT: a page cannot be
+        had; what was mapped before it is unmapped again, but the entries that were faulted in stay (RULES 28).
+        """
+        if not size or (size | iova | vaddr) % self._page or max(iova, vaddr) + size > _WORD:
+            return -EINVAL
+        if self._overlapping(iova, size):
+            return -EEXIST
+        dma = VfioDma(mm, iova, vaddr, write)
+        self._dmas.append(dma)
+        batch: list[int] = []
+        while dma.size < size:
+            got = self._pin_pages_remote(dma, vaddr + dma.size, (size - dma.size) >> self._shift, batch)
+            if got < 0:
+                dma.pages += batch
+                self._remove(dma)
+                return got
+            dma.size += got << self._shift
+        return 0
+
+    def unmap_dma(self, iova: int, size: int) -> tuple[int, int]:
+        """VFIO_IOMMU_UNMAP_DMA; return (0 or -errno, bytes unmapped).
+
+        A range with nothing in it unmaps 0 bytes; one that cuts a mapping in two is -EINVAL.
+        """
+        if not size or (size | iova) % self._page or iova + size > _WORD:
+            return -EINVAL, 0
+        found = self._overlapping(iova, size)
+        if any(dma.iova < iova or dma.iova + dma.size > iova + size for dma in found):
+            return -EINVAL, 0
+        for dma in found:
+            self._remove(dma)
+        return 0, sum(dma.size for dma in found)
+
+    def _overlapping(self, iova: int, size: int) -> list[VfioDma]:
+        """vfio_find_dma, of all."""
+        return [dma for dma in self._dmas if dma.iova < iova + size and iova < dma.iova + dma.size]
+
+    def _remove(self, dma: VfioDma) -> None:
+        """vfio_remove_dma: pages go back; a pfnmap's PFNs have no page behind them and no reference."""
+        self._dmas.remove(dma)
+        self._kernel.mm.unpin_user_pages(self._kernel, dma.pages)
+
+    def _pin_pages_remote(self, dma: VfioDma, vaddr: int, npages: int, batch: list[int]) -> int:
+        """vfio_pin_pages_remote: get up to `npages` pages that are physically in a row; return how many, or -errno.
+
+        `batch`: pages pinned before and not used yet. The PFN of a pfnmap that turns out not to continue the row is
+        forgotten, and walked to once more by the next call.
+        """
+        base = -1
+        pinned = 0
+        while pinned < npages:
+            if not batch:
+                got, pfn = self._vaddr_get_pfns(dma, vaddr + (pinned << self._shift), npages - pinned, batch)
+                if got < 0:
+                    return got
+                if not batch:
+                    if base < 0:
+                        base = pfn
+                    if pfn != base + pinned:
+                        break
+                    pinned += got
+                    continue
+            if base < 0:
+                base = batch[0]
+            if batch[0] != base + pinned:
+                break
+            dma.pages.append(batch.pop(0))
+            pinned += 1
+        return pinned
+
+    def _vaddr_get_pfns(self, dma: VfioDma, vaddr: int, npages: int, batch: list[int]) -> tuple[int, int]:
+        """vaddr_get_pfns: pin pages into `batch` or, for a pfnmap, find a PFN; return (how many or -errno, the first PFN)."""
+        mm = self._kernel.mm
+        flags = mm.FOLL_LONGTERM | (mm.FOLL_WRITE if dma.write else 0)
+        with mm.mmap_lock(dma.mm):
+            ret = mm.pin_user_pages_remote(dma.mm, vaddr, min(npages, self._page // _POINTER), flags, batch)
+            if ret > 0:
+                return ret, batch[0]
+            while True:
+                vma = dma.mm.vma_lookup(vaddr)
+                if vma is None or not vma.vm_flags & VM_PFNMAP:
+                    return ret, 0
+                ret, pfn, pages = self._follow_fault_pfn(vma, vaddr, dma.write)
+                if ret != -EAGAIN:
+                    break
+        if ret:
+            return ret, 0
+        if mm.pfn_valid(self._kernel, pfn):
+            return -EFAULT, 0
+        return min(npages, pages), pfn
+
+    def _follow_fault_pfn(self, vma: VmArea, vaddr: int, write: bool) -> tuple[int, int, int]:
+        """follow_fault_pfn: look up, fault in if that fails, look up again; return (0 or -errno, PFN, pages that follow).
+
+        -EAGAIN: mmap_lock was let go, the vma may be gone. -EFAULT: not writable but to be written.
+        """
+        found = self._follow(vma, vaddr)
+        if found is None:
+            mm = self._kernel.mm
+            flags = mm.FAULT_FLAG_REMOTE | (mm.FAULT_FLAG_WRITE if write else 0)
+            ret, unlocked = mm.fixup_user_fault(vma.vm_mm, vaddr, flags)
+            if unlocked:
+                return -EAGAIN, 0, 0
+            if ret:
+                return ret, 0, 0
+            found = self._follow(vma, vaddr)
+            if found is None:
+                return -EINVAL, 0, 0
+        pfn, writable, pages = found
+        return (-EFAULT if write and not writable else 0), pfn, pages
+
+    def _follow(self, vma: VmArea, vaddr: int) -> tuple[int, bool, int] | None:
+        """Look an address up: its PFN, whether it is writable, and for how many pages from it on that holds."""
+        kernel = self._kernel
+        if not kernel.has("huge-pfnmap"):
+            pte = kernel.mm.follow_pte(vma, vaddr)
+            return None if pte is None else (kernel.ops.pte_pfn(pte), bool(kernel.ops.pte_write(pte)), 1)
+        with kernel.mm.follow_pfnmap(vma, vaddr) as args:
+            if args is None:
+                return None
+            pages = 1
+            if kernel.has("type1-pfnmap-batch"):
+                pages = ((vaddr | (args.addr_mask ^ (_WORD - 1))) + 1 - vaddr) >> self._shift
+            return args.pfn, args.writable, pages
