@@ -9,7 +9,7 @@ entries splits every PUD leaf it meets, to get at the PMD entries below: that is
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pfnmap.mm.pgtable import Slot
     from pfnmap.mm.vma import MmStruct, VmArea
 
-__all__ = ["MmWalkOps", "pmd_trans_huge_lock", "pte_entries", "walk_page_range", "walk_page_vma"]
+__all__ = ["MmWalkOps", "pmd_trans_huge_lock", "pte_slots", "walk_page_range", "walk_page_vma"]
 
 
 def _skip_pfnmap(vma: VmArea) -> bool:
@@ -121,7 +121,8 @@ def pmd_trans_huge_lock(vma: VmArea, slot: Slot) -> bool:
     return bool(not ops.pmd_present(entry) or ops.pmd_trans_huge(entry) or ops.pmd_devmap(entry))
 
 
-def pte_entries(vma: VmArea, slot: Slot, start: int, end: int) -> tuple[array[int], range]:
-    """Return the PTE table under a PMD entry, and the indexes of the pages of [start, end) in it."""
-    table, first = vma.vm_mm.tables.pte_offset(slot, start)
-    return table, range(first, first + ((end - start) >> vma.vm_mm.kernel.geometry.PAGE_SHIFT))
+def pte_slots(vma: VmArea, slot: Slot, start: int, end: int) -> Iterator[tuple[int, Slot]]:
+    """Yield (address, slot) of every PTE of [start, end) in the table under a PMD entry."""
+    table, index = vma.vm_mm.tables.pte_offset(slot, start)
+    for n, address in enumerate(range(start, end, vma.vm_mm.kernel.geometry.PAGE_SIZE)):
+        yield address, (table, index + n)

@@ -14,7 +14,8 @@ from pfnmap import vm_flags
 from pfnmap.errors import BadInput, Refused
 from pfnmap.mm.huge_memory import is_cow_mapping, thp_vma_allowable_order
 from pfnmap.mm.mmap import vma_set_page_prot
-from pfnmap.mm.pagewalk import MmWalkOps, pmd_trans_huge_lock, pte_entries, walk_page_range, walk_page_vma
+from pfnmap.mm.pagewalk import MmWalkOps, pmd_trans_huge_lock, pte_slots, walk_page_range, walk_page_vma
+from pfnmap.mm.vm_normal_page import vm_normal_page
 from pfnmap.ops.op import Op, errno_result
 from pfnmap.vm_flags import VM_PFNMAP, VM_PKEY_MASK, VM_PKEY_SHIFT, VM_SOFTDIRTY
 
@@ -47,8 +48,8 @@ def _pagemap(run: Run, mm: MmStruct, va: int, count: int) -> dict[str, Any]:
     def pmd_entry(vma: VmArea, slot: Slot, start: int, end: int) -> None:
         if pmd_trans_huge_lock(vma, slot):
             raise Refused("pagemap", f"a PMD leaf outside a pfnmap at {start:#x}")
-        table, pages = pte_entries(vma, slot, start, end)
-        entries.extend(_vma_soft_dirty(vma) | _pagemap_entry(mm.kernel, table[i]) for i in pages)
+        for address, (table, i) in pte_slots(vma, slot, start, end):
+            entries.append(_vma_soft_dirty(vma) | _pagemap_entry(vma, address, table[i]))
 
     if start < end:
         walk_page_range(mm, start, end, MmWalkOps(pmd_entry, pte_hole))
@@ -59,18 +60,18 @@ def _vma_soft_dirty(vma: VmArea | None) -> int:
     return PM_SOFT_DIRTY if vma is not None and vma.vm_flags & VM_SOFTDIRTY else 0
 
 
-def _pagemap_entry(kernel: Kernel, pte: int) -> int:
+def _pagemap_entry(vma: VmArea, address: int, pte: int) -> int:
     """pte_to_pagemap_entry, for a PTE of anonymous memory."""
-    ops = kernel.ops
-    if not ops.pte_present(pte):
+    kernel = vma.vm_mm.kernel
+    if not kernel.ops.pte_present(pte):
         return 0
-    pfn: int = ops.pte_pfn(pte)
     flags = PM_PRESENT
-    if ops.pte_soft_dirty(pte):
+    if kernel.ops.pte_soft_dirty(pte):
         flags |= PM_SOFT_DIRTY
-    if not ops.pte_special(pte) and kernel.phys.ram.get(pfn << kernel.geometry.PAGE_SHIFT) == 1:
+    page = vm_normal_page(vma, address, pte)
+    if page is not None and kernel.phys.ram.get(page << kernel.geometry.PAGE_SHIFT) == 1:
         flags |= PM_MMAP_EXCLUSIVE
-    return flags | pfn
+    return flags | int(kernel.ops.pte_pfn(pte))
 
 
 # PAGEMAP_SCAN
@@ -145,8 +146,8 @@ class _Resident:
         if pmd_trans_huge_lock(vma, slot):
             self.pages += (end - start) >> self._kernel.geometry.PAGE_SHIFT
             return
-        table, pages = pte_entries(vma, slot, start, end)
-        self.pages += sum(not self._kernel.ops.pte_none(table[i]) for i in pages)
+        none = self._kernel.ops.pte_none
+        self.pages += sum(not none(table[i]) for _, (table, i) in pte_slots(vma, slot, start, end))
 
 
 # smaps, smaps_rollup, numa_maps
@@ -259,14 +260,14 @@ def _clear_refs(run: Run, mm: MmStruct, value: int) -> dict[str, Any]:
                 vma.vm_flags &= ~VM_SOFTDIRTY
                 vma_set_page_prot(vma)
     clear = _clear_soft_dirty if value == CLEAR_REFS_SOFT_DIRTY else _clear_young
+    present = mm.kernel.ops.pte_present
 
     def pmd_entry(vma: VmArea, slot: Slot, start: int, end: int) -> None:
         if pmd_trans_huge_lock(vma, slot):
             raise Refused("clear_refs", f"a PMD leaf outside a pfnmap at {start:#x}")
-        table, pages = pte_entries(vma, slot, start, end)
-        for i in pages:
-            if mm.kernel.ops.pte_present(table[i]):
-                table[i] = clear(mm.kernel, table[i])
+        for address, (table, i) in pte_slots(vma, slot, start, end):
+            if present(table[i]):
+                table[i] = clear(vma, address, table[i])
 
     def test_walk(vma: VmArea) -> bool:
         skipped = {CLEAR_REFS_ANON: vma.vm_file is not None, CLEAR_REFS_MAPPED: vma.vm_file is None}
@@ -276,13 +277,15 @@ def _clear_refs(run: Run, mm: MmStruct, value: int) -> dict[str, Any]:
     return {}
 
 
-def _clear_soft_dirty(kernel: Kernel, pte: int) -> int:
-    ops = kernel.ops
-    return int(ops.pte_clear_soft_dirty(ops.pte_wrprotect(pte))) if kernel.config.enabled("MEM_SOFT_DIRTY") else pte
+def _clear_soft_dirty(vma: VmArea, address: int, pte: int) -> int:
+    kernel = vma.vm_mm.kernel
+    if not kernel.config.enabled("MEM_SOFT_DIRTY"):
+        return pte
+    return int(kernel.ops.pte_clear_soft_dirty(kernel.ops.pte_wrprotect(pte)))
 
 
-def _clear_young(kernel: Kernel, pte: int) -> int:
-    return pte if kernel.ops.pte_special(pte) else int(kernel.ops.pte_mkold(pte))
+def _clear_young(vma: VmArea, address: int, pte: int) -> int:
+    return pte if vm_normal_page(vma, address, pte) is None else int(vma.vm_mm.kernel.ops.pte_mkold(pte))
 
 
 OPS = {
