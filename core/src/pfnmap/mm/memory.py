@@ -340,6 +340,8 @@ def remap_pfn_range(vma: VmArea, address: int, pfn: int, size: int, prot: int) -
     """
     page = vma.vm_mm.kernel.geometry.PAGE_SIZE
     size = -(-size // page) * page
+    if vma.vm_mm.kernel.ops.track_pfn_remap(vma, pfn, address, size):
+        return -EINVAL
     if vma.vm_flags & (VM_SHARED | VM_MAYWRITE) == VM_MAYWRITE:
         if (address, address + size) != (vma.vm_start, vma.vm_end):
             return -EINVAL

@@ -16,6 +16,7 @@ from pfnmap.vm_flags import VM_EXEC, VM_READ, VM_WRITE
 
 from .bits import ACCESSED, DIRTY, PRESENT, RW, USER, VM_PKEY_MASK, VM_SHADOW_STACK
 from .p4d import UpperOps
+from .pat import PatOps
 from .pgprot import PgprotOps
 from .pmd import PmdOps
 from .pte import PteOps
@@ -24,7 +25,7 @@ from .pud import PudOps
 __all__ = ["X86_64"]
 
 
-class X86_64(PteOps, PmdOps, PudOps, UpperOps, PgprotOps):
+class X86_64(PteOps, PmdOps, PudOps, UpperOps, PgprotOps, PatOps):
     """x86-64 with 4 or 5 levels of 4K pages.
 
     `cpu` keys: `la57` (5 levels, if PGTABLE_LEVELS is 5), `sme_mask` (the memory encryption bit as a mask, 0 without),
