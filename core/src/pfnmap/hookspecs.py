@@ -2,9 +2,11 @@
 
 Two families. `EntryHooks`: ops on page-table entries for which the kernel's headers have a fallback under ``#ifndef``
 (pfnmap.generic has it). They are called through pluggy once, when a kernel is linked: the owner's method is bound and
-the hot path calls it directly. So an entry hook has one owner, no wrapper, and never answers None. See `pfnmap.arch` for
-what an entry is. `LinkHooks`: asked while a kernel is linked, with pluggy's ordinary collecting semantics.
+the hot path calls it directly. So an entry hook has one owner, no wrapper, and never answers None. See `pfnmap.arch`
+for what an entry is. `LinkHooks`: asked while a kernel is linked, with pluggy's ordinary collecting semantics.
 """
+
+# mypy: disable-error-code="empty-body"
 
 from __future__ import annotations
 
@@ -131,7 +133,7 @@ class EntryHooks:
 
     @hookspec(firstresult=True)
     def p4d_populate(self, pa: Entry) -> Entry:
-        """Return the P4D entry that points to the PUD table at `pa` (bytes). Fallback (folded): 0, nothing is written."""
+        """Return the P4D entry that points to the PUD table at `pa` (bytes). Fallback (folded): 0, not written."""
 
     @hookspec(firstresult=True)
     def pgd_present(self, pgd: Entry) -> Entry:
@@ -151,7 +153,7 @@ class EntryHooks:
 
     @hookspec(firstresult=True)
     def pgd_populate(self, pa: Entry) -> Entry:
-        """Return the PGD entry that points to the P4D table at `pa` (bytes). Fallback (folded): 0, nothing is written."""
+        """Return the PGD entry that points to the P4D table at `pa` (bytes). Fallback (folded): 0, not written."""
 
     # write permission and protection
 
@@ -211,7 +213,7 @@ class EntryHooks:
 
     @hookspec(firstresult=True)
     def track_pfn_remap(self, vma: VmArea, pfn: int, address: int, size: int) -> int:
-        """remap_pfn_range is about to map `size` bytes at `address` to `pfn`; return 0 or a negative errno. Fallback: 0."""
+        """remap_pfn_range is about to map `size` bytes at `address` to `pfn`; return 0 or -errno. Fallback: 0."""
 
     @hookspec(firstresult=True)
     def track_pfn_copy(self, dst: VmArea, src: VmArea) -> int:

@@ -62,8 +62,8 @@ class Kernel:
     """A linked kernel, and the state of its one boot. Make one with `Kernel.link`.
 
     Attributes: `arch` (the Arch instance), `ops`, `geometry`, `config`, `release`, `cpu` (boot-time state), `thp` (the
-    sysfs knob transparent_hugepage/enabled), `drivers` (name -> Driver), `trace`, `clock_ms`, `phys` (simulated physical memory),
-    `mm` (the functions a plugin may call, `pfnmap.mm`), `assumed` (what of all this nobody said).
+    sysfs knob transparent_hugepage/enabled), `drivers` (name -> Driver), `trace`, `clock_ms`, `phys` (simulated
+    physical memory), `mm` (the functions a plugin may call, `pfnmap.mm`), `assumed` (what of all this nobody said).
     """
 
     arch: Arch
@@ -79,6 +79,7 @@ class Kernel:
     clock_ms: int
     phys: PhysicalMemory
     _link_again: Callable[..., Kernel]
+    _boot_thp: str
 
     @classmethod
     def link(
@@ -229,7 +230,8 @@ def _manager(arch: Arch, drivers: list[Driver]) -> pluggy.PluginManager:
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(EntryHooks)
     manager.add_hookspecs(LinkHooks)
-    for plugin in (arch, *drivers):
+    plugins: list[Arch | Driver] = [arch, *drivers]
+    for plugin in plugins:
         try:
             manager.register(plugin, name=plugin.name)
             manager.check_pending()
@@ -241,7 +243,7 @@ def _manager(arch: Arch, drivers: list[Driver]) -> pluggy.PluginManager:
 def _fragments(manager: pluggy.PluginManager, release: Release) -> list[tuple[str, str]]:
     fragments = [("pfnmap", fragment("pfnmap", release.has))]
     for impl in manager.hook.kconfig.get_hookimpls():
-        text = impl.function(release.has)
+        text = cast("str | None", impl.function(release.has))
         if text is not None:
             fragments.append((impl.plugin_name, text))
     return fragments
