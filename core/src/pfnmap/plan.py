@@ -196,8 +196,8 @@ class Costs:
 
 @dataclass(frozen=True)
 class MappingPlan:
-    """The plan of one mapping. `phys` is the physical address that `va` maps, `offset` its place in the BAR, `length`
-    whole pages. `before` is what the same mapping costs without huge pfnmaps, as before 6.12. `warnings` tell of harm,
+    """The plan of one mapping. `phys` is where the mapped part of the BAR begins, `offset` its place in the BAR,
+    `length` whole pages. `before` is what the same mapping costs without huge pfnmaps, as before 6.12. `warnings` tell of harm,
     `notes` of what the answer hangs on. `steps` counts the work done, which does not depend on sizes."""
 
     device: str | None
@@ -219,7 +219,8 @@ class MappingPlan:
 
     def dma_map(self, va: int, length: int) -> DmaMap:
         """Return what a type1 map of a part of the mapping costs (page-aligned)."""
-        return self.machine.dma_map(self.runs, va, va + length, self.phys - self.va)
+        delta = _down(self.phys, self.machine.page) - self.va
+        return self.machine.dma_map(self.runs, va, va + length, delta)
 
     def answer(self) -> dict[str, Any]:
         """Return the part that is compared when a change of unknown state is planned both ways."""
@@ -445,7 +446,7 @@ class Machine:
             request.bar_size,
             request.offset,
             request.policy,
-            phys,
+            request.phys + request.offset,
             va,
             length,
             runs,
@@ -453,7 +454,7 @@ class Machine:
             before._costs(() if refused else (pages,), start, end, delta),
             tuple(blocked),
             tuple(self._warnings(runs, delta)),
-            tuple(self._notes(request, mmap_base, length, delta)),
+            () if refused else tuple(self._notes(request, mmap_base, length, delta)),
             steps,
             self,
         )
@@ -659,12 +660,12 @@ class Machine:
             return
         pmd = format_size(self.sizes["pmd"])
         if self._thp_places(request.offset, length):
-            yield f"mmap(NULL) makes this mapping congruent modulo {pmd}, never modulo a larger leaf"
+            yield f"mmap(NULL) makes such mappings congruent modulo {pmd}, never modulo a larger leaf"
             return
-        found = f"below {self._base(mmap_base):#x} is congruent modulo {pmd} by luck"
-        if delta % self.sizes["pmd"]:
-            found = f"below {self._base(mmap_base):#x} is not congruent modulo {pmd}, another base may be by luck"
-        yield f"mmap(NULL) aligns this mapping to pages only: what it gives {found}"
+        found = "no larger leaf fits, below another base one may by luck"
+        if delta % self.sizes["pmd"] == 0:
+            found = f"they are congruent modulo {pmd} by luck"
+        yield f"mmap(NULL) aligns such mappings to pages only: below {self._base(mmap_base):#x} {found}"
 
 
 # --- reading a kernel

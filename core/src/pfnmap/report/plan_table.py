@@ -1,0 +1,173 @@
+"""A plan as a table made for reading: a block a BAR, a row a placement, and why not larger in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, Final
+
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from pfnmap.sizes import format_size
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from pfnmap.plan import Blocked, Costs, LeafLevel, MappingPlan, Plan, Undetermined
+
+__all__ = ["render"]
+
+_HEADER: Final = ("placement", "VA", "leaves", "faults", "tables", "DMA cold", "DMA warm")
+_WIDEST: Final = 16
+"""Columns that a cell keeps on a narrow terminal: an address, or one level's leaves."""
+_NUMBERS: Final = _HEADER[3:]
+_LEGEND: Final = (
+    "faults: calls of vfio-pci's handler when every page is touched once in ascending order. tables: page-table memory."
+    " DMA: walks of a type1 map of all of it, while nothing is mapped (cold) and when all is (warm)."
+)
+_LEVEL_STYLE: Final[Mapping[str, str]] = {"pud": "green", "pmd": "cyan", "pte": "yellow"}
+_LEVELS: Final[tuple[LeafLevel, ...]] = ("pud", "pmd", "pte")
+
+Row = tuple[Text, ...]
+
+
+def render(plan: Plan) -> list[RenderableType]:
+    """Return what `pfnmap plan` prints below its heading, in order; colours show on a terminal only."""
+    blocks = [list(block) for _, block in groupby(plan.mappings, key=lambda m: (m.device, m.bar, m.offset, m.length))]
+    rows = [[row for mapping in block for row in _rows(mapping)] for block in blocks]
+    header = tuple(Text(name, "bold") for name in _HEADER)
+    widths = [max(map(len, column)) for column in zip(header, *(row for table in rows for row in table), strict=True)]
+    notes = {note for mapping in plan.mappings for note in mapping.notes}
+    parts: list[RenderableType] = []
+    device: str | None = ""
+    for block, table_rows in zip(blocks, rows, strict=True):
+        first = block[0]
+        if first.device and first.device != device:
+            parts.append(Text(f"\n{first.device}", "bold underline"))
+        device = first.device
+        parts.append(Text(f"\n{_title(first)}", "bold"))
+        if table_rows:
+            parts.append(_indented(_table((header, *table_rows), widths)))
+        parts += map(_indented, _sentences(block, with_notes=len(notes) > 1))
+    if len(notes) == 1:
+        parts.append(Text(f"\n{notes.pop()}."))
+    parts += _undetermined(plan)
+    if any(rows):
+        parts.append(Text(f"\n{_LEGEND}", "dim"))
+    return parts
+
+
+def _indented(part: RenderableType) -> Padding:
+    return Padding(part, (0, 0, 0, 2), expand=False)
+
+
+def _title(mapping: MappingPlan) -> str:
+    base = mapping.phys - mapping.offset
+    size = format_size(mapping.bar_size)
+    title = f"BAR {mapping.bar}: {size}{' bytes' if size.isdigit() else ''} at {base:#x}"
+    if mapping.offset or mapping.length < mapping.bar_size:
+        title += f", {mapping.length:#x} bytes from offset {mapping.offset:#x}"
+    return title
+
+
+def _table(rows: Sequence[Row], widths: Sequence[int]) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    for name, width in zip(_HEADER, widths, strict=True):
+        table.add_column(justify="right" if name in _NUMBERS else "left", min_width=min(width, _WIDEST))
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _rows(mapping: MappingPlan) -> list[Row]:
+    """The row of a placement, and below it the same before 6.12 where that differs."""
+    if not mapping.runs:
+        return []
+    sizes = mapping.machine.sizes
+    rows = [(Text(_placement(mapping)), Text(f"{mapping.va:#x}"), *_costs(mapping.costs, sizes))]
+    if mapping.before != mapping.costs:
+        before = (Text("  before 6.12"), Text(""), *_costs(mapping.before, sizes))
+        for cell in before:
+            cell.style = "dim"
+        rows.append(before)
+    return rows
+
+
+def _placement(mapping: MappingPlan) -> str:
+    return mapping.policy or "as given"
+
+
+def _costs(costs: Costs, sizes: Mapping[LeafLevel, int]) -> Row:
+    numbers = (costs.driver_calls, costs.dma_map.cold_walks, costs.dma_map.warm_walks)
+    faults, cold, warm = (Text(f"{number:,}") for number in numbers)
+    present = [level for level in _LEVELS if costs.counts[level]]
+    leaves = Text(_leaves(costs.counts, sizes), _LEVEL_STYLE[present[-1]] if present else "")
+    return (leaves, faults, Text(_memory(costs.table_bytes)), cold, warm)
+
+
+def _leaves(counts: Mapping[LeafLevel, int], sizes: Mapping[LeafLevel, int]) -> str:
+    return " + ".join(f"{counts[level]:,}x{format_size(sizes[level])}" for level in _LEVELS if counts[level])
+
+
+def _memory(size: int) -> str:
+    """A number of bytes, rounded for reading: 4K, 16.0M."""
+    if size < 1 << 20:
+        return format_size(size)
+    unit, shift = ("G", 30) if size >= 1 << 30 else ("M", 20)
+    return f"{size / (1 << shift):.1f}{unit}"
+
+
+def _sentences(block: Sequence[MappingPlan], with_notes: bool) -> list[Text]:
+    """What is wrong, why not larger, and what the answer hangs on; said once where all placements share it."""
+    said: dict[tuple[str, str], list[str]] = {}
+    for mapping in block:
+        lines = [("bold red", text) for text in mapping.warnings]
+        lines += [("", text) for text in _why(mapping)]
+        lines += [("dim", text) for text in mapping.notes if with_notes]
+        for line in dict.fromkeys(lines):
+            said.setdefault(line, []).append(_placement(mapping))
+    return [
+        Text(text if len(names) == len(block) else f"{', '.join(names)}: {text}", style)
+        for (style, text), names in said.items()
+    ]
+
+
+def _why(mapping: MappingPlan) -> Iterable[str]:
+    """Say of each run why it is not mapped at the next larger level."""
+    if not mapping.runs:
+        yield f"cannot be mapped: {mapping.blocked[0].detail}"
+        return
+    for run in mapping.runs:
+        row = next((row for row in mapping.blocked if row.va == run.va), None)
+        if row is not None:
+            where = "" if len(mapping.runs) == 1 else f"{run.va:#x}-{run.end:#x} "
+            yield f"{where}not {_size(row, mapping)}: {row.detail}"
+
+
+def _size(row: Blocked, mapping: MappingPlan) -> str:
+    return format_size(mapping.machine.sizes[row.level])
+
+
+def _undetermined(plan: Plan) -> Iterable[RenderableType]:
+    for row in plan.undetermined:
+        given = f" (with {', '.join(row.given)})" if row.given else ""
+        yield Text(f"\nIt is not known whether {plan.kernel['release']} has {row.change}{given}:", "bold yellow")
+        for mapping, yes, no in _both_ways(plan, row):
+            name = f"BAR {mapping.bar}" + (f" of {mapping.device}" if mapping.device else "")
+            sides = (f"{label} {_answer(side, mapping)}" for label, side in (("with it", yes), ("without", no)))
+            yield _indented(Text(f"{name}, {_placement(mapping)}: {'; '.join(sides)}"))
+
+
+def _both_ways(plan: Plan, row: Undetermined) -> Iterable[tuple[MappingPlan, Any, Any]]:
+    sides = (row.if_yes["mappings"], row.if_no["mappings"])
+    return ((m, yes, no) for m, yes, no in zip(plan.mappings, *sides, strict=True) if yes != no)
+
+
+def _answer(answer: Mapping[str, Any], mapping: MappingPlan) -> str:
+    dma = answer["dma_map"]
+    leaves = _leaves(answer["counts"], mapping.machine.sizes)
+    walks = f"{dma['cold']['walks']:,} / {dma['warm']['walks']:,} DMA walks"
+    faults = f"{answer['driver_calls']:,} fault" + ("s" if answer["driver_calls"] != 1 else "")
+    return f"{leaves}, {faults}, {_memory(answer['table_bytes'])} of page tables, {walks}"
