@@ -147,9 +147,7 @@ def _device(value: Any, where: str) -> Device:
         if not is_power_of_two(size):
             raise BadInput(here, f"size {bar['size']} is no power of two")
         bars[bar["index"]] = DeviceBar(bar["index"], size, phys)
-    return Device(
-        table["name"], table.get("bdf", "0000:00:01.0"), bars, reset_works=table.get("reset", False)
-    )
+    return Device(table["name"], table.get("bdf", "0000:00:01.0"), bars, reset_works=table.get("reset", False))
 
 
 _STEP_KEYS = ("op", "expect", "by", "at")

@@ -1,8 +1,8 @@
 """One process reads or writes another's memory: access_process_vm and generic_access_phys.
 
-Source: mm/memory.c of 6.12.117 and 6.1.192 (__access_remote_vm, generic_access_phys). Which drivers' vmas can be reached at
-all is up to their `.access`: vfio-pci has none, so its BARs answer EIO (gup.*, ptrace.* records). generic_access_phys is read
-and not run. A file of its own: memory.c is long in the kernel too.
+Source: mm/memory.c of 6.12.117 and 6.1.192 (__access_remote_vm, generic_access_phys). Which drivers' vmas can be
+reached at all is up to their `.access`: vfio-pci has none, so its BARs answer EIO (gup.*, ptrace.* records).
+generic_access_phys is read and not run. A file of its own: memory.c is long in the kernel too.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ __all__ = ["access_process_vm", "generic_access_phys"]
 
 
 def access_process_vm(mm: MmStruct, address: int, length: int, gup_flags: int) -> int:
-    """Read (or, with FOLL_WRITE, write) `length` bytes at an address of any process; return how many bytes were moved.
+    """Read (or, with FOLL_WRITE, write) `length` bytes at an address of any process; return how many were moved.
 
-    Pages are pinned one by one; where that fails, the vma's `.access` is tried, if it has one (CONFIG_HAVE_IOREMAP_PROT).
+    Pages are pinned one by one; where that fails, the vma's `.access` is tried (CONFIG_HAVE_IOREMAP_PROT).
     """
     kernel = mm.kernel
     page_size = kernel.geometry.PAGE_SIZE
@@ -52,9 +52,10 @@ def access_process_vm(mm: MmStruct, address: int, length: int, gup_flags: int) -
 def generic_access_phys(vma: VmArea, address: int, length: int, write: bool) -> int:
     """The `.access` of drivers whose vmas map plain device memory: map it for the kernel and copy.
 
-    The entry is looked up, the memory mapped with the entry's protection (`ioremap_prot`), and the entry looked up once more:
-    if protection, address or writability changed meanwhile, all is done again. Returns `length`, or -EINVAL where nothing is
-    mapped or a write meets a read-only entry. As in the kernel, what one look-up found serves for all `length` bytes.
+    The entry is looked up, the memory mapped with the entry's protection (`ioremap_prot`), and the entry looked up
+    once more: if protection, address or writability changed meanwhile, all is done again. Returns `length`, or
+    -EINVAL where nothing is mapped or a write meets a read-only entry. As in the kernel, what one look-up found
+    serves for all `length` bytes.
     """
     kernel = vma.vm_mm.kernel
     kernel.trace.emit(Call("generic_access_phys", address))

@@ -1,7 +1,7 @@
 """folio_walk_start: which folio does an address map (mm/pagewalk.c of 6.12.117)?
 
-The form with `vm-normal-page-by-level` and that of the posted series are read from their patches, not run. A file of its
-own beside pagewalk.py: it is a look-up of one address, without callbacks.
+The form with `vm-normal-page-by-level` and that of the posted series are read from their patches, not run. A file of
+its own beside pagewalk.py: it is a look-up of one address, without callbacks.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FW_ZEROPAGE = 0x2
 
 @dataclass(frozen=True)
 class FolioWalk:
-    """folio_walk: the `level` of the entry, the entry, and the PFN of the `page` at the address (None: the zero page)."""
+    """folio_walk: the `level` of the entry, the entry, and the PFN of the `page` there (None: the zero page)."""
 
     level: Level
     entry: int
@@ -35,8 +35,8 @@ class FolioWalk:
 def folio_walk_start(vma: VmArea, address: int, flags: int = 0) -> FolioWalk | None:
     """Return what folio an address (bytes) of a vma maps, or None: nothing present, or no page behind the entry.
 
-    `flags`: FW_ZEROPAGE takes the zero page for one. Raises Misuse without mmap_lock. The page-table lock that the kernel
-    holds until folio_walk_end is not kept.
+    `flags`: FW_ZEROPAGE takes the zero page for one. Raises Misuse without mmap_lock. The page-table lock that the
+    kernel holds until folio_walk_end is not kept.
     """
     if not mmap_lock(vma.vm_mm).held:
         raise Misuse("folio_walk_start", "mmap_lock is not held")

@@ -1,7 +1,8 @@
 """Looking up what a pfnmap maps: follow_pfnmap_start, follow_pfnmap_end and, before huge pfnmaps, follow_pte.
 
-Source: mm/memory.c of 6.12.117 and 6.1.192 (the `dma.*` and `first_by_dma_map` records count the calls); the form without
-`follow-recheck-under-lock` is the posted series', read and not run. A file of its own: memory.c is long in the kernel too.
+Source: mm/memory.c of 6.12.117 and 6.1.192 (the `dma.*` and `first_by_dma_map` records count the calls); the form
+without `follow-recheck-under-lock` is the posted series', read and not run. A file of its own: memory.c is long in
+the kernel too.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class FollowPfnmapArgs:
 
     @property
     def addr_mask(self) -> int:
-        """PAGE_MASK, PMD_MASK or PUD_MASK, after what the entry maps. Refused for releases without `follow-addr-mask`."""
+        """PAGE_MASK, PMD_MASK or PUD_MASK, after what the entry maps. Refused without `follow-addr-mask`."""
         if not self.vma.vm_mm.kernel.has("follow-addr-mask"):
             raise Refused("addr_mask", "follow_pfnmap_args has no such field in this release (follow-addr-mask)")
         return self._output("addr_mask").addr_mask
@@ -89,10 +90,10 @@ def _caller(depth: int) -> str:
 def follow_pfnmap_start(args: FollowPfnmapArgs) -> int:
     """Look up `args.address` and fill in the outputs; return 0, or -EINVAL.
 
-    -EINVAL: the vma is neither VM_IO nor VM_PFNMAP, does not hold the address, or no present entry maps it. On success the
-    page-table lock is held until `follow_pfnmap_end`; an entry that changed before the lock was there is looked at again,
-    but without `follow-recheck-under-lock` the stale copy is taken. Raises Misuse where neither mmap_lock nor, for a file's mapping,
-    i_mmap_rwsem is held, Refused for releases before `huge-pfnmap`.
+    -EINVAL: the vma is neither VM_IO nor VM_PFNMAP, does not hold the address, or no present entry maps it. On
+    success the page-table lock is held until `follow_pfnmap_end`; an entry that changed before the lock was there is
+    looked at again, but without `follow-recheck-under-lock` the stale copy is taken. Raises Misuse where neither
+    mmap_lock nor, for a file's mapping, i_mmap_rwsem is held, Refused for releases before `huge-pfnmap`.
     """
     kernel = args.vma.vm_mm.kernel
     if not kernel.has("huge-pfnmap"):

@@ -1,7 +1,8 @@
-"""get_user_pages: pinning user memory, without locks first and then with; and fixup_user_fault (mm/gup.c of 6.12.117).
+"""get_user_pages, without locks first and then with; and fixup_user_fault (mm/gup.c of 6.12.117).
 
-A pfnmap can never be pinned: gup-fast stops at special entries of every level, and the slow way refuses the vma with -EFAULT
-before it looks (the gup.*, ptrace.* and fuzz.* records). "Pages" are PFNs of pages of RAM; each pin holds a reference.
+A pfnmap can never be pinned: gup-fast stops at special entries of every level, and the slow way refuses the vma with
+-EFAULT before it looks (the gup.*, ptrace.* and fuzz.* records). "Pages" are PFNs of pages of RAM; each pin holds a
+reference.
 """
 
 from __future__ import annotations
@@ -63,10 +64,11 @@ VM_FAULT_ERROR: Final = VM_FAULT_OOM | VM_FAULT_SIGBUS | VM_FAULT_SIGSEGV | VM_F
 
 
 def fixup_user_fault(mm: MmStruct, address: int, fault_flags: int) -> tuple[int, bool]:
-    """Fault an address (bytes) in as user space would, from inside the kernel, under mmap_lock: one pass (FINDINGS F9).
+    """Fault an address (bytes) in as user space would, under mmap_lock and in one pass (FINDINGS F9).
 
     Returns (0 or -errno, whether mmap_lock was let go on the way, so that the caller has to look its vma up again).
-    -EFAULT without a fault where there is no vma or it does not permit the access; -EFAULT or -ENOMEM after one that failed.
+    -EFAULT without a fault where there is no vma or it does not permit the access; -EFAULT or -ENOMEM after one that
+    failed.
     """
     mm.kernel.trace.emit(Call("fixup_user_fault", address))
     unlocked = False
@@ -120,7 +122,8 @@ def get_user_pages_fast(mm: MmStruct, start: int, nr_pages: int, gup_flags: int,
 
 
 def gup_fast(mm: MmStruct, start: int, end: int, gup_flags: int, pages: list[int]) -> int:
-    """Get pages of [start, end) (bytes) by their entries alone; return how many, up to the first that needs the slow way."""
+    """Get pages of [start, end) (bytes) by their entries alone, up to the first that needs the slow way; return how
+    many."""
     before = len(pages)
     _gup_fast_range(mm, mm.tables.pgd, 0, start, end, gup_flags, pages)
     return len(pages) - before
@@ -260,8 +263,8 @@ def _follow_page(vma: VmArea, address: int, gup_flags: int) -> int | None:
 def _must_unshare(kernel: Kernel, pfn: int, gup_flags: int) -> bool:
     """gup_must_unshare, of a page of private anonymous memory that is mapped read-only.
 
-    Pinned for reading it must be the process's own: not shared with another process since a fork, nor, for a long-term pin,
-    the zero page. That the page has one reference stands for PageAnonExclusive.
+    Pinned for reading it must be the process's own: not shared with another process since a fork, nor, for a
+    long-term pin, the zero page. That the page has one reference stands for PageAnonExclusive.
     """
     if gup_flags & (FOLL_WRITE | FOLL_PIN) != FOLL_PIN:
         return False

@@ -1,8 +1,8 @@
 """Locks, as far as the model keeps them: which are held, and what another CPU does before it lets go of one.
 
 The model runs one CPU, so nobody ever waits. A lock says whether it is held, for the functions that assert one
-(`follow_pfnmap_start`: mmap_lock or i_mmap_rwsem); and what changes between a look without a lock and the look under it can
-be played with `Lock.contend`. Order, as in the kernel: mmap_lock, i_mmap_rwsem, the page-table lock.
+(`follow_pfnmap_start`: mmap_lock or i_mmap_rwsem); and what changes between a look without a lock and the look under
+it can be played with `Lock.contend`. Order, as in the kernel: mmap_lock, i_mmap_rwsem, the page-table lock.
 """
 
 from __future__ import annotations

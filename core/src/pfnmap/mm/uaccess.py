@@ -40,8 +40,8 @@ def fault_in_readable(mm: MmStruct, address: int, length: int) -> int:
 def _copy(mm: MmStruct, address: int, length: int, write: bool) -> int:
     """Copy words, and where one fails try it once more byte by byte.
 
-    Hence two faults for a bad address (`disable.kernel_access`, 16 bytes). What a bad page in the middle costs, and copies of
-    64 bytes and more (x86's `rep movsb` is not tried again), is by analogy and not recorded.
+    Hence two faults for a bad address (`disable.kernel_access`, 16 bytes). What a bad page in the middle costs, and
+    copies of 64 bytes and more (x86's `rep movsb` is not tried again), is by analogy and not recorded.
     """
     left = _touch_pages(mm, address, length, write)
     if left >= _WORD:

@@ -1,12 +1,12 @@
 """Is there a struct page behind an entry? vm_normal_page and its forms for PMD and PUD leaves.
 
-Source: mm/memory.c of 6.12.117 (and 6.1.192); the form that all levels share (`vm-normal-page-by-level`) and that of the
-posted series are read from their patches, not run. A "page" is the PFN of a page of RAM. A file of its own: memory.c is long
-in the kernel too.
+Source: mm/memory.c of 6.12.117 (and 6.1.192); the form that all levels share (`vm-normal-page-by-level`) and that of
+the posted series are read from their patches, not run. A "page" is the PFN of a page of RAM. A file of its own:
+memory.c is long in the kernel too.
 
 How a special mapping is told: by the special bit where the architecture has one. Where it has none, by the vma: in a
-VM_PFNMAP mapping that is copied on write, vm_pgoff is the PFN of the vma's first page (remap_pfn_range sees to that), so an
-entry that holds vm_pgoff plus its offset is the pfnmap's, and any other is a copy: anonymous memory.
+VM_PFNMAP mapping that is copied on write, vm_pgoff is the PFN of the vma's first page (remap_pfn_range sees to that),
+so an entry that holds vm_pgoff plus its offset is the pfnmap's, and any other is a copy: anonymous memory.
 """
 
 from __future__ import annotations
@@ -46,7 +46,11 @@ def vm_normal_page(vma: VmArea, address: int, pte: int) -> int | None:
     pfn = ops.pte_pfn(pte)
     if kernel.config.enabled("ARCH_HAS_PTE_SPECIAL"):
         if ops.pte_special(pte):
-            if not vma.vm_flags & (VM_PFNMAP | VM_MIXEDMAP) and not is_zero_pfn(kernel, pfn) and not ops.pte_devmap(pte):
+            if (
+                not vma.vm_flags & (VM_PFNMAP | VM_MIXEDMAP)
+                and not is_zero_pfn(kernel, pfn)
+                and not ops.pte_devmap(pte)
+            ):
                 _print_bad(kernel, "pte", pte)
             return None
     elif _is_raw(vma, address, pfn) or is_zero_pfn(kernel, pfn):
@@ -57,8 +61,8 @@ def vm_normal_page(vma: VmArea, address: int, pte: int) -> int | None:
 def vm_normal_page_pmd(vma: VmArea, address: int, pmd: int) -> int | None:
     """Return the PFN of the page that a present PMD leaf maps at its start, or None where there is none.
 
-    As posted (without `vm-normal-page-pmd-special`) it does not look at the special bit: a special leaf of a COW mapping
-    whose vm_pgoff is not the PFN passes for a page, unless it lies above all RAM.
+    As posted (without `vm-normal-page-pmd-special`) it does not look at the special bit: a special leaf of a COW
+    mapping whose vm_pgoff is not the PFN passes for a page, unless it lies above all RAM.
     """
     kernel = vma.vm_mm.kernel
     ops = kernel.ops

@@ -1,8 +1,9 @@
-"""Ops by which the kernel looks at user memory: system calls that copy, pin or trace, and NUMA's and userfaultfd's look.
+"""Ops by which the kernel looks at user memory: system calls that copy, pin or trace; NUMA; userfaultfd.
 
 Sources, of 6.12 and 6.1: fs/pipe.c, fs/splice.c, mm/filemap.c, mm/process_vm_access.c, fs/proc/base.c (mem_rw),
-kernel/ptrace.c, kernel/futex/core.c (get_futex_key), mm/migrate.c, mm/mempolicy.c, fs/userfaultfd.c. The gup.*, ptrace.*,
-disable.kernel_access, calls.* and fuzz.* records pin what a pfnmap answers; what anonymous memory answers is read.
+kernel/ptrace.c, kernel/futex/core.c (get_futex_key), mm/migrate.c, mm/mempolicy.c, fs/userfaultfd.c. The gup.*,
+ptrace.*, disable.kernel_access, calls.* and fuzz.* records pin what a pfnmap answers; what anonymous memory answers
+is read.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def _access(run: Run, mm: MmStruct, via: str, va: int, length: int, target: str 
 
 
 def _write_syscall(mm: MmStruct, va: int, length: int) -> int:
-    """write(2) into a pipe: the kernel reads user memory, a page of the pipe at a time; a part of a page counts as none."""
+    """write(2) into a pipe: the kernel reads user memory by pages of the pipe; a part of one counts as none."""
     return _by_pages(mm, length, lambda done, count: copy_from_user(mm, va + done, count) == 0)
 
 

@@ -1,8 +1,8 @@
 """vfio type1: what a DMA map of user memory does to a pfnmap (drivers/vfio/vfio_iommu_type1.c).
 
 Pinned by the `dma.*`, `first_by_dma_map` and fuzz.* records of 6.1.192, 6.12.117 and 7.3.4; the loop of
-`type1-pfnmap-batch` is read from its patch, its counts are recorded. One container holds all devices. The IOMMU's own tables,
-its reserved ranges and the locked-memory limit are not modelled.
+`type1-pfnmap-batch` is read from its patch, its counts are recorded. One container holds all devices. The IOMMU's own
+tables, its reserved ranges and the locked-memory limit are not modelled.
 """
 
 from __future__ import annotations
@@ -47,8 +47,9 @@ class VfioIommu:
     def map_dma(self, mm: MmStruct, iova: int, vaddr: int, size: int, write: bool) -> int:
         """VFIO_IOMMU_MAP_DMA of `size` bytes; return 0 or -errno.
 
-        -EINVAL: not page-aligned, empty, or an address wraps. -EEXIST: something is mapped there. -EFAULT: a page cannot be
-        had; what was mapped before it is unmapped again, but the entries that were faulted in stay (RULES 28).
+        -EINVAL: not page-aligned, empty, or an address wraps. -EEXIST: something is mapped there. -EFAULT: a page
+        cannot be had; what was mapped before it is unmapped again, but the entries that were faulted in stay (RULES
+        28).
         """
         if not size or (size | iova | vaddr) % self._page or max(iova, vaddr) + size > _WORD:
             return -EINVAL
@@ -118,7 +119,8 @@ class VfioIommu:
         return pinned
 
     def _vaddr_get_pfns(self, dma: VfioDma, vaddr: int, npages: int, batch: list[int]) -> tuple[int, int]:
-        """vaddr_get_pfns: pin pages into `batch` or, for a pfnmap, find a PFN; return (how many or -errno, the first PFN)."""
+        """vaddr_get_pfns: pin pages into `batch` or, for a pfnmap, find a PFN; return (how many or -errno, first
+        PFN)."""
         mm = self._kernel.mm
         flags = mm.FOLL_LONGTERM | (mm.FOLL_WRITE if dma.write else 0)
         with mm.mmap_lock(dma.mm):
@@ -139,7 +141,7 @@ class VfioIommu:
         return min(npages, pages), pfn
 
     def _follow_fault_pfn(self, vma: VmArea, vaddr: int, write: bool) -> tuple[int, int, int]:
-        """follow_fault_pfn: look up, fault in if that fails, look up again; return (0 or -errno, PFN, pages that follow).
+        """follow_fault_pfn: look up, fault in if that fails, look up again; return (0 or -errno, PFN, pages).
 
         -EAGAIN: mmap_lock was let go, the vma may be gone. -EFAULT: not writable but to be written.
         """

@@ -1,9 +1,9 @@
 """PAT's tracking of pfnmaps: which vmas hold a reservation of a memory type (VM_PAT), until `pat-pfnmap-track`.
 
-Source: arch/x86/mm/pat/memtype.c of 6.1.192 and 6.12.117. A vma that one remap_pfn_range filled is tracked; to undo that, or to
-repeat it for a fork, PAT finds the physical address by looking the vma's first page up, and these walks show in the records of
-6.1 (`follow_pte`: `fork`, `munmap`, `mprotect`, `pci_memory`, `mremap`). Its table of memory types is not modelled: every
-reservation is granted.
+Source: arch/x86/mm/pat/memtype.c of 6.1.192 and 6.12.117. A vma that one remap_pfn_range filled is tracked; to undo
+that, or to repeat it for a fork, PAT finds the physical address by looking the vma's first page up, and these walks
+show in the records of 6.1 (`follow_pte`: `fork`, `munmap`, `mprotect`, `pci_memory`, `mremap`). Its table of memory
+types is not modelled: every reservation is granted.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ class PatOps(X86Boot):
 def _follow_phys(vma: VmArea) -> bool:
     """Look up what a vma's first page maps; False where that is nothing, or a page of RAM that was copied on write.
 
-    The callers hold mmap_lock or, for unmap_mapping_range, i_mmap_rwsem; the model's do not say so, hence the lock here.
+    The callers hold mmap_lock or, for unmap_mapping_range, i_mmap_rwsem; the model's do not say so, hence the lock
+    here.
     """
     kernel = vma.vm_mm.kernel
     mm = kernel.mm
