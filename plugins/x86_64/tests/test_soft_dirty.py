@@ -1,4 +1,4 @@
-"""pte_clear_soft_dirty, which clear_refs needs (arch/x86/include/asm/pgtable.h; the vectors' kernels lack soft-dirty)."""
+"""pte_clear_soft_dirty, for clear_refs (arch/x86/include/asm/pgtable.h; the vectors' kernels lack soft-dirty)."""
 
 from __future__ import annotations
 
