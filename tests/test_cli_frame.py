@@ -117,7 +117,14 @@ def test_a_closed_pipe_is_no_error():
     assert errors == b""
 
 
-NO_NUMPY = "import sys; from pfnmap.cli import app; sys.argv[0] = 'pfnmap'\ntry:\n app()\nfinally:\n assert 'numpy' not in sys.modules"
+NO_NUMPY = """
+import sys
+from pfnmap.cli import main
+try:
+    main()
+finally:
+    assert "numpy" not in sys.modules
+"""
 
 
 @pytest.mark.parametrize(

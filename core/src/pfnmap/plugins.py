@@ -69,7 +69,7 @@ class Registry:
                 replace(
                     p,
                     status="ambiguous",
-                    reason=f"several distributions claim {p.name}; choose with PFNMAP_PLUGINS={p.name}@{p.distribution}",
+                    reason=f"several distributions claim {p.name}; PFNMAP_PLUGINS={p.name}@{p.distribution} chooses",
                 )
                 if p.status == "ok" and claims[p.kind, p.name] > 1
                 else p

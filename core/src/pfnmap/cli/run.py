@@ -9,7 +9,7 @@ import typer
 
 from pfnmap.cli.options import JsonOption, KernelOptions, Settings, kernel_options, linked
 from pfnmap.cli.terminal import heading, print_json, show, styled
-from pfnmap.errors import Refused
+from pfnmap.errors import BadInput, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from pfnmap.trace import Event
 
 _SHOWN_FAULTS = 4
+_UNSHOWN = ("result", "upper", "handle_mm_fault", "calls", "runs")
+"""Results that people are not shown, or not in a step's line."""
 
 
 @kernel_options()
@@ -36,6 +38,8 @@ def command(
 
     settings: Settings = context.obj
     read = read_scenario(scenario)
+    if not read.steps:
+        raise BadInput(scenario, "no [[step]] in it, so there is nothing to run")
     image = linked(kernel.over(read.kernel), settings.registry())
     run = Run(image, list(read.devices))
     document: dict[str, Any] = {"kernel": image.describe(), "steps": [], "failed": []}
@@ -46,8 +50,8 @@ def command(
         run.kernel.trace.listeners.append(events.append if json else _show_event)
     refusal: Refused | None = None
     for number, step in enumerate(read.steps):
-        if trace and not json:
-            show(styled(_call(number, step), "bold"))
+        if not json:
+            _show_call(number, step)
         try:
             result = run.step(step)
         except Refused as error:
@@ -61,10 +65,10 @@ def command(
         document["failed"] += failed
         document["steps"].append({"op": step.op, **result, **_events(events)})
         if not json:
-            _show_step(number, step, result, short=trace)
+            _show_result(result)
             for one in failed:
                 text = f"{one['field']}: expected {_text(one['expected'])}, got {_text(one['got'])}"
-                show(styled(f"      {text}", "bold red"))
+                show(styled(f"    {text}", "bold red"))
     if dump:
         document["page_tables"] = _tables(run, json)
     if json:
@@ -109,42 +113,50 @@ def _tables(run: Run, json: bool) -> list[dict[str, Any]]:
     return found
 
 
-def _call(number: int, step: Step) -> str:
-    """Return a step as it was asked for: ``3 touch va=m0+0x200000 access=write``."""
+def _show_call(number: int, step: Step) -> None:
+    """Show a step as it was asked for: ``3 touch va=m0+0x200000 access=write``."""
     said: dict[str, Any] = {**step.arguments, **({"at": step.at} if step.at is not None else {})}
+    words = [name if value is True else f"{name}={_text(value)}" for name, value in said.items()]
     who = "" if step.by == "parent" else f"{step.by}: "
-    return f"{number:>3} {who}{step.op} " + " ".join(f"{name}={_text(value)}" for name, value in said.items())
+    line = styled(f"{number:>3} {who}{step.op} ", "bold")
+    show(line.append(styled(" ".join(words), "")))
 
 
-def _show_step(number: int, step: Step, result: Mapping[str, Any], *, short: bool) -> None:
-    good = result["result"] == "ok"
-    line = styled("    " if short else f"{_call(number, step):<60} ", "")
-    line.append(styled(result["result"], "green" if good else "bold red"))
+def _show_result(result: Mapping[str, Any]) -> None:
+    line = styled("    ", "")
+    line.append(styled(result["result"], "green" if result["result"] == "ok" else "bold red"))
     for part in _details(result):
         line.append("  ").append(styled(part, ""))
     show(line)
+    for run in result.get("runs", ()):
+        each = ", ".join(f"{order} {ret}" for order, ret in run["per_touch"]) or "no fault"
+        what = "" if run["result"] == "ok" else f"{run['result']}, "
+        show(styled(f"    +{run['off']:#x}: {run['touches']:,} x {each}: {what}{_entry(run['entry'])}", ""))
 
 
 def _details(result: Mapping[str, Any]) -> Iterable[str]:
     """Yield what is worth reading of a step's results."""
     from pfnmap.sizes import format_size
 
-    rest = dict(result)
-    for key in ("result", "upper", "handle_mm_fault", "calls"):
-        rest.pop(key, None)
+    rest = {key: value for key, value in result.items() if key not in _UNSHOWN}
     faults = rest.pop("faults", [])
     total = rest.pop("faults_total", len(faults))
     if faults:
         shown = ", ".join(f"{fault['order']} {fault['ret']}" for fault in faults[:_SHOWN_FAULTS])
         yield f"faults by order: {shown}" + (f" and {total - _SHOWN_FAULTS} more" if total > _SHOWN_FAULTS else "")
     elif total:
-        yield f"{total} faults"
+        yield f"{total:,} faults"
     if entry := rest.pop("entry", None):
-        yield f"{entry['level']} {entry.get('value', 'RAM')}"
+        yield _entry(entry)
     if moved := rest.pop("table_bytes", 0):
         yield f"tables {'+' if moved > 0 else '-'}{format_size(abs(moved))}"
     for key, value in rest.items():
         yield f"{key} {_text(value)}"
+
+
+def _entry(entry: Mapping[str, Any]) -> str:
+    value = entry.get("value", "RAM")
+    return f"{entry['level']} {'empty' if value == '0x0' else value}"
 
 
 def _text(value: Any) -> str:

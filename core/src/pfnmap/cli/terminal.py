@@ -22,18 +22,21 @@ _PIPE_WIDTH = 240
 
 def plain(text: object) -> str:
     """Return a text as one line that a terminal prints as it stands."""
-    joined = " ".join(str(text).split())
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in joined)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(text))
 
 
 def complain(text: object) -> None:
     """Print an error as one line on stderr."""
-    print(f"pfnmap: {plain(text)}", file=sys.stderr)
+    print(f"pfnmap: {_line(text)}", file=sys.stderr)
 
 
 def warn(text: object) -> None:
     """Print a warning as one line on stderr."""
-    print(f"pfnmap: warning: {plain(text)}", file=sys.stderr)
+    print(f"pfnmap: warning: {_line(text)}", file=sys.stderr)
+
+
+def _line(text: object) -> str:
+    return plain(" ".join(str(text).split()))
 
 
 def print_json(command: str, document: Mapping[str, Any]) -> None:
@@ -79,11 +82,9 @@ def show(*parts: Any) -> None:
 
 def heading(kernel: Mapping[str, Any]) -> None:
     """Print which kernel an answer holds for (`Kernel.describe`), and what of it nobody said."""
-    from pfnmap.report.heading import assumed_line, kernel_line
+    from pfnmap.report.heading import assumed_lines, kernel_line
 
-    show(styled(kernel_line(kernel), "bold"))
-    if assumed := assumed_line(kernel):
-        show(styled(assumed, "dim"))
+    show(styled(kernel_line(kernel), "bold"), *(styled(line, "dim") for line in assumed_lines(kernel)))
 
 
 @contextmanager

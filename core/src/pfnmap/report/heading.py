@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from pfnmap.sizes import format_size
 
-__all__ = ["assumed_line", "kernel_line"]
+__all__ = ["assumed_lines", "kernel_line"]
+
+_STATED: Final = ("architecture", "release", "page size", "THP", "configuration", "cpu")
+"""What sentences of `Kernel.assumed` begin with where `kernel_line`, or the CPU's defaults, say the rest."""
 
 
 def kernel_line(kernel: Mapping[str, Any]) -> str:
@@ -21,7 +24,13 @@ def kernel_line(kernel: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def assumed_line(kernel: Mapping[str, Any]) -> str:
-    """Return what of a kernel nobody said, in one line; empty where all was said."""
-    assumed = kernel["assumed"]
-    return f"assumed: {'; '.join(assumed)}" if assumed else ""
+def assumed_lines(kernel: Mapping[str, Any]) -> list[str]:
+    """Return what of a kernel nobody said: in one line what took its default, and a line for each doubt."""
+    defaults, doubts = [], []
+    for sentence in kernel["assumed"]:
+        what, colon, _ = sentence.partition(": ")
+        if colon and what in _STATED:
+            defaults.append(what)
+        else:
+            doubts.append(f"assumed: {sentence}")
+    return [*([f"assumed: {', '.join(defaults)}"] if defaults else []), *doubts]
