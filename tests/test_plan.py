@@ -217,6 +217,14 @@ def test_posted_v2_maps_wrong_memory_and_says_so() -> None:
     assert mapping.costs.dma_map.warm_walks == 1024 + 2
 
 
+def test_a_release_that_does_not_align_faults_says_so() -> None:
+    posted, fixed = (one(linked("x86_64", release), natural(GIB)).notes for release in ("posted-v2", "6.12.117"))
+    assert "not at the start of a block" in posted[0]
+    assert not fixed
+    # Unknown is not the same as absent.
+    assert "is not known to have vfio-align-fault-to-order" in one(linked("x86_64", "6.12.50"), natural(GIB)).notes[0]
+
+
 # Placement
 
 

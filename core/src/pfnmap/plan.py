@@ -87,6 +87,8 @@ _HUGE: Final = _LEVELS[1:]
 _REGION_BITS: Final = 40
 """Bits of a vfio-pci file offset within a region (VFIO_PCI_OFFSET_SHIFT); above them is the region's index."""
 
+_HANDLER_FIXES: Final = ("vfio-unaligned-pfn-fallback", "vfio-align-fault-to-order")
+
 _CHANGES: Final = (
     "huge-pfnmap",
     "vfio-unaligned-pfn-fallback",
@@ -197,8 +199,8 @@ class Costs:
 @dataclass(frozen=True)
 class MappingPlan:
     """The plan of one mapping. `phys` is where the mapped part of the BAR begins, `offset` its place in the BAR,
-    `length` whole pages. `before` is what the same mapping costs without huge pfnmaps, as before 6.12. `warnings` tell of harm,
-    `notes` of what the answer hangs on. `steps` counts the work done, which does not depend on sizes."""
+    `length` whole pages. `before` is what the same mapping costs without huge pfnmaps, as before 6.12. `warnings` tell
+    of harm, `notes` of what the answer hangs on. `steps` counts the work done, which does not depend on sizes."""
 
     device: str | None
     bar: int
@@ -371,9 +373,10 @@ class Machine:
 
     `sizes`: bytes of a leaf per level. `tables`: for each table that VmPTE counts, the bytes that it spans and its own.
     `huge`: has huge-pfnmap. `asked`: the levels that a fault asks the driver for. `leaves`: those that it can map.
-    `checks_pfn`: falls back where the PFN is not aligned. `passes`: of a user fault that ends at a base page. `batch`:
-    type1 walks once per leaf. `deposit`: bytes of page table that a PMD leaf needs. `reasons`: what rules a level out
-    anywhere, as (reason, detail).
+    `checks_pfn`: falls back where the PFN is not aligned; `aligns`: maps the block from a fault anywhere in it.
+    `passes`: of a user fault that ends at a base page. `batch`: type1 walks once per leaf. `deposit`: bytes of page
+    table that a PMD leaf needs. `thp_aligned`: mmap(NULL) may align to the PMD size. `offers_mmap`: VFIO_PCI_MMAP.
+    `reasons`: what rules a level out anywhere, as (reason, detail). `lacks`: a sentence for a change that is not there.
     """
 
     sizes: Mapping[LeafLevel, int]
@@ -383,12 +386,14 @@ class Machine:
     asked: frozenset[LeafLevel]
     leaves: frozenset[LeafLevel]
     checks_pfn: bool
+    aligns: bool
     passes: int
     batch: bool
     deposit: int
     thp_aligned: bool
     offers_mmap: bool
     reasons: Mapping[LeafLevel, tuple[tuple[str, str], ...]]
+    lacks: Mapping[str, str]
 
     @classmethod
     def of(cls, kernel: Kernel) -> Machine:
@@ -407,6 +412,7 @@ class Machine:
             asked=asked,
             leaves=frozenset(level for level in asked if kernel.pfnmap(level)),
             checks_pfn=has("vfio-unaligned-pfn-fallback"),
+            aligns=has("vfio-align-fault-to-order"),
             passes=2 if has("per-vma-lock-faults") and config.enabled("PER_VMA_LOCK") else 1,
             batch=has("type1-pfnmap-batch"),
             deposit=geometry.ptrs("pte") * 8 if kernel.ops.arch_needs_pgtable_deposit() else 0,
@@ -415,6 +421,7 @@ class Machine:
             and not has("no-thp-align-without-get-unmapped-area"),
             offers_mmap=not (config.enabled("VFIO_PCI_CORE") and config.value("VFIO_PCI_MMAP") == "n"),
             reasons={level: tuple(_level_reasons(kernel, level)) for level in _HUGE},
+            lacks={id: _lacks(kernel, id) for id in _HANDLER_FIXES},
         )
 
     @property
@@ -454,7 +461,7 @@ class Machine:
             before._costs(() if refused else (pages,), start, end, delta),
             tuple(blocked),
             tuple(self._warnings(runs, delta)),
-            () if refused else tuple(self._notes(request, mmap_base, length, delta)),
+            () if refused else tuple(self._notes(request, mmap_base, runs, delta)),
             steps,
             self,
         )
@@ -652,11 +659,20 @@ class Machine:
             if off := right % size:
                 yield (
                     f"WRONG MEMORY: the {format_size(size)} leaf at VA {run.va:#x} maps {right - off:#x} instead of "
-                    f"{right:#x}, {off:#x} below: this release lacks vfio-unaligned-pfn-fallback"
+                    f"{right:#x}, {off:#x} below: {self.lacks['vfio-unaligned-pfn-fallback']}"
                 )
 
-    def _notes(self, request: Request, mmap_base: int | None, length: int, delta: int) -> Iterable[str]:
-        if request.va is not None or request.policy != "kernel" or not self.leaves:
+    def _notes(
+        self, request: Request, mmap_base: int | None, runs: Sequence[Run], delta: int
+    ) -> Iterable[str]:
+        if not self.aligns and any(run.level != "pte" for run in runs):
+            yield (
+                "a first touch that is not at the start of a block leaves that block to smaller entries:"
+                f" {self.lacks['vfio-align-fault-to-order']}"
+            )
+        length = sum(run.length for run in runs)
+        wide = bool(self.leaves) and length >= self.sizes["pmd"]
+        if request.va is not None or request.policy != "kernel" or not wide:
             return
         pmd = format_size(self.sizes["pmd"])
         if self._thp_places(request.offset, length):
@@ -713,11 +729,17 @@ def _config_lacks(kernel: Kernel, level: LeafLevel) -> str:
 
 
 def _release_lacks(kernel: Kernel) -> str:
-    for id, change in upstream_changes().items():
+    for id in kernel.release.changes:
         if (id == "huge-pfnmap" or _is_own_change(id, kernel.arch.name)) and not kernel.has(id):
-            since = "never merged" if change.first == "-" else f"first in {change.first}"
-            return f"{kernel.release.name} lacks {id} ({since})"
+            return _lacks(kernel, id)
     return ""
+
+
+def _lacks(kernel: Kernel, id: str) -> str:
+    change = upstream_changes()[id]
+    lacks = "is not known to have" if kernel.release.changes[id] == "unknown" else "lacks"
+    since = "never merged" if change.first == "-" else f"first in {', '.join((change.first, *change.backports))}"
+    return f"{kernel.release.name} {lacks} {id} ({since})"
 
 
 def _driver_lacks(kernel: Kernel, level: LeafLevel) -> str:
@@ -732,10 +754,6 @@ def _thp_disabled(kernel: Kernel) -> str:
         return "the CPU has no huge leaves: has_transparent_hugepage() is false"
     if kernel.thp == "always" or kernel.has("thp-bypass-pfnmap"):
         return ""
-    change = upstream_changes()["thp-bypass-pfnmap"]
-    since = ", ".join((change.first, *change.backports))
     needs = " and nothing asks for MADV_HUGEPAGE" if kernel.thp == "madvise" else ""
-    return (
-        f"transparent_hugepage/enabled is {kernel.thp}{needs}, which gates pfnmaps too without thp-bypass-pfnmap"
-        f" (first in {since})"
-    )
+    why = _lacks(kernel, "thp-bypass-pfnmap")
+    return f"transparent_hugepage/enabled is {kernel.thp}{needs}, which gates pfnmaps too: {why}"

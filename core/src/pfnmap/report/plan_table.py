@@ -33,30 +33,35 @@ _LEVELS: Final[tuple[LeafLevel, ...]] = ("pud", "pmd", "pte")
 Row = tuple[Text, ...]
 
 
-def render(plan: Plan) -> list[RenderableType]:
-    """Return what `pfnmap plan` prints below its heading, in order; colours show on a terminal only."""
+def render(plan: Plan, names: Mapping[str, str] | None = None) -> list[RenderableType]:
+    """Return what `pfnmap plan` prints below its heading, in order; colours show on a terminal only.
+
+    `names`: what devices are called, by their PCI address.
+    """
     blocks = [list(block) for _, block in groupby(plan.mappings, key=lambda m: (m.device, m.bar, m.offset, m.length))]
     rows = [[row for mapping in block for row in _rows(mapping)] for block in blocks]
     header = tuple(Text(name, "bold") for name in _HEADER)
     widths = [max(map(len, column)) for column in zip(header, *(row for table in rows for row in table), strict=True)]
-    notes = {note for mapping in plan.mappings for note in mapping.notes}
     parts: list[RenderableType] = []
     device: str | None = ""
     for block, table_rows in zip(blocks, rows, strict=True):
         first = block[0]
         if first.device and first.device != device:
-            parts.append(Text(f"\n{first.device}", "bold underline"))
+            parts.append(Text(f"\n{first.device}", "bold underline").append(_name(first.device, names), "not underline"))
         device = first.device
         parts.append(Text(f"\n{_title(first)}", "bold"))
         if table_rows:
             parts.append(_indented(_table((header, *table_rows), widths)))
-        parts += map(_indented, _sentences(block, with_notes=len(notes) > 1))
-    if len(notes) == 1:
-        parts.append(Text(f"\n{notes.pop()}."))
+        parts += map(_indented, _sentences(block))
+    parts += _notes(blocks)
     parts += _undetermined(plan)
     if any(rows):
         parts.append(Text(f"\n{_LEGEND}", "dim"))
     return parts
+
+
+def _name(device: str, names: Mapping[str, str] | None) -> str:
+    return f"  {names[device]}" if names and device in names else ""
 
 
 def _indented(part: RenderableType) -> Padding:
@@ -119,13 +124,12 @@ def _memory(size: int) -> str:
     return f"{size / (1 << shift):.1f}{unit}"
 
 
-def _sentences(block: Sequence[MappingPlan], with_notes: bool) -> list[Text]:
-    """What is wrong, why not larger, and what the answer hangs on; said once where all placements share it."""
+def _sentences(block: Sequence[MappingPlan]) -> list[Text]:
+    """What is wrong and why not larger; said once where all placements share it."""
     said: dict[tuple[str, str], list[str]] = {}
     for mapping in block:
         lines = [("bold red", text) for text in mapping.warnings]
         lines += [("", text) for text in _why(mapping)]
-        lines += [("dim", text) for text in mapping.notes if with_notes]
         for line in dict.fromkeys(lines):
             said.setdefault(line, []).append(_placement(mapping))
     return [
@@ -150,14 +154,28 @@ def _size(row: Blocked, mapping: MappingPlan) -> str:
     return format_size(mapping.machine.sizes[row.level])
 
 
+def _notes(blocks: Sequence[Sequence[MappingPlan]]) -> Iterable[Text]:
+    """What the answer hangs on, each once; of which BARs where several say different things."""
+    said: dict[str, list[str]] = {}
+    for block in blocks:
+        for note in dict.fromkeys(note for mapping in block for note in mapping.notes):
+            said.setdefault(note, []).append(_name(block[0]))
+    for note, names in said.items():
+        whose = "" if len(said) == 1 or len(names) == len(blocks) else f"{', '.join(names)}: "
+        yield Text(f"\n{whose}{note}.")
+
+
+def _name(mapping: MappingPlan) -> str:
+    return f"BAR {mapping.bar}" + (f" of {mapping.device}" if mapping.device else "")
+
+
 def _undetermined(plan: Plan) -> Iterable[RenderableType]:
     for row in plan.undetermined:
         given = f" (with {', '.join(row.given)})" if row.given else ""
         yield Text(f"\nIt is not known whether {plan.kernel['release']} has {row.change}{given}:", "bold yellow")
         for mapping, yes, no in _both_ways(plan, row):
-            name = f"BAR {mapping.bar}" + (f" of {mapping.device}" if mapping.device else "")
             sides = (f"{label} {_answer(side, mapping)}" for label, side in (("with it", yes), ("without", no)))
-            yield _indented(Text(f"{name}, {_placement(mapping)}: {'; '.join(sides)}"))
+            yield _indented(Text(f"{_name(mapping)}, {_placement(mapping)}: {'; '.join(sides)}"))
 
 
 def _both_ways(plan: Plan, row: Undetermined) -> Iterable[tuple[MappingPlan, Any, Any]]:
