@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pfnmap.cli.options import JsonOption, KernelOptions, Settings, kernel_options, linked
-from pfnmap.cli.terminal import heading, print_json, show, styled, table, warn
+from pfnmap.cli.terminal import heading, only_kernel, print_json, show, styled, table, warn
 from pfnmap.errors import PfnmapError
 
 if TYPE_CHECKING:
@@ -50,8 +50,8 @@ def command(
             raise failure
         warn(f"{name} is left out: {failure}")
     if json:
-        first, *more = documents.values() or [{}]
-        print_json("caps", {**({} if more else {"kernel": first.get("kernel")}), "archs": documents})
+        kernels = [document["kernel"] for document in documents.values()]
+        print_json("caps", {**only_kernel(kernels), "archs": documents})
         return 0
     for number, document in enumerate(documents.values()):
         if number:

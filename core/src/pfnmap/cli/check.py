@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from pfnmap.cli.options import JsonOption, Settings
-from pfnmap.cli.terminal import print_json, progress_bar, show, styled, table
+from pfnmap.cli.terminal import only_kernel, print_json, progress_bar, recorded_heading, show, styled, table
 from pfnmap.errors import BadInput
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def command(
             progress(number)
     if json:
         entries = [{"file": r.file, "kernel": r.kernel, **r.checked.as_dict()} for r in results]
-        print_json("check", {"files": entries})
+        print_json("check", {**only_kernel([r.kernel for r in results]), "files": entries})
     else:
         _render(results, verbose)
     agree = all(r.checked.rows == r.checked.agree for r in results)
@@ -67,6 +67,7 @@ def _check(name: str, file: str, registry: Registry) -> _Result:
 
 
 def _render(results: list[_Result], verbose: bool) -> None:
+    recorded_heading([r.kernel for r in results])
     rows = [_row(r.file, f"{r.kernel['arch']} {r.kernel['release']}", r.checked.rows, r.checked.agree) for r in results]
     if len(results) > 1:
         total = sum(r.checked.rows for r in results), sum(r.checked.agree for r in results)

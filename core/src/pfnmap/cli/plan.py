@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pfnmap.cli.options import JsonOption, KernelOptions, Settings, kernel_options, linked
-from pfnmap.cli.terminal import heading, print_json, show, warn
+from pfnmap.cli.terminal import heading, plain, print_json, show, warn
 from pfnmap.errors import BadInput
 
 if TYPE_CHECKING:
@@ -66,11 +66,12 @@ def command(
     if va is not None and vmm is not None:
         raise BadInput("", "--va and --vmm exclude each other")
     base = KernelSpec()
+    names: dict[str, str] = {}
     if bars:
         start = parse_size(offset, "--offset") if offset is not None else 0
         requests = of_bars(bars, start, parse_size(length, "--length") if length is not None else None)
     elif lspci is not None:
-        requests = _of_lspci(lspci)
+        requests, names = _of_lspci(lspci)
     else:
         requests, base = _of_scenario(scenario or "")
     requests = placed(requests, parse_address(va, "--va") if va is not None else None, vmm)
@@ -83,18 +84,20 @@ def command(
     from pfnmap.report.plan_table import render
 
     heading(planned.kernel)
-    show(*render(planned))
+    show(*render(planned, names))
     return 0
 
 
-def _of_lspci(path: str) -> list[Request]:
+def _of_lspci(path: str) -> tuple[list[Request], dict[str, str]]:
+    """Return a request for each BAR, and what the devices are called."""
+    from pfnmap.host.bounded import source_name
     from pfnmap.host.lspci import read_lspci
     from pfnmap.requests import of_devices, unplannable
 
     devices = read_lspci(path)
     for sentence in unplannable(devices):
         warn(sentence)
-    return of_devices(devices, path)
+    return of_devices(devices, source_name(path)), {device.bdf: plain(device.name) for device in devices}
 
 
 def _of_scenario(path: str) -> tuple[list[Request], KernelSpec]:

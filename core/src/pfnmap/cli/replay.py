@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pfnmap.cli.options import JsonOption, Settings
-from pfnmap.cli.terminal import print_json, progress_bar, show, styled, table
+from pfnmap.cli.terminal import only_kernel, print_json, progress_bar, recorded_heading, show, styled, table
 
 if TYPE_CHECKING:
     from pfnmap.replay import ReplayResult
@@ -39,7 +39,10 @@ def command(
         with progress_bar(len(recording.records), f"{number}/{len(files)} {file}") as progress:
             results.append(replay(recording, registry, progress))
     if json:
-        print_json("replay", {"files": [result.as_json() for result in results]})
+        print_json(
+            "replay",
+            {**only_kernel([result.kernel for result in results]), "files": [result.as_json() for result in results]},
+        )
     else:
         _render(results, verbose)
     return _status(results)
@@ -55,6 +58,7 @@ def _status(results: list[ReplayResult]) -> int:
 
 
 def _render(results: list[ReplayResult], verbose: bool) -> None:
+    recorded_heading([result.kernel for result in results])
     rows = [_row(result) for result in results]
     if len(results) > 1:
         rows.append(_total(results))

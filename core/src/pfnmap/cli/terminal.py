@@ -14,7 +14,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["complain", "heading", "plain", "print_json", "progress_bar", "show", "styled", "table", "warn"]
+__all__ = [
+    "complain",
+    "heading",
+    "only_kernel",
+    "plain",
+    "print_json",
+    "progress_bar",
+    "recorded_heading",
+    "show",
+    "styled",
+    "table",
+    "warn",
+]
 
 _PIPE_WIDTH = 240
 """Columns for a table in a file or a pipe, where no terminal says how wide it may be."""
@@ -78,6 +90,17 @@ def show(*parts: Any) -> None:
     console = Console(file=sys.stdout, width=width, markup=False, highlight=False, emoji=False)
     for part in parts:
         console.print(part, soft_wrap=not terminal and isinstance(part, (str, Text)))
+
+
+def recorded_heading(kernels: Sequence[Mapping[str, Any]]) -> None:
+    """Print which kernels an answer about several files holds for."""
+    names = dict.fromkeys(f"{kernel['arch']} {kernel['release']}" for kernel in kernels)
+    show(styled(f"{', '.join(names)}, as the files say", "bold"), "")
+
+
+def only_kernel(kernels: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the ``"kernel"`` of a document on one kernel; nothing for several, which stand beside what they are of."""
+    return {"kernel": dict(kernels[0])} if len(kernels) == 1 else {}
 
 
 def heading(kernel: Mapping[str, Any]) -> None:

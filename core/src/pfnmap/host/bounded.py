@@ -17,7 +17,7 @@ from typing import Any
 
 from pfnmap.errors import BadInput
 
-__all__ = ["MIB", "read_bytes", "read_json", "read_text"]
+__all__ = ["MIB", "read_bytes", "read_json", "read_text", "source_name"]
 
 MIB = 1 << 20
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -29,7 +29,7 @@ def read_bytes(path: str | os.PathLike[str], limit: int) -> bytes:
     Raises BadInput for a file that is missing, a directory, unreadable, larger than the limit (before or
     after decompression), or damaged gzip.
     """
-    where = _name(path)
+    where = source_name(path)
     try:
         if str(path) == "-":
             raw = sys.stdin.buffer.read(limit + 1)
@@ -57,7 +57,8 @@ def read_bytes(path: str | os.PathLike[str], limit: int) -> bytes:
     return raw
 
 
-def _name(path: str | os.PathLike[str]) -> str:
+def source_name(path: str | os.PathLike[str]) -> str:
+    """Return what errors call a file: its path, or "standard input"."""
     return "standard input" if str(path) == "-" else str(path)
 
 
@@ -69,12 +70,12 @@ def read_text(path: str | os.PathLike[str], limit: int) -> str:
     """Return a UTF-8 text file (plain or gzip) of at most `limit` bytes; BadInput for binary content."""
     raw = read_bytes(path, limit)
     if b"\0" in raw:
-        raise BadInput(_name(path), f"binary (a NUL byte at offset {raw.index(0)}), text was expected")
+        raise BadInput(source_name(path), f"binary (a NUL byte at offset {raw.index(0)}), text was expected")
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
         what = f"not UTF-8 text (byte 0x{raw[error.start]:02x} at offset {error.start})"
-        raise BadInput(_name(path), what) from None
+        raise BadInput(source_name(path), what) from None
 
 
 def read_json(path: str | os.PathLike[str], limit: int) -> Any:
@@ -84,11 +85,11 @@ def read_json(path: str | os.PathLike[str], limit: int) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         what = f"not JSON: {error.msg} at line {error.lineno} column {error.colno}"
-        raise BadInput(_name(path), what) from None
+        raise BadInput(source_name(path), what) from None
     except RecursionError:
-        raise BadInput(_name(path), "JSON nested too deeply") from None
+        raise BadInput(source_name(path), "JSON nested too deeply") from None
     except ValueError as error:  # an integer of thousands of digits
-        raise BadInput(_name(path), f"not JSON that can be read: {error}") from None
+        raise BadInput(source_name(path), f"not JSON that can be read: {error}") from None
 
 
 def _size(count: int) -> str:

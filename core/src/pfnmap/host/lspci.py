@@ -15,7 +15,7 @@ import re
 from dataclasses import dataclass, field, replace
 
 from pfnmap.errors import BadInput
-from pfnmap.host.bounded import MIB, read_text
+from pfnmap.host.bounded import MIB, read_text, source_name
 from pfnmap.host.pci import Bar, PciDevice, normalize_bdf
 from pfnmap.sizes import is_power_of_two, parse_size
 
@@ -38,8 +38,8 @@ _LINE = 4096
 
 
 def read_lspci(path: str | os.PathLike[str]) -> tuple[PciDevice, ...]:
-    """Return the devices in a file of lspci's output (plain or gzip). Raises BadInput."""
-    return parse_lspci(read_text(path, _FILE), str(path))
+    """Return the devices in a file of lspci's output (plain or gzip); "-" is standard input. Raises BadInput."""
+    return parse_lspci(read_text(path, _FILE), source_name(path))
 
 
 def parse_lspci(text: str, source: str = "lspci output") -> tuple[PciDevice, ...]:

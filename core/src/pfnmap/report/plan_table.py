@@ -47,7 +47,8 @@ def render(plan: Plan, names: Mapping[str, str] | None = None) -> list[Renderabl
     for block, table_rows in zip(blocks, rows, strict=True):
         first = block[0]
         if first.device and first.device != device:
-            parts.append(Text(f"\n{first.device}", "bold underline").append(_name(first.device, names), "not underline"))
+            title = Text(f"\n{first.device}", "bold underline")
+            parts.append(title.append(_called(first.device, names), "not underline"))
         device = first.device
         parts.append(Text(f"\n{_title(first)}", "bold"))
         if table_rows:
@@ -60,7 +61,7 @@ def render(plan: Plan, names: Mapping[str, str] | None = None) -> list[Renderabl
     return parts
 
 
-def _name(device: str, names: Mapping[str, str] | None) -> str:
+def _called(device: str, names: Mapping[str, str] | None) -> str:
     return f"  {names[device]}" if names and device in names else ""
 
 
