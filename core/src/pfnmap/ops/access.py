@@ -23,7 +23,7 @@ from pfnmap.mm.gup import (
     unpin_user_pages,
 )
 from pfnmap.mm.locking import mmap_lock
-from pfnmap.mm.uaccess import copy_from_user, copy_to_user, fault_in_readable
+from pfnmap.mm.uaccess import NeverCompletes, copy_from_user, copy_to_user, fault_in_readable
 from pfnmap.mm.vm_normal_page import is_zero_pfn
 from pfnmap.ops.op import Op, errno_result
 from pfnmap.vm_flags import VM_IO, VM_PFNMAP, VM_SPECIAL
@@ -46,8 +46,11 @@ def _access(run: Run, mm: MmStruct, via: str, va: int, length: int, target: str 
     if length <= 0:
         raise BadInput("access", "length must be positive")
     remote = run.process("child", "access") if target == "child" else mm
-    ret = _VIA[via](remote, va, length)
-    result = {"result": errorcode[-ret] if ret < 0 else "ok", "ret": max(ret, -1)}
+    try:
+        ret = _VIA[via](remote, va, length)
+        result = {"result": errorcode[-ret] if ret < 0 else "ok", "ret": max(ret, -1)}
+    except NeverCompletes:
+        result = {"result": "HANG"}
     return result if target == "child" else {**result, **run.entry(mm, va)}
 
 
