@@ -204,6 +204,22 @@ def test_dump_shows_the_page_tables_with_equal_leaves_folded(answer, pfnmap, sce
     assert "8 x 1G" in pfnmap("run", scenario(text), "--dump").stdout
 
 
+OOPS = """
+[[step]]
+op = "mprotect"
+addr = "m0+0x1000"
+length = "4K"
+prot = "r"
+expect = { result = "OOPS" }
+"""
+
+
+def test_a_misbehaviour_of_the_real_kernel_is_named_with_its_finding(answer, pfnmap, scenario):
+    step = answer("run", scenario(SCENARIO + OOPS))["steps"][-1]
+    assert (step["result"], step["findings"]) == ("OOPS", ["F1"])
+    assert "finding=F1" in pfnmap("run", scenario(SCENARIO + OOPS)).stdout
+
+
 def test_what_the_model_does_not_cover_is_exit_3_and_keeps_the_steps_before(pfnmap, scenario, monkeypatch):
     from pfnmap.errors import Refused
     from pfnmap.run import Run

@@ -130,7 +130,7 @@ def _kernel_spec(value: Any, source: str) -> KernelSpec:
     if not all(isinstance(item, str) for item in table.get("set", {}).values()):
         raise BadInput(where, 'set holds symbols with their values as text, such as PREEMPT_RT = "y"')
     if "config" in table:  # a path in a scenario is relative to the scenario
-        table["config"] = os.path.join(os.path.dirname(source), table["config"])
+        table["config"] = os.path.normpath(os.path.join(os.path.dirname(source), table["config"]))
     with_, without = tuple(table.pop("with", ())), tuple(table.pop("without", ()))
     return KernelSpec(with_=with_, without=without, **table)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pfnmap.trace import Event
 
 _SHOWN_FAULTS = 4
-_UNSHOWN = ("result", "upper", "handle_mm_fault", "calls", "runs")
+_UNSHOWN = ("result", "upper", "handle_mm_fault", "calls", "runs", "messages")
 """Results that people are not shown, or not in a step's line."""
 
 
@@ -46,8 +46,7 @@ def command(
     if not json:
         heading(document["kernel"])
     events: list[Event] = []
-    if trace:
-        run.kernel.trace.listeners.append(events.append if json else _show_event)
+    run.kernel.trace.listeners.append(events.append if json else _show_event if trace else _show_complaint)
     refusal: Refused | None = None
     for number, step in enumerate(read.steps):
         if not json:
@@ -63,7 +62,7 @@ def command(
             for field, expected, got in unmet(step, result)
         ]
         document["failed"] += failed
-        document["steps"].append({"op": step.op, **result, **_events(events)})
+        document["steps"].append({"op": step.op, **result, **_events(events, trace)})
         if not json:
             _show_result(result)
             for one in failed:
@@ -78,19 +77,29 @@ def command(
     return 1 if document["failed"] else 0
 
 
-def _events(events: list[Event]) -> dict[str, Any]:
-    """Return the events since the last call under their key, or nothing where none are collected."""
+def _events(events: list[Event], trace: bool) -> dict[str, Any]:
+    """Return what a step's JSON says of its events, and forget them: all if traced, and which findings they are of."""
     from pfnmap.report.events import event_json
 
-    found = [event_json(event) for event in events]
+    traced = {"events": [event_json(event) for event in events]} if trace else {}
+    findings = list(dict.fromkeys(found for event in events if (found := getattr(event, "finding", ""))))
     events.clear()
-    return {"events": found} if found else {}
+    return {**traced, **({"findings": findings} if findings else {})}
 
 
 def _show_event(event: Event) -> None:
     from pfnmap.report.events import event_line
 
     show(styled("    " + event_line(event), "cyan"))
+
+
+def _show_complaint(event: Event) -> None:
+    """Show what the kernel logs, and an oops: without --trace too."""
+    from pfnmap.report.events import event_line
+    from pfnmap.trace import Message, Oops
+
+    if isinstance(event, (Message, Oops)):
+        show(styled("    " + event_line(event), "yellow"))
 
 
 def _tables(run: Run, json: bool) -> list[dict[str, Any]]:

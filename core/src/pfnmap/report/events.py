@@ -33,4 +33,6 @@ def event_line(event: Event) -> str:
 def _word(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, list):
+        return " <- ".join(map(str, value))
     return repr(value) if isinstance(value, str) and " " in value else str(value)
