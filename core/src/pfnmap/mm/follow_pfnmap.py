@@ -187,12 +187,11 @@ def _outputs(kernel: Kernel, level: Level, entry: int, address: int) -> _Outputs
     """pfnmap_args_setup."""
     ops = kernel.ops
     size = kernel.geometry.size(level)
-    pfn, pgprot, write, special = (getattr(ops, f"{level}_{op}") for op in ("pfn", "pgprot", "write", "special"))
     return _Outputs(
-        pfn(entry) + ((address & (size - 1)) >> kernel.geometry.PAGE_SHIFT),
-        pgprot(entry),
-        bool(write(entry)),
-        bool(special(entry)),
+        getattr(ops, f"{level}_pfn")(entry) + ((address & (size - 1)) >> kernel.geometry.PAGE_SHIFT),
+        getattr(ops, f"{level}_pgprot")(entry),
+        bool(getattr(ops, f"{level}_write")(entry)),
+        bool(getattr(ops, f"{level}_special")(entry)),
         -size & _WORD,
     )
 

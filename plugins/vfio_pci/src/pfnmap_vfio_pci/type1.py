@@ -40,6 +40,9 @@ class VfioIommu:
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
+        self._mm = kernel.mm
+        self._huge = kernel.has("huge-pfnmap")
+        self._batch = kernel.has("type1-pfnmap-batch")
         self._page = kernel.geometry.PAGE_SIZE
         self._shift = kernel.geometry.PAGE_SHIFT
         self._dmas: list[VfioDma] = []
@@ -88,7 +91,7 @@ class VfioIommu:
     def _remove(self, dma: VfioDma) -> None:
         """vfio_remove_dma: pages go back; a pfnmap's PFNs have no page behind them and no reference."""
         self._dmas.remove(dma)
-        self._kernel.mm.unpin_user_pages(self._kernel, dma.pages)
+        self._mm.unpin_user_pages(self._kernel, dma.pages)
 
     def _pin_pages_remote(self, dma: VfioDma, vaddr: int, npages: int, batch: list[int]) -> int:
         """vfio_pin_pages_remote: get up to `npages` pages that are physically in a row; return how many, or -errno.
@@ -121,7 +124,7 @@ class VfioIommu:
     def _vaddr_get_pfns(self, dma: VfioDma, vaddr: int, npages: int, batch: list[int]) -> tuple[int, int]:
         """vaddr_get_pfns: pin pages into `batch` or, for a pfnmap, find a PFN; return (how many or -errno, first
         PFN)."""
-        mm = self._kernel.mm
+        mm = self._mm
         flags = mm.FOLL_LONGTERM | (mm.FOLL_WRITE if dma.write else 0)
         with mm.mmap_lock(dma.mm):
             ret = mm.pin_user_pages_remote(dma.mm, vaddr, min(npages, self._page // _POINTER), flags, batch)
@@ -147,7 +150,7 @@ class VfioIommu:
         """
         found = self._follow(vma, vaddr)
         if found is None:
-            mm = self._kernel.mm
+            mm = self._mm
             flags = mm.FAULT_FLAG_REMOTE | (mm.FAULT_FLAG_WRITE if write else 0)
             ret, unlocked = mm.fixup_user_fault(vma.vm_mm, vaddr, flags)
             if unlocked:
@@ -162,14 +165,14 @@ class VfioIommu:
 
     def _follow(self, vma: VmArea, vaddr: int) -> tuple[int, bool, int] | None:
         """Look an address up: its PFN, whether it is writable, and for how many pages from it on that holds."""
-        kernel = self._kernel
-        if not kernel.has("huge-pfnmap"):
-            pte = kernel.mm.follow_pte(vma, vaddr)
-            return None if pte is None else (kernel.ops.pte_pfn(pte), bool(kernel.ops.pte_write(pte)), 1)
-        with kernel.mm.follow_pfnmap(vma, vaddr) as args:
+        if not self._huge:
+            pte = self._mm.follow_pte(vma, vaddr)
+            ops = self._kernel.ops
+            return None if pte is None else (ops.pte_pfn(pte), bool(ops.pte_write(pte)), 1)
+        with self._mm.follow_pfnmap(vma, vaddr) as args:
             if args is None:
                 return None
             pages = 1
-            if kernel.has("type1-pfnmap-batch"):
+            if self._batch:
                 pages = ((vaddr | (args.addr_mask ^ (_WORD - 1))) + 1 - vaddr) >> self._shift
             return args.pfn, args.writable, pages
