@@ -124,7 +124,9 @@ class VfioPci(Driver):
         shift = self.kernel.geometry.PAGE_SHIFT
         for index, bar in vdev.pdev.bars.items():
             pgoff = self.mmap_offset(index, 0) >> shift
-            space = mm.PfnSpace(vdev.file.f_mapping, bar.phys >> shift, -(-bar.size // self.kernel.geometry.PAGE_SIZE), pgoff)
+            space = mm.PfnSpace(
+                vdev.file.f_mapping, bar.phys >> shift, -(-bar.size // self.kernel.geometry.PAGE_SIZE), pgoff
+            )
             mm.register_pfn_address_space(self.kernel, space)
 
     def _bar_mmap_supported(self, device: Device, index: int) -> bool:
@@ -154,7 +156,8 @@ class VfioPci(Driver):
         """The pfn of the vma's first page."""
         shift = self.kernel.geometry.PAGE_SHIFT
         index, pgoff = divmod(vma.vm_pgoff, 1 << (VFIO_PCI_OFFSET_SHIFT - shift))
-        return (vma.vm_private_data.pdev.bars[index].phys >> shift) + pgoff
+        vdev: VfioPciCoreDevice = vma.vm_private_data
+        return (vdev.pdev.bars[index].phys >> shift) + pgoff
 
     def mmap(self, file: File, vma: VmArea) -> int:
         """vfio_pci_core_mmap: -EINVAL for a private mapping, a region that is no BAR or cannot be mapped, and a range
