@@ -1,6 +1,6 @@
 """The memory-management core. File and function names are the kernel's."""
 
-from pfnmap.mm import gup, huge_memory, locking, memory, uaccess
+from pfnmap.mm import gup, huge_memory, locking, memory, memory_failure, uaccess
 from pfnmap.mm.access_process_vm import access_process_vm, generic_access_phys
 from pfnmap.mm.folio_walk import folio_walk_start
 from pfnmap.mm.follow_pfnmap import (
