@@ -22,9 +22,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from pfnmap.vm_flags import VM_EXEC, VM_READ, VM_WRITE
+
+if TYPE_CHECKING:
+    from pfnmap.driver import Action
+    from pfnmap.kernel import Kernel
 
 __all__ = [
     "LEVELS",
@@ -189,6 +193,14 @@ class Arch(ABC):
         `config` holds resolved symbols without CONFIG_ ("y", "m", "n", numbers as text; absent means "n"), `cpu` the
         complete boot-time state (`cpu_defaults` updated with what the user said), `has` the release's changes.
         """
+
+    def boot(self, kernel: Kernel) -> None:
+        """Forget what the last boot left behind; called when the kernel is linked and at each `Kernel.boot`, before the
+        drivers'. The default does nothing."""
+
+    def actions(self) -> Mapping[str, Action]:
+        """Return the scenario actions of this architecture (system calls that it alone has), by name without its own."""
+        return {}
 
     # What is in memory
 

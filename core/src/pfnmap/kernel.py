@@ -166,6 +166,7 @@ class Kernel:
         self.poisoned: set[int] = set()
         self.pfn_spaces: list[PfnSpace] = []
         self.phys = PhysicalMemory(self.geometry.PAGE_SIZE)
+        self.arch.boot(self)
         for driver in self.drivers.values():
             driver.boot(self)
 

@@ -1,7 +1,7 @@
 """A run: the steps of a scenario or of a recording, executed on one linked kernel.
 
-The core's ops are in `pfnmap.ops`; ops of drivers are their `actions`. `Run.step` performs one step and returns its
-results under the names of a recording's `expect`.
+The core's ops are in `pfnmap.ops`; ops of the architecture and of drivers are their `actions`. `Run.step` performs one
+step and returns its results under the names of a recording's `expect`.
 """
 
 from __future__ import annotations
@@ -103,11 +103,12 @@ class Run:
             if driver not in kernel.drivers:
                 raise BadInput(f"device {device.name}", f"its driver {driver} is not linked")
             self.files[device.name] = kernel.drivers[driver].probe(device)
-        self._actions = self._driver_actions()
+        self._actions = self._plugin_actions()
 
-    def _driver_actions(self) -> dict[str, Action]:
-        """Actions by "driver.action", and by the bare name where one driver alone has it."""
-        full = {f"{d.name}.{name}": a for d in self.kernel.drivers.values() for name, a in d.actions().items()}
+    def _plugin_actions(self) -> dict[str, Action]:
+        """Actions by "plugin.action", and by the bare name where one plugin alone has it."""
+        plugins = (self.kernel.arch, *self.kernel.drivers.values())
+        full = {f"{p.name}.{name}": a for p in plugins for name, a in p.actions().items()}
         claims = Counter(name.partition(".")[2] for name in full)
         bare = {name.partition(".")[2]: a for name, a in full.items() if claims[name.partition(".")[2]] == 1}
         return {**bare, **full}
@@ -179,7 +180,7 @@ class Run:
 
     def _unknown_op(self, step: Step) -> Exception:
         plugin, dot, _ = step.op.partition(".")
-        if dot and plugin not in self.kernel.drivers:
+        if dot and plugin not in (self.kernel.arch.name, *self.kernel.drivers):
             return BadInput(step.where, f"op {step.op!r} is an action of plugin {plugin!r}, which is not linked")
         return Unknown(f"op at {step.where}", step.op, [*OPS, *self._actions])
 
