@@ -194,12 +194,14 @@ class Arch(ABC):
         complete boot-time state (`cpu_defaults` updated with what the user said), `has` the release's changes.
         """
 
+    kernel: Kernel
+
     def boot(self, kernel: Kernel) -> None:
-        """Forget what the last boot left behind; called when the kernel is linked and at each `Kernel.boot`, before the
-        drivers'. The default does nothing."""
+        """Start over; called when the kernel is linked and at each `Kernel.boot`, before the drivers'."""
+        self.kernel = kernel
 
     def actions(self) -> Mapping[str, Action]:
-        """Return the scenario actions of this architecture (system calls that it alone has), by name without its own."""
+        """Return the scenario actions of this architecture (system calls of its own, say), by name without its own."""
         return {}
 
     # What is in memory

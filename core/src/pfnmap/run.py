@@ -20,6 +20,8 @@ from pfnmap.trace import Call, Event, Fault, KernelDied, Message, Oops, Split
 from pfnmap.vm_flags import VM_DONTEXPAND, VM_READ
 
 if TYPE_CHECKING:
+    from pfnmap.arch import Arch
+    from pfnmap.driver import Driver
     from pfnmap.kernel import Kernel
     from pfnmap.mm.vma import File
 
@@ -107,7 +109,7 @@ class Run:
 
     def _plugin_actions(self) -> dict[str, Action]:
         """Actions by "plugin.action", and by the bare name where one plugin alone has it."""
-        plugins = (self.kernel.arch, *self.kernel.drivers.values())
+        plugins: tuple[Arch | Driver, ...] = (self.kernel.arch, *self.kernel.drivers.values())
         full = {f"{p.name}.{name}": a for p in plugins for name, a in p.actions().items()}
         claims = Counter(name.partition(".")[2] for name in full)
         bare = {name.partition(".")[2]: a for name, a in full.items() if claims[name.partition(".")[2]] == 1}

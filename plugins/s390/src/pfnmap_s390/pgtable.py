@@ -2,7 +2,7 @@
 
 Read from arch/s390/include/asm/pgtable.h and pgalloc.h, arch/s390/mm/mmap.c and pgtable.c (6.12; mainline of 6.16 for
 what `s390-segment-software-bits` changed). The vectors of 6.12.117 and 7.3.4 pin every helper but the
-*_set_access_flags; both were made on a CPU with the no-execute facility, so the helpers without it are read and not run.
+*_set_access_flags; both are of a CPU with the no-execute facility: the helpers without it are read and not run.
 
 No entry is zero: an empty one has an invalid bit, and region entries say which table they are of. Access and dirty
 state are software's: an entry that is old is invalid to the CPU, one that is clean is protected.
