@@ -31,7 +31,8 @@ LISTED_FAULTS = 1200
 """A step lists at most so many faults; `faults_total` tells when there were more (RECORDINGS.md)."""
 
 _IMAGE_TEXT = 0x400000
-"""Where a static program's first segment lies; what matters is only that it is low (FINDINGS, "Also true of the files")."""
+"""Where a static program's first segment lies; what matters is only that it is low (FINDINGS, "Also true of the
+files")."""
 
 _FOLLOWS = ("follow_pfnmap_start", "follow_pte")
 
@@ -63,10 +64,7 @@ def address_value(value: Any, names: Mapping[str, int], where: str) -> int:
     elif isinstance(value, str):
         name, plus, offset = value.partition("+")
         try:
-            if name in names:
-                address = names[name] + (int(offset, 0) if plus else 0)
-            else:
-                address = int(value, 0)
+            address = names[name] + (int(offset, 0) if plus else 0) if name in names else int(value, 0)
         except ValueError:
             raise BadInput(where, f"{value!r} is no address (0x..., or a mapping's id as in m0+0x1000)") from None
     else:
@@ -206,9 +204,9 @@ class Run:
         value = slot[0][slot[1]]
         ops, phys = self.kernel.ops, self.kernel.phys
         found: dict[str, Any] = {"level": level, "value": hex(value)}
-        if level == "pte" and ops.pte_present(value):
-            if ops.pte_pfn(value) << self.kernel.geometry.PAGE_SHIFT in phys.ram:  # frame numbers say nothing
-                found = {"level": level, "ram": True, "flags": hex(value & ~page_bits)}
+        frame = ops.pte_pfn(value) << self.kernel.geometry.PAGE_SHIFT if level == "pte" else None
+        if frame in phys.ram and ops.pte_present(value):  # the frame's number says nothing
+            found = {"level": level, "ram": True, "flags": hex(value & ~page_bits)}
         return {
             "entry": found,
             "upper": [{"level": name, "flags": hex(s[0][s[1]] & ~page_bits)} for name, s in above],

@@ -29,8 +29,8 @@ class Call(Event):
 
 @dataclass(frozen=True, slots=True)
 class Fault(Event):
-    """The driver's fault handler returned: `order` (log2 of base pages), `ret` (NOPAGE, FALLBACK, SIGBUS, ...), `va` the
-    page-aligned fault address, `write` the write fault flag, `vma_lock` whether it ran under the per-VMA lock."""
+    """The driver's fault handler returned: `order` (log2 of base pages), `ret` (NOPAGE, FALLBACK, SIGBUS, ...), `va`
+    the page-aligned fault address, `write` the write fault flag, `vma_lock` whether it ran under the per-VMA lock."""
 
     order: int
     ret: str
@@ -41,7 +41,8 @@ class Fault(Event):
 
 @dataclass(frozen=True, slots=True)
 class Install(Event):
-    """A leaf was written: `level`, `va` (start of what it maps), `pfn`, the `entry`, and how many (`count`) in a row."""
+    """A leaf was written: `level`, `va` (start of what it maps), `pfn`, the `entry`, and how many (`count`) in a
+    row."""
 
     level: str
     va: int

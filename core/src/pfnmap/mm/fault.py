@@ -1,7 +1,7 @@
 """The CPU's side: a load or a store of user space, and the exception it may raise (arch/*/mm/fault.c).
 
-RULES 1 to 4: an access that the vma refuses raises its signal without a fault in the mm; else a first pass runs under the
-per-VMA lock and, where that answers RETRY, a second under mmap_lock.
+RULES 1 to 4: an access that the vma refuses raises its signal without a fault in the mm; else a first pass runs under
+the per-VMA lock and, where that answers RETRY, a second under mmap_lock.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from pfnmap.mm.memory import (
 )
 from pfnmap.mm.memory_failure import BUS_MCEERR_AR
 from pfnmap.mm.vma import FAULT_FLAG_USER, FAULT_FLAG_VMA_LOCK, FAULT_FLAG_WRITE
-
 from pfnmap.trace import Hang
 
 if TYPE_CHECKING:

@@ -228,8 +228,8 @@ def change_huge_pud(vma: VmArea, slot: Slot, address: int, newprot: int) -> None
 
 
 def copy_huge_pmd(dst: MmStruct, dst_slot: Slot, vma: VmArea, src_slot: Slot, address: int) -> None:
-    """fork: copy a special PMD leaf, accessed cleared, dirty and write bit kept (RULES 11, 20); another leaf of a file is
-    not copied, the child faults it in."""
+    """fork: copy a special PMD leaf, accessed cleared, dirty and write bit kept (RULES 11, 20); another leaf of a
+    file is not copied, the child faults it in."""
     kernel = dst.kernel
     ops = kernel.ops
     kernel.trace.emit(Call("copy_huge_pmd", address))

@@ -121,7 +121,24 @@ def _visit(mm: MmStruct, vma: VmArea, start: int, end: int, advice: str) -> int:
     if advice in ("DONTNEED", "DONTNEED_LOCKED"):
         unmap_single_vma(vma, start, end)
         return 0
+    if advice == "COLD" and vma.is_anonymous:
+        _deactivate(mm, start, end)
+        return 0
     raise Refused(f"madvise:{advice}", "memory with struct pages")
+
+
+def _deactivate(mm: MmStruct, start: int, end: int) -> None:
+    """madvise_cold: a page that nobody else maps loses its accessed bit."""
+    kernel = mm.kernel
+    ops = kernel.ops
+    for address in range(start, end, kernel.geometry.PAGE_SIZE):
+        leaf = mm.tables.leaf(address)
+        if leaf is None or leaf[0] != "pte":
+            continue
+        table, index = leaf[1]
+        page = ops.pte_pfn(table[index]) << kernel.geometry.PAGE_SHIFT
+        if page != kernel.phys.zero_page and kernel.phys.ram.get(page) == 1:
+            table[index] = ops.pte_mkold(table[index])
 
 
 def _flags_error(vma: VmArea, advice: str) -> int:

@@ -438,7 +438,8 @@ def zap_vma_ptes(vma: VmArea, address: int, size: int) -> None:
 
 
 def unmap_mapping_range(mapping: AddressSpace, holebegin: int, holelen: int) -> None:
-    """Drop what every vma of a mapping has of the file range [holebegin, holebegin + holelen) (bytes; 0: to the end)."""
+    """Drop what every vma of a mapping has of the file range [holebegin, holebegin + holelen) (bytes; 0: to the
+    end)."""
     kernel = mapping.kernel
     kernel.trace.emit(Call("unmap_mapping_range"))
     shift = kernel.geometry.PAGE_SHIFT
@@ -507,7 +508,8 @@ def _copy(dst: VmArea, src: VmArea, dst_slot: Slot, src_slot: Slot, depth: int, 
 
 
 def _copy_ptes(src: VmArea, dst_table: array[int], src_table: array[int], first: int, count: int) -> None:
-    """copy_present_ptes of a range: old in the copy; clean too where shared, read-only in both where copied on write."""
+    """copy_present_ptes of a range: old in the copy; clean too where shared, read-only in both where copied on
+    write."""
     import numpy as np
 
     kernel = src.vm_mm.kernel

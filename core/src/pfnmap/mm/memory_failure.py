@@ -1,4 +1,5 @@
-"""Memory failure on PFNs without struct page (mm/memory-failure.c), in both policies of the discussion under the series.
+"""Memory failure on PFNs without struct page (mm/memory-failure.c), in both policies of the discussion under the
+series.
 
 A driver registers the PFNs that it maps (`register_pfn_address_space`). With `memory-failure-pfn` the mapping stays and
 whoever maps the page gets SIGBUS, then and when it consumes the poison. With `memory-failure-pfn-unmap` (discussed, not
@@ -18,7 +19,15 @@ if TYPE_CHECKING:
     from pfnmap.kernel import Kernel
     from pfnmap.mm.vma import AddressSpace, MmStruct
 
-__all__ = ["BUS_MCEERR_AO", "BUS_MCEERR_AR", "PfnSpace", "Poisoned", "is_poisoned", "memory_failure", "register_pfn_address_space"]
+__all__ = [
+    "BUS_MCEERR_AO",
+    "BUS_MCEERR_AR",
+    "PfnSpace",
+    "Poisoned",
+    "is_poisoned",
+    "memory_failure",
+    "register_pfn_address_space",
+]
 
 BUS_MCEERR_AR = 4
 BUS_MCEERR_AO = 5

@@ -14,6 +14,7 @@ from pfnmap.mm.memory import unmap_single_vma
 from pfnmap.mm.pgtable import free_pgtables
 from pfnmap.mm.vma import VmArea
 from pfnmap.vm_flags import (
+    VM_ACCOUNT,
     VM_EXEC,
     VM_LOCKED,
     VM_MAYEXEC,
@@ -54,9 +55,9 @@ random, only page-aligned, and below its libraries. Deliberately not 2M-aligned 
 def thp_alignment(mm: MmStruct, offset: int, length: int) -> int:
     """Return to what size (bytes) mmap(NULL) makes the address congruent with the file offset: the PMD size or a page.
 
-    __thp_get_unmapped_area and the test of __get_unmapped_area: 6.12.y aligns lengths that are a multiple of the PMD size
-    if at least one whole block fits; later releases (`no-thp-align-without-get-unmapped-area`) and those before huge
-    pfnmaps do not (FINDINGS F7, null.* records; nothing between 6.1 and 6.12 was recorded).
+    __thp_get_unmapped_area and the test of __get_unmapped_area: 6.12.y aligns lengths that are a multiple of the PMD
+    size if at least one whole block fits; later releases (`no-thp-align-without-get-unmapped-area`) and those before
+    huge pfnmaps do not (FINDINGS F7, null.* records; nothing between 6.1 and 6.12 was recorded).
     """
     kernel = mm.kernel
     page, pmd = kernel.geometry.PAGE_SIZE, kernel.geometry.size("pmd")
@@ -111,7 +112,8 @@ def do_mmap(
 ) -> int:
     """Map `length` bytes of a file (None: anonymous memory) and return the address, or a negative errno.
 
-    `vm_flags`: the VM_READ, VM_WRITE, VM_EXEC that the protection asks for. `address` is a hint unless `fixed` (0: none).
+    `vm_flags`: the VM_READ, VM_WRITE, VM_EXEC that the protection asks for. `address` is a hint unless `fixed` (0:
+    none).
     `chosen`: the address that the real kernel chose, where its choice depends on mappings the model does not have; its
     alignment must still be what the release's rule gives, else the model's own choice is made.
     """
@@ -139,6 +141,8 @@ def do_mmap(
         flags |= VM_SHARED | VM_MAYSHARE
     if noreserve:
         flags |= VM_NORESERVE
+    if flags & (VM_NORESERVE | VM_SHARED | VM_WRITE) == VM_WRITE:  # accountable_mapping()
+        flags |= VM_ACCOUNT
     if file is not None and kernel.has("vfio-mmap-noexec"):  # path_noexec(): the file system allows no PROT_EXEC
         if vm_flags & VM_EXEC:
             return -EPERM
@@ -234,10 +238,8 @@ def split_vma(mm: MmStruct, vma: VmArea, address: int, *, new_below: bool) -> Vm
     Huge leaves that the cut goes through are split on the way (vma_adjust_trans_huge).
     """
     pages = (address - vma.vm_start) >> mm.kernel.geometry.PAGE_SHIFT
-    if new_below:
-        new = replace(vma, vm_end=address)
-    else:
-        new = replace(vma, vm_start=address, vm_pgoff=vma.vm_pgoff + pages)
+    above = {"vm_start": address, "vm_pgoff": vma.vm_pgoff + pages}
+    new = replace(vma, vm_end=address) if new_below else replace(vma, **above)
     if new.vm_ops is not None and new.vm_ops.open is not None:
         new.vm_ops.open(new)
     vma_adjust_trans_huge(vma, address)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pfnmap.mm import huge_memory
 from pfnmap.mm.mmap import merge_vmas, vma_modify, vma_set_page_prot, vma_wants_writenotify
-from pfnmap.vm_flags import VM_ACCESS_FLAGS, VM_SEALED, VM_SHARED, VM_WRITE
+from pfnmap.vm_flags import VM_ACCESS_FLAGS, VM_ACCOUNT, VM_NORESERVE, VM_SEALED, VM_SHARED, VM_WRITE
 
 if TYPE_CHECKING:
     from array import array
@@ -51,6 +51,7 @@ def _mprotect_fixup(mm: MmStruct, vma: VmArea, start: int, end: int, newflags: i
         return -EPERM
     if newflags == vma.vm_flags:
         return 0
+    newflags = _accounted(vma, newflags)
     vma = vma_modify(mm, vma, start, end)
     vma.vm_flags = newflags
     try_writable = _wants_manual_pte_write_upgrade(vma)
@@ -60,8 +61,20 @@ def _mprotect_fixup(mm: MmStruct, vma: VmArea, start: int, end: int, newflags: i
     return 0
 
 
+def _accounted(vma: VmArea, newflags: int) -> int:
+    """Return the flags with VM_ACCOUNT as the kernel then has it: private memory is charged when it becomes
+    writable."""
+    if newflags & VM_WRITE:
+        charged = vma.vm_flags & (VM_ACCOUNT | VM_WRITE | VM_SHARED | VM_NORESERVE)
+        return newflags if charged else newflags | VM_ACCOUNT
+    if vma.is_anonymous and vma.anon_vma is None and vma.vm_mm.kernel.has("mprotect-unaccount"):
+        return newflags & ~VM_ACCOUNT
+    return newflags
+
+
 def _wants_manual_pte_write_upgrade(vma: VmArea) -> bool:
-    """Whether entries that need no write notification may be made writable at once (vma_wants_manual_pte_write_upgrade).
+    """Whether entries that need no write notification may be made writable at once
+    (vma_wants_manual_pte_write_upgrade).
 
     For private memory the kernel looks at the page; only an anonymous page of this process alone is upgraded.
     """

@@ -63,7 +63,8 @@ class PhysicalMemory:
         self.zero_page = self.alloc_page()
 
     def alloc(self, size: int) -> int:
-        """Return the physical address (bytes) of `size` free bytes, aligned to their size rounded up to a power of two."""
+        """Return the physical address (bytes) of `size` free bytes, aligned to their size rounded up to a power of
+        two."""
         size = max(1 << (size - 1).bit_length(), self._page_size)
         if free := self._free.get(size):
             return free.pop()
@@ -116,8 +117,8 @@ class PhysicalMemory:
 class PageTables:
     """The page tables of one address space: offsets, allocation and walks at every level.
 
-    `X_offset(slot, address)` and `X_alloc(mm, slot, address)` follow the kernel's: an `_alloc` fills an empty parent slot
-    with a new table of level X first.
+    `X_offset(slot, address)` and `X_alloc(mm, slot, address)` follow the kernel's: an `_alloc` fills an empty parent
+    slot with a new table of level X first.
     """
 
     pgd: array[int]
@@ -277,8 +278,8 @@ class PageTables:
 def free_pgtables(mm: MmStruct, ranges: list[tuple[int, int]], floor: int, ceiling: int) -> None:
     """Free the tables that only served the unmapped ranges (mm/memory.c, free_pgtables and free_pgd_range).
 
-    `ranges`: the unmapped vmas' [start, end), ascending. `floor`: end of the vma before (0: none), `ceiling`: start of the
-    vma after (0: none). A table goes only if its whole span is free of other vmas (RULES 18).
+    `ranges`: the unmapped vmas' [start, end), ascending. `floor`: end of the vma before (0: none), `ceiling`: start
+    of the vma after (0: none). A table goes only if its whole span is free of other vmas (RULES 18).
     """
     pmd_size = mm.kernel.geometry.size("pmd")
     index = 0

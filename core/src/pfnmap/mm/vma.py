@@ -75,8 +75,8 @@ class File:
 
 @dataclass(eq=False)
 class VmArea:
-    """vm_area_struct: [vm_start, vm_end) in bytes, flags, protection, file and page offset. `anon_vma` is the identity of
-    the anon_vma that its private pages belong to, `vm_policy` that of its memory policy."""
+    """vm_area_struct: [vm_start, vm_end) in bytes, flags, protection, file and page offset. `anon_vma` is the
+    identity of the anon_vma that its private pages belong to, `vm_policy` that of its memory policy."""
 
     vm_mm: MmStruct
     vm_start: int

@@ -57,7 +57,8 @@ def _set_thp_enabled(run: Run, mm: MmStruct, value: str) -> dict[str, Any]:
 
 
 def _set_thp_sizes(run: Run, mm: MmStruct, value: str) -> dict[str, Any]:
-    """The per-size knobs, defrag and shmem_enabled decide for RAM only: no pfnmap ever depends on them (thp.* records)."""
+    """The per-size knobs, defrag and shmem_enabled decide for RAM only: no pfnmap ever depends on them (thp.*
+    records)."""
     return {}
 
 
