@@ -238,8 +238,7 @@ def split_vma(mm: MmStruct, vma: VmArea, address: int, *, new_below: bool) -> Vm
     Huge leaves that the cut goes through are split on the way (vma_adjust_trans_huge).
     """
     pages = (address - vma.vm_start) >> mm.kernel.geometry.PAGE_SHIFT
-    above = {"vm_start": address, "vm_pgoff": vma.vm_pgoff + pages}
-    new = replace(vma, vm_end=address) if new_below else replace(vma, **above)
+    new = replace(vma, vm_end=address) if new_below else replace(vma, vm_start=address, vm_pgoff=vma.vm_pgoff + pages)
     if new.vm_ops is not None and new.vm_ops.open is not None:
         new.vm_ops.open(new)
     vma_adjust_trans_huge(vma, address)
