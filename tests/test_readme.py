@@ -15,6 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer
+
+from pfnmap.cli import app
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -75,6 +78,11 @@ def test_every_link_leads_somewhere(root):
     for path in [README, *root.glob("docs/**/*.md"), *root.glob("*/README.md"), *root.glob("plugins/*/README.md")]:
         for target in re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text()):
             assert "://" in target or (path.parent / target).exists(), f"{path}: {target}"
+
+
+def test_every_command_has_its_row_in_the_contract(root):
+    rows = re.findall(r"^\| `pfnmap (\w+)", (root / "docs" / "CLI.md").read_text(), re.MULTILINE)
+    assert sorted(rows) == sorted(typer.main.get_command(app).commands)
 
 
 def test_the_example_of_the_scenario_page_gives_what_it_expects(root, pfnmap, tmp_path):
