@@ -38,10 +38,15 @@ THP_SETTINGS = ("always", "madvise", "never")
 _NOT_OPS = frozenset({"setup_arch", "mmu_access", "protection_map"})
 _ABSTRACT_OPS = frozenset(Arch.__abstractmethods__) - _NOT_OPS
 _GATED = {
-    f"{level}_{op}": f"ARCH_SUPPORTS_{level.upper()}_PFNMAP"
-    for level in ("pmd", "pud")
+    f"{level}_{op}": symbol
+    for level, symbol in (
+        ("pte", "ARCH_HAS_PTE_SPECIAL"),
+        ("pmd", "ARCH_SUPPORTS_PMD_PFNMAP"),
+        ("pud", "ARCH_SUPPORTS_PUD_PFNMAP"),
+    )
     for op in ("special", "mkspecial")
 }
+"""What the kernel's headers ask before they look for an architecture's special bit at a level."""
 
 
 class Ops:

@@ -35,7 +35,7 @@ COMPARED = (
     *("result", "faults", "faults_total", "handle_mm_fault", "table_bytes", "entry", "upper", "calls"),
     *("follow_returns", "vmstat", "vmas", "addr", "si_code", "si_addr", "command", "bytes", "ret", "entries"),
     *("regions", "walk_end", "pages", "resident", "fields", "tokens", "status", "present", "messages", "runs"),
-    *("touches", "signals"),
+    *("touches", "signals", "page"),
 )
 """The keys of an `expect` that are compared."""
 

@@ -1,7 +1,8 @@
 """Scenario files (TOML) and recordings of real kernels (JSON), read into steps.
 
-A scenario says what kernel to link, which devices there are, and the steps; a recording says the same of a real kernel and
-what that kernel did at each step. Both readers bound what they read, and every error names file, record and step.
+A scenario says what kernel to link, which devices there are, and the steps; a recording says the same of a real
+kernel and what that kernel did at each step. Both readers bound what they read, and every error names file, record
+and step.
 """
 
 from __future__ import annotations
@@ -119,6 +120,7 @@ def _kernel_spec(value: Any, source: str) -> KernelSpec:
         "without": list,
         "config": str,
         "set": dict,
+        "resolved": dict,
         "page_size": str,
         "thp": str,
         "cpu": dict,
@@ -127,8 +129,9 @@ def _kernel_spec(value: Any, source: str) -> KernelSpec:
     for key in ("with", "without"):
         if not all(isinstance(item, str) for item in table.get(key, [])):
             raise BadInput(where, f"{key} is a list of change ids")
-    if not all(isinstance(item, str) for item in table.get("set", {}).values()):
-        raise BadInput(where, 'set holds symbols with their values as text, such as PREEMPT_RT = "y"')
+    for key in ("set", "resolved"):
+        if not all(isinstance(item, str) for item in table.get(key, {}).values()):
+            raise BadInput(where, f'{key} holds symbols with their values as text, such as PREEMPT_RT = "y"')
     if "config" in table:  # a path in a scenario is relative to the scenario
         table["config"] = os.path.normpath(os.path.join(os.path.dirname(source), table["config"]))
     with_, without = tuple(table.pop("with", ())), tuple(table.pop("without", ()))

@@ -34,7 +34,8 @@ _SHOWN_CONFLICTS = 3
 class KernelSpec:
     """What somebody says of a kernel; None, or nothing, is what nobody said.
 
-    `config`: path of a real .config; `set`: symbol -> value; `page_size`: a size such as "16K"; `cpu`: boot-time state,
+    `config`: path of a real .config; `set`: symbol -> value, as a user sets it; `resolved`: symbol -> value that is taken
+    as it is, whatever depends on what; `page_size`: a size such as "16K"; `cpu`: boot-time state,
     its values as text or as they are.
     """
 
@@ -44,6 +45,7 @@ class KernelSpec:
     without: tuple[str, ...] = ()
     config: str | None = None
     set: Mapping[str, str] = field(default_factory=dict)
+    resolved: Mapping[str, str] = field(default_factory=dict)
     page_size: str | None = None
     thp: str | None = None
     cpu: Mapping[str, Any] = field(default_factory=dict)
@@ -62,6 +64,7 @@ class KernelSpec:
         kernel = Kernel.link(
             arch,
             _drivers(registry, warn),
+            config=self.resolved,
             release=release,
             cpu={key: _cpu_value(key, value, defaults) for key, value in self.cpu.items()},
             given={name.removeprefix("CONFIG_"): value for name, value in self.set.items()},

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from pfnmap.errors import Refused
 from pfnmap.mm import huge_memory
+from pfnmap.mm.vm_normal_page import vm_normal_page
 from pfnmap.mm.vma import FAULT_FLAG_VMA_LOCK, FAULT_FLAG_WRITE, VmFault
 from pfnmap.trace import Call, Fault, Install
 from pfnmap.vm_flags import (
@@ -247,28 +248,38 @@ def anon_vma_prepare(vma: VmArea) -> None:
 
 def _do_wp_page(vmf: VmFault, slot: Slot) -> int:
     """A write to a PTE that is not writable: made writable in place for a shared pfnmap without pfn_mkwrite
-    (wp_pfn_shared) and for a page of anonymous memory that nobody else has (wp_page_reuse), else copied."""
+    (wp_pfn_shared) and for a private page that nobody else has (wp_page_reuse), else copied (wp_page_copy)."""
     vma = vmf.vma
     kernel = vma.vm_mm.kernel
     ops = kernel.ops
     table, index = slot
     old = table[index]
-    if vma.is_anonymous:
-        page = ops.pte_pfn(old) << kernel.geometry.PAGE_SHIFT
-        if page == kernel.phys.zero_page or kernel.phys.ram[page] > 1:
-            anon_vma_prepare(vma)
-            pfn = kernel.phys.alloc_page() >> kernel.geometry.PAGE_SHIFT
-            kernel.phys.put_page(page)
-            entry = ops.pte_mkdirty(ops.pte_mkyoung(ops.pfn_pte(pfn, vma.vm_page_prot)))
-            table[index] = ops.pte_mkwrite(entry, vma.vm_flags) if vma.vm_flags & VM_WRITE else entry
-            return 0
-    elif not vma.vm_flags & (VM_SHARED | VM_MAYSHARE):
-        raise Refused("do_wp_page", "copy on write of a file's page")
+    if not vma.vm_flags & (VM_SHARED | VM_MAYSHARE) and not _is_exclusive(vma, vmf.address, old):
+        anon_vma_prepare(vma)
+        pfn = kernel.phys.alloc_page() >> kernel.geometry.PAGE_SHIFT
+        _put_page(vma, vmf.address, old)
+        entry = ops.pte_mkdirty(ops.pte_mkyoung(ops.pfn_pte(pfn, vma.vm_page_prot)))
+        table[index] = ops.pte_mkwrite(entry, vma.vm_flags) if vma.vm_flags & VM_WRITE else entry
+        return 0
     entry = ops.pte_mkdirty(ops.pte_mkyoung(old))
     if vma.vm_flags & VM_WRITE:
         entry = ops.pte_mkwrite(entry, vma.vm_flags)
     table[index] = ops.ptep_set_access_flags(old, entry)
     return 0
+
+
+def _is_exclusive(vma: VmArea, address: int, entry: int) -> bool:
+    """Whether a private mapping's entry maps a page of RAM that nobody else has: not the zero page, no pfnmap."""
+    kernel = vma.vm_mm.kernel
+    page = vm_normal_page(vma, address, entry)
+    return page is not None and kernel.phys.ram.get(page << kernel.geometry.PAGE_SHIFT) == 1
+
+
+def _put_page(vma: VmArea, address: int, entry: int) -> None:
+    """An entry goes: the page behind it, if there is one, loses a reference."""
+    page = vm_normal_page(vma, address, entry)
+    if page is not None:
+        vma.vm_mm.kernel.phys.put_page(page << vma.vm_mm.kernel.geometry.PAGE_SHIFT)
 
 
 def vmf_insert_pfn(vma: VmArea, address: int, pfn: int) -> int:
@@ -394,7 +405,8 @@ def _zap(vma: VmArea, table: array[int], depth: int, start: int, end: int, mmap_
     tables = mm.tables
     walked = tables.levels[depth]
     if walked.name == "pte":
-        _zap_ptes(vma, table, (start >> walked.shift) & (walked.ptrs - 1), (end - start) >> walked.shift)
+        first = (start >> walked.shift) & (walked.ptrs - 1)
+        _zap_ptes(vma, table, first, start, (end - start) >> walked.shift)
         return
     step = tables.steps[walked.name]
     size = 1 << walked.shift
@@ -421,13 +433,14 @@ def _zap(vma: VmArea, table: array[int], depth: int, start: int, end: int, mmap_
         address = stop
 
 
-def _zap_ptes(vma: VmArea, table: array[int], first: int, count: int) -> None:
-    """zap_pte_range: the pages of anonymous memory lose a reference."""
+def _zap_ptes(vma: VmArea, table: array[int], first: int, start: int, count: int) -> None:
+    """zap_pte_range from the byte address `start` on: the pages of private memory lose a reference."""
     kernel = vma.vm_mm.kernel
-    if vma.is_anonymous:
-        for entry in table[first : first + count]:
+    if vma.is_anonymous or huge_memory.is_cow_mapping(vma.vm_flags):
+        size = kernel.geometry.PAGE_SIZE
+        for n, entry in enumerate(table[first : first + count]):
             if not kernel.ops.pte_none(entry):
-                kernel.phys.put_page(kernel.ops.pte_pfn(entry) << kernel.geometry.PAGE_SHIFT)
+                _put_page(vma, start + n * size, entry)
     table[first : first + count] = array("Q", [kernel.arch.empty("pte")]) * count
 
 
@@ -496,7 +509,7 @@ def _copy(dst: VmArea, src: VmArea, dst_slot: Slot, src_slot: Slot, depth: int, 
     mask = below.ptrs - 1
     if below.name == "pte":
         first = (start >> below.shift) & mask
-        _copy_ptes(src, dst_table, src_table, first, (end - start) >> below.shift)
+        _copy_ptes(src, dst_table, src_table, first, start, (end - start) >> below.shift)
         return
     size = 1 << below.shift
     address = start
@@ -507,9 +520,9 @@ def _copy(dst: VmArea, src: VmArea, dst_slot: Slot, src_slot: Slot, depth: int, 
         address = stop
 
 
-def _copy_ptes(src: VmArea, dst_table: array[int], src_table: array[int], first: int, count: int) -> None:
-    """copy_present_ptes of a range: old in the copy; clean too where shared, read-only in both where copied on
-    write."""
+def _copy_ptes(src: VmArea, dst_table: array[int], src_table: array[int], first: int, start: int, count: int) -> None:
+    """copy_present_ptes of a range from the byte address `start` on: old in the copy; clean too where shared, read-only
+    in both where copied on write."""
     import numpy as np
 
     kernel = src.vm_mm.kernel
@@ -517,10 +530,11 @@ def _copy_ptes(src: VmArea, dst_table: array[int], src_table: array[int], first:
     chosen = slice(first, first + count)
     old = np.frombuffer(src_table, dtype=np.uint64)[chosen]
     filled = ops.pte_none(old) == 0
-    if src.is_anonymous:
-        for pfn in ops.pte_pfn(old[filled]).tolist():
-            kernel.phys.get_page(pfn << kernel.geometry.PAGE_SHIFT)
     if huge_memory.is_cow_mapping(src.vm_flags):
+        for n in np.flatnonzero(filled).tolist():
+            page = vm_normal_page(src, start + n * kernel.geometry.PAGE_SIZE, int(old[n]))
+            if page is not None:
+                kernel.phys.get_page(page << kernel.geometry.PAGE_SHIFT)
         old[filled] = ops.pte_wrprotect(old[filled])
     copied = ops.pte_mkclean(old) if src.vm_flags & VM_SHARED else old
     new = np.frombuffer(dst_table, dtype=np.uint64)[chosen]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pfnmap.errors import BadInput
 from pfnmap.mm.fault import AccessResult, user_access
+from pfnmap.mm.vm_normal_page import pfn_valid, vm_normal_page, vm_normal_page_pmd, vm_normal_page_pud
 from pfnmap.ops.op import Op
 from pfnmap.trace import Call, Fault, Message
 
@@ -69,11 +70,28 @@ def _walk(run: Run, mm: MmStruct, va: int) -> dict[str, Any]:
 def _note_tables(run: Run, mm: MmStruct, va: int) -> dict[str, Any]:
     found = run.entry(mm, va)
     met = {e["level"] for e in found["upper"]} | {found["entry"]["level"]}
-    present = {f"{w.name}_table": w.name in met for w in run.kernel.geometry.walk[1:]}
+    present = {f"{w.name}_table": w.name in met for w in mm.tables.levels[1:]}
     return {**found, "present": present}
 
 
+def _vm_normal_page(run: Run, mm: MmStruct, va: int) -> dict[str, Any]:
+    """Ask which page of RAM the kernel takes the present leaf at an address for: "none",
+    "ram", or "device" where it wrongly takes device memory for a page."""
+    vma = mm.vma_lookup(va)
+    leaf = mm.tables.leaf(va)
+    if vma is None or leaf is None:
+        raise BadInput("vm_normal_page", f"nothing is mapped at {va:#x}")
+    level, (table, index) = leaf
+    size = run.kernel.geometry.size(level)
+    found = _NORMAL_PAGE[level](vma, max(va & -size, vma.vm_start), table[index])
+    return {"page": "none" if found is None else "ram" if pfn_valid(run.kernel, found) else "device"}
+
+
+_NORMAL_PAGE = {"pte": vm_normal_page, "pmd": vm_normal_page_pmd, "pud": vm_normal_page_pud}
+
+
 OPS = {
+    "vm_normal_page": Op(_vm_normal_page, {"va": "address"}),
     "touch": Op(_touch, {"va": "address", "access": "str"}),
     "scan": Op(_scan, {"start": "address", "end": "address", "step": "size", "access": "str"}),
     "walk": Op(_walk, {"va": "address"}),
