@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from pfnmap.vm_flags import VM_EXEC, VM_READ, VM_WRITE
@@ -87,6 +87,9 @@ class Geometry:
     the constants (what ``PGDIR_SHIFT``, ``PTRS_PER_P4D``, ``pgd_index`` say in that boot, compared with the vectors)
     and `walk`, the levels that are really walked, top first, each with the shift and the entries of its table.
     Shifts are in bits, `task_size` in bytes: the first address past user space.
+
+    On s390 a process begins with the lowest `new_process_levels` of `walk`, and gets others on top once it maps
+    something that those do not reach (`levels`). Elsewhere (0) every process walks all.
     """
 
     PAGE_SHIFT: int
@@ -101,6 +104,7 @@ class Geometry:
     PTRS_PER_PGD: int
     walk: tuple[WalkLevel, ...]
     task_size: int
+    new_process_levels: int = 0
 
     @property
     def PAGE_SIZE(self) -> int:
@@ -116,6 +120,24 @@ class Geometry:
     def PUD_ORDER(self) -> int:
         """Order (log2 of base pages) of a PUD leaf."""
         return self.PUD_SHIFT - self.PAGE_SHIFT
+
+    @property
+    def stack_top(self) -> int:
+        """The end (bytes) of what a new process's tables reach: its stack and what mmap chooses lie below."""
+        top = self.lowest(self.new_process_levels)[0]
+        return min(self.task_size, top.ptrs << top.shift)
+
+    def lowest(self, count: int) -> tuple[WalkLevel, ...]:
+        """Return the lowest `count` walked levels (0: all), the first of them named ``pgd``, as what is on top is."""
+        top, *below = self.walk[-count:]
+        return (replace(top, name="pgd"), *below)
+
+    def levels(self, end: int) -> tuple[WalkLevel, ...]:
+        """Return the levels that are walked in a process whose mappings end at `end` (bytes)."""
+        count = self.new_process_levels or len(self.walk)
+        while count < len(self.walk) and end > self.walk[-count].ptrs << self.walk[-count].shift:
+            count += 1
+        return self.lowest(count)
 
     def shift(self, level: Level) -> int:
         """Return the kernel's shift of a level in bits (PAGE_SHIFT for ``pte``, PGDIR_SHIFT for ``pgd``)."""
@@ -207,7 +229,10 @@ class Arch(ABC):
     # What is in memory
 
     def empty(self, level: Level) -> int:
-        """Return the empty slot of a level; new tables are filled with it. Zero but on s390 and loongarch."""
+        """Return the empty slot of a level; new tables are filled with it. Zero but on s390 and loongarch.
+
+        A table whose slots several levels share is filled with that of the lowest of them.
+        """
         return 0
 
     @abstractmethod
@@ -235,6 +260,10 @@ class Arch(ABC):
         """
         needed = VM_WRITE if write else VM_READ | VM_WRITE | VM_EXEC
         return 0 if vm_flags & needed else SEGV_ACCERR
+
+    def fault_address(self, address: int) -> int:
+        """Return what the CPU tells of the address (bytes) of an access that faults: a signal's si_addr."""
+        return address
 
     # pfn and prot to entry and back
 

@@ -34,6 +34,7 @@ from pfnmap.release import upstream_changes
 from pfnmap.sizes import format_size
 
 if TYPE_CHECKING:
+    from pfnmap.arch import Geometry, WalkLevel
     from pfnmap.kernel import Kernel
 
 __all__ = [
@@ -371,7 +372,9 @@ def _blocks(start: int, end: int, size: int) -> int:
 class Machine:
     """What of a kernel decides where leaves go and what they cost.
 
-    `sizes`: bytes of a leaf per level. `tables`: for each table that VmPTE counts, the bytes that it spans and its own.
+    `sizes`: bytes of a leaf per level. `tables`: up to which address a process's tables reach, and for each table that
+    VmPTE counts then, the bytes that it spans and its own; a process with higher mappings has the next (s390).
+    `stack_top`: the end of what those of a new process reach.
     `huge`: has huge-pfnmap. `asked`: the levels that a fault asks the driver for. `leaves`: those that it can map.
     `checks_pfn`: falls back where the PFN is not aligned; `aligns`: maps the block from a fault anywhere in it.
     `passes`: of a user fault that ends at a base page. `batch`: type1 walks once per leaf. `deposit`: bytes of page
@@ -380,8 +383,9 @@ class Machine:
     """
 
     sizes: Mapping[LeafLevel, int]
-    tables: tuple[tuple[int, int], ...]
+    tables: tuple[tuple[int, tuple[tuple[int, int], ...]], ...]
     task_size: int
+    stack_top: int
     huge: bool
     asked: frozenset[LeafLevel]
     leaves: frozenset[LeafLevel]
@@ -401,13 +405,12 @@ class Machine:
         geometry, config, has = kernel.geometry, kernel.config, kernel.has
         huge = has("huge-pfnmap")
         asked = frozenset(level for level in _HUGE if huge and _asked(kernel, level))
-        walked = pairwise(geometry.walk)
+        counts = range(geometry.new_process_levels or len(geometry.walk), len(geometry.walk) + 1)
         return cls(
             sizes={level: geometry.size(level) for level in _LEVELS},
-            tables=tuple(
-                (1 << above.shift, geometry.ptrs(table.name) * 8) for above, table in walked if table.name in _LEVELS
-            ),
+            tables=tuple(_counted_tables(geometry, geometry.lowest(count)) for count in counts),
             task_size=geometry.task_size,
+            stack_top=geometry.stack_top,
             huge=huge,
             asked=asked,
             leaves=frozenset(level for level in asked if kernel.pfnmap(level)),
@@ -530,7 +533,7 @@ class Machine:
         return va
 
     def _base(self, mmap_base: int | None) -> int:
-        base = min(MMAP_BASE, self.task_size - self.page) if mmap_base is None else mmap_base
+        base = min(MMAP_BASE, self.stack_top - self.page) if mmap_base is None else mmap_base
         if not 0 < base <= self.task_size:
             raise BadInput("mmap base", f"{base:#x} is not in an address space of {self.task_size:#x} bytes")
         return _down(base, self.page)
@@ -630,7 +633,8 @@ class Machine:
     def _costs(self, runs: tuple[Run, ...], start: int, end: int, delta: int) -> Costs:
         counts = self._leaves(runs, start, end)
         table_bytes = counts["pmd"] * self.deposit
-        for span, size in self.tables if runs else ():
+        tables = next((tables for reach, tables in self.tables if end <= reach), self.tables[-1][1])
+        for span, size in tables if runs else ():
             table_bytes += (_blocks(start, end, span) - self._covered(runs, start, end, span)) * size
         calls = self._calls(runs, start, end, self.passes)
         return Costs(counts, calls, table_bytes, self.dma_map(runs, start, end, delta))
@@ -685,6 +689,12 @@ class Machine:
 
 
 # --- reading a kernel
+
+
+def _counted_tables(geometry: Geometry, levels: tuple[WalkLevel, ...]) -> tuple[int, tuple[tuple[int, int], ...]]:
+    """Return how far (bytes) tables of these levels reach, and the span and size of each that VmPTE counts."""
+    spans = ((1 << above.shift, table.ptrs * 8) for above, table in pairwise(levels) if table.name in _LEVELS)
+    return levels[0].ptrs << levels[0].shift, tuple(spans)
 
 
 def _asked(kernel: Kernel, level: LeafLevel) -> bool:

@@ -117,7 +117,7 @@ class Run:
         """Give a process the vmas of a small static program, with their tables."""
         geometry = self.kernel.geometry
         tables = mm.tables
-        for start in (_IMAGE_TEXT, geometry.task_size - 16 * geometry.PAGE_SIZE):
+        for start in (_IMAGE_TEXT, geometry.stack_top - 16 * geometry.PAGE_SIZE):
             mm.insert(VmArea(mm, start, start + geometry.PAGE_SIZE, VM_READ | VM_DONTEXPAND))
             pud = tables.pud_alloc(mm, tables.p4d_alloc(mm, tables.pgd_offset(start), start), start)
             tables.pte_alloc(mm, tables.pmd_alloc(mm, pud, start), start)

@@ -6,7 +6,7 @@ the per-VMA lock and, where that answers RETRY, a second under mmap_lock.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pfnmap.errors import Refused
@@ -59,7 +59,7 @@ def user_access(mm: MmStruct, address: int, write: bool) -> AccessResult:
                 return _consume(mm, address, level, table[index])
         refused = _do_user_fault(mm, address, write)
         if refused is not None:
-            return refused
+            return replace(refused, si_addr=arch.fault_address(address))
     # The handler answers NOPAGE and changes nothing: only a signal would end it.
     mm.kernel.trace.emit(Hang(address, "F21"))
     return AccessResult("HANG")

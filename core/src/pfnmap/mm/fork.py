@@ -17,7 +17,7 @@ def dup_mmap(mm: MmStruct) -> MmStruct:
 
     A leaf that spans vmas is copied whole with any of them (FINDINGS F3).
     """
-    child = MmStruct(mm.kernel)
+    child = MmStruct(mm.kernel, levels=mm.tables.levels)
     child.thp_disabled = mm.thp_disabled
     child.thp_disabled_except_advised = mm.thp_disabled_except_advised
     for vma in mm:

@@ -73,7 +73,7 @@ def thp_alignment(mm: MmStruct, offset: int, length: int) -> int:
 def get_unmapped_area(mm: MmStruct, offset: int, length: int, base: int | None = None) -> int:
     """Return the address that mmap(NULL) chooses, top-down below `base` (default MMAP_BASE), or -ENOMEM."""
     geometry = mm.kernel.geometry
-    base = min(MMAP_BASE, geometry.task_size - geometry.PAGE_SIZE) if base is None else base
+    base = min(MMAP_BASE, geometry.stack_top - geometry.PAGE_SIZE) if base is None else base
     base &= -geometry.PAGE_SIZE
     align = thp_alignment(mm, offset, length)
     if align == geometry.PAGE_SIZE:
@@ -135,6 +135,7 @@ def do_mmap(
         address = _choose(mm, address, length, offset if file else 0, chosen)
         if address < 0:
             return address
+    mm.tables.reach(mm, address + length)
     flags = vm_flags | kernel.ops.arch_calc_vm_prot_bits(vm_flags) | mm.def_flags
     flags |= VM_MAYREAD | VM_MAYWRITE | VM_MAYEXEC
     if shared:

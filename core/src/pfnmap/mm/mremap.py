@@ -59,6 +59,7 @@ def do_mremap(
         return error
     end = address + new_len
     if vma.vm_end == address + old_len and not mm.intersecting(vma.vm_end, end):
+        mm.tables.reach(mm, end)
         mm.resize(vma, vma.vm_start, end)
         merge_vmas(mm, vma)
         return address
@@ -169,6 +170,7 @@ def _move_vma(
     new = replace(vma, vm_start=new_address, vm_end=new_address + new_len, vm_pgoff=pgoff)
     if new.vm_ops is not None and new.vm_ops.open is not None:
         new.vm_ops.open(new)
+    mm.tables.reach(mm, new.vm_end)
     mm.insert(new)
     _move_page_tables(vma, address, new, new_address, old_len)
     if vma.vm_flags & VM_PFNMAP:

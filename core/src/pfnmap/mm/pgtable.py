@@ -18,6 +18,7 @@ from pfnmap.errors import Refused
 from pfnmap.trace import Bug
 
 if TYPE_CHECKING:
+    from pfnmap.arch import WalkLevel
     from pfnmap.kernel import Kernel
     from pfnmap.mm.vma import MmStruct
 
@@ -131,25 +132,30 @@ class PageTables:
     pmd_alloc: Callable[[MmStruct, Slot, int], Slot]
     pte_alloc: Callable[[MmStruct, Slot, int], Slot]
 
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, kernel: Kernel, levels: tuple[WalkLevel, ...] | None = None) -> None:
         self._kernel = kernel
         self._ops = kernel.ops
         self._phys = kernel.phys
-        self.levels = kernel.geometry.walk
-        self.empty = {w.name: kernel.arch.empty(w.name) for w in self.levels}
-        self._templates = {w.name: array("Q", [self.empty[w.name]]) * w.ptrs for w in self.levels}
-        top = self.levels[0]
-        self._top_shift, self._top_mask = top.shift, top.ptrs - 1
-        self.pgd_pa = self._phys.alloc_table(self._templates[top.name])
-        self.pgd = self._phys.tables[self.pgd_pa]
         self._deposited: dict[int, int] = {}
-        self.bytes = {w.name: kernel.geometry.ptrs(w.name) * 8 if w.name in _COUNTED else 0 for w in self.levels}
-        names = [w.name for w in self.levels]
+        self._begin(kernel.geometry.levels(0) if levels is None else levels)
+
+    def _begin(self, levels: tuple[WalkLevel, ...]) -> None:
+        """Walk these levels from here on, from a new and empty top table."""
+        kernel = self._kernel
+        self.levels = levels
+        names = [w.name for w in levels]
         self.steps: dict[Level, Step] = {}
         for name, below in pairwise(names):
             op = _PARENT[below]
             ops = [getattr(self._ops, f"{op}_{what}") for what in ("none", "bad", "leaf", "pgtable")]
             self.steps[name] = Step(op, *ops)
+        self.empty = {name: kernel.arch.empty(self.steps[name].op if name in self.steps else name) for name in names}
+        self._templates = {w.name: array("Q", [self.empty[w.name]]) * w.ptrs for w in levels}
+        top = levels[0]
+        self._top_shift, self._top_mask = top.shift, top.ptrs - 1
+        self.pgd_pa = self._phys.alloc_table(self._templates[top.name])
+        self.pgd = self._phys.tables[self.pgd_pa]
+        self.bytes = {name: kernel.geometry.ptrs(name) * 8 if name in _COUNTED else 0 for name in names}
         for level in _PARENT:
             offset = self._offset(level)
             setattr(self, f"{level}_offset", offset)
@@ -182,6 +188,26 @@ class PageTables:
         pa = self._phys.alloc_table(self._templates[level])
         slot[0][slot[1]] = getattr(self._ops, f"{_PARENT[level]}_populate")(pa)
         mm.pgtables_bytes += self.bytes[level]
+
+    def reach(self, mm: MmStruct, end: int) -> None:
+        """Have tables that reach up to `end` (bytes): crst_table_upgrade of arch/s390/mm/pgalloc.c, nothing elsewhere.
+
+        The top table becomes the first below a new one, and counts then if it is a PUD table. A process that has
+        nothing mapped (a real one always has its stack) begins anew with as many levels as it needs.
+        """
+        geometry = self._kernel.geometry
+        levels = geometry.levels(end)
+        if len(levels) <= len(self.levels):
+            return
+        if all(entry == self.empty["pgd"] for entry in self.pgd):
+            self._phys.free_table(self.pgd_pa)
+            self._begin(levels)
+        while len(self.levels) < len(levels):
+            below_pa = self.pgd_pa
+            self._begin(geometry.lowest(len(self.levels) + 1))
+            below = self.levels[1].name
+            self.pgd[0] = getattr(self._ops, f"{_PARENT[below]}_populate")(below_pa)
+            mm.pgtables_bytes += self.bytes[below]
 
     def table_under(self, mm: MmStruct, slot: Slot, level: Level) -> array[int]:
         """Return the table of a walked level under its parent's slot, made where it is missing (X_alloc)."""

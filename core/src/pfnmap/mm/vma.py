@@ -16,6 +16,7 @@ from pfnmap.vm_flags import VM_EXEC, VM_READ, VM_WRITE
 if TYPE_CHECKING:
     from array import array
 
+    from pfnmap.arch import WalkLevel
     from pfnmap.driver import Driver, VmOperations
     from pfnmap.kernel import Kernel
 
@@ -121,10 +122,11 @@ class VmFault:
 class MmStruct:
     """mm_struct: the address space of a process; `pid` tells processes apart in the trace.
 
-    `pgtables_bytes` is what VmPTE shows: bytes of PTE, PMD and PUD tables.
+    `pgtables_bytes` is what VmPTE shows: bytes of PTE, PMD and PUD tables. `levels`: the levels that its tables have,
+    if not those of a new process.
     """
 
-    def __init__(self, kernel: Kernel, pid: int = 1) -> None:
+    def __init__(self, kernel: Kernel, pid: int = 1, levels: tuple[WalkLevel, ...] | None = None) -> None:
         from pfnmap.mm.pgtable import PageTables
 
         self.kernel = kernel
@@ -133,7 +135,7 @@ class MmStruct:
         self.thp_disabled = False
         self.thp_disabled_except_advised = False
         self.def_flags = 0
-        self.tables = PageTables(kernel)
+        self.tables = PageTables(kernel, levels)
         self._starts: list[int] = []
         self._vmas: list[VmArea] = []
 
