@@ -18,12 +18,25 @@ def boot(changes: str = "", config: str = "TRANSPARENT_HUGEPAGE HUGETLB_PAGE MEM
     return arch
 
 
-def test_the_macros_have_five_levels_and_a_process_three():
-    geometry = boot().geometry
-    assert (geometry.PMD_SHIFT, geometry.PUD_SHIFT, geometry.P4D_SHIFT, geometry.PGDIR_SHIFT) == (20, 31, 42, 53)
-    walked = [(level.name, level.shift, level.ptrs) for level in geometry.walk]
-    assert walked == [("pgd", 31, 2048), ("pmd", 20, 2048), ("pte", 12, 256)]
-    assert geometry.task_size == 4 << 40
+LOW, TIB = [("pmd", 20, 2048), ("pte", 12, 256)], 1 << 40
+
+
+@pytest.mark.parametrize(
+    ("end", "levels"),
+    [
+        (0, [("pgd", 31, 2048), *LOW]),
+        (4 * TIB, [("pgd", 31, 2048), *LOW]),
+        (4 * TIB + 1, [("pgd", 42, 2048), ("pud", 31, 2048), *LOW]),
+        (1 << 53, [("pgd", 42, 2048), ("pud", 31, 2048), *LOW]),
+        ((1 << 53) + 1, [("pgd", 53, 2048), ("p4d", 42, 2048), ("pud", 31, 2048), *LOW]),
+    ],
+)
+def test_a_process_has_three_levels_and_more_once_it_maps_beyond_what_they_reach(end, levels):
+    assert [(level.name, level.shift, level.ptrs) for level in boot().geometry.levels(end)] == levels
+
+
+def test_user_space_is_nearly_all_and_a_stack_lies_below_4t():
+    assert (boot().geometry.task_size, boot().geometry.stack_top) == (0xFFFF_FFFF_FFFF_F000, 4 * TIB)
 
 
 def test_a_pte_table_has_2k_and_the_others_16k():

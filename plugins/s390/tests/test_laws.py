@@ -26,19 +26,20 @@ def cpu_allows(kernel, level, entry):
 
 
 def test_the_empty_entry_of_each_level_is_empty_and_nothing_else(kernel):
-    for level in ("pte", "pmd", "pud"):
+    for level in ("pte", "pmd", "pud", "p4d", "pgd"):
         empty = kernel.arch.empty(level)
         assert empty != 0
-        assert (getattr(kernel.ops, f"{level}_none")(empty), getattr(kernel.ops, f"{level}_none")(0)) == (1, 0)
-        assert getattr(kernel.ops, f"{level}_present")(empty) == 0
-        assert cpu_allows(kernel, level, empty) == (False, False)
+        assert [getattr(kernel.ops, f"{level}_{op}")(empty) for op in ("none", "present")] == [1, 0], level
+    for level in ("pte", "pmd", "pud"):
+        assert getattr(kernel.ops, f"{level}_none")(0) == 0
+        assert cpu_allows(kernel, level, kernel.arch.empty(level)) == (False, False)
 
 
-def test_the_top_table_of_a_process_is_folded_for_the_levels_above_it(kernel):
-    empty = kernel.arch.empty("pgd")
-    for level in ("pgd", "p4d"):
-        answers = [getattr(kernel.ops, f"{level}_{op}")(empty) for op in ("present", "none", "bad", "leaf")]
-        assert answers == [1, 0, 0, 0]
+def test_a_region_table_is_folded_for_the_levels_above_its_own(kernel):
+    for empty, folded in ((kernel.arch.empty("pud"), ("p4d", "pgd")), (kernel.arch.empty("p4d"), ("pgd",))):
+        for level in folded:
+            answers = [getattr(kernel.ops, f"{level}_{op}")(empty) for op in ("present", "none", "bad", "leaf")]
+            assert answers == [1, 0, 0, 0], level
 
 
 @given(st.data())
@@ -59,7 +60,7 @@ def test_a_pfn_comes_back_from_a_pmd_leaf_if_it_is_aligned(kernel, data):
 @given(st.integers(1, (1 << 51) - 1))
 def test_a_table_entry_points_back_to_its_table_and_is_not_a_leaf(kernel, page):
     table = page << 12
-    for level in ("pmd", "pud"):
+    for level in ("pmd", "pud", "p4d", "pgd"):
         entry = getattr(kernel.ops, f"{level}_populate")(table)
         assert getattr(kernel.ops, f"{level}_pgtable")(entry) == table
         answers = [getattr(kernel.ops, f"{level}_{op}")(entry) for op in ("present", "none", "leaf", "bad")]

@@ -11,9 +11,9 @@ state are software's: an entry that is old is invalid to the CPU, one that is cl
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from pfnmap import Arch, BadInput, Entry, Geometry, Has, Level, WalkLevel, hookimpl
+from pfnmap import Action, Arch, BadInput, Entry, Geometry, Has, Level, WalkLevel, hookimpl
 from pfnmap.kconfig import fragment
 from pfnmap_s390.bits import (
     MASK64,
@@ -38,6 +38,7 @@ from pfnmap_s390.bits import (
     PAGE_WRITE,
     PAGE_YOUNG,
     PROTECTION_MAP,
+    REGION1_EMPTY,
     REGION1_ENTRY,
     REGION2_EMPTY,
     REGION2_ENTRY,
@@ -65,6 +66,10 @@ from pfnmap_s390.bits import (
     any_of,
     zero,
 )
+from pfnmap_s390.pci_mmio import PciMmio
+
+if TYPE_CHECKING:
+    from pfnmap.kernel import Kernel
 
 __all__ = ["S390"]
 
@@ -72,8 +77,8 @@ _EMPTY: Final[Mapping[Level, int]] = {
     "pte": PAGE_INVALID,
     "pmd": SEGMENT_EMPTY,
     "pud": REGION3_EMPTY,
-    "p4d": REGION3_EMPTY,
-    "pgd": REGION3_EMPTY,
+    "p4d": REGION2_EMPTY,
+    "pgd": REGION1_EMPTY,
 }
 
 _GEOMETRY: Final = Geometry(
@@ -87,12 +92,18 @@ _GEOMETRY: Final = Geometry(
     PTRS_PER_PUD=2048,
     PTRS_PER_P4D=2048,
     PTRS_PER_PGD=2048,
-    walk=(WalkLevel("pgd", 31, 2048), WalkLevel("pmd", 20, 2048), WalkLevel("pte", 12, 256)),
-    task_size=1 << 42,
+    walk=(
+        WalkLevel("pgd", 53, 2048),
+        WalkLevel("p4d", 42, 2048),
+        WalkLevel("pud", 31, 2048),
+        WalkLevel("pmd", 20, 2048),
+        WalkLevel("pte", 12, 256),
+    ),
+    task_size=(1 << 64) - (1 << 12),
+    new_process_levels=3,
 )
-"""Five levels in the macros; three in a process: its tables begin with a region-third table, which holds 4T
-(init_new_context), and below that lie its stack and everything that mmap chooses an address for (STACK_TOP_MAX).
-A mapping beyond puts one or two tables on top (crst_table_upgrade), which is not modelled."""
+"""TASK_SIZE_MAX ends a page early. A new process begins with a region-third table (init_new_context), which holds 4T:
+its stack and all that mmap chooses an address for lie below (STACK_TOP_MAX); asce_limit is what its tables reach."""
 
 
 def _pgd_folded(pgd: Entry) -> Entry:
@@ -167,13 +178,22 @@ class S390(Arch):
             undefined.add("pte_mkhuge")
         self.undefined = frozenset(undefined)
 
+    def boot(self, kernel: Kernel) -> None:
+        """Start over with BARs that nobody has written to."""
+        super().boot(kernel)
+        self._pci_mmio = PciMmio(kernel)
+
+    def actions(self) -> Mapping[str, Action]:
+        """The system calls on mapped BARs."""
+        return self._pci_mmio.actions()
+
     @hookimpl
     def kconfig(self, has: Has) -> str:
         """Return this package's Kconfig fragment."""
         return fragment(__package__, has)
 
     def empty(self, level: Level) -> int:
-        """See `pfnmap.Arch.empty`. The top table of a process is a region-third table: the PUD's."""
+        """See `pfnmap.Arch.empty`: the region tables' entries also tell which table they are of."""
         return _EMPTY[level]
 
     # The CPU
@@ -186,6 +206,10 @@ class S390(Arch):
         """
         invalid = entry & (PAGE_INVALID if level == "pte" else SEGMENT_INVALID)
         return entry, not (invalid or (write and entry & PAGE_PROTECT))  # the same bit at every level
+
+    def fault_address(self, address: int) -> int:
+        """See `pfnmap.Arch.fault_address`: the page, no more (arch/s390/mm/fault.c, get_fault_address)."""
+        return address & PAGE_MASK
 
     # pfn and prot to entry and back
 
@@ -227,6 +251,11 @@ class S390(Arch):
     def pud_pgtable(self, pud: Entry) -> Entry:
         # pud_deref
         return pud & (REGION_ORIGIN ^ (self.pud_leaf(pud) * (REGION_ORIGIN ^ REGION3_ORIGIN_LARGE)))
+
+    def p4d_pgtable(self, p4d: Entry) -> Entry:
+        return p4d & REGION_ORIGIN
+
+    pgd_pgtable = p4d_pgtable
 
     @hookimpl
     def pte_pgprot(self, pte: Entry) -> Entry:

@@ -130,7 +130,8 @@ class VfioPci(Driver):
             mm.register_pfn_address_space(self.kernel, space)
 
     def _bar_mmap_supported(self, device: Device, index: int) -> bool:
-        """vfio_pci_probe_mmaps: a BAR smaller than a page needs the whole page, at the page's start.
+        """vfio_pci_probe_mmaps: no BAR without VFIO_PCI_MMAP; one that is smaller than a page needs the whole page, at
+        the page's start.
 
         That the rest of the page is free on the bus is taken from the device's own BARs; where the region's flag is
         known (`DeviceBar.mmapable`), it decides.
@@ -138,6 +139,9 @@ class VfioPci(Driver):
         bar = device.bars[index]
         if bar.mmapable is not None:
             return bar.mmapable
+        config = self.kernel.config
+        if config.enabled("VFIO_PCI_CORE") and config.value("VFIO_PCI_MMAP") == "n":
+            return False
         page = self.kernel.geometry.PAGE_SIZE
         if bar.size >= page:
             return True
