@@ -1,8 +1,8 @@
 """pfnmap: an executable model of Linux huge pfnmaps. What stands here is what a plugin may use."""
 
-from pfnmap.arch import Arch, Entry, Geometry, Has, Level, WalkLevel
-from pfnmap.driver import Action, Device, DeviceBar, Driver, VmOperations
-from pfnmap.errors import BadInput, LinkError, PfnmapError, PluginError, Refused, Unknown
+from pfnmap.arch import Arch, Entry, Geometry, Has, Level, WalkLevel, WordFormat
+from pfnmap.driver import Action, Device, DeviceBar, Driver, Module, VmOperations
+from pfnmap.errors import BadInput, LinkError, PfnmapError, PluginError, Refused, Unknown, Unwritten
 from pfnmap.hookspecs import hookimpl
 from pfnmap.mm.vma import File, MmStruct, VmArea, VmFault
 from pfnmap.trace import Call, Event, Message
@@ -29,8 +29,10 @@ __all__ = [
     "Refused",
     "Unknown",
     "VmArea",
+    "Unwritten",
     "VmFault",
     "VmOperations",
     "WalkLevel",
     "hookimpl",
+    "WordFormat",
 ]

@@ -40,6 +40,7 @@ __all__ = [
     "Has",
     "Level",
     "WalkLevel",
+    "WordFormat",
 ]
 
 Level = Literal["pte", "pmd", "pud", "p4d", "pgd"]
@@ -55,20 +56,32 @@ SEGV_ACCERR = 2
 PKUERR = 4
 """si_code of a refusal by a protection key (SEGV_PKUERR)."""
 
-OPTIONAL_OPS: frozenset[str] = frozenset(
-    {
-        *(f"{x}_mkdevmap" for x in ("pte", "pmd", "pud")),
-        "pte_mkhuge",
-        *(f"pud_{op}" for op in ("mkhuge", "mkyoung", "mkold", "young", "dirty", "modify", "wrprotect")),
-        *(f"pud_{op}" for op in ("mkdirty", "mkclean", "mkwrite", "mkwrite_novma")),
-        "pfn_pud",
-        "p4d_pfn",
-        "pgd_pfn",
-        "p4d_pgtable",
-        "pgd_pgtable",
-    }
-)
-"""Ops that an architecture may lack and no kernel header falls back for (pud_mkhuge on s390, say)."""
+OPTIONAL_OPS: Mapping[str, str] = {
+    "pte_mkdevmap": "pte_mkdevmap(pte): return the PTE with the devmap bit; until `devmap-removed`.",
+    "pmd_mkdevmap": "pmd_mkdevmap(pmd): return the PMD leaf with the devmap bit; until `devmap-removed`.",
+    "pud_mkdevmap": "pud_mkdevmap(pud): return the PUD leaf with the devmap bit; until `devmap-removed`.",
+    "pte_mkhuge": "pte_mkhuge(pte): return the PTE made a huge one (of hugetlb).",
+    "pfn_pud": "pfn_pud(pfn, prot): return the PUD entry for `pfn` with `prot`; not yet a leaf (see pud_mkhuge).",
+    "pud_mkhuge": "pud_mkhuge(pud): return the PUD entry made a leaf.",
+    "pud_young": "pud_young(pud): tell (0 or 1) whether a PUD leaf was accessed.",
+    "pud_dirty": "pud_dirty(pud): tell (0 or 1) whether a PUD leaf is dirty.",
+    "pud_mkyoung": "pud_mkyoung(pud): return the PUD leaf made accessed.",
+    "pud_mkold": "pud_mkold(pud): return the PUD leaf made not accessed.",
+    "pud_mkdirty": "pud_mkdirty(pud): return the PUD leaf made dirty.",
+    "pud_mkclean": "pud_mkclean(pud): return the PUD leaf made clean.",
+    "pud_mkwrite": "pud_mkwrite(pud): return the PUD leaf made writable; unlike that of a PTE or PMD it takes no vma.",
+    "pud_mkwrite_novma": "pud_mkwrite_novma(pud): return the PUD leaf made writable, by another name (arm64).",
+    "pud_wrprotect": "pud_wrprotect(pud): return the PUD leaf made read-only.",
+    "pud_modify": "pud_modify(pud, newprot): return the PUD leaf with the protection of `newprot`.",
+    "p4d_pfn": "p4d_pfn(p4d): return the page frame number that a P4D entry holds.",
+    "pgd_pfn": "pgd_pfn(pgd): return the page frame number that a PGD entry holds.",
+    "p4d_pgtable": "p4d_pgtable(p4d): return the physical address (bytes) of the table that a P4D entry points to; "
+    "needed where P4D slots are walked.",
+    "pgd_pgtable": "pgd_pgtable(pgd): return the physical address (bytes) of the table that a PGD entry points to; "
+    "needed where PGD slots are walked.",
+}
+"""Ops that an architecture may lack and no kernel header falls back for (pud_mkhuge on s390, say), each in a
+sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +91,29 @@ class WalkLevel:
     name: Level
     shift: int
     ptrs: int
+
+
+Bits: TypeAlias = "tuple[int, int]"
+"""(mask, value): holds for a word w where ``w & mask == value``."""
+
+Fields: TypeAlias = "tuple[tuple[int, int], ...]"
+"""(mask, shift) pairs: the bits of a word that hold an address (bytes), each moved left by its shift (right by a
+negative one): ``address = OR of (w & mask) << shift``."""
+
+
+@dataclass(frozen=True, slots=True)
+class WordFormat:
+    """How the CPU's table walker reads a word of one level's tables, as the CPU's manual says, not the kernel.
+
+    `valid`: the word takes part in a walk at all. `table`: a valid word points to the next table; None where it always
+    maps memory (the last level). `address`: where a word that maps memory holds the physical address of what it maps;
+    `next_table`: where one that points to a table holds that table's (None: as `address`).
+    """
+
+    valid: Bits
+    table: Bits | None
+    address: Fields
+    next_table: Fields | None = None
 
 
 @dataclass(frozen=True)
@@ -207,6 +243,23 @@ class Arch(ABC):
 
     geometry: Geometry
     """Set by `setup_arch`."""
+
+    # What the conformance kit (`pfnmap.testing`) is told
+
+    machines: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Machines that the kit links besides its own choice: a name -> arguments of `pfnmap.kernel.Kernel.link`
+    (`release`, `given`, `config`, `page_size`, `cpu`, `thp`)."""
+
+    expected_failures: ClassVar[Mapping[str, str]] = {}
+    """Checks of the kit that this architecture fails, with the reason: "check", "check:level" or
+    "check:level@machine" (the machine may hold ``*``) -> why."""
+
+    def word_format(self, level: Level) -> WordFormat | None:
+        """Return how this boot's table walker reads a word of a walked level, or None where that is not said.
+
+        From the CPU's manual. No op may use it: the kit's walk of the raw words is independent of the ops by it.
+        """
+        return None
 
     @abstractmethod
     def setup_arch(self, config: Mapping[str, str], cpu: Mapping[str, Any], has: Has) -> None:

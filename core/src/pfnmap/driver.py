@@ -94,6 +94,26 @@ class Driver(ABC):
     def mmap_offset(self, bar: int, offset: int) -> int:
         """Return the file offset (bytes) of byte `offset` of BAR `bar`, as user space passes it to mmap."""
 
+    def actions(self) -> Mapping[str, Action]:
+        """Return the scenario actions of this module, by name without the module's own."""
+        return {}
+
+
+class Driver(Module):
+    """A module that binds devices and maps them."""
+
+    # What the conformance kit (`pfnmap.testing`) is told
+
+    sample: ClassVar[Device | None] = None
+    """A device that `probe` binds; None: the kit makes a PCI device with memory BARs of several sizes."""
+
+    machines: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Machines that the kit links besides its own choice, as `pfnmap.arch.Arch.machines`, with `arch` where it
+    matters."""
+
+    expected_failures: ClassVar[Mapping[str, str]] = {}
+    """Checks of the kit that this driver fails, with the reason, as `pfnmap.arch.Arch.expected_failures`."""
+
     def path(self, file: File) -> str:
         """Return the path of an open file as /proc shows it."""
         raise Refused("path", f"driver {self.name} does not say what its files are called")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["BadInput", "LinkError", "Misuse", "PfnmapError", "PluginError", "Refused", "Unknown", "nearest"]
+__all__ = ["BadInput", "LinkError", "Misuse", "PfnmapError", "PluginError", "Refused", "Unknown", "Unwritten", "nearest"]
 
 _FEW = 10
 
@@ -77,3 +77,14 @@ class Refused(PfnmapError):
         super().__init__(f"{what}: {reason}" if reason else what)
         self.what = what
         self.reason = reason
+
+
+class Unwritten(PfnmapError):
+    """A method or hook that a new plugin's author has still to write (`pfnmap new` puts it there); `name` is its
+    name."""
+
+    exit_code = 3
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name} is still to be written (docs/hooks.md#{name.lower()})")
+        self.name = name

@@ -184,6 +184,8 @@ class Config(Mapping[str, str]):
 
     `source`: where it came from. `given`: what was asked for. `presumed`: what that presumed. `conflicts`: where a
     ``.config`` says otherwise than what follows from it. `warnings`: what was asked for and is unused or not taken.
+    `bad_selects`: selects that push a symbol past its dependencies (the kernel's conf warns of them) or that name one
+    that nobody declares; none is looked for where values were forced.
     """
 
     symbols: Mapping[str, str]
@@ -192,6 +194,7 @@ class Config(Mapping[str, str]):
     presumed: Mapping[str, str] = field(default_factory=dict)
     conflicts: tuple[Conflict, ...] = ()
     warnings: tuple[str, ...] = ()
+    bad_selects: tuple[str, ...] = ()
     explain: Callable[[str], Reason] = field(default=_unexplained)
     """Return why a symbol has its value, down to the select, default or dependency that decided. Raises Unknown for a
     symbol that nobody declares."""
@@ -277,6 +280,7 @@ def resolve(
         engine.presumed,
         conflicts,
         (*warnings, *engine.refused(given)),
+        () if force else tuple(engine.bad_selects()),
         explain,
     )
 
@@ -301,6 +305,21 @@ class _Engine:
     def values(self) -> dict[str, str]:
         found = {name: symbol.str_value for name, symbol in self._symbols.items()}
         return {name: value for name, value in found.items() if value != ""}
+
+    def bad_selects(self) -> Iterator[str]:
+        """Yield what is wrong with the selects of this configuration."""
+        lib = self._lib
+        for symbol in self._symbols.values():
+            wanted, allowed = lib.expr_value(symbol.rev_dep), lib.expr_value(symbol.direct_dep)
+            if wanted > allowed:
+                who = sorted(item.name for item in lib.expr_items(symbol.rev_dep) if lib.expr_value(item))
+                yield (
+                    f"{symbol.name} is selected by {', '.join(who)}, but depends on {self._show(symbol.direct_dep)}, "
+                    f"which is {lib.TRI_TO_STR[allowed]}"
+                )
+            for target, _ in symbol.selects:
+                if target.name not in self._symbols:
+                    yield f"{symbol.name} selects {target.name}, which nobody declares"
 
     # setting
 

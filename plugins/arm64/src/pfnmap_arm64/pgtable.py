@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
-from pfnmap import Arch, Entry, Has, Level, hookimpl
+from pfnmap import Arch, Entry, Has, Level, WordFormat, hookimpl
 from pfnmap.kconfig import fragment
 from pfnmap_arm64.bits import (
     MASK64,
@@ -64,8 +64,37 @@ class Arm64(Arch):
     `lpa2`: the CPU has LPA2 at this page size; without effect where the kernel has no ARM64_LPA2.
     `hw_access_dirty`: the CPU sets the access flag and the dirty state itself."""
 
+    machines: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "4K 39 bits": {"given": {"ARM64_VA_BITS": "39"}},
+        "16K 36 bits": {"page_size": "16K", "given": {"EXPERT": "y", "ARM64_VA_BITS": "36"}},
+        "16K 52 bits, LPA2": {"page_size": "16K", "cpu": {"lpa2": True}},
+        "64K 42 bits": {"page_size": "64K", "given": {"ARM64_VA_BITS": "42"}},
+        "64K 52 bits": {"page_size": "64K", "given": {"ARM64_PA_BITS": "52"}, "cpu": {"va_bits": 52}},
+        "6.1.192": {"release": "6.1.192"},
+    }
+
+    def word_format(self, level: Level) -> WordFormat:
+        """See `pfnmap.Arch.word_format`. Source: the Arm architecture's manual (DDI 0487), "VMSAv8-64 descriptors".
+
+        Bit 0: valid; bit 1: table (at the last level always set, a page). An address is in bits 47 to the size of what
+        is mapped; with 52 bits its top is in 15:12 (64K pages) or, under LPA2, in 9:8, and then 49:48 belong to it too.
+        """
+        geometry = self.geometry
+        shift = next(walked.shift for walked in geometry.walk if walked.name == level)
+        top = 50 if self._lpa2 else 48
+        high: tuple[tuple[int, int], ...] = ()
+        if self._lpa2:
+            high = ((0x3 << 8, 42),)
+        elif geometry.PAGE_SHIFT == 16 and self._pa_52:
+            high = ((0xF << 12, 36),)
+        low, pages = (1 << top) - (1 << shift), (1 << top) - (1 << geometry.PAGE_SHIFT)
+        if level == "pte":
+            return WordFormat((3, 3), None, ((low, 0), *high))
+        return WordFormat((1, 1), (2, 2), ((low, 0), *high), ((pages, 0), *high))
+
     def setup_arch(self, config: Mapping[str, str], cpu: Mapping[str, Any], has: Has) -> None:
         boot = Boot.read(config, cpu)
+        self._lpa2, self._pa_52 = boot.lpa2, boot.pa_52
         geometry = self.geometry = boot.geometry()
         self._page_shift = geometry.PAGE_SHIFT
         self._pmd_mask = MASK64 ^ (geometry.size("pmd") - 1)

@@ -7,14 +7,14 @@ it has the feature (FINDINGS F10), and it marks an old 1G leaf accessed even if 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from pfnmap import Has, Level, hookimpl
+from pfnmap import Has, Level, WordFormat, hookimpl
 from pfnmap.arch import PKUERR, SEGV_ACCERR
 from pfnmap.kconfig import fragment
 from pfnmap.vm_flags import VM_EXEC, VM_READ, VM_WRITE
 
-from .bits import ACCESSED, DIRTY, PRESENT, RW, USER, VM_PKEY_MASK, VM_SHADOW_STACK
+from .bits import ACCESSED, DIRTY, PRESENT, RW, USER, VM_PKEY_MASK, VM_SHADOW_STACK, clear
 from .p4d import UpperOps
 from .pat import PatOps
 from .pgprot import PgprotOps
@@ -44,6 +44,29 @@ class X86_64(PteOps, PmdOps, PudOps, UpperOps, PgprotOps, PatOps):
         "nx": True,
         "hw_access_dirty": True,
     }
+
+    machines: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "6.1.192": {"release": "6.1.192"},
+        "la57 pti": {"cpu": {"la57": True, "pti": True}},
+        "sme": {"given": {"AMD_MEM_ENCRYPT": "y"}, "cpu": {"sme_mask": 1 << 47}},
+        "shadow stack": {"given": {"X86_USER_SHADOW_STACK": "y"}, "cpu": {"shadow_stack": True}},
+        "soft dirty": {"given": {"MEM_SOFT_DIRTY": "y"}},
+        "6.12.94": {"release": "6.12.94"},
+    }
+    expected_failures: ClassVar[Mapping[str, str]] = {
+        "modify-keeps:pmd@6.12.94": "FINDINGS F24: pmd_modify of this release drops dirty",
+    }
+
+    def word_format(self, level: Level) -> WordFormat:
+        """See `pfnmap.Arch.word_format`. Source: AMD's and Intel's manuals, "4-level paging and 5-level paging".
+
+        Bit 0: present; bit 7 of a PDE and a PDPTE: page size; addresses end at bit 51, less a bit that memory
+        encryption takes.
+        """
+        shift = next(walked.shift for walked in self.geometry.walk if walked.name == level)
+        below_52 = clear((1 << 52) - (1 << 12), self.enc)
+        table = {"pte": None, "pmd": (1 << 7, 0), "pud": (1 << 7, 0)}.get(level, (0, 0))
+        return WordFormat((1, 1), table, ((clear(below_52, (1 << shift) - 1), 0),), ((below_52, 0),))
 
     @hookimpl
     def kconfig(self, has: Has) -> str:

@@ -1,0 +1,140 @@
+"""The kit for pytest: one class for an architecture, one for a driver.
+
+A test file of five lines::
+
+    from pfnmap.testing import ArchConformance
+
+    class TestConformance(ArchConformance):
+        arch = "x86_64"
+        vectors = ["data/x86_64-4k.json.gz"]
+
+pytest finds the plugin that fills it with tests (`pfnmap.testing.pytest_plugin`) through its entry point. Every check
+on every machine is a test; ``-k special-survives`` picks, ``-rx`` shows what was expected to fail. What was expected to
+fail and passes is a failure.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from pfnmap.errors import Unwritten
+
+if TYPE_CHECKING:
+    from pfnmap.arch import Arch
+    from pfnmap.driver import Driver
+    from pfnmap.testing.kit import Item, Kit
+
+__all__ = ["ArchConformance", "DriverConformance"]
+
+_SHOWN = 3  # disagreements with a vector file that a failure lists
+
+
+class Task(NamedTuple):
+    """One test: an item of a kit."""
+
+    kit: Kit
+    item: Item
+
+
+class _Conformance:
+    """What both classes have."""
+
+    machines: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Machines in addition to the kit's and the plugin's own: name -> arguments of `pfnmap.kernel.Kernel.link`."""
+
+    expected_failures: ClassVar[Mapping[str, str]] = {}
+    """Expected failures in addition to the plugin's own: "check", "check:level", "check:level@machine" -> reason."""
+
+    _kit: ClassVar[Kit]
+
+    @classmethod
+    def kit(cls) -> Kit:
+        """Return the kit on the plugin, made once."""
+        if "_kit" not in cls.__dict__:
+            cls._kit = cls.make_kit()
+        return cls._kit
+
+    @classmethod
+    def make_kit(cls) -> Kit:
+        """Return the kit on the plugin."""
+        raise NotImplementedError
+
+    def test_conformance(self, pfnmap_task: Task) -> None:
+        """One check on one machine."""
+        import pytest
+
+        from pfnmap.testing.check import Violation
+
+        kit, item = pfnmap_task
+        check = item.case.check
+        try:
+            kit.do(item)
+        except Unwritten as error:
+            if check.name != f"written-{error.name}":
+                pytest.skip(f"waits for {error.name}, which is still to be written")
+            pytest.fail(f"{error}: {check.reason}", pytrace=False)
+        except Violation as error:
+            where = f"{kit.name} on {item.machine}: " if item.machine else ""
+            pytest.fail(f"{where}{item.case.id}: {error}\n({check.name}: {check.reason})", pytrace=False)
+
+
+class ArchConformance(_Conformance):
+    """The tests of an architecture. Set `arch`, its name or its class."""
+
+    arch: ClassVar[str | type[Arch]]
+
+    vectors: ClassVar[Sequence[str | os.PathLike[str]]] = ()
+    """Golden vector files, relative to the test file."""
+
+    @classmethod
+    def make_kit(cls) -> Kit:
+        """Return the kit on the architecture."""
+        from pfnmap.testing.kit import arch_kit
+
+        return arch_kit(cls.arch, cls.machines, cls.expected_failures)
+
+    @classmethod
+    def vector_files(cls) -> list[Path]:
+        """Return the vector files as paths."""
+        here = Path(inspect.getfile(cls)).parent
+        return [here / file for file in cls.vectors]
+
+    @staticmethod
+    def test_vectors(pfnmap_vectors: Path, pfnmap_arrays: bool) -> None:
+        """Every row in scope of a vector file, one by one or as arrays."""
+        import pytest
+
+        from pfnmap.kernel import Kernel
+        from pfnmap.testing.vectors import check_vectors, machine_of, read_vectors
+
+        vectors = read_vectors(pfnmap_vectors)
+        kernel = Kernel.link(**machine_of(vectors)._asdict())
+        checked = check_vectors(vectors, kernel, arrays=pfnmap_arrays)
+        if checked.rows == checked.agree > 0:
+            return
+        shown = [
+            f"{d['helper']}({', '.join(d['inputs'])}) is {d['got']}, the kernel's own is {d['expected']}"
+            for d in (one.as_dict() for one in checked.disagree[:_SHOWN])
+        ]
+        pytest.fail(
+            f"{pfnmap_vectors.name}: {checked.rows - checked.agree} of {checked.rows} rows disagree; "
+            + "; ".join(shown),
+            pytrace=False,
+        )
+
+
+class DriverConformance(_Conformance):
+    """The tests of a driver. Set `driver`, its name or its class."""
+
+    driver: ClassVar[str | type[Driver]]
+
+    @classmethod
+    def make_kit(cls) -> Kit:
+        """Return the kit on the driver."""
+        from pfnmap.testing.kit import driver_kit
+
+        return driver_kit(cls.driver, cls.machines, cls.expected_failures)

@@ -1,0 +1,114 @@
+"""The machines that the kit links a plugin as: those that it declares, and a choice that fits every architecture.
+
+The choice: Linux 6.12.117 (the first releases with huge pfnmaps) and the newest known one, every page size that the
+architecture's Kconfig gives, a kernel without transparent huge pages, and every on/off key of `cpu_defaults` the other
+way round. A combination that the architecture refuses is no machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pfnmap.arch import Arch
+from pfnmap.driver import Driver
+from pfnmap.errors import BadInput, PfnmapError
+from pfnmap.kconfig import DEFAULTS, page_size_symbols
+from pfnmap.kernel import Kernel
+from pfnmap.plugins import Registry
+from pfnmap.release import newest, parse_release
+
+__all__ = ["Machine", "arch_machines", "driver_machines", "link", "releases"]
+
+_PAGE_SIZES = ("4K", "8K", "16K", "32K", "64K", "256K")
+_OLD_RELEASES = ("6.1.192", "posted-v2")
+_LINK_ARGUMENTS = frozenset({"release", "given", "config", "page_size", "cpu", "thp"})
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A machine: arguments of `Kernel.link`. One that is `tried` is none where the architecture refuses it."""
+
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    tried: bool = False
+
+
+def arch_machines(arch: type[Arch], declared: Mapping[str, Mapping[str, Any]]) -> list[Machine]:
+    """Return the machines of an architecture, the declared ones last; one of the same name replaces the kit's
+    choice."""
+    found = {machine.name: machine for machine in _choice(arch)}
+    for name, arguments in {**arch.machines, **declared}.items():
+        if unknown := sorted(arguments.keys() - _LINK_ARGUMENTS):
+            raise BadInput(f"machine {name} of {arch.name}", f"unknown {', '.join(unknown)}")
+        found[name] = Machine(name, arguments)
+    return list(found.values())
+
+
+def releases() -> tuple[str, str]:
+    """Return the releases that every plugin is linked as."""
+    return ("6.12.117", newest())
+
+
+def _choice(arch: type[Arch]) -> Iterator[Machine]:
+    sizes = _page_sizes(arch)
+    for release in releases():
+        yield Machine(release, {"release": release})
+        for size in sizes[1:]:
+            yield Machine(f"{release} {size}", {"release": release, "page_size": size})
+    yield Machine("thp=n", {"given": {"TRANSPARENT_HUGEPAGE": "n"}})
+    for key, value in arch.cpu_defaults.items():
+        if isinstance(value, bool):
+            yield Machine(f"{key}={'off' if value else 'on'}", {"cpu": {key: not value}}, tried=True)
+
+
+def _page_sizes(arch: type[Arch]) -> list[str]:
+    """Return the page sizes that an architecture's Kconfig gives."""
+    try:
+        text = arch().kconfig(parse_release(newest()).has)  # type: ignore[attr-defined]
+    except Exception:  # linking will tell
+        return []
+    found = []
+    for size in _PAGE_SIZES:
+        try:
+            page_size_symbols([(arch.name, text or "")], size)
+        except BadInput:
+            continue
+        found.append(size)
+    return found
+
+
+def link(arch: type[Arch], machine: Machine, drivers: Iterable[type[Driver]] = ()) -> Kernel | None:
+    """Link a machine; None where it is only tried and refused. Raises what `Kernel.link` raises."""
+    arguments = {"defaults": DEFAULTS, "thp": "always", **machine.arguments}
+    try:
+        return Kernel.link(arch, drivers, **arguments)
+    except PfnmapError:
+        if machine.tried:
+            return None
+        raise
+
+
+def driver_machines(
+    driver: type[Driver], declared: Mapping[str, Mapping[str, Any]], registry: Registry
+) -> list[Machine]:
+    """Return the machines of a driver: the kit's own architecture and every installed one, as every release.
+
+    The releases are those of `releases`, one from before huge pfnmaps and the series as posted. Declared machines come
+    last; one of the same name replaces the kit's choice.
+    """
+    from pfnmap.testing.plain import Plain
+
+    found = {}
+    archs: list[str | type[Arch]] = [Plain, *registry.names("arch")]
+    for arch in archs:
+        name = arch if isinstance(arch, str) else arch.name
+        for release in (*_OLD_RELEASES, *releases()):
+            machine = Machine(f"{name} {release}", {"arch": arch, "release": release}, tried=isinstance(arch, str))
+            found[machine.name] = machine
+    for name, arguments in {**driver.machines, **declared}.items():
+        if unknown := sorted(arguments.keys() - _LINK_ARGUMENTS - {"arch"}):
+            raise BadInput(f"machine {name} of {driver.name}", f"unknown {', '.join(unknown)}")
+        found[name] = Machine(name, {"arch": Plain, **arguments})
+    return list(found.values())

@@ -1,0 +1,70 @@
+"""A walk of the raw words in memory, as the CPU does it, that asks no op of the plugin.
+
+What it knows is the geometry (how many entries a table has, at which shift) and the format of a word that the plugin
+declares from the CPU's manual (`pfnmap.arch.WordFormat`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from pfnmap.arch import Fields, Level, WordFormat
+from pfnmap.testing.check import Violation
+
+if TYPE_CHECKING:
+    from pfnmap.kernel import Kernel
+    from pfnmap.mm.vma import MmStruct
+
+__all__ = ["Translation", "translate"]
+
+
+class Translation(NamedTuple):
+    """What a virtual address means to the CPU: the level of the leaf, its word, and the physical address (bytes)."""
+
+    level: Level
+    word: int
+    physical: int
+
+
+def translate(kernel: Kernel, mm: MmStruct, address: int) -> Translation | None:
+    """Walk to a virtual address; None where a word is not valid.
+
+    Raises Violation for a word that points to no table, or that maps an address not aligned to what it maps.
+    """
+    tables = kernel.phys.tables
+    table = tables[mm.tables.pgd_pa]
+    for walked in kernel.geometry.walk:
+        word = table[(address >> walked.shift) & (walked.ptrs - 1)]
+        how = kernel.arch.word_format(walked.name)
+        assert how is not None, "the capability `words` is asked for"
+        if not _holds(how.valid, word):
+            return None
+        if how.table is None or not _holds(how.table, word):
+            return Translation(walked.name, word, _physical(how, word, 1 << walked.shift, address, walked.name))
+        below = _gathered(how.next_table if how.next_table is not None else how.address, word)
+        if below not in tables:
+            raise Violation(
+                f"the {walked.name} word {word:#x} for {address:#x} points to {below:#x}, where no table is"
+            )
+        table = tables[below]
+    raise Violation(f"the pte word {word:#x} for {address:#x} points to another table: its format has no last level")
+
+
+def _holds(bits: tuple[int, int], word: int) -> bool:
+    return word & bits[0] == bits[1]
+
+
+def _gathered(fields: Fields, word: int) -> int:
+    address = 0
+    for mask, shift in fields:
+        address |= (word & mask) << shift if shift >= 0 else (word & mask) >> -shift
+    return address
+
+
+def _physical(how: WordFormat, word: int, size: int, address: int, level: Level) -> int:
+    start = _gathered(how.address, word)
+    if start % size:
+        raise Violation(
+            f"the {level} word {word:#x} for {address:#x} maps {size:#x} bytes at {start:#x}, which is not aligned"
+        )
+    return start | (address & (size - 1))

@@ -1,0 +1,118 @@
+"""The contract in words: every hook, method and op that a plugin may write, with its documentation.
+
+docs/hooks.md is made from this (``python -m pfnmap.testing.reference``), and the kit takes from it what a method that
+is still to be written should do.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, NamedTuple
+
+from pfnmap.arch import OPTIONAL_OPS, Arch
+from pfnmap.driver import Driver
+from pfnmap.hookspecs import EntryHooks, LinkHooks
+
+__all__ = ["Entry", "entries", "page", "sentence"]
+
+
+class Entry(NamedTuple):
+    """One name of the contract: its section, how it is called, and its documentation."""
+
+    section: str
+    name: str
+    signature: str
+    text: str
+
+
+_SECTIONS: Final[Mapping[str, str]] = {
+    "Hooks of every plugin": "Called while a kernel is linked; every answer counts. Mark them with `@hookimpl`.",
+    "An architecture must have": "Abstract methods of `pfnmap.Arch`: no kernel header falls back for them; no kernel is "
+    "linked without them.",
+    "An architecture may have": "Methods without a mark. Where one is missing, calling it is refused, with its name.",
+    "An architecture may own": "Entry hooks, marked with `@hookimpl`: whoever has one owns the op, else the fallback of "
+    "the kernel's headers is used. One owner, never None; an owner only where the kernel's headers define the name.",
+    "An architecture declares": "Attributes and methods with a default.",
+    "A driver must have": "Abstract methods of `pfnmap.Driver`.",
+    "A driver may have": "Methods and attributes of `pfnmap.Driver` with a default.",
+}
+
+
+def entries() -> Iterator[Entry]:
+    """Yield the whole contract, section by section."""
+    must, may, own, declares, driver_must, driver_may = list(_SECTIONS)[1:]
+    yield from _functions(LinkHooks, next(iter(_SECTIONS)))
+    abstract = Arch.__abstractmethods__
+    yield from (entry for entry in _functions(Arch, must) if entry.name in abstract)
+    for name, text in OPTIONAL_OPS.items():
+        call, _, meaning = text.partition(": ")
+        yield Entry(may, name, call.removeprefix(name), meaning[0].upper() + meaning[1:])
+    yield from _functions(EntryHooks, own)
+    yield from _attributes(Arch, declares)
+    yield from (entry for entry in _functions(Arch, declares) if entry.name not in abstract)
+    abstract = Driver.__abstractmethods__
+    yield from (entry for entry in _functions(Driver, driver_must) if entry.name in abstract)
+    yield from _attributes(Driver, driver_may)
+    yield from (entry for entry in _functions(Driver, driver_may) if entry.name not in abstract)
+
+
+def _functions(kind: type[Any], section: str) -> Iterator[Entry]:
+    for name, member in vars(kind).items():
+        function = member.fget if isinstance(member, property) else member
+        if name.startswith("_") or not inspect.isfunction(function):
+            continue
+        signature = "" if isinstance(member, property) else _signature(function)
+        yield Entry(section, name, signature, inspect.getdoc(function) or "")
+
+
+def _signature(function: Any) -> str:
+    names = [name for name in inspect.signature(function).parameters if name != "self"]
+    return f"({', '.join(names)})"
+
+
+def _attributes(kind: type[Any], section: str) -> Iterator[Entry]:
+    """Yield annotated attributes with the string that follows them in the source."""
+    import ast
+    import textwrap
+
+    (body,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    assert isinstance(body, ast.ClassDef)
+    for node, after in zip(body.body, body.body[1:], strict=False):
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            documented = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+            text = inspect.cleandoc(after.value.value) if documented else ""  # type: ignore[attr-defined]
+            yield Entry(section, node.target.id, "", text)
+
+
+def sentence(name: str) -> str:
+    """Return the first sentence of the documentation of a name, or ""."""
+    text = next((entry.text for entry in entries() if entry.name == name), "")
+    return " ".join(text.split("\n\n")[0].split())
+
+
+def page() -> str:
+    """Return docs/hooks.md."""
+    lines = [
+        "# Hooks and methods",
+        "",
+        "All that a plugin may write, and what each answers. This page is made from the contract's sources",
+        "(`pfnmap/hookspecs.py`, `pfnmap/arch.py`, `pfnmap/driver.py`):",
+        "`python -m pfnmap.testing.reference > docs/hooks.md`. How they fit together:",
+        "[Write an architecture plugin](write-an-architecture.md), [Write a driver plugin](write-a-driver.md).",
+        "",
+        "An **entry** is an unsigned 64-bit integer: a Python `int`, or a `numpy.uint64` array of entries.",
+        "Every op gives the same bits for both, without importing numpy: no branch on an entry, no `~`, left",
+        "shifts masked to 64 bits, predicates that answer 0 or 1, selection by `predicate * MASK`.",
+    ]
+    section = ""
+    for entry in entries():
+        if entry.section != section:
+            section = entry.section
+            lines += ["", f"## {section}", "", _SECTIONS[section]]
+        lines += ["", f"### {entry.name}", "", f"    {entry.name}{entry.signature}", "", entry.text]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(page(), end="")
