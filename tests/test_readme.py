@@ -62,7 +62,7 @@ def workspace(directory: Path) -> Path:
 def test_a_shown_output_is_what_the_commands_print(block, tmp_path):
     directory = workspace(tmp_path)
     for command, output in block:
-        assert shown(command, directory) == output
+        assert shown(command, directory) == output, "python tests/test_readme.py writes it anew"
 
 
 def test_ci_runs_the_test_command(root):
