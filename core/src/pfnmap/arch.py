@@ -237,6 +237,12 @@ class Arch(ABC):
     cpu_defaults: ClassVar[Mapping[str, object]]
     """Boot-time state that `--cpu` may set, with the value of a current machine: key -> bool, int or str."""
 
+    provides: ClassVar[tuple[str, ...]] = ()
+    """The kernel functions besides ops on entries that it models, by name (PAT's, system calls of its own)."""
+
+    consumes: ClassVar[tuple[str, ...]] = ()
+    """The functions of `kernel.mm` that it calls, of all releases."""
+
     undefined: frozenset[str] = frozenset()
     """Ops that this class implements but that this config or release does not define; settled in `setup_arch`. A hook
     falls back to generic, an optional op becomes absent."""

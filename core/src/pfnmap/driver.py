@@ -1,7 +1,9 @@
-"""What a driver is: the abstract class that it implements, what it maps, and the scenario actions that it brings.
+"""What modules and drivers are: the abstract classes that they implement, and the scenario actions that they bring.
 
-A driver gives a device's file an `mmap` method and its vmas a table of operations (`VmOperations`), as in the kernel.
-Its world is the kernel it was linked into: `kernel.mm.<function>` by kernel names, `kernel.ops`, `kernel.trace`.
+A module is a part of the kernel that is neither its mm nor its architecture: one that looks up what a process maps
+(KVM), or a driver. A driver binds devices: it gives a device's file an `mmap` method and its vmas a table of operations
+(`VmOperations`), as in the kernel. Their world is the kernel they were linked into: `kernel.mm.<function>` by kernel
+names, `kernel.ops`, `kernel.trace`.
 """
 
 from __future__ import annotations
@@ -17,30 +19,33 @@ if TYPE_CHECKING:
     from pfnmap.kernel import Kernel
     from pfnmap.mm.vma import File, VmArea, VmFault
 
-__all__ = ["Action", "Device", "DeviceBar", "Driver", "VmOperations"]
+__all__ = ["Action", "Device", "DeviceBar", "Driver", "Module", "VmOperations"]
 
 
 @dataclass(frozen=True)
 class DeviceBar:
     """A BAR of a simulated device: `index`, `size` and physical address `phys` in bytes. `mmapable`: whether the
-    driver offers it to mmap (vfio's region flag 4); None leaves that to the driver's own rule."""
+    driver offers it to mmap (vfio's region flag 4); None leaves that to the driver's own rule. `memory`: how many of its
+    bytes have memory behind them, where a driver shows memory of another size as a BAR; None: all."""
 
     index: int
     size: int
     phys: int
     mmapable: bool | None = None
+    memory: int | None = None
 
 
 @dataclass
 class Device:
     """A simulated PCI device: `name` for scenarios, `bdf`, its memory BARs by index, its PCI command register as it is
-    before a driver binds it, and whether it has a way to be reset."""
+    before a driver binds it, whether it has a way to be reset, and the name of the driver that binds it."""
 
     name: str
     bdf: str
     bars: Mapping[int, DeviceBar] = field(default_factory=dict)
     command: int = 0x3
     reset_works: bool = False
+    driver: str = "vfio_pci"
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ class VmOperations:
     access_process_vm and returns bytes moved or a negative errno.
     """
 
-    fault: Callable[[VmFault], int]
+    fault: Callable[[VmFault], int] | None
     huge_fault: Callable[[VmFault, int], int] | None = None
     access: Callable[[VmArea, int, int, bool], int] | None = None
     open: Callable[[VmArea], None] | None = None
@@ -60,7 +65,7 @@ class VmOperations:
 
 @dataclass(frozen=True)
 class Action:
-    """A scenario action of a driver: `run(state, **arguments)` returns the step's results.
+    """A scenario action of a plugin: `run(state, **arguments)` returns the step's results.
 
     `arguments`: name -> "address", "size", "int", "bool", "str" or "list"; those in `optional` may be left out.
     """
@@ -70,17 +75,44 @@ class Action:
     optional: frozenset[str] = frozenset()
 
 
-class Driver(ABC):
-    """A driver. A subclass is what an entry point of group ``pfnmap.driver`` names; one instance belongs to one kernel."""
+class Module:
+    """A part of the kernel with a plugin of its own. A subclass is what an entry point of group ``pfnmap.driver`` names;
+    one instance belongs to one kernel."""
 
     name: ClassVar[str]
     """The plugin's name."""
 
+    provides: ClassVar[tuple[str, ...]] = ()
+    """The kernel functions that it models, by name."""
+
+    consumes: ClassVar[tuple[str, ...]] = ()
+    """The functions of `kernel.mm` that it calls, of all releases."""
+
+    # What the conformance kit (`pfnmap.testing`) is told
+
+    machines: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Machines that the kit links besides its own choice, as `pfnmap.arch.Arch.machines`, with `arch` where it
+    matters."""
+
+    expected_failures: ClassVar[Mapping[str, str]] = {}
+    """Checks of the kit that it fails, with the reason, as `pfnmap.arch.Arch.expected_failures`."""
+
     kernel: Kernel
 
     def boot(self, kernel: Kernel) -> None:
-        """Start over with no devices; called when the kernel is linked and at each `Kernel.boot`."""
+        """Start over with no devices and nothing mapped; called when the kernel is linked and at each `Kernel.boot`."""
         self.kernel = kernel
+
+    def actions(self) -> Mapping[str, Action]:
+        """Return the scenario actions of this module, by name without the module's own."""
+        return {}
+
+
+class Driver(Module, ABC):
+    """A module that binds devices and maps them."""
+
+    sample: ClassVar[Device | None] = None
+    """For the conformance kit, a device that `probe` binds; None: the kit makes a PCI device with memory BARs of several sizes."""
 
     @abstractmethod
     def probe(self, device: Device) -> File:
@@ -94,30 +126,6 @@ class Driver(ABC):
     def mmap_offset(self, bar: int, offset: int) -> int:
         """Return the file offset (bytes) of byte `offset` of BAR `bar`, as user space passes it to mmap."""
 
-    def actions(self) -> Mapping[str, Action]:
-        """Return the scenario actions of this module, by name without the module's own."""
-        return {}
-
-
-class Driver(Module):
-    """A module that binds devices and maps them."""
-
-    # What the conformance kit (`pfnmap.testing`) is told
-
-    sample: ClassVar[Device | None] = None
-    """A device that `probe` binds; None: the kit makes a PCI device with memory BARs of several sizes."""
-
-    machines: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    """Machines that the kit links besides its own choice, as `pfnmap.arch.Arch.machines`, with `arch` where it
-    matters."""
-
-    expected_failures: ClassVar[Mapping[str, str]] = {}
-    """Checks of the kit that this driver fails, with the reason, as `pfnmap.arch.Arch.expected_failures`."""
-
     def path(self, file: File) -> str:
         """Return the path of an open file as /proc shows it."""
         raise Refused("path", f"driver {self.name} does not say what its files are called")
-
-    def actions(self) -> Mapping[str, Action]:
-        """Return the scenario actions of this driver, by name without the driver's own."""
-        return {}
