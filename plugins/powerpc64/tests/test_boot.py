@@ -46,13 +46,20 @@ def test_a_table_entry_of_radix_has_the_index_size_of_the_table(link, cpu, symbo
     ("cpu", "symbols", "culprit"),
     [
         ({"mmu": "nohash"}, {}, "mmu.*radix, hash"),
-        ({}, {"PPC_RADIX_MMU": "n"}, "PPC_RADIX_MMU"),
+        ({"mmu": "radix"}, {"PPC_RADIX_MMU": "n"}, "PPC_RADIX_MMU"),
         (HASH, {"PPC_64S_HASH_MMU": "n"}, "PPC_64S_HASH_MMU"),
     ],
 )
 def test_a_machine_that_cannot_be_is_refused_by_name(link, cpu, symbols, culprit):
     with pytest.raises(BadInput, match=culprit):
         link(cpu, symbols)
+
+
+@pytest.mark.parametrize(
+    ("symbols", "pmd_shift"), [({}, 21), ({"PPC_RADIX_MMU": "n"}, 24), ({"PPC_RADIX_MMU_DEFAULT": "n"}, 24)]
+)
+def test_the_kernel_decides_where_the_cpu_has_both_mmus(link, symbols, pmd_shift):
+    assert link(symbols=symbols).geometry.shift("pmd") == pmd_shift
 
 
 # What hash keeps in entries

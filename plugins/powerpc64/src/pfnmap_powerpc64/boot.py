@@ -46,8 +46,12 @@ class Boot:
         if len(chosen) != 1:
             raise BadInput("config", f"exactly one of {', '.join(_PAGE_SHIFTS)} must be y")
         mmu = cpu["mmu"]
+        if mmu == "auto":
+            # early_init_mmu: disable_radix is what PPC_RADIX_MMU_DEFAULT says, and the CPU has both.
+            radix = all(config.get(symbol, "n") == "y" for symbol in ("PPC_RADIX_MMU", "PPC_RADIX_MMU_DEFAULT"))
+            mmu = "radix" if radix else "hash"
         if mmu not in _MMUS:
-            raise BadInput("cpu mmu", f"{mmu!r} is none of {', '.join(_MMUS)}")
+            raise BadInput("cpu mmu", f"{mmu!r} is none of auto, {', '.join(_MMUS)}")
         if config.get(_MMUS[mmu], "n") != "y":
             raise BadInput("cpu mmu", f"{mmu} in a kernel without {_MMUS[mmu]}")
         return cls(

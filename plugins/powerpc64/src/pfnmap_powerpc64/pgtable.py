@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
-from pfnmap import Arch, Entry, Has, Level, Refused, hookimpl
+from pfnmap import Arch, Entry, Has, Level, Refused, WordFormat, hookimpl
 from pfnmap.kconfig import fragment
 from pfnmap.vm_flags import VM_ACCESS_FLAGS, VM_ARCH_1, VM_EXEC, VM_READ, VM_WRITE
 from pfnmap_powerpc64.bits import (
@@ -73,9 +73,34 @@ class Powerpc64(Arch):
 
     name: ClassVar[str] = "powerpc64"
 
-    cpu_defaults: ClassVar[Mapping[str, object]] = {"mmu": "radix", "hw_access_dirty": True}
-    """`mmu`: radix (POWER9 and later) or hash. `hw_access_dirty`: radix sets reference and change bits itself; without,
-    it faults. Hash has no table walker: every access that its table does not hold yet goes through the kernel."""
+    cpu_defaults: ClassVar[Mapping[str, object]] = {"mmu": "auto", "hw_access_dirty": True}
+    """`mmu`: radix (POWER9 and later), hash, or auto: what the kernel takes on a CPU with both.
+
+    `hw_access_dirty`: radix sets reference and change bits itself; without, it faults. Hash has no table walker: every
+    access that its table does not hold yet goes through the kernel."""
+
+    machines: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "hash": {"cpu": {"mmu": "hash"}},
+        "hash 4K": {"cpu": {"mmu": "hash"}, "page_size": "4K"},
+        "6.1.192": {"release": "6.1.192"},
+    }
+    expected_failures: ClassVar[Mapping[str, str]] = {
+        "kconfig-claims:pud@hash*": "FINDINGS F18: pfn_pud is BUG() under hash, whatever Kconfig promises",
+    }
+
+    def word_format(self, level: Level) -> WordFormat | None:
+        """See `pfnmap.Arch.word_format`. Source: Power ISA 3.0, Book III, "Radix Tree Translation".
+
+        Bit 63 (the manual's 0): valid; bit 62: maps memory. A leaf's address ends at bit 56, but Linux uses 53 and
+        above for other things; a table's is in 59:8. Hash walks no tables.
+        """
+        if not self._radix:
+            return None
+        shift = next(walked.shift for walked in self.geometry.walk if walked.name == level)
+        valid, leaf, address = 1 << 63, 1 << 62, (((1 << 53) - (1 << shift), 0),)
+        if level == "pte":
+            return WordFormat((valid | leaf, valid | leaf), None, address)
+        return WordFormat((valid, valid), (leaf, 0), address, (((1 << 60) - (1 << 8), 0),))
 
     def setup_arch(self, config: Mapping[str, str], cpu: Mapping[str, Any], has: Has) -> None:
         boot = Boot.read(config, cpu)

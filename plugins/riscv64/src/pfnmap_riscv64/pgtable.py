@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
-from pfnmap import Arch, Entry, Has, Level, hookimpl
+from pfnmap import Arch, Entry, Has, Level, WordFormat, hookimpl
 from pfnmap.kconfig import fragment
 from pfnmap.vm_flags import VM_READ, VM_WRITE
 from pfnmap_riscv64.bits import (
@@ -71,6 +71,27 @@ class Riscv64(Arch):
     """`mode`: sv39, sv48 or sv57, what the CPU has and satp is set to. `svpbmt`: memory types in entries.
     `svrsw60t59b`: bits 59 and 60 are software's, so that there is soft-dirty. `hw_access_dirty`: the CPU sets the
     accessed and dirty bits itself (Svadu); without, it faults (Svade)."""
+
+    machines: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "sv39": {"cpu": {"mode": "sv39"}},
+        "sv57": {"cpu": {"mode": "sv57"}},
+        "soft dirty": {"given": {"MEM_SOFT_DIRTY": "y"}, "cpu": {"svrsw60t59b": True}},
+        "6.1.192": {"release": "6.1.192"},
+    }
+    expected_failures: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("leaf-is-a-leaf:pud", "mm-protection:pud", "words-protection:pud"),
+        "FINDINGS F17: PROT_NONE makes a PUD leaf an entry that is bad, not present and no leaf",
+    )
+
+    def word_format(self, level: Level) -> WordFormat:
+        """See `pfnmap.Arch.word_format`. Source: the privileged specification, "Sv39" and what follows it.
+
+        Bit 0: valid; any of bits 3:1 (execute, write, read): maps memory. Address bits 55:12 are in 53:10; a large leaf
+        with address bits below its size faults.
+        """
+        shift = next(walked.shift for walked in self.geometry.walk if walked.name == level)
+        address, table = ((((1 << 56) - (1 << shift)) >> 2, 2),), (((1 << 54) - (1 << 10), 2),)
+        return WordFormat((1, 1), None if level == "pte" else (0xE, 0), address, table)
 
     def setup_arch(self, config: Mapping[str, str], cpu: Mapping[str, Any], has: Has) -> None:
         walked = levels(cpu["mode"])

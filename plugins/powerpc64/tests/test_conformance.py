@@ -1,0 +1,6 @@
+from pfnmap.testing import ArchConformance
+
+
+class TestConformance(ArchConformance):
+    arch = "powerpc64"
+    vectors = ("data/powerpc64-64k.json.gz", "data/powerpc64-64k-7.3.4.json.gz")

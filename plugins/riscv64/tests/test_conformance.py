@@ -1,0 +1,6 @@
+from pfnmap.testing import ArchConformance
+
+
+class TestConformance(ArchConformance):
+    arch = "riscv64"
+    vectors = ("data/riscv64-4k.json.gz", "data/riscv64-4k-7.3.4.json.gz")
