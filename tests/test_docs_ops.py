@@ -18,12 +18,13 @@ _SECTIONS = dict(re.findall(r"^## (\w+)\n(.*?)(?=^##? |\Z)", _TEXT, re.DOTALL | 
 
 
 def _arguments() -> dict[str, set[str]]:
-    """Arguments by op, of the core and of the drivers of this repository."""
+    """Arguments by op, of the core and of the architectures and drivers of this repository."""
     found = {name: {*op.required, *op.optional} for name, op in OPS.items()}
     registry = Registry()
-    for name in registry.names("driver"):
-        if (ROOT / "plugins" / name).is_dir():
-            found |= {action: set(a.arguments) for action, a in registry.load("driver", name)().actions().items()}
+    for kind in ("arch", "driver"):
+        for name in registry.names(kind):
+            if (ROOT / "plugins" / name).is_dir():
+                found |= {action: set(a.arguments) for action, a in registry.load(kind, name)().actions().items()}
     return found
 
 

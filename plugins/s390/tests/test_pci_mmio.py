@@ -299,5 +299,5 @@ def test_data_that_is_no_hex_is_refused(run, data):
 
 
 def test_a_misspelt_call_is_told_its_name(run):
-    with pytest.raises(Unknown, match=r"s390\.pci_mmio_write"):
+    with pytest.raises(Unknown, match="pci_mmio_write"):
         run.step(Step("s390.pci_mmio_wirte", {"va": BAR0, "data": ""}))

@@ -45,9 +45,10 @@ def zpci_get_max_io_size(src: int, dst: int, length: int, most: int) -> int:
 
 
 class PciMmio:
-    """The two calls on one booted kernel, and the contents of the BARs: zeroes until something is written."""
+    """The two calls, and the contents of the BARs: zeroes until something is written."""
 
-    def __init__(self, kernel: Kernel) -> None:
+    def boot(self, kernel: Kernel) -> None:
+        """Serve a booted kernel; forget what was written in another boot."""
         self._kernel = kernel
         self._bars: tuple[DeviceBar, ...] = ()
         self._contents: dict[int, int] = {}

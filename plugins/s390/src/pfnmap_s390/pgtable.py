@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from pfnmap import Action, Arch, BadInput, Entry, Geometry, Has, Level, WalkLevel, hookimpl
+from pfnmap import Action, Arch, BadInput, Entry, Geometry, Has, Level, WalkLevel, WordFormat, hookimpl
 from pfnmap.kconfig import fragment
 from pfnmap_s390.bits import (
     MASK64,
@@ -131,6 +131,21 @@ class S390(Arch):
 
     name: ClassVar[str] = "s390"
     cpu_defaults: ClassVar[Mapping[str, object]] = {"nx": True, "zpci": True, "mio": False, "mio_wb_bit_mask": 0}
+    provides = ("s390_pci_mmio_read", "s390_pci_mmio_write")
+    consumes = ("copy_from_user", "copy_to_user", "fixup_user_fault", "follow_pfnmap", "follow_pte", "mmap_lock")
+    machines: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "soft-dirty": {"given": {"CHECKPOINT_RESTORE": "y", "MEM_SOFT_DIRTY": "y"}},
+        "no huge pages at all": {"given": {"TRANSPARENT_HUGEPAGE": "n", "HUGETLBFS": "n"}},
+        "6.1.192": {"release": "6.1.192"},
+    }
+    expected_failures: ClassVar[Mapping[str, str]] = {
+        "prot-round-trip:pte": "pte_pgprot is made for a kernel mapping: young, dirty if writable, never invalid",
+        "pgprot-less-pfn:pte": "pte_pgprot keeps the address; who uses it adds the same one (the vectors say so, too)",
+        "words-life:pte": "an old entry is invalid to the CPU: those that fork copies fault once more",
+    }
+
+    def __init__(self) -> None:
+        self._pci_mmio = PciMmio()
 
     def setup_arch(self, config: Mapping[str, str], cpu: Mapping[str, Any], has: Has) -> None:
         """See `pfnmap.Arch.setup_arch`."""
@@ -181,7 +196,7 @@ class S390(Arch):
     def boot(self, kernel: Kernel) -> None:
         """Start over with BARs that nobody has written to."""
         super().boot(kernel)
-        self._pci_mmio = PciMmio(kernel)
+        self._pci_mmio.boot(kernel)
 
     def actions(self) -> Mapping[str, Action]:
         """The system calls on mapped BARs."""
@@ -206,6 +221,20 @@ class S390(Arch):
         """
         invalid = entry & (PAGE_INVALID if level == "pte" else SEGMENT_INVALID)
         return entry, not (invalid or (write and entry & PAGE_PROTECT))  # the same bit at every level
+
+    def word_format(self, level: Level) -> WordFormat:
+        """See `pfnmap.Arch.word_format`. Source: z/Architecture Principles of Operation (SA22-7832), "Dynamic-Address-
+        Translation Tables", in the manual's numbering from the left: bit 53 of a PTE and bit 58 of the others is the
+        invalid bit; bit 53 of a segment or region-third entry says that it maps 1M or 2G (the format control).
+        """
+        if level == "pte":
+            return WordFormat((PAGE_INVALID, 0), None, ((PAGE_MASK, 0),))
+        origin, leaf = {
+            "pmd": (SEGMENT_ORIGIN, SEGMENT_ORIGIN_LARGE),
+            "pud": (REGION_ORIGIN, REGION3_ORIGIN_LARGE),
+        }.get(level, (REGION_ORIGIN, 0))
+        is_table = (SEGMENT_LARGE, 0) if leaf else (0, 0)
+        return WordFormat((SEGMENT_INVALID, 0), is_table, ((leaf, 0),), ((origin, 0),))
 
     def fault_address(self, address: int) -> int:
         """See `pfnmap.Arch.fault_address`: the page, no more (arch/s390/mm/fault.c, get_fault_address)."""
