@@ -50,7 +50,8 @@ class Device:
 
 @dataclass(frozen=True)
 class VmOperations:
-    """vm_operations_struct: what a vma's driver answers. An op that is None is absent, as a NULL pointer is.
+    """vm_operations_struct: what a vma's driver answers. An op that is None is absent, as a NULL pointer is (a page that
+    is not there is SIGBUS without `fault`).
 
     `fault(vmf)` and `huge_fault(vmf, order)` return a VM_FAULT code; `access(vma, address, length, write)` serves
     access_process_vm and returns bytes moved or a negative errno.
@@ -112,7 +113,7 @@ class Driver(Module, ABC):
     """A module that binds devices and maps them."""
 
     sample: ClassVar[Device | None] = None
-    """For the conformance kit, a device that `probe` binds; None: the kit makes a PCI device with memory BARs of several sizes."""
+    """For the conformance kit, a device that `probe` binds; None: a PCI device with memory BARs of several sizes."""
 
     @abstractmethod
     def probe(self, device: Device) -> File:

@@ -25,7 +25,7 @@ from pfnmap.release import Release
 from pfnmap.trace import Trace, Warn
 
 if TYPE_CHECKING:
-    from pfnmap.driver import Driver
+    from pfnmap.driver import Module
     from pfnmap.mm import MmFunctions
     from pfnmap.mm.memory_failure import PfnSpace
     from pfnmap.mm.pgtable import PhysicalMemory
@@ -67,7 +67,7 @@ class Kernel:
     """A linked kernel, and the state of its one boot. Make one with `Kernel.link`.
 
     Attributes: `arch` (the Arch instance), `ops`, `geometry`, `config`, `release`, `cpu` (boot-time state), `thp` (the
-    sysfs knob transparent_hugepage/enabled), `drivers` (name -> Driver), `trace`, `clock_ms`, `phys` (simulated
+    sysfs knob transparent_hugepage/enabled), `drivers` (name -> Module), `trace`, `clock_ms`, `phys` (simulated
     physical memory), `mm` (the functions a plugin may call, `pfnmap.mm`), `assumed` (what of all this nobody said).
     """
 
@@ -77,7 +77,7 @@ class Kernel:
     config: Config
     release: Release
     cpu: Mapping[str, Any]
-    drivers: Mapping[str, Driver]
+    drivers: Mapping[str, Module]
     assumed: tuple[str, ...]
     thp: str
     trace: Trace
@@ -90,7 +90,7 @@ class Kernel:
     def link(
         cls,
         arch: str | type[Arch] = "x86_64",
-        drivers: Iterable[str | type[Driver]] = (),
+        drivers: Iterable[str | type[Module]] = (),
         config: Mapping[str, str] | None = None,
         release: str | Release | None = None,
         cpu: Mapping[str, Any] | None = None,
@@ -136,7 +136,7 @@ class Kernel:
         arch_class = registry.load("arch", arch) if isinstance(arch, str) else arch
         self.arch = _instance(arch_class, "architecture")
         parts = [registry.load("driver", d) if isinstance(d, str) else d for d in drivers]
-        linked = [cast("Driver", _instance(part, "driver")) for part in parts]
+        linked = [cast("Module", _instance(part, "driver")) for part in parts]
         manager = _manager(self.arch, linked)
         fragments = _fragments(manager, self.release)
         asked = {**(page_size_symbols(fragments, page_size) if page_size else {}), **(given or {})}
@@ -232,11 +232,11 @@ def _instance(part: type[Any], what: str) -> Any:
         raise PluginError(name, f"{type(error).__name__}: {error}") from error
 
 
-def _manager(arch: Arch, drivers: list[Driver]) -> pluggy.PluginManager:
+def _manager(arch: Arch, drivers: list[Module]) -> pluggy.PluginManager:
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(EntryHooks)
     manager.add_hookspecs(LinkHooks)
-    plugins: list[Arch | Driver] = [arch, *drivers]
+    plugins: list[Arch | Module] = [arch, *drivers]
     for plugin in plugins:
         try:
             manager.register(plugin, name=plugin.name)

@@ -13,21 +13,21 @@ import inspect
 import os
 from collections import Counter
 from dataclasses import dataclass, replace
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, entry_points, requires
 from typing import Any, Literal
 
 from pfnmap.arch import Arch
-from pfnmap.driver import Driver
-from pfnmap.errors import PfnmapError, PluginError, Unknown
+from pfnmap.driver import Module
+from pfnmap.errors import PfnmapError, PluginError, Unknown, nearest
 from pfnmap.hookspecs import PROJECT
 
-__all__ = ["KINDS", "Kind", "Plugin", "Registry", "implemented_hooks"]
+__all__ = ["KINDS", "Kind", "Plugin", "Registry", "implemented_hooks", "why_not_linked"]
 
 Kind = Literal["arch", "driver", "vmm"]
 Status = Literal["ok", "broken", "disabled", "ambiguous"]
 KINDS: tuple[Kind, ...] = ("arch", "driver", "vmm")
 _NO_ARCHITECTURE = "no architecture plugin is installed; pip install 'pfnmap[all]' installs all of them"
-_CLASSES: dict[Kind, type[Any]] = {"arch": Arch, "driver": Driver}
+_CLASSES: dict[Kind, type[Any]] = {"arch": Arch, "driver": Module}
 _WORDS = {"arch": "architecture", "driver": "driver", "vmm": "VMM placement policy"}
 
 
@@ -125,6 +125,21 @@ class Registry:
         if missing := sorted(getattr(loaded, "__abstractmethods__", ())):
             return replace(plugin, status="broken", reason=f"does not define {', '.join(missing)}"), hooks
         return plugin, hooks
+
+
+def why_not_linked(name: str, arch: str) -> str:
+    """Say why a kernel of architecture `arch` has no plugin of that name: a clause such as "which is not installed"."""
+    found = [p for p in Registry().plugins() if p.name == name]
+    if not found:
+        distribution = f"pfnmap-{name.replace('_', '-')}"
+        published = [word.partition(">")[0].partition(" ")[0] for word in requires("pfnmap") or ()]
+        hint = f"; pip install {distribution}" if distribution in published else ""
+        return f"which is not installed{hint or nearest(name, (p.name for p in Registry().plugins()))}"
+    if found[0].status != "ok":
+        return f"which is {found[0].status}: {found[0].reason}"
+    if found[0].kind == "arch":
+        return f"which is another architecture than {arch}"
+    return "which is not linked"
 
 
 def _describe(kind: Kind, ep: EntryPoint) -> Plugin:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pfnmap.errors import BadInput, Refused, nearest
+from pfnmap.errors import BadInput, PluginError, Refused, nearest
 from pfnmap.kernel import Kernel
 from pfnmap.plugins import Registry
 from pfnmap.run import Run, Step, address_value
@@ -138,6 +138,8 @@ def replay_record(
         except Refused as refusal:
             op = step.op if refusal.what == step.op else f"{step.op}:{refusal.what}"
             return RecordRefused(record.id, op, str(refusal))
+        except PluginError as failure:
+            return RecordRefused(record.id, step.op, str(failure))
         found = compare_step(step, got, run, recording.traced, record.own_boot, fields)
         if found:
             return [Disagreement(record.id, n, *difference) for difference in found]

@@ -7,21 +7,24 @@ step and returns its results under the names of a recording's `expect`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from traceback import walk_tb
 from types import NoneType
 from typing import TYPE_CHECKING, Any
 
-from pfnmap.driver import Action, Device, DeviceBar
-from pfnmap.errors import BadInput, Refused, Unknown
+from pfnmap.driver import Action, Device, DeviceBar, Driver
+from pfnmap.errors import BadInput, PfnmapError, PluginError, Refused, Unknown, nearest
 from pfnmap.mm.vma import MmStruct, VmArea, prot_flags
 from pfnmap.ops import NOT_COVERED, OPS
+from pfnmap.plugins import why_not_linked
 from pfnmap.trace import Call, Event, Fault, KernelDied, Message, Oops, Split
 from pfnmap.vm_flags import VM_DONTEXPAND, VM_READ
 
 if TYPE_CHECKING:
     from pfnmap.arch import Arch
-    from pfnmap.driver import Driver
+    from pfnmap.driver import Module
     from pfnmap.kernel import Kernel
     from pfnmap.mm.vma import File
 
@@ -81,7 +84,7 @@ class Run:
     start as in a real process; without, the address space is empty (what `plan` plans for).
     """
 
-    def __init__(self, kernel: Kernel, devices: list[Device], driver: str = "vfio_pci", *, image: bool = False) -> None:
+    def __init__(self, kernel: Kernel, devices: list[Device], driver: str = "", *, image: bool = False) -> None:
         kernel.boot()
         self.kernel = kernel
         for device in devices:
@@ -99,16 +102,25 @@ class Run:
         self.devices = {device.name: device for device in devices}
         self.chosen: int | None = None
         self.chosen_ranges: list[tuple[int, int]] = []
+        self._plugins: dict[str, Arch | Module] = {p.name: p for p in (kernel.arch, *kernel.drivers.values())}
         for device in devices:
-            if driver not in kernel.drivers:
-                raise BadInput(f"device {device.name}", f"its driver {driver} is not linked")
-            self.files[device.name] = kernel.drivers[driver].probe(device)
+            with self._blaming_plugins(f"device {device.name}"):
+                self.files[device.name] = self._driver(device, driver or device.driver).probe(device)
         self._actions = self._plugin_actions()
 
-    def _plugin_actions(self) -> dict[str, Action]:
-        """Actions by "plugin.action", and by the bare name where one plugin alone has it."""
-        plugins: tuple[Arch | Driver, ...] = (self.kernel.arch, *self.kernel.drivers.values())
-        full = {f"{p.name}.{name}": a for p in plugins for name, a in p.actions().items()}
+    def _driver(self, device: Device, name: str) -> Driver:
+        module = self.kernel.drivers.get(name)
+        if module is None:
+            known = nearest(name, (n for n, m in self.kernel.drivers.items() if isinstance(m, Driver)))
+            raise BadInput(f"device {device.name}", f"its driver {name} is not linked{known}")
+        if not isinstance(module, Driver):
+            raise BadInput(f"device {device.name}", f"{name} is no driver: it binds no device")
+        return module
+
+    def _plugin_actions(self) -> dict[str, tuple[str, Action]]:
+        """Actions with the plugins that they are of, by "plugin.action", and by the bare name where one alone has
+        it."""
+        full = {f"{p}.{name}": (p, a) for p, module in self._plugins.items() for name, a in module.actions().items()}
         claims = Counter(name.partition(".")[2] for name in full)
         bare = {name.partition(".")[2]: a for name, a in full.items() if claims[name.partition(".")[2]] == 1}
         return {**bare, **full}
@@ -142,7 +154,8 @@ class Run:
     def step(self, step: Step) -> dict[str, Any]:
         """Perform one step and return its results, named as in a recording's `expect`.
 
-        Raises Refused for what the model does not cover, BadInput for arguments that cannot be.
+        Raises Refused for what the model does not cover, BadInput for arguments that cannot be, PluginError where a
+        plugin raises anything else.
         """
         kernel = self.kernel
         if self.oops is not None:
@@ -153,7 +166,8 @@ class Run:
         before = measured.pgtables_bytes
         result: dict[str, Any] = {"result": "ok"}
         try:
-            result.update(self._perform(step, mm))
+            with self._blaming_plugins(step.op):
+                result.update(self._perform(step, mm))
         except KernelDied as death:
             self.oops = death.oops
             kernel.trace.emit(death.oops)
@@ -170,7 +184,7 @@ class Run:
             op = OPS[step.op]
             return op.run(self, mm, **self._arguments(step, op.required, op.optional))
         if step.op in self._actions:
-            action = self._actions[step.op]
+            _, action = self._actions[step.op]
             optional = {name: kind for name, kind in action.arguments.items() if name in action.optional}
             required = {name: kind for name, kind in action.arguments.items() if name not in action.optional}
             return action.run(self, **self._arguments(step, required, optional))
@@ -178,11 +192,41 @@ class Run:
             raise Refused(step.op)
         raise self._unknown_op(step)
 
+    @contextmanager
+    def _blaming_plugins(self, what: str) -> Iterator[None]:
+        """Turn an exception that comes out of a plugin's code into a PluginError with the plugin's name."""
+        try:
+            yield
+        except (PfnmapError, KernelDied):
+            raise
+        except Exception as error:
+            plugin = self._culprit(error)
+            if plugin is None:
+                raise
+            said = " ".join(f"{type(error).__name__}: {error}".split())
+            raise PluginError(plugin, f"{what} raised {said}") from error
+
+    def _culprit(self, error: Exception) -> str | None:
+        """Return the plugin in whose code an exception was raised: the innermost one on the way there."""
+        packages = {type(p).__module__.partition(".")[0]: name for name, p in self._plugins.items()}
+        packages.pop("pfnmap", None)
+        found = None
+        for frame, _ in walk_tb(error.__traceback__):
+            found = packages.get(str(frame.f_globals.get("__name__")).partition(".")[0], found)
+        return found
+
     def _unknown_op(self, step: Step) -> Exception:
-        plugin, dot, _ = step.op.partition(".")
-        if dot and plugin not in (self.kernel.arch.name, *self.kernel.drivers):
-            return BadInput(step.where, f"op {step.op!r} is an action of plugin {plugin!r}, which is not linked")
-        return Unknown(f"op at {step.where}", step.op, [*OPS, *self._actions])
+        plugin, dot, action = step.op.partition(".")
+        if not dot:
+            owners = [name for name, module in self._plugins.items() if step.op in module.actions()]
+            if owners:
+                said = " or ".join(f"{name}.{step.op}" for name in owners)
+                return BadInput(step.where, f"op {step.op!r} is an action of several plugins; say {said}")
+            return Unknown(f"op at {step.where}", step.op, [*OPS, *self._actions])
+        if plugin in self._plugins:
+            return Unknown(f"action of {plugin} at {step.where}", action, self._plugins[plugin].actions())
+        why = why_not_linked(plugin, self.kernel.arch.name)
+        return BadInput(step.where, f"op {step.op!r} is an action of plugin {plugin!r}, {why}")
 
     def _arguments(self, step: Step, required: Mapping[str, str], optional: Mapping[str, str]) -> dict[str, Any]:
         known = {**required, **optional}

@@ -139,18 +139,24 @@ def _kernel_spec(value: Any, source: str) -> KernelSpec:
 
 
 def _device(value: Any, where: str) -> Device:
-    table = _table(value, where, {"name": str, "bdf": str, "bar": list, "reset": bool}, ("name",))
+    table = _table(value, where, {"name": str, "bdf": str, "driver": str, "bar": list, "reset": bool}, ("name",))
     bars: dict[int, DeviceBar] = {}
     for n, item in enumerate(_list(table.get("bar", []), where, 6)):
         here = f"{where} bar {n}"
-        kinds: dict[str, type | tuple[type, ...]] = {"index": int, "size": (int, str), "phys": (int, str)}
+        kinds: dict[str, type | tuple[type, ...]] = dict.fromkeys(("size", "phys", "memory"), (int, str))
+        kinds["index"] = int
         bar = _table(item, here, kinds, ("index", "size", "phys"))
         size = parse_size(bar["size"], here) if isinstance(bar["size"], str) else bar["size"]
         phys = parse_address(bar["phys"], here) if isinstance(bar["phys"], str) else bar["phys"]
         if not is_power_of_two(size):
             raise BadInput(here, f"size {bar['size']} is no power of two")
-        bars[bar["index"]] = DeviceBar(bar["index"], size, phys)
-    return Device(table["name"], table.get("bdf", "0000:00:01.0"), bars, reset_works=table.get("reset", False))
+        memory = parse_size(bar["memory"], here) if isinstance(bar.get("memory"), str) else bar.get("memory")
+        if memory is not None and not 0 < memory <= size:
+            raise BadInput(here, f"memory {bar['memory']} is not within the BAR's size")
+        bars[bar["index"]] = DeviceBar(bar["index"], size, phys, memory=memory)
+    bdf = table.get("bdf", "0000:00:01.0")
+    reset, driver = table.get("reset", False), table.get("driver", "vfio_pci")
+    return Device(table["name"], bdf, bars, reset_works=reset, driver=driver)
 
 
 _STEP_KEYS = ("op", "expect", "by", "at")

@@ -198,6 +198,8 @@ def _do_fault(vmf: VmFault) -> int:
     ops = vmf.vma.vm_ops
     if ops is None:
         return _do_anonymous_page(vmf)
+    if ops.fault is None:
+        return VM_FAULT_SIGBUS
     if vmf.flags & FAULT_FLAG_VMA_LOCK:
         return VM_FAULT_RETRY
     return _traced(vmf, 0, ops.fault(vmf))
