@@ -85,7 +85,8 @@ class Mappings(RuleBasedStateMachine):
         self.kernel = machine(name)
         self.geometry = self.kernel.geometry
         self.large = not self.kernel.has("huge-pfnmap")
-        self.size = 16 << 20 if self.large else 2 * self.geometry.size("pud") if self.geometry.PUD_SHIFT < 32 else 1 << 30
+        pud = self.geometry.size("pud")
+        self.size = 16 << 20 if self.large else 2 * pud if pud < 1 << 32 else 1 << 30
         self.unit = 1 << 20 if self.large else self.size // 8
         device = Device("d", "0000:00:01.0", {2: DeviceBar(2, self.size, PHYS)})
         self.run = Run(self.kernel, [device])
@@ -139,7 +140,9 @@ class Mappings(RuleBasedStateMachine):
     def mremap(self, slot: int, shift: int, length: int, to: int) -> None:
         size = length * self.unit
         new = self.where(to + 8, shift)
-        self.do("mremap", addr=self.where(slot, 0), old_len=size, new_len=size, new_addr=new, flags=["MAYMOVE", "FIXED"])
+        self.do(
+            "mremap", addr=self.where(slot, 0), old_len=size, new_len=size, new_addr=new, flags=["MAYMOVE", "FIXED"]
+        )
 
     @rule(slot=slots, length=lengths, advice=st.sampled_from(["HUGEPAGE", "NOHUGEPAGE", "RANDOM", "DONTFORK"]))
     def madvise(self, slot: int, length: int, advice: str) -> None:
@@ -184,7 +187,8 @@ class Mappings(RuleBasedStateMachine):
             for va, level, entry in leaves(mm):
                 phys = getattr(self.kernel.ops, f"{level}_pfn")(entry) << self.geometry.PAGE_SHIFT
                 size = self.geometry.size(level)
-                assert PHYS <= phys and phys + size <= PHYS + self.size
+                assert phys >= PHYS
+                assert phys + size <= PHYS + self.size
                 covering = mm.intersecting(va, va + size)
                 for vma in covering:
                     pgoff = vma.vm_pgoff

@@ -9,7 +9,17 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["BadInput", "LinkError", "Misuse", "PfnmapError", "PluginError", "Refused", "Unknown", "Unwritten", "nearest"]
+__all__ = [
+    "BadInput",
+    "LinkError",
+    "Misuse",
+    "PfnmapError",
+    "PluginError",
+    "Refused",
+    "Unknown",
+    "Unwritten",
+    "nearest",
+]
 
 _FEW = 10
 

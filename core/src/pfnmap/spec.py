@@ -34,8 +34,8 @@ _SHOWN_CONFLICTS = 3
 class KernelSpec:
     """What somebody says of a kernel; None, or nothing, is what nobody said.
 
-    `config`: path of a real .config; `set`: symbol -> value, as a user sets it; `resolved`: symbol -> value that is taken
-    as it is, whatever depends on what; `page_size`: a size such as "16K"; `cpu`: boot-time state,
+    `config`: path of a real .config; `set`: symbol -> value, as a user sets it; `resolved`: symbol -> value that is
+    taken as it is, whatever depends on what; `page_size`: a size such as "16K"; `cpu`: boot-time state,
     its values as text or as they are.
     """
 

@@ -9,7 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-__all__ = ["Bug", "Call", "Event", "Fault", "Hang", "Install", "KernelDied", "Message", "Oops", "Split", "Trace", "Warn"]
+__all__ = [
+    "Bug",
+    "Call",
+    "Event",
+    "Fault",
+    "Hang",
+    "Install",
+    "KernelDied",
+    "Message",
+    "Oops",
+    "Split",
+    "Trace",
+    "Warn",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +110,7 @@ class Hang(Event):
     finding: str = ""
 
 
-class KernelDied(Exception):  # noqa: N818 - an outcome of the modelled kernel, not an error of ours
+class KernelDied(Exception):  # an outcome of the modelled kernel, not an error of ours
     """The kernel died: unwinds the model's stack to the step that killed it. Nothing runs after it."""
 
     def __init__(self, oops: Oops) -> None:
