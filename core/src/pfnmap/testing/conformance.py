@@ -25,7 +25,7 @@ from pfnmap.errors import Unwritten
 
 if TYPE_CHECKING:
     from pfnmap.arch import Arch
-    from pfnmap.driver import Driver
+    from pfnmap.driver import Module
     from pfnmap.testing.kit import Item, Kit
 
 __all__ = ["ArchConformance", "DriverConformance"]
@@ -128,9 +128,9 @@ class ArchConformance(_Conformance):
 
 
 class DriverConformance(_Conformance):
-    """The tests of a driver. Set `driver`, its name or its class."""
+    """The tests of a driver, or of another module. Set `driver`, its name or its class."""
 
-    driver: ClassVar[str | type[Driver]]
+    driver: ClassVar[str | type[Module]]
 
     @classmethod
     def make_kit(cls) -> Kit:

@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any, NamedTuple, cast
 
 from pfnmap.arch import Arch
-from pfnmap.driver import Driver
+from pfnmap.driver import Module
 from pfnmap.errors import Unwritten
 from pfnmap.plugins import Registry
 from pfnmap.testing import driver_checks, entry_checks, geometry_checks, kconfig_checks, mm_checks
@@ -169,7 +169,7 @@ def arch_kit(
 
 
 def driver_kit(
-    driver: str | type[Driver],
+    driver: str | type[Module],
     machines: Mapping[str, Mapping[str, Any]] | None = None,
     expected_failures: Mapping[str, str] | None = None,
     registry: Registry | None = None,
@@ -180,7 +180,7 @@ def driver_kit(
     It is linked with the kit's own architecture and with every architecture that is installed.
     """
     registry = registry or Registry()
-    plugin = cast("type[Driver]", registry.load("driver", driver)) if isinstance(driver, str) else driver
+    plugin = cast("type[Module]", registry.load("driver", driver)) if isinstance(driver, str) else driver
 
     def links(machine: Machine) -> Subject | None:
         arguments = dict(machine.arguments)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pfnmap.arch import Arch
-from pfnmap.driver import Driver
+from pfnmap.driver import Module
 from pfnmap.errors import BadInput, PfnmapError
 from pfnmap.kconfig import DEFAULTS, page_size_symbols
 from pfnmap.kernel import Kernel
@@ -79,7 +79,7 @@ def _page_sizes(arch: type[Arch]) -> list[str]:
     return found
 
 
-def link(arch: type[Arch], machine: Machine, drivers: Iterable[type[Driver]] = ()) -> Kernel | None:
+def link(arch: type[Arch], machine: Machine, drivers: Iterable[type[Module]] = ()) -> Kernel | None:
     """Link a machine; None where it is only tried and refused. Raises what `Kernel.link` raises."""
     arguments = {"defaults": DEFAULTS, "thp": "always", **machine.arguments}
     try:
@@ -91,7 +91,7 @@ def link(arch: type[Arch], machine: Machine, drivers: Iterable[type[Driver]] = (
 
 
 def driver_machines(
-    driver: type[Driver], declared: Mapping[str, Mapping[str, Any]], registry: Registry
+    driver: type[Module], declared: Mapping[str, Mapping[str, Any]], registry: Registry
 ) -> list[Machine]:
     """Return the machines of a driver: the kit's own architecture and every installed one, as every release.
 

@@ -15,13 +15,13 @@ from pfnmap.arch import Level
 from pfnmap.driver import Device, DeviceBar
 from pfnmap.mm.fault import user_access
 from pfnmap.mm.fork import dup_mmap, exit_mmap
-from pfnmap.mm.locking import mmap_lock
 from pfnmap.mm.mmap import do_mmap, do_munmap
 from pfnmap.mm.mprotect import do_mprotect
 from pfnmap.mm.vma import File, MmStruct
 from pfnmap.testing.arch_subject import LEAF_LEVELS, ArchSubject
 from pfnmap.testing.bar_driver import BarDriver
 from pfnmap.testing.check import Check, Violation
+from pfnmap.testing.lookup import lookup
 from pfnmap.testing.raw_walk import translate
 from pfnmap.trace import Bug, Install, KernelDied, Warn
 from pfnmap.vm_flags import VM_READ, VM_WRITE
@@ -175,7 +175,7 @@ def _looked_up(scene: Scene) -> Callable[[ArchSubject, Level], None]:
         for stage in _played(subject, level, scene):
             for va, physical in _window(subject, level).addresses():
                 expected = physical >> subject.geometry.PAGE_SHIFT if stage.level else None
-                got = _lookup(subject, stage.mm, va)
+                got = lookup(subject.kernel, stage.mm, va)
                 if got != expected:
                     raise Violation(
                         f"after {stage.after}: {va:#x} is looked up as {_pfn(got)}, it maps {_pfn(expected)}"
@@ -223,22 +223,6 @@ def _played(subject: ArchSubject, level: Level, scene: Scene) -> Iterator[Stage]
             yield stage
     except KernelDied as death:
         raise Violation(f"after {after}: {death}") from None
-
-
-def _lookup(subject: ArchSubject, mm: MmStruct, va: int) -> int | None:
-    """Return the pfn that the mm core finds for an address: follow_pfnmap, before huge pfnmaps follow_pte."""
-    kernel = subject.kernel
-    vma = mm.vma_lookup(va)
-    assert vma is not None
-    if not kernel.has("huge-pfnmap"):
-        pte = kernel.mm.follow_pte(vma, va)
-        return None if pte is None else kernel.ops.pte_pfn(pte)
-    with mmap_lock(mm), kernel.mm.follow_pfnmap(vma, va) as found:
-        if found is None:
-            return None
-        if not found.special:
-            raise Violation(f"follow_pfnmap finds {va:#x} mapped by a leaf that is not special")
-        return found.pfn
 
 
 _PFNMAP = ("pfnmap:X",)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from pfnmap.arch import OPTIONAL_OPS, Arch
-from pfnmap.driver import Driver
+from pfnmap.driver import Driver, Module
 from pfnmap.hookspecs import EntryHooks, LinkHooks
 
 __all__ = ["Entry", "entries", "page", "sentence"]
@@ -28,14 +28,15 @@ class Entry(NamedTuple):
 
 _SECTIONS: Final[Mapping[str, str]] = {
     "Hooks of every plugin": "Called while a kernel is linked; every answer counts. Mark them with `@hookimpl`.",
-    "An architecture must have": "Abstract methods of `pfnmap.Arch`: no kernel header falls back for them; no kernel is "
-    "linked without them.",
+    "An architecture must have": "Abstract methods of `pfnmap.Arch`: no kernel header falls back for "
+    "them, and no kernel is linked without them.",
     "An architecture may have": "Methods without a mark. Where one is missing, calling it is refused, with its name.",
-    "An architecture may own": "Entry hooks, marked with `@hookimpl`: whoever has one owns the op, else the fallback of "
-    "the kernel's headers is used. One owner, never None; an owner only where the kernel's headers define the name.",
+    "An architecture may own": "Entry hooks, marked with `@hookimpl`: whoever has one owns the op, else the "
+    "fallback of the kernel's headers is used. One owner, never None; own one only where the architecture's headers "
+    "define the name.",
     "An architecture declares": "Attributes and methods with a default.",
     "A driver must have": "Abstract methods of `pfnmap.Driver`.",
-    "A driver may have": "Methods and attributes of `pfnmap.Driver` with a default.",
+    "A driver may have": "Methods and attributes of `pfnmap.Module` and `pfnmap.Driver` with a default.",
 }
 
 
@@ -53,8 +54,9 @@ def entries() -> Iterator[Entry]:
     yield from (entry for entry in _functions(Arch, declares) if entry.name not in abstract)
     abstract = Driver.__abstractmethods__
     yield from (entry for entry in _functions(Driver, driver_must) if entry.name in abstract)
-    yield from _attributes(Driver, driver_may)
-    yield from (entry for entry in _functions(Driver, driver_may) if entry.name not in abstract)
+    for kind in (Module, Driver):
+        yield from _attributes(kind, driver_may)
+        yield from (entry for entry in _functions(kind, driver_may) if entry.name not in abstract)
 
 
 def _functions(kind: type[Any], section: str) -> Iterator[Entry]:
