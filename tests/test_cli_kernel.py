@@ -42,6 +42,9 @@ def test_a_plugin_that_raises_at_import_is_listed_as_broken_and_the_rest_works(p
         "distribution": "pfnmap-luckless",
         "version": "1.2",
         "hooks": [],
+        "provides": [],
+        "consumes": [],
+        "actions": [],
         "status": "broken",
         "reason": "RuntimeError at import: no such luck",
     }

@@ -21,7 +21,7 @@ from pfnmap.driver import Module
 from pfnmap.errors import PfnmapError, PluginError, Unknown, nearest
 from pfnmap.hookspecs import PROJECT
 
-__all__ = ["KINDS", "Kind", "Plugin", "Registry", "implemented_hooks", "why_not_linked"]
+__all__ = ["KINDS", "Kind", "Offer", "Plugin", "Registry", "implemented_hooks", "offer", "why_not_linked"]
 
 Kind = Literal["arch", "driver", "vmm"]
 Status = Literal["ok", "broken", "disabled", "ambiguous"]
@@ -42,6 +42,16 @@ class Plugin:
     entry_point: EntryPoint
     status: Status = "ok"
     reason: str = ""
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What an architecture or a module is for: the kernel functions that it models (`provides`), those of the mm core
+    that it calls (`consumes`), and its scenario actions by "plugin.action"."""
+
+    provides: tuple[str, ...] = ()
+    consumes: tuple[str, ...] = ()
+    actions: tuple[str, ...] = ()
 
 
 def implemented_hooks(plugin: Any) -> list[str]:
@@ -140,6 +150,21 @@ def why_not_linked(name: str, arch: str) -> str:
     if found[0].kind == "arch":
         return f"which is another architecture than {arch}"
     return "which is not linked"
+
+
+def offer(loaded: Any) -> Offer:
+    """Return what a plugin offers (the class of an architecture or a module; of other kinds nothing is known).
+
+    Raises PluginError where its `actions` fail.
+    """
+    if not (inspect.isclass(loaded) and issubclass(loaded, (Arch, Module))):
+        return Offer()
+    try:
+        actions = tuple(f"{loaded.name}.{action}" for action in loaded().actions())
+    except Exception as error:
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise PluginError(loaded.name, f"actions() raised {said}") from error
+    return Offer(loaded.provides, loaded.consumes, actions)
 
 
 def _describe(kind: Kind, ep: EntryPoint) -> Plugin:

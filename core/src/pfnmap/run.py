@@ -102,7 +102,7 @@ class Run:
         self.devices = {device.name: device for device in devices}
         self.chosen: int | None = None
         self.chosen_ranges: list[tuple[int, int]] = []
-        self._plugins: dict[str, Arch | Module] = {p.name: p for p in (kernel.arch, *kernel.drivers.values())}
+        self._plugins: dict[str, Arch | Module] = {kernel.arch.name: kernel.arch, **kernel.drivers}
         for device in devices:
             with self._blaming_plugins(f"device {device.name}"):
                 self.files[device.name] = self._driver(device, driver or device.driver).probe(device)

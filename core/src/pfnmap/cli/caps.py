@@ -58,8 +58,14 @@ def command(
             show("")
         heading(document["kernel"])
         show(_table(document["levels"]), "")
-        show("  ".join(f"{symbol}={value}" for symbol, value in document["config"].items()))
+        show("  ".join(f"{symbol}={value}" for symbol, value in document["config"].items()), "")
+        show(_users(document["users"]))
     return 0
+
+
+def _users(users: Mapping[str, Mapping[str, list[str]]]) -> Table:
+    rows = [(name, ", ".join(user["provides"]), ", ".join(user["consumes"])) for name, user in users.items()]
+    return table(("plugin", "provides", "calls of the mm core"), rows)
 
 
 def _table(levels: Mapping[str, Mapping[str, Any]]) -> Table:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
 import typer
 
 from pfnmap.cli.options import JsonOption, Settings
 from pfnmap.cli.terminal import print_json, show, styled, table
+from pfnmap.errors import PluginError
+
+if TYPE_CHECKING:
+    from pfnmap.plugins import Offer, Plugin, Registry
 
 _STYLES = {"ok": "green", "broken": "bold red", "disabled": "dim", "ambiguous": "yellow"}
 
 
 def command(context: typer.Context, json: JsonOption = False) -> int:
-    """List every plugin that is installed, what it implements, and whether it works."""
+    """List every plugin that is installed, what it provides and calls, and whether it works."""
     settings: Settings = context.obj
     registry = settings.registry()
-    probed = [registry.probe(plugin) for plugin in registry.plugins()]
+    probed = [_probed(registry, plugin) for plugin in registry.plugins()]
     if json:
         rows = [
             {
@@ -23,10 +30,13 @@ def command(context: typer.Context, json: JsonOption = False) -> int:
                 "distribution": plugin.distribution,
                 "version": plugin.version,
                 "hooks": hooks,
+                "provides": list(offered.provides),
+                "consumes": list(offered.consumes),
+                "actions": list(offered.actions),
                 "status": plugin.status,
                 "reason": plugin.reason,
             }
-            for plugin, hooks in probed
+            for plugin, hooks, offered in probed
         ]
         print_json("plugins", {"plugins": rows})
         return 0
@@ -35,7 +45,7 @@ def command(context: typer.Context, json: JsonOption = False) -> int:
         return 0
     show(
         table(
-            ("name", "kind", "distribution", "version", "status", "implements"),
+            ("name", "kind", "distribution", "version", "status", "provides", "calls of the mm core"),
             [
                 (
                     plugin.name,
@@ -43,10 +53,31 @@ def command(context: typer.Context, json: JsonOption = False) -> int:
                     plugin.distribution,
                     plugin.version,
                     styled(plugin.status, _STYLES[plugin.status]),
-                    plugin.reason or f"{len(hooks)} hooks",
+                    plugin.reason or _provided(hooks, offered),
+                    ", ".join(offered.consumes),
                 )
-                for plugin, hooks in probed
+                for plugin, hooks, offered in probed
             ],
         )
     )
     return 0
+
+
+def _probed(registry: Registry, plugin: Plugin) -> tuple[Plugin, list[str], Offer]:
+    """Import a plugin to see whether it works, and what it offers."""
+    from pfnmap.plugins import Offer, offer
+
+    plugin, hooks = registry.probe(plugin)
+    if plugin.status != "ok":
+        return plugin, hooks, Offer()
+    try:
+        return plugin, hooks, offer(registry.load(plugin.kind, plugin.name))
+    except PluginError as error:
+        return replace(plugin, status="broken", reason=str(error).partition(": ")[2]), hooks, Offer()
+
+
+def _provided(hooks: list[str], offered: Offer) -> str:
+    """What a plugin provides: functions by name, hooks and actions by number."""
+    counted = ((len(hooks), "hook"), (len(offered.actions), "action"))
+    numbers = [f"{number} {what}{'' if number == 1 else 's'}" for number, what in counted if number]
+    return ", ".join((*offered.provides, *numbers))

@@ -1,5 +1,6 @@
 """The memory-management core. File and function names are the kernel's."""
 
+from pfnmap.arch import Has
 from pfnmap.mm import gup, huge_memory, locking, memory, memory_failure, uaccess
 from pfnmap.mm.access_process_vm import access_process_vm, generic_access_phys
 from pfnmap.mm.folio_walk import folio_walk_start
@@ -12,7 +13,24 @@ from pfnmap.mm.follow_pfnmap import (
 )
 from pfnmap.mm.vm_normal_page import pfn_valid, vm_normal_page, vm_normal_page_pmd, vm_normal_page_pud
 
-__all__ = ["MmFunctions"]
+__all__ = ["MmFunctions", "in_release"]
+
+_SINCE = {
+    "follow_pfnmap": "huge-pfnmap",
+    "follow_pfnmap_start": "huge-pfnmap",
+    "follow_pfnmap_end": "huge-pfnmap",
+    "register_pfn_address_space": "memory-failure-pfn",
+}
+"""The change that brought a function."""
+
+_UNTIL = {"follow_pte": "huge-pfnmap"}
+"""The change that took a function away."""
+
+
+def in_release(function: str, has: Has) -> bool:
+    """Tell whether a release has a function of `MmFunctions`, as far as that depends on the changes that are known."""
+    since, until = _SINCE.get(function), _UNTIL.get(function)
+    return (since is None or has(since)) and not (until is not None and has(until))
 
 
 class MmFunctions:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from pfnmap.mm import in_release
+
 if TYPE_CHECKING:
     from pfnmap.arch import Level
     from pfnmap.kernel import Kernel
 
-__all__ = ["LEAF_LEVELS", "SYMBOLS", "capabilities"]
+__all__ = ["LEAF_LEVELS", "SYMBOLS", "capabilities", "users"]
 
 LEAF_LEVELS: Final[tuple[Level, ...]] = ("pte", "pmd", "pud")
 """The levels at which the mm core installs leaves of a pfnmap."""
@@ -28,7 +30,8 @@ SYMBOLS: Final = (
 
 
 def capabilities(kernel: Kernel) -> dict[str, Any]:
-    """Return, for JSON, the levels (sizes in bytes, orders in base pages, who owns which op) and the symbols.
+    """Return, for JSON, the levels (sizes in bytes, orders in base pages, who owns which op), the symbols, and who uses
+    the mm core.
 
     `pfnmap`: whether leaves of the level can be installed for a pfnmap under this configuration and release. `folded`:
     the level has no table of its own in this boot.
@@ -36,6 +39,19 @@ def capabilities(kernel: Kernel) -> dict[str, Any]:
     return {
         "levels": {level: _level(kernel, level) for level in LEAF_LEVELS},
         "config": {symbol: kernel.config.value(symbol) for symbol in SYMBOLS},
+        "users": users(kernel),
+    }
+
+
+def users(kernel: Kernel) -> dict[str, dict[str, Any]]:
+    """Return, for JSON, of the architecture and each module that is linked with it what it provides and which functions
+    of the mm core it calls; those that this release does not have are left out."""
+    return {
+        plugin.name: {
+            "provides": list(plugin.provides),
+            "consumes": [name for name in plugin.consumes if in_release(name, kernel.has)],
+        }
+        for plugin in (kernel.arch, *kernel.drivers.values())
     }
 
 
