@@ -1,6 +1,6 @@
 """pfnmap: an executable model of Linux huge pfnmaps. What stands here is what a plugin may use."""
 
-from pfnmap.arch import Arch, Entry, Geometry, Has, Level, WalkLevel, WordFormat
+from pfnmap.arch import Arch, Entry, Geometry, Has, Level, MmuCpu, WalkLevel, WordFormat
 from pfnmap.driver import Action, Device, DeviceBar, Driver, Module, VmOperations
 from pfnmap.errors import BadInput, LinkError, PfnmapError, PluginError, Refused, Unknown, Unwritten
 from pfnmap.hookspecs import hookimpl
@@ -24,6 +24,7 @@ __all__ = [
     "LinkError",
     "Message",
     "MmStruct",
+    "MmuCpu",
     "Module",
     "PfnmapError",
     "PluginError",

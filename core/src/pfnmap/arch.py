@@ -39,6 +39,7 @@ __all__ = [
     "Geometry",
     "Has",
     "Level",
+    "MmuCpu",
     "WalkLevel",
     "WordFormat",
 ]
@@ -114,6 +115,17 @@ class WordFormat:
     table: Bits | None
     address: Fields
     next_table: Fields | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MmuCpu:
+    """The emulated CPU whose MMU the kit takes as a judge: one of `pfnmap.testing.unicorn_cpu`, by name.
+
+    `state`: what that CPU has and has not, as `cpu` keys with their values; only boots with these are judged.
+    """
+
+    name: str
+    state: Mapping[str, object]
 
 
 @dataclass(frozen=True)
@@ -259,6 +271,9 @@ class Arch(ABC):
     expected_failures: ClassVar[Mapping[str, str]] = {}
     """Checks of the kit that this architecture fails, with the reason: "check", "check:level" or
     "check:level@machine" (the machine may hold ``*``) -> why."""
+
+    mmu_cpu: ClassVar[MmuCpu | None] = None
+    """The emulated CPU that walks this architecture's tables, if the kit has one: ``MmuCpu("x86_64", {})``."""
 
     def word_format(self, level: Level) -> WordFormat | None:
         """Return how this boot's table walker reads a word of a walked level, or None where that is not said.

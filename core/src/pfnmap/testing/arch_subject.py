@@ -48,7 +48,8 @@ def capabilities(kernel: Kernel) -> frozenset[str]:
     huge pages); ``pfnmap:X``: also for pfnmaps (``config-pfnmap:X``:
     Kconfig says so); ``walked:X``: the level has tables of its own; ``slots:X``:
     it is the ops of this level that work on the entries of a walked table; ``words``: `word_format` says how the CPU
-    reads every walked level; every switch of the CPU state that is on (``hw_access_dirty``).
+    reads every walked level; ``emulator``: `mmu_cpu` names an emulated CPU that boots like this; every switch of the
+    CPU state that is on (``hw_access_dirty``).
     """
     ops, geometry = kernel.ops, kernel.geometry
     found = {name for name, owner in ops.owners.items() if owner == "arch"}
@@ -68,6 +69,9 @@ def capabilities(kernel: Kernel) -> frozenset[str]:
     found |= {f"slots:{LEVELS[LEVELS.index(below) + 1]}" for below in walked_levels[1:]} | {"slots:pte"}
     if all(kernel.arch.word_format(walked.name) is not None for walked in geometry.walk):
         found.add("words")
+    emulated = kernel.arch.mmu_cpu
+    if emulated is not None and emulated.state.items() <= kernel.cpu.items():
+        found.add("emulator")
     found |= {key for key, value in kernel.cpu.items() if value is True}
     return frozenset(found)
 

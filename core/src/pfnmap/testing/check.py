@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Literal, NamedTuple, Protocol
+from unittest import SkipTest
 
 from pfnmap.arch import Level
 from pfnmap.errors import BadInput, Unknown, Unwritten
@@ -29,7 +30,7 @@ __all__ = [
     "run",
 ]
 
-Status = Literal["passed", "failed", "not claimed", "waiting", "expected failure", "unexpected pass"]
+Status = Literal["passed", "failed", "not claimed", "waiting", "skipped", "expected failure", "unexpected pass"]
 
 
 class Violation(AssertionError):
@@ -102,7 +103,7 @@ class Result:
     @property
     def good(self) -> bool:
         """Whether nobody has to do anything about it."""
-        return self.status in ("passed", "not claimed", "waiting", "expected failure")
+        return self.status in ("passed", "not claimed", "waiting", "skipped", "expected failure")
 
     def as_dict(self) -> dict[str, Any]:
         """Return it for JSON."""
@@ -125,7 +126,8 @@ def cases(checks: Iterable[Check]) -> Iterator[Case]:
 def run(case: Case, subject: Subject, expected: Mapping[str, str] | None = None) -> Result:
     """Run a case where the subject claims what it needs; `expected` are the declared failures.
 
-    A case that comes upon something still to be written waits for it: the check ``written`` reports that.
+    A case that comes upon something still to be written waits for it: the check ``written`` reports that. One that
+    lacks what is no part of the kit (an emulator) raises `unittest.SkipTest`, as pytest understands it too.
     """
     missing = sorted(case.needs - subject.capabilities)
     if missing:
@@ -137,6 +139,8 @@ def run(case: Case, subject: Subject, expected: Mapping[str, str] | None = None)
         if case.check.name != "written":
             return Result(case, subject.machine, "waiting", f"for {error.name}, which is still to be written")
         found = str(error)
+    except SkipTest as error:
+        return Result(case, subject.machine, "skipped", str(error))
     except Exception as error:  # a plugin may raise anything
         found = str(error) if isinstance(error, Violation) else f"{type(error).__name__}: {error}"
     else:

@@ -17,7 +17,7 @@ from pfnmap.arch import Arch
 from pfnmap.driver import Module
 from pfnmap.errors import Unwritten
 from pfnmap.plugins import Registry
-from pfnmap.testing import driver_checks, entry_checks, geometry_checks, kconfig_checks, mm_checks
+from pfnmap.testing import driver_checks, entry_checks, geometry_checks, kconfig_checks, mm_checks, mmu
 from pfnmap.testing.arch_subject import ArchSubject
 from pfnmap.testing.bar_driver import BarDriver
 from pfnmap.testing.check import Case, Check, Result, Subject, cases, check_expectations, expected_failure, run
@@ -27,12 +27,12 @@ from pfnmap.testing.written_checks import written_checks
 
 __all__ = ["ARCH_CHECKS", "DRIVER_CHECKS", "Item", "Kit", "arch_kit", "driver_kit"]
 
-# An emulated MMU as the judge of the tables goes here as one more table of checks, with the capability `emulator`.
 ARCH_CHECKS: tuple[Check, ...] = (
     *geometry_checks.CHECKS,
     *kconfig_checks.CHECKS,
     *entry_checks.CHECKS,
     *mm_checks.CHECKS,
+    *mmu.CHECKS,
 )
 """Every check of an architecture."""
 

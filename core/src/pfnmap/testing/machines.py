@@ -1,8 +1,9 @@
 """The machines that the kit links a plugin as: those that it declares, and a choice that fits every architecture.
 
 The choice: Linux 6.12.117 (the first releases with huge pfnmaps) and the newest known one, every page size that the
-architecture's Kconfig gives, a kernel without transparent huge pages, and every on/off key of `cpu_defaults` the other
-way round. A combination that the architecture refuses is no machine.
+architecture's Kconfig gives, a kernel without transparent huge pages, every on/off key of `cpu_defaults` the other way
+round, and, where an architecture names an emulated CPU that the defaults are not, that CPU. A combination that the
+architecture refuses is no machine.
 """
 
 from __future__ import annotations
@@ -60,7 +61,17 @@ def _choice(arch: type[Arch]) -> Iterator[Machine]:
     yield Machine("thp=n", {"given": {"TRANSPARENT_HUGEPAGE": "n"}})
     for key, value in arch.cpu_defaults.items():
         if isinstance(value, bool):
-            yield Machine(f"{key}={'off' if value else 'on'}", {"cpu": {key: not value}}, tried=True)
+            yield Machine(_named({key: not value}), {"cpu": {key: not value}}, tried=True)
+    emulated = arch.mmu_cpu.state if arch.mmu_cpu else {}
+    if cpu := {key: value for key, value in emulated.items() if value != arch.cpu_defaults.get(key)}:
+        yield Machine(_named(cpu), {"cpu": cpu})
+        for size in sizes[1:]:
+            yield Machine(f"{size} {_named(cpu)}", {"cpu": cpu, "page_size": size})
+
+
+def _named(cpu: Mapping[str, object]) -> str:
+    words = {True: "on", False: "off"}
+    return ", ".join(f"{key}={words[value] if isinstance(value, bool) else value}" for key, value in cpu.items())
 
 
 def _page_sizes(arch: type[Arch]) -> list[str]:

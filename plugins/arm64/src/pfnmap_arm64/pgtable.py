@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
-from pfnmap import Arch, Entry, Has, Level, WordFormat, hookimpl
+from pfnmap import Arch, Entry, Has, Level, MmuCpu, WordFormat, hookimpl
 from pfnmap.kconfig import fragment
 from pfnmap_arm64.bits import (
     MASK64,
@@ -71,7 +71,15 @@ class Arm64(Arch):
         "64K 42 bits": {"page_size": "64K", "given": {"ARM64_VA_BITS": "42"}},
         "64K 52 bits": {"page_size": "64K", "given": {"ARM64_PA_BITS": "52"}, "cpu": {"va_bits": 52}},
         "6.1.192": {"release": "6.1.192"},
+        "4K 39 bits hw_access_dirty=off": {"given": {"ARM64_VA_BITS": "39"}, "cpu": {"hw_access_dirty": False}},
+        "64K 42 bits hw_access_dirty=off": {
+            "page_size": "64K",
+            "given": {"ARM64_VA_BITS": "42"},
+            "cpu": {"hw_access_dirty": False},
+        },
     }
+
+    mmu_cpu = MmuCpu("aarch64", {"lpa2": False, "hw_access_dirty": False})
 
     def word_format(self, level: Level) -> WordFormat:
         """See `pfnmap.Arch.word_format`. Source: the Arm architecture's manual (DDI 0487), "VMSAv8-64 descriptors".

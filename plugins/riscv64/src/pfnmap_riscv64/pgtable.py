@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
-from pfnmap import Arch, Entry, Has, Level, WordFormat, hookimpl
+from pfnmap import Arch, Entry, Has, Level, MmuCpu, WordFormat, hookimpl
 from pfnmap.kconfig import fragment
 from pfnmap.vm_flags import VM_READ, VM_WRITE
 from pfnmap_riscv64.bits import (
@@ -75,6 +75,8 @@ class Riscv64(Arch):
     machines: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "sv39": {"cpu": {"mode": "sv39"}},
         "sv57": {"cpu": {"mode": "sv57"}},
+        "sv39 svpbmt=off": {"cpu": {"mode": "sv39", "svpbmt": False}},
+        "sv57 svpbmt=off": {"cpu": {"mode": "sv57", "svpbmt": False}},
         "soft dirty": {"given": {"MEM_SOFT_DIRTY": "y"}, "cpu": {"svrsw60t59b": True}},
         "6.1.192": {"release": "6.1.192"},
     }
@@ -82,6 +84,8 @@ class Riscv64(Arch):
         ("leaf-is-a-leaf:pud", "mm-protection:pud", "words-protection:pud"),
         "FINDINGS F17: PROT_NONE makes a PUD leaf an entry that is bad, not present and no leaf",
     )
+
+    mmu_cpu = MmuCpu("riscv64", {"svpbmt": False, "svrsw60t59b": False, "hw_access_dirty": True})
 
     def word_format(self, level: Level) -> WordFormat:
         """See `pfnmap.Arch.word_format`. Source: the privileged specification, "Sv39" and what follows it.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from pfnmap import Has, Level, WordFormat, hookimpl
+from pfnmap import Has, Level, MmuCpu, WordFormat, hookimpl
 from pfnmap.arch import PKUERR, SEGV_ACCERR
 from pfnmap.kconfig import fragment
 from pfnmap.vm_flags import VM_EXEC, VM_READ, VM_WRITE
@@ -56,6 +56,9 @@ class X86_64(PteOps, PmdOps, PudOps, UpperOps, PgprotOps, PatOps):
     expected_failures: ClassVar[Mapping[str, str]] = {
         "modify-keeps:pmd@6.12.94": "FINDINGS F24: pmd_modify of this release drops dirty",
     }
+
+    mmu_cpu = MmuCpu("x86_64", {"sme_mask": 0, "nx": True, "pti": False})
+    """With page table isolation the CPU runs on another top table in user mode than the mm core's."""
 
     def word_format(self, level: Level) -> WordFormat:
         """See `pfnmap.Arch.word_format`. Source: AMD's and Intel's manuals, "4-level paging and 5-level paging".
