@@ -1,7 +1,7 @@
 """The memory-management core. File and function names are the kernel's."""
 
 from pfnmap.arch import Has
-from pfnmap.mm import gup, huge_memory, locking, memory, memory_failure, uaccess
+from pfnmap.mm import gup, huge_memory, locking, memory, memory_failure, mmu_notifier, uaccess
 from pfnmap.mm.access_process_vm import access_process_vm, generic_access_phys
 from pfnmap.mm.folio_walk import folio_walk_start
 from pfnmap.mm.follow_pfnmap import (
@@ -53,6 +53,8 @@ class MmFunctions:
     PfnSpace = memory_failure.PfnSpace
     register_pfn_address_space = staticmethod(memory_failure.register_pfn_address_space)
     is_poisoned = staticmethod(memory_failure.is_poisoned)
+
+    mmu_notifier_register = staticmethod(mmu_notifier.mmu_notifier_register)
 
     mmap_lock = staticmethod(locking.mmap_lock)
     i_mmap_rwsem = staticmethod(locking.i_mmap_rwsem)

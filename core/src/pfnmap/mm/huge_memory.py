@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pfnmap.mm.mmu_notifier import mmu_notifier_invalidate_range
 from pfnmap.trace import Call, Install, KernelDied, Oops, Split
 from pfnmap.vm_flags import VM_HUGEPAGE, VM_MAYWRITE, VM_NOHUGEPAGE, VM_PFNMAP, VM_SHARED, VM_WRITE
 
@@ -60,6 +61,19 @@ def thp_vma_allowable_order(vma: VmArea) -> bool:
         return False
     if kernel.has("thp-bypass-pfnmap"):
         return True
+    return kernel.thp == "always" or (kernel.thp == "madvise" and bool(vma.vm_flags & VM_HUGEPAGE))
+
+
+def anonymous_thp_allowable(vma: VmArea, address: int) -> bool:
+    """Tell whether a first touch of private anonymous memory would map a huge page: where its aligned block fits in
+    the vma and nothing forbids it. The per-size knobs inherit from the global one, as they do by default."""
+    kernel = vma.vm_mm.kernel
+    size = kernel.geometry.size("pmd")
+    block = address & -size
+    if not kernel.config.enabled("TRANSPARENT_HUGEPAGE") or block < vma.vm_start or block + size > vma.vm_end:
+        return False
+    if not kernel.ops.has_transparent_hugepage() or vma_thp_disabled(vma):
+        return False
     return kernel.thp == "always" or (kernel.thp == "madvise" and bool(vma.vm_flags & VM_HUGEPAGE))
 
 
@@ -159,10 +173,12 @@ def split_huge_pmd(vma: VmArea, slot: Slot, address: int) -> None:
     kernel = mm.kernel
     ops = kernel.ops
     kernel.trace.emit(Call("__split_huge_pmd", address))
+    size = kernel.geometry.size("pmd")
+    address &= -size
+    mmu_notifier_invalidate_range(mm, address, address + size)
     entry = slot[0][slot[1]]
     if not ops.pmd_trans_huge(entry) and not ops.pmd_devmap(entry):
         return
-    address &= -kernel.geometry.size("pmd")
     kernel.trace.emit(Split("pmd", address))
     slot[0][slot[1]] = kernel.arch.empty("pmd")
     if ops.arch_needs_pgtable_deposit():
@@ -175,10 +191,13 @@ def split_huge_pud(vma: VmArea, slot: Slot, address: int) -> None:
     kernel = mm.kernel
     ops = kernel.ops
     kernel.trace.emit(Call("__split_huge_pud", address))
+    size = kernel.geometry.size("pud")
+    address &= -size
+    mmu_notifier_invalidate_range(mm, address, address + size)
     entry = slot[0][slot[1]]
     if not ops.pud_trans_huge(entry) and not ops.pud_devmap(entry):
         return
-    kernel.trace.emit(Split("pud", address & -kernel.geometry.size("pud")))
+    kernel.trace.emit(Split("pud", address))
     slot[0][slot[1]] = kernel.arch.empty("pud")
 
 

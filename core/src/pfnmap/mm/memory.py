@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Final
 
 from pfnmap.errors import Refused
 from pfnmap.mm import huge_memory
+from pfnmap.mm.mmu_notifier import mmu_notifier_invalidate_range
 from pfnmap.mm.vm_normal_page import vm_normal_page
-from pfnmap.mm.vma import FAULT_FLAG_VMA_LOCK, FAULT_FLAG_WRITE, VmFault
+from pfnmap.mm.vma import FAULT_FLAG_UNSHARE, FAULT_FLAG_VMA_LOCK, FAULT_FLAG_WRITE, AnonVma, VmFault
 from pfnmap.trace import Call, Fault, Install
 from pfnmap.vm_flags import (
     VM_ACCESS_FLAGS,
@@ -30,7 +31,7 @@ from pfnmap.vm_flags import (
 )
 
 if TYPE_CHECKING:
-    from pfnmap.mm.pgtable import Slot
+    from pfnmap.mm.pgtable import Page, Slot
     from pfnmap.mm.vma import AddressSpace, VmArea
 
 __all__ = [
@@ -184,9 +185,9 @@ def _handle_pte_fault(vmf: VmFault) -> int:
         return _do_fault(vmf)
     if not ops.pte_present(entry):
         raise Refused("do_swap_page", f"PTE {entry:#x} is neither empty nor present")
+    if vmf.flags & (FAULT_FLAG_WRITE | FAULT_FLAG_UNSHARE) and not ops.pte_write(entry):
+        return _do_wp_page(vmf, (pte, at))
     if vmf.write:
-        if not ops.pte_write(entry):
-            return _do_wp_page(vmf, (pte, at))
         pte[at] = ops.ptep_set_access_flags(entry, ops.pte_mkyoung(ops.pte_mkdirty(entry)))
     else:
         pte[at] = ops.ptep_set_access_flags(entry, ops.pte_mkyoung(entry))
@@ -211,18 +212,17 @@ def _do_anonymous_page(vmf: VmFault) -> int:
     mm = vma.vm_mm
     kernel = mm.kernel
     ops = kernel.ops
-    size = kernel.geometry.size("pmd")
-    block = vmf.address & -size
-    if kernel.config.enabled("TRANSPARENT_HUGEPAGE") and vma.vm_start <= block and block + size <= vma.vm_end:
-        raise Refused("anonymous huge page")
     if vma.vm_flags & VM_SHARED:
         raise Refused("shared anonymous memory")
     assert vmf.pmd is not None
+    if ops.pmd_none(vmf.pmd[0][vmf.pmd[1]]) and huge_memory.anonymous_thp_allowable(vma, vmf.address):
+        raise Refused("anonymous huge page")
     shift = kernel.geometry.PAGE_SHIFT
     if vmf.write:
         anon_vma_prepare(vma)
-        entry = ops.pte_mkdirty(ops.pfn_pte(kernel.phys.alloc_page() >> shift, vma.vm_page_prot))
-        entry = ops.pte_mkwrite(entry, vma.vm_flags) if vma.vm_flags & VM_WRITE else entry
+        entry = ops.pfn_pte(kernel.phys.alloc_page() >> shift, vma.vm_page_prot)
+        if vma.vm_flags & VM_WRITE:
+            entry = ops.pte_mkwrite(ops.pte_mkdirty(entry), vma.vm_flags)
     else:
         entry = ops.pte_mkspecial(ops.pfn_pte(kernel.phys.zero_page >> shift, vma.vm_page_prot))
     table, index = mm.tables.pte_alloc(mm, vmf.pmd, vmf.address)
@@ -234,10 +234,9 @@ def anon_vma_prepare(vma: VmArea) -> None:
     """Give a vma an anon_vma: that of an adjacent one that it could merge with, else a new one (mm/rmap.c)."""
     if vma.anon_vma is not None:
         return
-    pages = vma.size >> vma.vm_mm.kernel.geometry.PAGE_SHIFT
     changeable = VM_ACCESS_FLAGS | VM_SOFTDIRTY
     for other in (vma.vm_mm.find_vma(vma.vm_end), vma.vm_mm.previous(vma.vm_start)):
-        if other is None or other.anon_vma is None or other.vm_file is not vma.vm_file:
+        if other is None or other.anon_vma is None or not other.anon_vma.singular or other.vm_file is not vma.vm_file:
             continue
         below, above = (vma, other) if other.vm_start == vma.vm_end else (other, vma)
         pages = below.size >> vma.vm_mm.kernel.geometry.PAGE_SHIFT
@@ -245,23 +244,28 @@ def anon_vma_prepare(vma: VmArea) -> None:
         if adjacent and not (other.vm_flags ^ vma.vm_flags) & ~changeable and other.vm_policy is vma.vm_policy:
             vma.anon_vma = other.anon_vma
             return
-    vma.anon_vma = object()
+    vma.anon_vma = AnonVma()
 
 
 def _do_wp_page(vmf: VmFault, slot: Slot) -> int:
-    """A write to a PTE that is not writable: made writable in place for a shared pfnmap without pfn_mkwrite
-    (wp_pfn_shared) and for a private page that nobody else has (wp_page_reuse), else copied (wp_page_copy)."""
+    """A write to a PTE that is not writable, or a page that is to be unshared before it is pinned.
+
+    A shared pfnmap without pfn_mkwrite is made writable in place (wp_pfn_shared), and so is a private page that
+    nobody else has (wp_page_reuse); else the page is copied (wp_page_copy). Unsharing leaves the entry read-only.
+    """
     vma = vmf.vma
     kernel = vma.vm_mm.kernel
     ops = kernel.ops
     table, index = slot
     old = table[index]
-    if not vma.vm_flags & (VM_SHARED | VM_MAYSHARE) and not _is_exclusive(vma, vmf.address, old):
-        anon_vma_prepare(vma)
-        pfn = kernel.phys.alloc_page() >> kernel.geometry.PAGE_SHIFT
-        _put_page(vma, vmf.address, old)
-        entry = ops.pte_mkdirty(ops.pte_mkyoung(ops.pfn_pte(pfn, vma.vm_page_prot)))
-        table[index] = ops.pte_mkwrite(entry, vma.vm_flags) if vma.vm_flags & VM_WRITE else entry
+    unshare = bool(vmf.flags & FAULT_FLAG_UNSHARE)
+    if not vma.vm_flags & (VM_SHARED | VM_MAYSHARE):
+        page = _private_page(vma, vmf.address, old)
+        if page is None or not (page.exclusive or page.can_reuse):
+            table[index] = _wp_page_copy(vma, vmf.address, old, unshare)
+            return 0
+        page.exclusive = True
+    if unshare:
         return 0
     entry = ops.pte_mkdirty(ops.pte_mkyoung(old))
     if vma.vm_flags & VM_WRITE:
@@ -270,18 +274,33 @@ def _do_wp_page(vmf: VmFault, slot: Slot) -> int:
     return 0
 
 
-def _is_exclusive(vma: VmArea, address: int, entry: int) -> bool:
-    """Whether a private mapping's entry maps a page of RAM that nobody else has: not the zero page, no pfnmap."""
+def _wp_page_copy(vma: VmArea, address: int, old: int, unshare: bool) -> int:
+    """Return the PTE of a new page that takes the place of what `old` maps."""
     kernel = vma.vm_mm.kernel
-    page = vm_normal_page(vma, address, entry)
-    return page is not None and kernel.phys.ram.get(page << kernel.geometry.PAGE_SHIFT) == 1
+    ops = kernel.ops
+    anon_vma_prepare(vma)
+    pfn = kernel.phys.alloc_page() >> kernel.geometry.PAGE_SHIFT
+    _unmap_page(vma, address, old)
+    entry = ops.pfn_pte(pfn, vma.vm_page_prot)
+    if unshare:
+        return int(ops.pte_mksoft_dirty(entry) if ops.pte_soft_dirty(old) else entry)
+    entry = ops.pte_mkdirty(ops.pte_mkyoung(entry))
+    return int(ops.pte_mkwrite(entry, vma.vm_flags) if vma.vm_flags & VM_WRITE else entry)
 
 
-def _put_page(vma: VmArea, address: int, entry: int) -> None:
-    """An entry goes: the page behind it, if there is one, loses a reference."""
-    page = vm_normal_page(vma, address, entry)
-    if page is not None:
-        vma.vm_mm.kernel.phys.put_page(page << vma.vm_mm.kernel.geometry.PAGE_SHIFT)
+def _private_page(vma: VmArea, address: int, entry: int) -> Page | None:
+    """The private page that a PTE of a vma maps: neither the zero page nor a pfnmap's."""
+    kernel = vma.vm_mm.kernel
+    pfn = vm_normal_page(vma, address, entry)
+    return None if pfn is None else kernel.phys.ram.get(pfn << kernel.geometry.PAGE_SHIFT)
+
+
+def _unmap_page(vma: VmArea, address: int, entry: int) -> None:
+    """An entry goes: the page behind it, if there is one, is mapped once less."""
+    kernel = vma.vm_mm.kernel
+    pfn = vm_normal_page(vma, address, entry)
+    if pfn is not None:
+        kernel.phys.unmap_page(pfn << kernel.geometry.PAGE_SHIFT)
 
 
 def vmf_insert_pfn(vma: VmArea, address: int, pfn: int) -> int:
@@ -395,6 +414,7 @@ def _remap_pmds(vma: VmArea, address: int, pfn: int, size: int, prot: int) -> No
 
 def unmap_single_vma(vma: VmArea, start: int, end: int, *, mmap_locked: bool = True) -> None:
     """Drop every entry of [start, end) of a vma, and what the architecture tracks of a pfnmap; tables stay."""
+    mmu_notifier_invalidate_range(vma.vm_mm, start, end)
     if vma.vm_flags & VM_PFNMAP:
         vma.vm_mm.kernel.ops.untrack_pfn(vma)
     _zap(vma, vma.vm_mm.tables.pgd, 0, start, end, mmap_locked)
@@ -436,13 +456,13 @@ def _zap(vma: VmArea, table: array[int], depth: int, start: int, end: int, mmap_
 
 
 def _zap_ptes(vma: VmArea, table: array[int], first: int, start: int, count: int) -> None:
-    """zap_pte_range from the byte address `start` on: the pages of private memory lose a reference."""
+    """zap_pte_range from the byte address `start` on: the pages of private memory are mapped once less."""
     kernel = vma.vm_mm.kernel
     if vma.is_anonymous or huge_memory.is_cow_mapping(vma.vm_flags):
         size = kernel.geometry.PAGE_SIZE
         for n, entry in enumerate(table[first : first + count]):
             if not kernel.ops.pte_none(entry):
-                _put_page(vma, start + n * size, entry)
+                _unmap_page(vma, start + n * size, entry)
     table[first : first + count] = array("Q", [kernel.arch.empty("pte")]) * count
 
 
@@ -532,12 +552,28 @@ def _copy_ptes(src: VmArea, dst_table: array[int], src_table: array[int], first:
     chosen = slice(first, first + count)
     old = np.frombuffer(src_table, dtype=np.uint64)[chosen]
     filled = ops.pte_none(old) == 0
+    copied = ops.pte_mkold(ops.pte_mkclean(old) if src.vm_flags & VM_SHARED else old)
     if huge_memory.is_cow_mapping(src.vm_flags):
         for n in np.flatnonzero(filled).tolist():
-            page = vm_normal_page(src, start + n * kernel.geometry.PAGE_SIZE, int(old[n]))
-            if page is not None:
-                kernel.phys.get_page(page << kernel.geometry.PAGE_SHIFT)
-        old[filled] = ops.pte_wrprotect(old[filled])
-    copied = ops.pte_mkclean(old) if src.vm_flags & VM_SHARED else old
+            old[n], copied[n] = _copy_private(src, start + n * kernel.geometry.PAGE_SIZE, int(old[n]))
     new = np.frombuffer(dst_table, dtype=np.uint64)[chosen]
-    new[filled] = ops.pte_mkold(copied)[filled]
+    new[filled] = copied[filled]
+
+
+def _copy_private(src: VmArea, address: int, entry: int) -> tuple[int, int]:
+    """Return the parent's and the child's PTE after a fork: both read-only, the page nobody's own any more.
+
+    A page that may be pinned is copied for the child at once, and stays the parent's as it is (copy_present_page).
+    """
+    kernel = src.vm_mm.kernel
+    ops = kernel.ops
+    page = _private_page(src, address, entry)
+    if page is not None and page.pins and src.vm_mm.has_pinned:
+        pfn = kernel.phys.alloc_page() >> kernel.geometry.PAGE_SHIFT
+        child = ops.pte_mkdirty(ops.pfn_pte(pfn, src.vm_page_prot))
+        return entry, ops.pte_mkwrite(child, src.vm_flags) if src.vm_flags & VM_WRITE else child
+    if page is not None:
+        page.mapcount += 1
+        page.exclusive = False
+    entry = ops.pte_wrprotect(entry)
+    return entry, ops.pte_mkold(entry)

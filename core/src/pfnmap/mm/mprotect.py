@@ -6,7 +6,16 @@ from errno import EACCES, EINVAL, ENOMEM, EPERM
 from typing import TYPE_CHECKING
 
 from pfnmap.mm import huge_memory
-from pfnmap.mm.mmap import merge_vmas, vma_modify, vma_set_page_prot, vma_wants_writenotify
+from pfnmap.mm.mmap import (
+    merge_vmas,
+    page_align,
+    vma_modify,
+    vma_set_page_prot,
+    vma_soft_dirty_enabled,
+    vma_wants_writenotify,
+)
+from pfnmap.mm.mmu_notifier import mmu_notifier_invalidate_range
+from pfnmap.mm.vm_normal_page import vm_normal_page
 from pfnmap.vm_flags import VM_ACCESS_FLAGS, VM_ACCOUNT, VM_NORESERVE, VM_SEALED, VM_SHARED, VM_WRITE
 
 if TYPE_CHECKING:
@@ -27,9 +36,11 @@ def do_mprotect(mm: MmStruct, start: int, length: int, prot: int) -> int:
     page = mm.kernel.geometry.PAGE_SIZE
     if start % page:
         return -EINVAL
-    end = start + -(-length // page) * page
-    if end == start:
+    if not length:
         return 0
+    end = start + page_align(mm, length)
+    if not start < end < 1 << 64:
+        return -ENOMEM
     reached = start
     for vma in mm.intersecting(start, end):
         if vma.vm_start > reached:
@@ -56,6 +67,7 @@ def _mprotect_fixup(mm: MmStruct, vma: VmArea, start: int, end: int, newflags: i
     vma.vm_flags = newflags
     try_writable = _wants_manual_pte_write_upgrade(vma)
     vma_set_page_prot(vma)
+    mmu_notifier_invalidate_range(mm, start, end)
     _change(vma, mm.tables.pgd, 0, start, end, try_writable)
     merge_vmas(mm, vma)
     return 0
@@ -91,7 +103,7 @@ def _change(vma: VmArea, table: array[int], depth: int, start: int, end: int, tr
     walked = tables.levels[depth]
     if walked.name == "pte":
         first = (start >> walked.shift) & (walked.ptrs - 1)
-        _change_ptes(vma, table, first, (end - start) >> walked.shift, try_writable)
+        _change_ptes(vma, table, first, start, (end - start) >> walked.shift, try_writable)
         return
     step = tables.steps[walked.name]
     size = 1 << walked.shift
@@ -119,8 +131,8 @@ def _change(vma: VmArea, table: array[int], depth: int, start: int, end: int, tr
         address = stop
 
 
-def _change_ptes(vma: VmArea, table: array[int], first: int, count: int, try_writable: bool) -> None:
-    """change_pte_range: present entries get the vma's protection."""
+def _change_ptes(vma: VmArea, table: array[int], first: int, start: int, count: int, try_writable: bool) -> None:
+    """change_pte_range from the byte address `start` on: present entries get the vma's protection."""
     import numpy as np
 
     kernel = vma.vm_mm.kernel
@@ -129,21 +141,27 @@ def _change_ptes(vma: VmArea, table: array[int], first: int, count: int, try_wri
     present = (ops.pte_none(entries) == 0) & (ops.pte_present(entries) != 0)
     changed = ops.pte_modify(entries, vma.vm_page_prot)
     if try_writable:
-        changed = np.where(_can_change_writable(vma, changed), ops.pte_mkwrite(changed, vma.vm_flags), changed)
+        page = kernel.geometry.PAGE_SIZE
+        for n in np.flatnonzero(present & (ops.pte_write(changed) == 0)).tolist():
+            pte = int(changed[n])
+            if _can_change_pte_writable(vma, start + n * page, pte):
+                changed[n] = ops.pte_mkwrite(pte, vma.vm_flags)
     entries[present] = changed[present]
 
 
-def _can_change_writable(vma: VmArea, entries):  # type: ignore[no-untyped-def]
-    """can_change_pte_writable, lane by lane: of a shared vma, what is dirty (and soft-dirty, where that is tracked);
-    of anonymous memory, what is no zero page and nobody else's."""
-    import numpy as np
+def _can_change_pte_writable(vma: VmArea, address: int, pte: int) -> bool:
+    """can_change_pte_writable: whether the next write needs no fault, neither for soft-dirty nor to copy a page.
 
+    Of a shared vma what is dirty already; of a private one the process's own pages (until
+    `mprotect-clean-exclusive` only those that are dirty).
+    """
     kernel = vma.vm_mm.kernel
     ops = kernel.ops
-    readonly = ops.pte_write(entries) == 0
-    if vma.vm_flags & VM_SHARED:
-        return readonly & (ops.pte_dirty(entries) != 0) & (ops.pte_soft_dirty(entries) != 0)
-    shift = kernel.geometry.PAGE_SHIFT
-    alone = [kernel.phys.ram.get(pfn << shift) == 1 for pfn in ops.pte_pfn(entries).tolist()]
-    zero = ops.pte_pfn(entries) == kernel.phys.zero_page >> shift
-    return readonly & np.array(alone) & ~zero & (ops.pte_special(entries) == 0)
+    if not vma.vm_flags & VM_WRITE or (vma_soft_dirty_enabled(vma) and not ops.pte_soft_dirty(pte)):
+        return False
+    dirty = bool(ops.pte_dirty(pte))
+    if vma.vm_flags & VM_SHARED or (not dirty and not kernel.has("mprotect-clean-exclusive")):
+        return dirty
+    pfn = vm_normal_page(vma, address, pte)
+    page = None if pfn is None else kernel.phys.ram.get(pfn << kernel.geometry.PAGE_SHIFT)
+    return page is not None and page.exclusive

@@ -7,8 +7,9 @@ from errno import EFAULT, EINVAL, ENOMEM, EPERM
 from typing import TYPE_CHECKING
 
 from pfnmap.mm import huge_memory
-from pfnmap.mm.mmap import do_munmap, get_unmapped_area, merge_vmas
-from pfnmap.vm_flags import VM_DONTEXPAND, VM_MAYSHARE, VM_PFNMAP, VM_SEALED, VM_SHARED
+from pfnmap.mm.mmap import do_munmap, get_unmapped_area, merge_vmas, page_align
+from pfnmap.mm.mmu_notifier import mmu_notifier_invalidate_range
+from pfnmap.vm_flags import VM_DONTEXPAND, VM_LOCKED, VM_MAYSHARE, VM_PFNMAP, VM_SEALED, VM_SHARED
 
 if TYPE_CHECKING:
     from array import array
@@ -36,7 +37,7 @@ def do_mremap(
     fixed, dontunmap = "FIXED" in flags, "DONTUNMAP" in flags
     if (fixed or dontunmap) and "MAYMOVE" not in flags:
         return -EINVAL
-    old_len, new_len = -(-old_len // page) * page, -(-new_len // page) * page
+    old_len, new_len = page_align(mm, old_len), page_align(mm, new_len)
     if (dontunmap and old_len != new_len) or address % page or not new_len:
         return -EINVAL
     if fixed and old_len == new_len and mm.kernel.has("mremap-multi-vma"):
@@ -177,6 +178,11 @@ def _move_vma(
         kernel.ops.untrack_pfn_clear(vma)
     if not dontunmap:
         do_munmap(mm, address, old_len)
+    else:
+        vma.vm_flags &= ~VM_LOCKED
+        if (vma.vm_start, vma.vm_end) == (address, address + old_len):  # no page of it is left
+            vma.anon_vma = None
+            vma.vm_pgoff = vma.vm_start >> shift if vma.is_anonymous else vma.vm_pgoff
     merge_vmas(mm, new)
     return new_address
 
@@ -192,6 +198,7 @@ def _move_page_tables(vma: VmArea, address: int, new_vma: VmArea, new_address: i
     end = address + length
     if length >= pmd_size - address % pmd_size and kernel.has("mremap-realign-down"):
         address, new_address = _try_realign_addr(address, vma, new_address, new_vma, pmd_size)
+    mmu_notifier_invalidate_range(mm, address, end)
     while address < end:
         extent = _extent(pud_size, address, end, new_address)
         old_pud = _get_old_pud(mm, address)

@@ -7,7 +7,7 @@ pages.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +21,13 @@ if TYPE_CHECKING:
     from pfnmap.kernel import Kernel
 
 __all__ = [
+    "FAULT_FLAG_UNSHARE",
     "FAULT_FLAG_USER",
     "FAULT_FLAG_VMA_LOCK",
     "FAULT_FLAG_WRITE",
     "PROT_TO_VM",
     "AddressSpace",
+    "AnonVma",
     "File",
     "MmStruct",
     "VmArea",
@@ -35,6 +37,7 @@ __all__ = [
 
 FAULT_FLAG_WRITE = 0x1
 FAULT_FLAG_USER = 0x40
+FAULT_FLAG_UNSHARE = 0x400
 FAULT_FLAG_VMA_LOCK = 0x1000
 
 PROT_TO_VM = {"r": VM_READ, "w": VM_WRITE, "x": VM_EXEC}
@@ -75,6 +78,14 @@ class File:
 
 
 @dataclass(eq=False)
+class AnonVma:
+    """anon_vma: what the private pages of a vma belong to. `singular`: the vma's chain has this one alone, that is, the
+    vma does not come from a fork of one that had pages (list_is_singular)."""
+
+    singular: bool = True
+
+
+@dataclass(eq=False)
 class VmArea:
     """vm_area_struct: [vm_start, vm_end) in bytes, flags, protection, file and page offset. `anon_vma` is the
     identity of the anon_vma that its private pages belong to, `vm_policy` that of its memory policy."""
@@ -88,7 +99,7 @@ class VmArea:
     vm_ops: VmOperations | None = None
     vm_page_prot: int = 0
     vm_private_data: Any = None
-    anon_vma: object | None = None
+    anon_vma: AnonVma | None = None
     vm_policy: object | None = None
 
     @property
@@ -122,7 +133,8 @@ class VmFault:
 class MmStruct:
     """mm_struct: the address space of a process; `pid` tells processes apart in the trace.
 
-    `pgtables_bytes` is what VmPTE shows: bytes of PTE, PMD and PUD tables. `levels`: the levels that its tables have,
+    `pgtables_bytes` is what VmPTE shows: bytes of PTE, PMD and PUD tables. `has_pinned`: a page was
+    pinned once (MMF_HAS_PINNED). `levels`: the levels that its tables have,
     if not those of a new process.
     """
 
@@ -132,9 +144,11 @@ class MmStruct:
         self.kernel = kernel
         self.pid = pid
         self.pgtables_bytes = 0
+        self.has_pinned = False
         self.thp_disabled = False
         self.thp_disabled_except_advised = False
         self.def_flags = 0
+        self.mmu_notifiers: list[Callable[[int, int], None]] = []
         self.tables = PageTables(kernel, levels)
         self._starts: list[int] = []
         self._vmas: list[VmArea] = []

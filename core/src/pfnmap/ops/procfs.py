@@ -14,6 +14,7 @@ from pfnmap import vm_flags
 from pfnmap.errors import BadInput, Refused
 from pfnmap.mm.huge_memory import is_cow_mapping, thp_vma_allowable_order
 from pfnmap.mm.mmap import vma_set_page_prot
+from pfnmap.mm.mmu_notifier import mmu_notifier_invalidate_range
 from pfnmap.mm.pagewalk import MmWalkOps, pmd_trans_huge_lock, pte_slots, walk_page_range, walk_page_vma
 from pfnmap.mm.vm_normal_page import vm_normal_page
 from pfnmap.ops.op import Op, errno_result
@@ -69,7 +70,7 @@ def _pagemap_entry(vma: VmArea, address: int, pte: int) -> int:
     if kernel.ops.pte_soft_dirty(pte):
         flags |= PM_SOFT_DIRTY
     page = vm_normal_page(vma, address, pte)
-    if page is not None and kernel.phys.ram.get(page << kernel.geometry.PAGE_SHIFT) == 1:
+    if page is not None and kernel.phys.ram[page << kernel.geometry.PAGE_SHIFT].mapcount == 1:
         flags |= PM_MMAP_EXCLUSIVE
     return flags | int(kernel.ops.pte_pfn(pte))
 
@@ -259,6 +260,7 @@ def _clear_refs(run: Run, mm: MmStruct, value: int) -> dict[str, Any]:
             if vma.vm_flags & VM_SOFTDIRTY:
                 vma.vm_flags &= ~VM_SOFTDIRTY
                 vma_set_page_prot(vma)
+        mmu_notifier_invalidate_range(mm, 0, mm.kernel.geometry.task_size)
     clear = _clear_soft_dirty if value == CLEAR_REFS_SOFT_DIRTY else _clear_young
     present = mm.kernel.ops.pte_present
 

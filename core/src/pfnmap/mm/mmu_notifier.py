@@ -1,0 +1,27 @@
+"""mmu notifiers: telling who mirrors a process's page tables (KVM) what is about to change (mm/mmu_notifier.c).
+
+Ranges are those of the kernel's `mmu_notifier_invalidate_range_start` calls: of munmap and zaps, of mprotect, of moving
+page tables, of splitting a huge leaf (the whole leaf), and of clear_refs. Read in 6.12.117 and 6.1.192, not run. A file
+that maps new pages or raises permissions tells nobody, as in the kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pfnmap.mm.vma import MmStruct
+
+__all__ = ["mmu_notifier_invalidate_range", "mmu_notifier_register"]
+
+
+def mmu_notifier_register(mm: MmStruct, invalidate: Callable[[int, int], None]) -> None:
+    """Have `invalidate(start, end)` called (bytes) before the entries of [start, end) of an address space change."""
+    mm.mmu_notifiers.append(invalidate)
+
+
+def mmu_notifier_invalidate_range(mm: MmStruct, start: int, end: int) -> None:
+    """The entries of [start, end) are about to change: tell those who registered."""
+    for invalidate in mm.mmu_notifiers:
+        invalidate(start, end)
