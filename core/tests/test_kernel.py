@@ -64,7 +64,7 @@ def owned() -> Any:
 
 
 TABLE = array("Q", [0]) * 512
-SUPPORTED = {"ARCH_SUPPORTS_PMD_PFNMAP": "y", "ARCH_SUPPORTS_PUD_PFNMAP": "y"}
+SUPPORTED = {"ARCH_HAS_PTE_SPECIAL": "y", "ARCH_SUPPORTS_PMD_PFNMAP": "y", "ARCH_SUPPORTS_PUD_PFNMAP": "y"}
 
 
 # what does not fit together
@@ -205,7 +205,8 @@ def test_the_release_decides_what_an_architecture_defines():
 
 
 def test_two_kernels_live_side_by_side():
-    one = Kernel.link(arch(name="one", pte_special=owned()), [driver()], release="6.1.192", thp="never")
+    own = arch(name="one", pte_special=owned())
+    one = Kernel.link(own, [driver()], config=SUPPORTED, release="6.1.192", thp="never")
     two = Kernel.link(arch(name="two"), [driver()], release="7.3.4", cpu={"turbo": True})
     assert (one.ops.pte_special(0), two.ops.pte_special(0)) == (7, 0)
     assert (one.thp, two.thp) == ("never", "always")

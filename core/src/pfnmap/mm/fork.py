@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from pfnmap.mm.memory import copy_page_range, unmap_single_vma
 from pfnmap.mm.pgtable import free_pgtables
-from pfnmap.mm.vma import MmStruct
+from pfnmap.mm.vma import AnonVma, MmStruct
 from pfnmap.vm_flags import VM_DONTCOPY, VM_LOCKED, VM_PFNMAP, VM_WIPEONFORK
 
 __all__ = ["dup_mmap", "exit_mmap"]
@@ -24,7 +24,7 @@ def dup_mmap(mm: MmStruct) -> MmStruct:
         if vma.vm_flags & VM_DONTCOPY:
             continue
         wiped = bool(vma.vm_flags & VM_WIPEONFORK)
-        anon_vma = object() if vma.anon_vma is not None and not wiped else None
+        anon_vma = AnonVma(singular=False) if vma.anon_vma is not None and not wiped else None
         copy = replace(vma, vm_mm=child, vm_flags=vma.vm_flags & ~VM_LOCKED, anon_vma=anon_vma)
         if copy.vm_flags & VM_PFNMAP:
             mm.kernel.ops.untrack_pfn_clear(copy)  # track_pfn_copy will say whether it is tracked

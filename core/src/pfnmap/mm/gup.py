@@ -8,7 +8,7 @@ reference.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from errno import EEXIST, EFAULT, ENOMEM
+from errno import EEXIST, EFAULT, EMLINK, ENOMEM
 from typing import TYPE_CHECKING, Final
 
 from pfnmap.arch import PKUERR
@@ -24,7 +24,7 @@ from pfnmap.mm.memory import (
     handle_mm_fault,
 )
 from pfnmap.mm.vm_normal_page import is_zero_pfn, vm_normal_page
-from pfnmap.mm.vma import FAULT_FLAG_WRITE
+from pfnmap.mm.vma import FAULT_FLAG_UNSHARE, FAULT_FLAG_WRITE
 from pfnmap.trace import Call
 from pfnmap.vm_flags import VM_IO, VM_MAYREAD, VM_PFNMAP, VM_READ, VM_WRITE
 
@@ -48,6 +48,7 @@ __all__ = [
     "get_user_pages_fast",
     "gup_fast",
     "pin_user_pages_remote",
+    "put_page",
     "unpin_user_pages",
 ]
 
@@ -171,9 +172,9 @@ def _gup_fast_leaf(
     found = range(first, first + ((end - start) >> shift))
     if any(pfn << shift not in kernel.phys.ram for pfn in found):
         raise Refused("gup_fast", f"{level} entry {entry:#x} is not special and maps no RAM")
-    if not writable(entry) and any(_must_unshare(kernel, pfn, gup_flags) for pfn in found):
+    if not writable(entry) and any(_must_unshare(None, pfn, gup_flags, kernel) for pfn in found):
         return False
-    _grab(kernel, found, pages)
+    _grab(kernel, found, pages, gup_flags)
     return True
 
 
@@ -196,9 +197,14 @@ def get_user_page_remote(mm: MmStruct, address: int, gup_flags: int) -> int:
 
 
 def unpin_user_pages(kernel: Kernel, pages: Iterable[int]) -> None:
-    """Give the references of pages (PFNs) back; put_page too."""
+    """Give the pins of pages (PFNs) back."""
     for pfn in pages:
-        kernel.phys.put_page(pfn << kernel.geometry.PAGE_SHIFT)
+        kernel.phys.put_page(pfn << kernel.geometry.PAGE_SHIFT, pin=True)
+
+
+def put_page(kernel: Kernel, pfn: int) -> None:
+    """Give the reference of a page (PFN) back that was got without a pin."""
+    kernel.phys.put_page(pfn << kernel.geometry.PAGE_SHIFT, pin=False)
 
 
 def _get_user_pages(mm: MmStruct, start: int, nr_pages: int, gup_flags: int, pages: list[int]) -> int:
@@ -211,14 +217,16 @@ def _get_user_pages(mm: MmStruct, start: int, nr_pages: int, gup_flags: int, pag
         if error or vma is None:
             return got or error
         page = _follow_page(vma, address, gup_flags)
-        while page is None:
-            error = _faultin_page(vma, address, gup_flags)
+        while page in (None, -EMLINK):
+            error = _faultin_page(vma, address, gup_flags, unshare=page is not None)
             if error:
                 return got or error
             page = _follow_page(vma, address, gup_flags)
+        assert page is not None
         if page < 0:
             return got or page
-        _grab(mm.kernel, (page,), pages)
+        mm.has_pinned = mm.has_pinned or bool(gup_flags & FOLL_PIN)
+        _grab(mm.kernel, (page,), pages, gup_flags)
         address += page_size
     return nr_pages
 
@@ -255,32 +263,37 @@ def _follow_page(vma: VmArea, address: int, gup_flags: int) -> int | None:
         page = ops.pte_pfn(pte)
         if not is_zero_pfn(kernel, page):
             return -EEXIST
-    if not ops.pte_write(pte) and _must_unshare(kernel, page, gup_flags):
-        raise Refused("gup", "a shared page that has to be unshared before it is pinned (FAULT_FLAG_UNSHARE)")
+    if not ops.pte_write(pte) and _must_unshare(vma, page, gup_flags):
+        return -EMLINK
     return page
 
 
-def _must_unshare(kernel: Kernel, pfn: int, gup_flags: int) -> bool:
-    """gup_must_unshare, of a page of private anonymous memory that is mapped read-only.
+def _must_unshare(vma: VmArea | None, pfn: int, gup_flags: int, kernel: Kernel | None = None) -> bool:
+    """gup_must_unshare, of a page that is mapped read-only; gup-fast knows no vma.
 
-    Pinned for reading it must be the process's own: not shared with another process since a fork, nor, for a
-    long-term pin, the zero page. That the page has one reference stands for PageAnonExclusive.
+    Pinned for reading it must be the process's own: not shared with another since a fork, nor, for a long-term pin in
+    a private writable mapping, the zero page (`unshare-any-cow`).
     """
     if gup_flags & (FOLL_WRITE | FOLL_PIN) != FOLL_PIN:
         return False
+    kernel = vma.vm_mm.kernel if vma is not None else kernel
+    assert kernel is not None
     if is_zero_pfn(kernel, pfn):
-        return bool(gup_flags & FOLL_LONGTERM)
-    return kernel.phys.ram[pfn << kernel.geometry.PAGE_SHIFT] > 1
+        if not gup_flags & FOLL_LONGTERM or not kernel.has("unshare-any-cow"):
+            return False
+        return vma is None or is_cow_mapping(vma.vm_flags)
+    return not kernel.phys.ram[pfn << kernel.geometry.PAGE_SHIFT].exclusive
 
 
-def _faultin_page(vma: VmArea, address: int, gup_flags: int) -> int:
+def _faultin_page(vma: VmArea, address: int, gup_flags: int, *, unshare: bool = False) -> int:
     if gup_flags & FOLL_WRITE and not vma.vm_flags & VM_WRITE:
         raise Refused("faultin_page", "copy on write that FOLL_FORCE asks for")
-    ret = handle_mm_fault(vma, address, FAULT_FLAG_WRITE if gup_flags & FOLL_WRITE else 0)
+    flags = FAULT_FLAG_WRITE if gup_flags & FOLL_WRITE else FAULT_FLAG_UNSHARE if unshare else 0
+    ret = handle_mm_fault(vma, address, flags)
     return _vm_fault_to_errno(ret) if ret & VM_FAULT_ERROR else 0
 
 
-def _grab(kernel: Kernel, found: Iterable[int], pages: list[int]) -> None:
+def _grab(kernel: Kernel, found: Iterable[int], pages: list[int], gup_flags: int) -> None:
     for pfn in found:
-        kernel.phys.get_page(pfn << kernel.geometry.PAGE_SHIFT)
+        kernel.phys.get_page(pfn << kernel.geometry.PAGE_SHIFT, pin=bool(gup_flags & FOLL_PIN))
         pages.append(pfn)

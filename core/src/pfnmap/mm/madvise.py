@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from pfnmap.errors import Refused
 from pfnmap.mm.memory import unmap_single_vma
-from pfnmap.mm.mmap import merge_vmas, vma_modify
+from pfnmap.mm.mmap import merge_vmas, page_align, vma_modify
 from pfnmap.vm_flags import (
     VM_DONTCOPY,
     VM_DONTDUMP,
@@ -15,6 +15,7 @@ from pfnmap.vm_flags import (
     VM_IO,
     VM_LOCKED,
     VM_MAYSHARE,
+    VM_MAYWRITE,
     VM_MERGEABLE,
     VM_NOHUGEPAGE,
     VM_PFNMAP,
@@ -68,7 +69,10 @@ def do_madvise(mm: MmStruct, address: int, length: int, advice: str) -> int:
         return -EINVAL
     if advice in ("HUGEPAGE", "NOHUGEPAGE", "COLLAPSE") and not kernel.config.enabled("TRANSPARENT_HUGEPAGE"):
         return -EINVAL
-    end = address + -(-length // page) * page
+    aligned = page_align(mm, length)
+    end = address + aligned
+    if (length and not aligned) or end >= 1 << 64:
+        return -EINVAL
     if end == address:
         return 0
     vmas = mm.intersecting(address, end)
@@ -112,7 +116,7 @@ def _visit(mm: MmStruct, vma: VmArea, start: int, end: int, advice: str) -> int:
     if advice == "REMOVE":
         if vma.vm_flags & VM_LOCKED or vma.vm_file is None:
             return -EINVAL
-        return -ENODEV if vma.vm_flags & VM_SHARED and vma.vm_flags & VM_WRITE else -EACCES
+        return -ENODEV if vma.vm_flags & VM_SHARED and vma.vm_flags & VM_MAYWRITE else -EACCES
     if advice == "WILLNEED":
         return 0
     forbidden = VM_PFNMAP | (0 if advice == "DONTNEED_LOCKED" else VM_LOCKED)
@@ -137,7 +141,7 @@ def _deactivate(mm: MmStruct, start: int, end: int) -> None:
             continue
         table, index = leaf[1]
         page = ops.pte_pfn(table[index]) << kernel.geometry.PAGE_SHIFT
-        if page != kernel.phys.zero_page and kernel.phys.ram.get(page) == 1:
+        if page != kernel.phys.zero_page and page in kernel.phys.ram and kernel.phys.ram[page].mapcount == 1:
             table[index] = ops.pte_mkold(table[index])
 
 

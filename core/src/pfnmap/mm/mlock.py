@@ -9,22 +9,22 @@ from errno import EINVAL, ENOMEM
 from typing import TYPE_CHECKING
 
 from pfnmap.mm.memory import handle_mm_fault
-from pfnmap.mm.mmap import merge_vmas, vma_modify
+from pfnmap.mm.mmap import merge_vmas, page_align, vma_modify
 from pfnmap.mm.vma import FAULT_FLAG_WRITE
 from pfnmap.vm_flags import VM_ACCESS_FLAGS, VM_LOCKED, VM_SPECIAL, VM_WRITE
 
 if TYPE_CHECKING:
     from pfnmap.mm.vma import MmStruct, VmArea
 
-__all__ = ["do_mlock", "do_mlockall"]
+__all__ = ["do_mlock", "do_mlockall", "populate"]
 
 
 def do_mlock(mm: MmStruct, address: int, length: int, locked: bool) -> int:
     """Lock or unlock [address, address + length) (bytes); -ENOMEM for a hole, after the parts before it."""
     page = mm.kernel.geometry.PAGE_SIZE
     start = address & -page
-    end = -(-(address + length) // page) * page
-    if end < start:
+    end = start + page_align(mm, length + address % page)
+    if end >= 1 << 64:
         return -EINVAL
     if end == start:
         return 0
@@ -37,7 +37,7 @@ def do_mlock(mm: MmStruct, address: int, length: int, locked: bool) -> int:
     if reached < end:
         return -ENOMEM
     if locked:
-        _populate(mm, start, end)
+        populate(mm, start, end)
     return 0
 
 
@@ -46,7 +46,7 @@ def do_mlockall(mm: MmStruct, locked: bool) -> int:
     for vma in mm:
         _fixup(mm, vma, vma.vm_start, vma.vm_end, locked)
     if locked:
-        _populate(mm, 0, mm.kernel.geometry.task_size)
+        populate(mm, 0, mm.kernel.geometry.task_size)
     return 0
 
 
@@ -59,7 +59,7 @@ def _fixup(mm: MmStruct, vma: VmArea, start: int, end: int, locked: bool) -> Non
     merge_vmas(mm, vma)
 
 
-def _populate(mm: MmStruct, start: int, end: int) -> None:
+def populate(mm: MmStruct, start: int, end: int) -> None:
     """__mm_populate: fault in what is not there; a pfnmap is left alone, an inaccessible vma too."""
     for vma in mm.intersecting(start, end):
         if vma.vm_flags & VM_SPECIAL or not vma.vm_flags & VM_ACCESS_FLAGS:

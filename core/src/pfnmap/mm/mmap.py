@@ -6,7 +6,7 @@ Addresses, lengths and file offsets are in bytes; errors are negative errnos.
 from __future__ import annotations
 
 from dataclasses import replace
-from errno import EEXIST, EINVAL, ENOMEM, EPERM
+from errno import EINVAL, ENOMEM, EPERM
 from typing import TYPE_CHECKING
 
 from pfnmap.mm.huge_memory import vma_adjust_trans_huge
@@ -14,6 +14,7 @@ from pfnmap.mm.memory import unmap_single_vma
 from pfnmap.mm.pgtable import free_pgtables
 from pfnmap.mm.vma import VmArea
 from pfnmap.vm_flags import (
+    VM_ACCESS_FLAGS,
     VM_ACCOUNT,
     VM_EXEC,
     VM_LOCKED,
@@ -37,8 +38,8 @@ __all__ = [
     "do_mmap",
     "do_munmap",
     "get_unmapped_area",
-    "is_sealed",
     "merge_vmas",
+    "page_align",
     "split_vma",
     "thp_alignment",
     "vma_modify",
@@ -106,37 +107,34 @@ def do_mmap(
     *,
     fixed: bool,
     shared: bool,
-    noreplace: bool = False,
     noreserve: bool = False,
     chosen: int | None = None,
 ) -> int:
     """Map `length` bytes of a file (None: anonymous memory) and return the address, or a negative errno.
 
-    `vm_flags`: the VM_READ, VM_WRITE, VM_EXEC that the protection asks for. `address` is a hint unless `fixed` (0:
-    none).
+    `vm_flags`: the VM_READ, VM_WRITE, VM_EXEC that the protection asks for, and VM_LOCKED. `address` is a hint unless
+    `fixed` (0: none).
     `chosen`: the address that the real kernel chose, where its choice depends on mappings the model does not have; its
     alignment must still be what the release's rule gives, else the model's own choice is made.
     """
     kernel = mm.kernel
     page = kernel.geometry.PAGE_SIZE
-    if not length or offset % page or offset < 0:
+    if not length or offset % page:
         return -EINVAL
-    length = -(-length // page) * page
-    if length > kernel.geometry.task_size:
+    length = page_align(mm, length)
+    if not length or length > kernel.geometry.task_size:
         return -ENOMEM
     if fixed:
         if address % page:
             return -EINVAL
         if address + length > kernel.geometry.task_size:
             return -ENOMEM
-        if noreplace and mm.intersecting(address, address + length):
-            return -EEXIST
     else:
         address = _choose(mm, address, length, offset if file else 0, chosen)
         if address < 0:
             return address
     mm.tables.reach(mm, address + length)
-    flags = vm_flags | kernel.ops.arch_calc_vm_prot_bits(vm_flags) | mm.def_flags
+    flags = vm_flags | kernel.ops.arch_calc_vm_prot_bits(vm_flags & VM_ACCESS_FLAGS) | mm.def_flags
     flags |= VM_MAYREAD | VM_MAYWRITE | VM_MAYEXEC
     if shared:
         flags |= VM_SHARED | VM_MAYSHARE
@@ -188,9 +186,10 @@ def _mmap_region(mm: MmStruct, file: File | None, address: int, length: int, fla
     return address
 
 
-def is_sealed(mm: MmStruct, start: int, end: int) -> bool:
-    """Tell whether a vma that overlaps [start, end) is sealed (can_modify_vma)."""
-    return any(vma.vm_flags & VM_SEALED for vma in mm.intersecting(start, end))
+def page_align(mm: MmStruct, length: int) -> int:
+    """PAGE_ALIGN: round bytes up to pages, in 64 bits: a length next to 2**64 becomes 0."""
+    page = mm.kernel.geometry.PAGE_SIZE
+    return (length + page - 1) % (1 << 64) & -page
 
 
 def do_munmap(mm: MmStruct, address: int, length: int) -> int:
@@ -200,21 +199,22 @@ def do_munmap(mm: MmStruct, address: int, length: int) -> int:
     vfio-pci has one (RULES, "6.1 against 6.12").
     """
     geometry = mm.kernel.geometry
-    page = geometry.PAGE_SIZE
-    length = -(-length // page) * page
-    if address % page or not length or address + length > geometry.task_size:
+    length = page_align(mm, length)
+    if address % geometry.PAGE_SIZE or not length or address + length > geometry.task_size:
         return -EINVAL
     end = address + length
-    if is_sealed(mm, address, end):
-        return -EPERM
     vmas = mm.intersecting(address, end)
     if not vmas:
         return 0
     if vmas[0].vm_start < address:
+        if vmas[0].vm_flags & VM_SEALED:
+            return -EPERM
         split_vma(mm, vmas[0], address, new_below=False)
-    last = mm.intersecting(address, end)[-1]
-    if last.vm_end > end:
-        split_vma(mm, last, end, new_below=True)
+    for vma in mm.intersecting(address, end):
+        if vma.vm_flags & VM_SEALED:  # what was split before it stays split
+            return -EPERM
+        if vma.vm_end > end:
+            split_vma(mm, vma, end, new_below=True)
     vmas = mm.intersecting(address, end)
     before, after = mm.previous(vmas[0].vm_start), mm.find_vma(vmas[-1].vm_end)
     for vma in vmas:
@@ -266,10 +266,10 @@ def merge_vmas(mm: MmStruct, vma: VmArea) -> VmArea:
     A pfnmap never merges (VM_SPECIAL); private anonymous neighbours do (RULES 25).
     """
     before = mm.previous(vma.vm_start)
-    if before is not None and _mergeable(before, vma):
+    if before is not None and _mergeable(before, vma) and _anon_mergeable(vma, before):
         vma = _merge(mm, before, vma)
     after = mm.find_vma(vma.vm_end)
-    if after is not None and _mergeable(vma, after):
+    if after is not None and _mergeable(vma, after) and _anon_mergeable(vma, after):
         vma = _merge(mm, vma, after)
     return vma
 
@@ -282,8 +282,20 @@ def _mergeable(below: VmArea, above: VmArea) -> bool:
         and below.vm_file is above.vm_file
         and below.vm_pgoff + (below.size >> below.vm_mm.kernel.geometry.PAGE_SHIFT) == above.vm_pgoff
         and below.vm_policy is above.vm_policy
-        and (below.anon_vma is above.anon_vma or below.anon_vma is None or above.anon_vma is None)
     )
+
+
+def _anon_mergeable(piece: VmArea, neighbour: VmArea) -> bool:
+    """is_mergeable_anon_vma: whether a vma that changed may go into a neighbour, as far as their pages are concerned.
+
+    A vma that comes from a fork takes no other; nor, until `vma-merge-unfaulted`, does one without pages take one with.
+    """
+    if piece.anon_vma is neighbour.anon_vma:
+        return True
+    if piece.anon_vma is None:
+        return neighbour.anon_vma is not None and neighbour.anon_vma.singular
+    merges = piece.vm_mm.kernel.has("vma-merge-unfaulted")
+    return neighbour.anon_vma is None and merges and piece.anon_vma.singular
 
 
 def _merge(mm: MmStruct, below: VmArea, above: VmArea) -> VmArea:

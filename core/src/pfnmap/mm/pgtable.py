@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from pfnmap.kernel import Kernel
     from pfnmap.mm.vma import MmStruct
 
-__all__ = ["PageTables", "PhysicalMemory", "Slot", "free_pgtables"]
+__all__ = ["Page", "PageTables", "PhysicalMemory", "Slot", "free_pgtables"]
 
 Slot: TypeAlias = "tuple[array[int], int]"
 
@@ -39,15 +40,28 @@ class Step(NamedTuple):
     pgtable: Callable[[int], int]
 
 
-_COUNTED = (
-    "pud",
-    "pmd",
-    "pte",
-)  # VmPTE counts these (mm_inc_nr_puds, _pmds, _ptes); p4d and pgd tables are not
+_COUNTED = ("pud", "pmd", "pte")
+"""What VmPTE counts (mm_inc_nr_puds, _pmds, _ptes); p4d and pgd tables are not."""
+
+
+@dataclass(slots=True)
+class Page:
+    """struct page of a private page: how many entries map it, how many references and pins gup holds, and whether it
+    belongs to one process alone (PageAnonExclusive: fork clears it, a write or unshare fault sets it)."""
+
+    mapcount: int = 1
+    refs: int = 0
+    pins: int = 0
+    exclusive: bool = True
+
+    @property
+    def can_reuse(self) -> bool:
+        """wp_can_reuse_anon_folio: one entry maps it and nobody else holds it."""
+        return self.mapcount == 1 and not self.refs and not self.pins
 
 
 class PhysicalMemory:
-    """RAM of the simulated machine, as far as it holds page tables and anonymous pages (`ram`: address -> references).
+    """RAM of the simulated machine, as far as it holds page tables and private pages (`ram`: address -> Page).
 
     Frames are handed out from `base` upwards and reused after they were freed. Words are logical values.
     """
@@ -60,7 +74,7 @@ class PhysicalMemory:
         self._free: dict[int, list[int]] = {}
         self._reserved: list[tuple[int, int]] = []
         self.tables: dict[int, array[int]] = {}
-        self.ram: dict[int, int] = {}
+        self.ram: dict[int, Page] = {}
         self.zero_page = self.alloc_page()
 
     def alloc(self, size: int) -> int:
@@ -92,21 +106,36 @@ class PhysicalMemory:
         return address
 
     def alloc_page(self) -> int:
-        """Return the physical address of a new page of RAM with one reference."""
+        """Return the physical address of a new page of RAM that one entry maps."""
         address = self.alloc(self._page_size)
-        self.ram[address] = 1
+        self.ram[address] = Page()
         return address
 
-    def get_page(self, address: int) -> None:
-        """Take a reference on a page of RAM."""
-        self.ram[address] += 1
+    def unmap_page(self, address: int) -> None:
+        """An entry that maps a page of RAM goes; the page is freed when nothing holds it."""
+        self.ram[address].mapcount -= 1
+        self._free_page(address)
 
-    def put_page(self, address: int) -> None:
-        """Drop a reference on a page of RAM; the last one frees it. The zero page is never freed."""
-        if address == self.zero_page:
-            return
-        self.ram[address] -= 1
-        if not self.ram[address]:
+    def get_page(self, address: int, pin: bool) -> None:
+        """Take a reference of gup on a page of RAM, or a pin."""
+        page = self.ram[address]
+        if pin:
+            page.pins += 1
+        else:
+            page.refs += 1
+
+    def put_page(self, address: int, pin: bool) -> None:
+        """Give a reference of gup, or a pin, back."""
+        page = self.ram[address]
+        if pin:
+            page.pins -= 1
+        else:
+            page.refs -= 1
+        self._free_page(address)
+
+    def _free_page(self, address: int) -> None:
+        page = self.ram[address]
+        if address != self.zero_page and not (page.mapcount or page.refs or page.pins):
             del self.ram[address]
             self.free(address, self._page_size)
 

@@ -10,12 +10,13 @@ from pfnmap.mm import mmap as mm_mmap
 from pfnmap.mm.madvise import ADVICES, do_madvise
 from pfnmap.mm.mempolicy import do_mbind
 from pfnmap.mm.mlock import do_mlock, do_mlockall
+from pfnmap.mm.mlock import populate as mlock_populate
 from pfnmap.mm.mprotect import do_mprotect
 from pfnmap.mm.mremap import do_mremap
 from pfnmap.mm.mseal import do_mseal
 from pfnmap.mm.msync import do_msync
 from pfnmap.ops.op import Op, errno_result
-from pfnmap.vm_flags import VM_EXEC, VM_MAYSHARE, VM_READ, VM_WRITE
+from pfnmap.vm_flags import VM_EXEC, VM_LOCKED, VM_MAYSHARE, VM_READ, VM_WRITE
 
 if TYPE_CHECKING:
     from pfnmap.mm.vma import MmStruct
@@ -41,18 +42,21 @@ def _mmap(
     noreserve: bool = False,
     fd: str = "",
 ) -> dict[str, Any]:
-    # populate, locked and a file descriptor that is closed afterwards make no difference for a pfnmap (REAL-KERNEL.md).
+    # A file descriptor that is closed afterwards makes no difference, and a pfnmap is neither populated nor locked.
     file = None
     if device is not None:
         if device not in run.files:
             raise Unknown("device", device, run.files)
         file = run.files[device]
         offset = file.driver.mmap_offset(bar, offset)
+    flags = prot | (VM_LOCKED if locked else 0)
     got = mm_mmap.do_mmap(
-        mm, file, addr, length, prot, offset, fixed=fixed, shared=shared, noreserve=noreserve, chosen=run.chosen
+        mm, file, addr, length, flags, offset, fixed=fixed, shared=shared, noreserve=noreserve, chosen=run.chosen
     )
     if got < 0:
         return errno_result(got)
+    if populate or locked:
+        mlock_populate(mm, got, got + mm_mmap.page_align(mm, length))
     if id:
         run.names[id] = got
     if not addr and not fixed:
