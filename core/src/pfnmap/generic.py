@@ -1,4 +1,5 @@
-"""The fallbacks: what the kernel's headers say under ``#ifndef`` (include/linux/pgtable.h, pgtable-nop4d.h and friends).
+"""The fallbacks: what the kernel's headers say under ``#ifndef`` (include/linux/pgtable.h, pgtable-nop4d.h and
+friends).
 
 Registered as a plugin like any other, tried last. The kernel's fallbacks are pinned by the rows of helpers that are
 `generic` in the golden vectors.
@@ -179,6 +180,10 @@ class Generic:
 
     @hookimpl(trylast=True)
     def pgprot_noncached(self, prot: Entry) -> Entry:
+        return prot
+
+    @hookimpl(trylast=True)
+    def pgprot_decrypted(self, prot: Entry) -> Entry:
         return prot
 
     @hookimpl(trylast=True)

@@ -206,6 +206,10 @@ class EntryHooks:
         """Return the pgprot made uncached. Fallback: unchanged."""
 
     @hookspec(firstresult=True)
+    def pgprot_decrypted(self, prot: Entry) -> Entry:
+        """Return the pgprot for memory that is not encrypted, as a device's is not. Fallback: unchanged."""
+
+    @hookspec(firstresult=True)
     def pgprot_device(self, prot: Entry) -> Entry:
         """Return the pgprot for device memory. Fallback: pgprot_noncached."""
 

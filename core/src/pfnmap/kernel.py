@@ -8,7 +8,7 @@ owner. After that nothing goes through pluggy. Two kernels live side by side; no
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from functools import cached_property, partial
 from inspect import signature
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast
 
@@ -23,6 +23,7 @@ from pfnmap.kconfig import Config, fragment, page_size_symbols, resolve
 from pfnmap.plugins import Registry
 from pfnmap.release import Release
 from pfnmap.trace import Trace, Warn
+from pfnmap.vm_flags import VM_READ, VM_SHARED
 
 if TYPE_CHECKING:
     from pfnmap.driver import Module
@@ -160,8 +161,21 @@ class Kernel:
         """Link this kernel again as another release, with everything else as it was said for this one."""
         return self._link_again(release=release, thp=self.thp)
 
-    def boot(self) -> None:
-        """Start over: empty physical memory, an empty trace, the THP knob as linked, no devices."""
+    @cached_property
+    def phys_limit(self) -> int:
+        """The first physical address (bytes) that no PTE can hold."""
+        shift, prot = self.geometry.PAGE_SHIFT, self.arch.protection_map[VM_READ | VM_SHARED]
+        for bits in range(64, shift, -1):
+            last = ((1 << bits) - 1) >> shift
+            if self.ops.pte_pfn(self.ops.pfn_pte(last, prot)) == last:
+                return 1 << bits
+        raise LinkError(f"architecture {self.arch.name}: pte_pfn does not return what pfn_pte was given")
+
+    def boot(self, reserved: Iterable[tuple[int, int]] = ()) -> None:
+        """Start over: empty physical memory, an empty trace, the THP knob as linked, no devices.
+
+        `reserved`: where BARs will be, (address, size) in bytes each; no RAM is there.
+        """
         from pfnmap.mm.pgtable import PhysicalMemory
 
         self.thp = self._boot_thp
@@ -170,7 +184,8 @@ class Kernel:
         self.clock_ms = 0
         self.poisoned: set[int] = set()
         self.pfn_spaces: list[PfnSpace] = []
-        self.phys = PhysicalMemory(self.geometry.PAGE_SIZE)
+        reserved = list(reserved)
+        self.phys = PhysicalMemory(self.geometry.PAGE_SIZE, self.phys_limit if reserved else 1 << 64, reserved)
         self.arch.boot(self)
         for driver in self.drivers.values():
             driver.boot(self)
@@ -259,7 +274,19 @@ def _cpu(arch: Arch, said: Mapping[str, Any]) -> dict[str, Any]:
     for key in said:
         if key not in arch.cpu_defaults:
             raise Unknown(f"cpu key of {arch.name}", key, arch.cpu_defaults)
-    return {**arch.cpu_defaults, **said}
+    return {**arch.cpu_defaults, **{key: _cpu_value(key, said[key], arch.cpu_defaults[key]) for key in said}}
+
+
+def _cpu_value(key: str, value: Any, default: object) -> Any:
+    """Check a value by the kind of its default; a number may be written as text (vector files have "0x...")."""
+    if isinstance(value, str) and type(default) is int:
+        try:
+            return int(value, 0)
+        except ValueError:
+            pass
+    elif type(value) is type(default):
+        return value
+    raise BadInput(f"cpu {key}", f"{value!r} is of the wrong kind; {default!r} is of the right one")
 
 
 def _assumed(arch: Arch, cpu: Mapping[str, Any], config: Config) -> Iterable[str]:
@@ -292,9 +319,7 @@ def _bind(manager: pluggy.PluginManager, arch: Arch, config: Config) -> Ops:
     return ops
 
 
-def _owner(
-    manager: pluggy.PluginManager, name: str, arch: Arch, config: Config
-) -> tuple[Callable[..., Any], Owner]:
+def _owner(manager: pluggy.PluginManager, name: str, arch: Arch, config: Config) -> tuple[Callable[..., Any], Owner]:
     """Settle who owns an entry hook, and return its plain function."""
     generic: Callable[..., Any] | None = None
     claims: list[tuple[str, Callable[..., Any]]] = []

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytest
 
 from pfnmap.kernel import Kernel
 from pfnmap_s390 import S390
+
+sys.path.insert(0, str(Path(__file__).parent))  # for uar.py, however pytest imports this directory
 
 DATA = Path(__file__).parent / "data"
 VECTORS = sorted(path.name.removesuffix(".json.gz") for path in DATA.glob("*.json.gz"))

@@ -182,7 +182,8 @@ class VfioPci(Driver):
         if (pgoff << geometry.PAGE_SHIFT) + vma.size > phys_len:
             return -EINVAL
         vma.vm_private_data = vdev
-        vma.vm_page_prot = self.kernel.ops.pgprot_noncached(vma.vm_page_prot)
+        ops = self.kernel.ops  # 6.1 decrypts in io_remap_pfn_range: the entries are the same
+        vma.vm_page_prot = ops.pgprot_decrypted(ops.pgprot_noncached(vma.vm_page_prot))
         if not self.kernel.has("vfio-unmap-mapping-range"):
             vma.vm_pgoff = (bar.phys >> geometry.PAGE_SHIFT) + pgoff
         vma.vm_flags |= VM_IO | VM_PFNMAP | VM_DONTEXPAND | VM_DONTDUMP

@@ -67,6 +67,10 @@ class PgprotOps(X86Boot):
     def pgprot_noncached(self, prot: Entry) -> Entry:
         return prot | PCD
 
+    @hookimpl
+    def pgprot_decrypted(self, prot: Entry) -> Entry:
+        return clear(prot, self.enc)
+
     def pgprot_writecombine(self, prot: Entry) -> Entry:
         return clear(prot, self.writecombine_cleared) | PWT
 
