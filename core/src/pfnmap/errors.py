@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Self
 
 __all__ = [
     "BadInput",
@@ -37,6 +38,12 @@ class PfnmapError(Exception):
     """Base of every error of pfnmap: one line that says what and where."""
 
     exit_code = 2
+
+    def placed(self, where: str) -> Self:
+        """Return this error with where it stands (file, step) said first; the last word of `where`, an op's name, is
+        not said twice."""
+        self.args = (f"{where}: {str(self).removeprefix(where.rpartition(' ')[2] + ': ')}",)
+        return self
 
 
 class BadInput(PfnmapError):

@@ -15,9 +15,9 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from pfnmap.driver import Action, Device, DeviceBar, Driver
-from pfnmap.errors import BadInput, PfnmapError, PluginError, Refused, Unknown, nearest
+from pfnmap.errors import BadInput, PfnmapError, PluginError, Unknown, nearest
 from pfnmap.mm.vma import MmStruct, VmArea, prot_flags
-from pfnmap.ops import NOT_COVERED, OPS
+from pfnmap.ops import ACTIONS_OF, OPS
 from pfnmap.plugins import why_not_linked
 from pfnmap.trace import Call, Event, Fault, KernelDied, Message, Oops, Split
 from pfnmap.vm_flags import VM_DONTEXPAND, VM_READ
@@ -85,11 +85,16 @@ class Run:
     """
 
     def __init__(self, kernel: Kernel, devices: list[Device], driver: str = "", *, image: bool = False) -> None:
-        kernel.boot()
+        bars = [(device.name, bar) for device in devices for bar in device.bars.values()]
+        for name, bar in bars:
+            if bar.phys + bar.size > kernel.phys_limit:
+                raise BadInput(
+                    f"device {name}",
+                    f"BAR {bar.index} ends at {bar.phys + bar.size:#x}, "
+                    f"beyond the {kernel.phys_limit:#x} that an entry of {kernel.arch.name} can hold",
+                )
+        kernel.boot((bar.phys, bar.size) for _, bar in bars)
         self.kernel = kernel
-        for device in devices:
-            for bar in device.bars.values():
-                kernel.phys.reserve(bar.phys, bar.size)
         self.parent = MmStruct(kernel)
         if image:
             self._load_image(self.parent)
@@ -168,6 +173,10 @@ class Run:
         try:
             with self._blaming_plugins(step.op):
                 result.update(self._perform(step, mm))
+        except (BadInput, Unknown) as error:
+            if step.where not in str(error):
+                error.placed(step.where)
+            raise
         except KernelDied as death:
             self.oops = death.oops
             kernel.trace.emit(death.oops)
@@ -188,8 +197,6 @@ class Run:
             optional = {name: kind for name, kind in action.arguments.items() if name in action.optional}
             required = {name: kind for name, kind in action.arguments.items() if name not in action.optional}
             return action.run(self, **self._arguments(step, required, optional))
-        if step.op in NOT_COVERED:
-            raise Refused(step.op)
         raise self._unknown_op(step)
 
     @contextmanager
@@ -222,8 +229,10 @@ class Run:
             if owners:
                 said = " or ".join(f"{name}.{step.op}" for name in owners)
                 return BadInput(step.where, f"op {step.op!r} is an action of several plugins; say {said}")
-            return Unknown(f"op at {step.where}", step.op, [*OPS, *self._actions])
-        if plugin in self._plugins:
+            if step.op not in ACTIONS_OF:
+                return Unknown(f"op at {step.where}", step.op, [*OPS, *self._actions])
+            plugin = ACTIONS_OF[step.op]
+        elif plugin in self._plugins:
             return Unknown(f"action of {plugin} at {step.where}", action, self._plugins[plugin].actions())
         why = why_not_linked(plugin, self.kernel.arch.name)
         return BadInput(step.where, f"op {step.op!r} is an action of plugin {plugin!r}, {why}")
@@ -257,11 +266,13 @@ class Run:
         }
 
 
+_BARS = 6
+"""BARs of a PCI device (PCI_STD_NUM_BARS)."""
+
 _KINDS: Mapping[str, Any] = {
-    "int": int,
+    "signed": int,
     "bool": bool,
     "str": str,
-    "list": list,
     "device": (str, NoneType),
     "node": (int, NoneType),
 }
@@ -273,8 +284,14 @@ def _value(kind: str, value: Any, names: Mapping[str, int], where: str) -> Any:
 
     if kind == "address":
         return address_value(value, names, where)
-    if kind == "size":
-        return parse_size(value, where) if isinstance(value, str) else _checked(value, int, where)
+    if kind in ("size", "int"):
+        return parse_size(value, where) if kind == "size" and isinstance(value, str) else _unsigned(value, where)
+    if kind == "bar":
+        if not 0 <= _checked(value, int, where) < _BARS:
+            raise BadInput(where, f"{value} is no BAR (0 to {_BARS - 1})")
+        return value
+    if kind == "list":
+        return [_checked(item, str, where) for item in _checked(value, list, where)]
     if kind == "prot":
         text = _checked(value, str, where)
         if text != "none" and (not text or any(c not in "rwx" for c in text) or len(set(text)) != len(text)):
@@ -283,8 +300,15 @@ def _value(kind: str, value: Any, names: Mapping[str, int], where: str) -> Any:
     return _checked(value, _KINDS[kind], where)
 
 
+def _unsigned(value: Any, where: str) -> int:
+    number: int = _checked(value, int, where)
+    if not 0 <= number < 1 << 64:
+        raise BadInput(where, f"{number} is negative" if number < 0 else f"{number:#x} does not fit in 64 bits")
+    return number
+
+
 def _checked(value: Any, types: Any, where: str) -> Any:
-    if not isinstance(value, types) or (types is int and isinstance(value, bool)):
+    if not isinstance(value, types) or (types is not bool and isinstance(value, bool)):
         raise BadInput(where, f"{value!r} is of the wrong kind")
     return value
 

@@ -9,7 +9,7 @@ work may take its memory as a numpy array without copying. Sources: include/linu
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
@@ -68,18 +68,20 @@ class PhysicalMemory:
 
     base = 0x10_0000
 
-    def __init__(self, page_size: int) -> None:
+    def __init__(self, page_size: int, limit: int = 1 << 64, reserved: Iterable[tuple[int, int]] = ()) -> None:
+        """`limit`: the first address (bytes) that no entry can hold; `reserved`: as for `reserve`, (address, size)."""
         self._page_size = page_size
+        self._limit = limit
         self._next = self.base
         self._free: dict[int, list[int]] = {}
-        self._reserved: list[tuple[int, int]] = []
+        self._reserved = sorted((address, address + size) for address, size in reserved)
         self.tables: dict[int, array[int]] = {}
         self.ram: dict[int, Page] = {}
         self.zero_page = self.alloc_page()
 
     def alloc(self, size: int) -> int:
         """Return the physical address (bytes) of `size` free bytes, aligned to their size rounded up to a power of
-        two."""
+        two. Raises Refused where what is reserved leaves no room that an entry can point to."""
         size = max(1 << (size - 1).bit_length(), self._page_size)
         if free := self._free.get(size):
             return free.pop()
@@ -87,6 +89,10 @@ class PhysicalMemory:
         for start, end in self._reserved:  # ascending
             if address < end and start < address + size:
                 address = -(-end // size) * size
+        if address + size > self._limit:
+            raise Refused(
+                "RAM", f"the BARs leave no room for it below {self._limit:#x}, the most that an entry can hold"
+            )
         self._next = address + size
         return address
 

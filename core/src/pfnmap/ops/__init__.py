@@ -5,40 +5,11 @@ from collections.abc import Mapping
 from pfnmap.ops import access, mapping, process, procfs, touching
 from pfnmap.ops.op import Op
 
-__all__ = ["NOT_COVERED", "OPS"]
+__all__ = ["ACTIONS_OF", "OPS"]
 
 OPS: Mapping[str, Op] = {**mapping.OPS, **touching.OPS, **process.OPS, **procfs.OPS, **access.OPS}
 
-NOT_COVERED = (
-    frozenset(
-        [
-            "mprotect",
-            "mremap",
-            "mlock",
-            "munlock",
-            "msync",
-            "mseal",
-            "mlockall",
-            "munlockall",
-            "mbind",
-            "move_pages",
-            "get_mempolicy",
-            "userfaultfd_register",
-            "fork",
-            "exit",
-            "device_reset",
-            "dma_map",
-            "dma_unmap",
-            "access",
-            "pagemap",
-            "pagemap_scan",
-            "mincore",
-            "smaps",
-            "smaps_rollup",
-            "numa_maps",
-            "clear_refs",
-        ]
-    )
-    - OPS.keys()
+ACTIONS_OF: Mapping[str, str] = dict.fromkeys(
+    ("pci_memory", "dev_dbg", "device_reset", "dma_map", "dma_unmap"), "vfio_pci"
 )
-"""Ops that the model does not cover."""
+"""Ops of RECORDINGS.md that are actions of a plugin, with its name: what to say where it is not linked."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from pfnmap.errors import Unknown
+from pfnmap.errors import BadInput, Unknown
 from pfnmap.mm import mmap as mm_mmap
 from pfnmap.mm.madvise import ADVICES, do_madvise
 from pfnmap.mm.mempolicy import do_mbind
@@ -43,6 +43,8 @@ def _mmap(
     fd: str = "",
 ) -> dict[str, Any]:
     # A file descriptor that is closed afterwards makes no difference, and a pfnmap is neither populated nor locked.
+    if fd not in ("", "dup_closed"):
+        raise BadInput("mmap", f'fd {fd!r} is not "dup_closed"')
     file = None
     if device is not None:
         if device not in run.files:
@@ -123,6 +125,9 @@ def _mseal(run: Run, mm: MmStruct, addr: int, length: int) -> dict[str, Any]:
 
 def _mbind(run: Run, mm: MmStruct, addr: int, length: int, flags: Sequence[str] = ()) -> dict[str, Any]:
     # Mode BIND, node 0. MPOL_MF_MOVE moves pages, and a pfnmap has none.
+    for flag in flags:
+        if flag != "MOVE":
+            raise Unknown("mbind flag", flag, ["MOVE"])
     return errno_result(do_mbind(mm, addr, length, "bind:0"))
 
 
@@ -152,7 +157,7 @@ OPS = {
         {
             "id": "str",
             "device": "device",
-            "bar": "int",
+            "bar": "bar",
             "offset": "size",
             "addr": "address",
             "fixed": "bool",

@@ -13,8 +13,10 @@ __all__ = ["Op", "errno_result"]
 @dataclass(frozen=True)
 class Op:
     """An op of the core: `run(run, mm, **arguments)` performs it for the process with address space `mm` and returns
-    what the step adds to the common results. `required` and `optional`: arguments with their kinds ("address", "size",
-    "int", "bool", "str", "prot", "list", "device", "node")."""
+    what the step adds to the common results. `required` and `optional`: arguments with their kinds.
+
+    "address"; "size" and "int", not negative; "signed"; "bar" (0 to 5); "bool"; "str"; "prot"; "list" (of str);
+    "device" and "node" (None: none)."""
 
     run: Callable[..., Mapping[str, Any]]
     required: Mapping[str, str]

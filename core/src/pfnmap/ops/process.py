@@ -34,13 +34,13 @@ def _exit(run: Run, mm: MmStruct, stopped: bool = False) -> dict[str, Any]:
 
 
 def _memory_failure(
-    run: Run, mm: MmStruct, pfn: int = -1, device: str | None = None, bar: int = 0, offset: int = 0
+    run: Run, mm: MmStruct, pfn: int | None = None, device: str | None = None, bar: int = 0, offset: int = 0
 ) -> dict[str, Any]:
     """Report a page frame bad: `pfn`, or the one `offset` bytes into a BAR."""
-    if (device is None) == (pfn < 0):
-        raise BadInput("memory_failure", "either a pfn or a device (with bar and offset) is needed")
-    if device is not None:
+    if device is not None and pfn is None:
         pfn = (run.bar(device, bar).phys + offset) >> run.kernel.geometry.PAGE_SHIFT
+    elif device is not None or pfn is None:
+        raise BadInput("memory_failure", "either a pfn or a device (with bar and offset) is needed")
     error, poisoned = memory_failure(run.kernel, pfn)
     names = {run.parent: "parent", run.child: "child"}
     return {
@@ -59,7 +59,13 @@ def _set_thp_enabled(run: Run, mm: MmStruct, value: str) -> dict[str, Any]:
 def _set_thp_sizes(run: Run, mm: MmStruct, value: str) -> dict[str, Any]:
     """The per-size knobs, defrag and shmem_enabled decide for RAM only: no pfnmap ever depends on them (thp.*
     records)."""
+    if value not in _THP_SIZES:
+        raise BadInput("set_thp_sizes", f"{value!r} is none of {', '.join(_THP_SIZES)}")
     return {}
+
+
+_THP_SIZES = (*THP_SETTINGS, "inherit")
+"""What hugepages-*/enabled takes (mm/huge_memory.c, anon_enabled_store)."""
 
 
 def _prctl_thp_disable(run: Run, mm: MmStruct, disabled: bool) -> dict[str, Any]:
@@ -75,9 +81,7 @@ def _sleep_ms(run: Run, mm: MmStruct, value: int) -> dict[str, Any]:
 OPS = {
     "fork": Op(_fork, {}, {"stopped": "bool"}),
     "exit": Op(_exit, {}, {"stopped": "bool"}),
-    "memory_failure": Op(
-        _memory_failure, {}, {"pfn": "int", "device": "str", "bar": "int", "offset": "size"}
-    ),
+    "memory_failure": Op(_memory_failure, {}, {"pfn": "int", "device": "str", "bar": "bar", "offset": "size"}),
     "set_thp_enabled": Op(_set_thp_enabled, {"value": "str"}),
     "set_thp_sizes": Op(_set_thp_sizes, {"value": "str"}),
     "prctl_thp_disable": Op(_prctl_thp_disable, {"disabled": "bool"}),
