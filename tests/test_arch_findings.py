@@ -6,6 +6,7 @@ import pytest
 
 from pfnmap import Device, DeviceBar, Refused
 from pfnmap.kernel import Kernel
+from pfnmap.plan import Request, plan
 from pfnmap.run import Run, Step
 
 GIB = 1 << 30
@@ -48,3 +49,9 @@ def test_a_smaller_block_under_hash_gets_16m_leaves_and_a_table_behind_each():
     assert [(fault["order"], fault["ret"]) for fault in touched["faults"]] == [(18, "FALLBACK"), (8, "NOPAGE")]
     # A table of PUDs and one of PMDs (1024 entries each), and the deposited one of PTEs (256).
     assert touched["table_bytes"] == 1024 * 8 + 1024 * 8 + 256 * 8
+
+
+def test_a_plan_refuses_leaves_that_powerpc_hash_would_die_of() -> None:
+    kernel = Kernel.link("powerpc64", ["vfio_pci"], release="7.3.4", cpu={"mmu": "hash"}, given={"PPC_64K_PAGES": "y"})
+    with pytest.raises(Refused, match="pfn_pud"):
+        plan(kernel, [Request(bar=0, phys=0x40_0000_0000, bar_size=128 << 30, va=0x1000_0000_0000)])

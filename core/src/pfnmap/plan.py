@@ -29,7 +29,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from pfnmap.errors import BadInput, Unknown
+from pfnmap.errors import BadInput, Refused, Unknown
 from pfnmap.release import upstream_changes
 from pfnmap.sizes import format_size
 
@@ -305,10 +305,20 @@ def plan(kernel: Kernel, requests: Sequence[Request], *, mmap_base: int | None =
     """Plan mappings on a kernel, and once more each way for every unknown change that alters the answer.
 
     `mmap_base`: where policy `kernel` searches downwards from (default MMAP_BASE). Raises BadInput for a mapping that
-    mmap would refuse or that does not fit into the address space, Unknown for a policy that there is not.
+    mmap would refuse or that does not fit into the address space, Unknown for a policy that there is not, Refused for
+    leaves that the architecture has no entry for.
     """
     mappings = _plan_all(kernel, requests, mmap_base)
+    _refuse_absent(kernel, mappings)
     return Plan(kernel.describe(), mappings, tuple(_undetermined(kernel, requests, mmap_base, mappings)))
+
+
+def _refuse_absent(kernel: Kernel, planned: Iterable[MappingPlan]) -> None:
+    """Refuse leaves that this kernel would die of: a level that Kconfig allows and the architecture has no entry for
+    (FINDINGS F18, powerpc hash with 64K pages)."""
+    for level in _HUGE:
+        if kernel.ops.owners.get(f"pfn_{level}") == "absent" and any(p.costs.counts[level] for p in planned):
+            raise Refused(f"pfn_{level}", f"{kernel.arch.name} has none in this boot, and the driver would ask for it")
 
 
 def _plan_all(kernel: Kernel, requests: Sequence[Request], mmap_base: int | None) -> tuple[MappingPlan, ...]:
