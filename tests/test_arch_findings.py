@@ -52,6 +52,12 @@ def test_a_smaller_block_under_hash_gets_16m_leaves_and_a_table_behind_each():
 
 
 def test_a_plan_refuses_leaves_that_powerpc_hash_would_die_of() -> None:
-    kernel = Kernel.link("powerpc64", ["vfio_pci"], release="7.3.4", cpu={"mmu": "hash"}, given={"PPC_64K_PAGES": "y"})
+    kernel = Kernel.link(
+        "powerpc64",
+        ["vfio_pci"],
+        release="7.3.4",
+        cpu={"mmu": "hash"},
+        given={"PPC_64K_PAGES": "y", "TRANSPARENT_HUGEPAGE": "y"},
+    )
     with pytest.raises(Refused, match="pfn_pud"):
         plan(kernel, [Request(bar=0, phys=0x40_0000_0000, bar_size=128 << 30, va=0x1000_0000_0000)])

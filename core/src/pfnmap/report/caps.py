@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 from pfnmap.mm import in_release
 
 if TYPE_CHECKING:
-    from pfnmap.arch import Level
+    from pfnmap.arch import Arch, Level
+    from pfnmap.driver import Module
     from pfnmap.kernel import Kernel
 
 __all__ = ["LEAF_LEVELS", "SYMBOLS", "capabilities", "users"]
@@ -46,12 +47,13 @@ def capabilities(kernel: Kernel) -> dict[str, Any]:
 def users(kernel: Kernel) -> dict[str, dict[str, Any]]:
     """Return, for JSON, of the architecture and each module that is linked with it what it provides and which functions
     of the mm core it calls; those that this release does not have are left out."""
+    linked: list[Arch | Module] = [kernel.arch, *kernel.drivers.values()]
     return {
         plugin.name: {
             "provides": list(plugin.provides),
             "consumes": [name for name in plugin.consumes if in_release(name, kernel.has)],
         }
-        for plugin in (kernel.arch, *kernel.drivers.values())
+        for plugin in linked
     }
 
 
