@@ -1,4 +1,5 @@
-"""``pfnmap check``: an architecture against golden vectors of the real kernel's own helpers."""
+"""``pfnmap check``: the conformance kit on a plugin; an architecture against golden vectors of the real kernel's own
+helpers; and those vectors against the kit's laws."""
 
 from __future__ import annotations
 
@@ -9,10 +10,13 @@ import typer
 
 from pfnmap.cli.options import JsonOption, Settings
 from pfnmap.cli.terminal import only_kernel, print_json, progress_bar, recorded_heading, show, styled, table
-from pfnmap.errors import BadInput
+from pfnmap.errors import BadInput, Unknown
 
 if TYPE_CHECKING:
-    from pfnmap.plugins import Registry
+    from pfnmap.plugins import Kind, Registry
+    from pfnmap.testing.check import Result as ConformanceResult
+    from pfnmap.testing.check import Status
+    from pfnmap.testing.laws import Result
     from pfnmap.testing.vectors import Checked
 
 
@@ -24,22 +28,40 @@ class _Result(NamedTuple):
 
 def command(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Architecture plugin.", show_default=False)],
-    more: Annotated[list[str] | None, typer.Argument(metavar="FILE", help="More files for --vectors.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="Architecture or driver plugin.", show_default=False)
+    ] = None,
+    more: Annotated[list[str] | None, typer.Argument(metavar="[FILE]...", help="More files for --vectors.")] = None,
     vectors: Annotated[
         list[str] | None,
         typer.Option("--vectors", metavar="FILE", help="Golden vectors, plain or .gz.", show_default=False),
     ] = None,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the counts of every helper.")] = False,
+    laws: Annotated[
+        bool, typer.Option("--laws", help="Judge the kernel's own answers in --vectors by the kit's laws; no plugin.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show every check, law or helper.")] = False,
     json: JsonOption = False,
 ) -> int:
-    """Compare an architecture with what the real kernel's own page-table helpers answered."""
-    if not vectors:
-        raise BadInput("", "--vectors FILE... is missing")
+    """Run the conformance kit on a plugin, or compare an architecture with the kernel's own helpers (--vectors)."""
     settings: Settings = context.obj
-    registry = settings.registry()
+    if laws:
+        if not vectors:
+            raise BadInput("", "--laws needs --vectors FILE...")
+        return _laws([*vectors, *([name] if name else []), *(more or ())], verbose, json)
+    if not name:
+        raise BadInput("", "NAME is missing: an architecture or driver plugin")
+    if not vectors:
+        if more:
+            raise BadInput("", f"{more[0]}: files go with --vectors")
+        return _conformance(name, settings.registry(), verbose, json)
+    return _vectors(name, [*vectors, *(more or ())], settings.registry(), verbose, json)
+
+
+# --vectors: an architecture and the kernel's own answers
+
+
+def _vectors(name: str, files: list[str], registry: Registry, verbose: bool, json: bool) -> int:
     registry.load("arch", name)
-    files = [*vectors, *(more or ())]
     results = []
     with progress_bar(len(files), f"check {name}") as progress:
         for number, file in enumerate(files, 1):
@@ -93,3 +115,122 @@ def _helpers(checked: Checked) -> Any:
     left_out = Counter(checked.out_of_scope.values())
     rows += [(styled(f"{count} helpers: {why}", "dim"), "", "") for why, count in left_out.items()]
     return table(("helper", "rows", "agree"), rows, numbers=("rows", "agree"))
+
+
+# --laws: the kernel's own answers and the kit's laws
+
+
+def _laws(files: list[str], verbose: bool, json: bool) -> int:
+    from pfnmap.testing.laws import judge
+    from pfnmap.testing.vectors import read_vectors
+
+    judged = []
+    for file in files:
+        vectors = read_vectors(file)
+        judged.append((file, vectors.arch, vectors.release, judge(vectors)))
+    broken = sum(result.broken for *_, results in judged for result in results)
+    rows = sum(result.rows for *_, results in judged for result in results)
+    if json:
+        entries = [
+            {
+                "file": file,
+                "arch": arch,
+                "release": release,
+                "rows": sum(result.rows for result in results),
+                "broken": sum(result.broken for result in results),
+                "laws": [result.as_dict() for result in results],
+            }
+            for file, arch, release, results in judged
+        ]
+        print_json("check", {"files": entries})
+    else:
+        for file, arch, release, results in judged:
+            _render_laws(file, f"{arch} {release}", results, verbose)
+    return 0 if rows and not broken else 1
+
+
+def _render_laws(file: str, kernel: str, results: list[Result], verbose: bool) -> None:
+    show(styled(f"{file}: {kernel}", "bold"))
+    rows: list[tuple[Any, ...]] = []
+    for result in results:
+        if result.rows or verbose:
+            wrong = styled(f"{result.broken:,}", "bold red" if result.broken else "")
+            rows.append((result.law.name, result.level, f"{result.rows:,}", wrong, result.not_tried or result.law.text))
+    show(table(("law", "level", "rows", "broken", ""), rows, numbers=("rows", "broken")))
+    for result in results:
+        for one in result.examples:
+            call = f"{one.helper}({', '.join(hex(value) for value in one.inputs)})"
+            show(styled(f"{result.law.name} {result.level}: {call}: {one.wrong}", "red"))
+    left_out = sum(not result.rows for result in results)
+    show(styled(f"{left_out} of {len(results)} could not be tried" + ("" if verbose else "; -v says why"), "dim"), "")
+
+
+# NAME alone: the conformance kit
+
+
+def _conformance(name: str, registry: Registry, verbose: bool, json: bool) -> int:
+    kind = _kind(name, registry)
+    from pfnmap.testing.kit import arch_kit, driver_kit
+
+    kit = arch_kit(name, registry=registry) if kind == "arch" else driver_kit(name, registry=registry)
+    items = list(kit.items(unclaimed=True))
+    results = []
+    with progress_bar(len(items), f"check {name}") as progress:
+        for number, item in enumerate(items, 1):
+            results.append(kit.run(item))
+            progress(number)
+    counts = Counter(result.status for result in results)
+    machines = list(dict.fromkeys(result.machine for result in results if result.machine))
+    if json:
+        print_json(
+            "check",
+            {
+                "plugin": name,
+                "kind": kind,
+                "counts": {status.replace(" ", "_"): count for status, count in counts.items()},
+                "machines": [{"name": machine, **kit.described(machine)} for machine in machines],
+                "results": [result.as_dict() for result in results],
+            },
+        )
+    else:
+        _render_conformance(name, machines, results, counts, verbose)
+    return 0 if counts["passed"] and all(result.good for result in results) else 1
+
+
+def _kind(name: str, registry: Registry) -> Kind:
+    kinds: tuple[Kind, ...] = ("arch", "driver")
+    for kind in kinds:
+        if any(plugin.name == name for plugin in registry.plugins(kind)):
+            return kind
+    raise Unknown("architecture or driver", name, [*registry.names("arch"), *registry.names("driver")])
+
+
+def _render_conformance(
+    name: str, machines: list[str], results: list[ConformanceResult], counts: Counter[Status], verbose: bool
+) -> None:
+    show(styled(f"{name} on {len(machines)} machines: {', '.join(machines)}", "bold"))
+    if verbose:
+        rows: list[tuple[Any, ...]] = [
+            (r.machine, r.case.id, styled(r.status, _STYLES.get(r.status, "")), r.detail or r.case.check.reason)
+            for r in results
+        ]
+        show(table(("machine", "check", "", ""), rows))
+    for result in results:
+        if not result.good or result.status == "expected failure":
+            where = f"{result.machine}: " if result.machine else ""
+            text = f"{where}{result.case.id}: {result.status}: {result.detail}"
+            show(styled(text, _STYLES.get(result.status, "")))
+            if not result.good:
+                show(styled(f"    {result.case.check.reason}", "dim"))
+    show(", ".join(f"{count:,} {status}" for status, count in counts.most_common()))
+
+
+_STYLES: dict[Status, str] = {
+    "passed": "green",
+    "failed": "red",
+    "unexpected pass": "red",
+    "expected failure": "yellow",
+    "not claimed": "dim",
+    "waiting": "dim",
+    "skipped": "dim",
+}

@@ -10,11 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 from unittest import SkipTest
 
 from pfnmap.arch import Level
 from pfnmap.errors import BadInput, Unknown, Unwritten
+
+if TYPE_CHECKING:
+    from pfnmap.kernel import Kernel
 
 __all__ = [
     "Case",
@@ -47,6 +50,10 @@ class Subject(Protocol):
     @property
     def capabilities(self) -> frozenset[str]:
         """What the plugin claims on this machine."""
+
+    @property
+    def kernel(self) -> Kernel | None:
+        """The kernel that it is linked into; None for checks that look at the plugin alone."""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, cast
 from pfnmap.arch import Arch
 from pfnmap.driver import Module
 from pfnmap.errors import Unwritten
+from pfnmap.kernel import Kernel
 from pfnmap.plugins import Registry
 from pfnmap.testing import driver_checks, entry_checks, geometry_checks, kconfig_checks, mm_checks, mmu
 from pfnmap.testing.arch_subject import ArchSubject
@@ -64,6 +65,7 @@ class _Plugin(NamedTuple):
 
     machine: str = ""
     capabilities: frozenset[str] = frozenset()
+    kernel: Kernel | None = None
 
 
 @dataclass
@@ -96,6 +98,13 @@ class Kit:
             raise links.error
         assert links.subject is not None
         return links.subject
+
+    def described(self, machine: str) -> dict[str, Any]:
+        """Return for JSON what a machine is and what the plugin claims there; nothing where it cannot be linked."""
+        subject = self._linked(machine).subject
+        if subject is None or subject.kernel is None:
+            return {"kernel": None, "capabilities": []}
+        return {"kernel": subject.kernel.describe(), "capabilities": sorted(subject.capabilities)}
 
     def items(self, *, unclaimed: bool = False) -> Iterator[Item]:
         """Yield what there is to do: what is claimed, and with `unclaimed` the rest too.

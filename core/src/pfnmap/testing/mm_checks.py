@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from pfnmap.arch import Level
 from pfnmap.driver import Device, DeviceBar
@@ -64,7 +64,7 @@ class Mapped:
         span = _span(subject)
         kernel.phys.reserve(self.window.phys, 2 * span)
         device = Device("kit", "0000:00:01.0", {0: DeviceBar(0, 2 * span, self.window.phys)})
-        self.file: File = kernel.drivers[BarDriver.name].probe(device)
+        self.file: File = cast("BarDriver", kernel.drivers[BarDriver.name]).probe(device)
         self.mm = MmStruct(kernel)
 
     def mmap(self) -> None:

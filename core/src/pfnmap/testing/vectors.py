@@ -92,7 +92,9 @@ class Machine(NamedTuple):
 @dataclass(frozen=True)
 class Vectors:
     """One parsed vector file. `rows`: helper -> rows (inputs, then the result), only of helpers in scope; `defined`:
-    helper in scope -> arch, generic or absent; `out_of_scope`: helper with rows -> why they do not count."""
+    helper in scope -> arch, generic or absent; `out_of_scope`: helper with rows -> why they do not count; `trapped`:
+    helper -> how many inputs have no row because the kernel's code trapped on them (BUG()); `physical_bits`:
+    MAX_PHYSMEM_BITS, 0 where the file does not say."""
 
     arch: str
     release: str
@@ -102,6 +104,8 @@ class Vectors:
     defined: Mapping[str, str]
     rows: Mapping[str, Sequence[Row]]
     out_of_scope: Mapping[str, str]
+    trapped: Mapping[str, int] = field(default_factory=dict)
+    physical_bits: int = 0
 
 
 @dataclass(frozen=True)
@@ -184,11 +188,11 @@ def parse_vectors(document: Any, where: str = "vectors") -> Vectors:
         constants={
             name: _number(constants[name], f"{where}: constants.{name}") for name in _CONSTANTS if name in constants
         },
-        defined={
-            name: _text(owner, f"{where}: defined.{name}") for name, owner in defined.items() if name in IN_SCOPE
-        },
+        defined={name: _text(owner, f"{where}: defined.{name}") for name, owner in defined.items() if name in IN_SCOPE},
         rows=rows,
         out_of_scope=out_of_scope,
+        physical_bits=_number(constants.get("MAX_PHYSMEM_BITS", "0x0"), f"{where}: constants.MAX_PHYSMEM_BITS"),
+        trapped=_counts(top.get("trapped_inputs_skipped", {}), f"{where}: trapped_inputs_skipped"),
     )
 
 
@@ -262,6 +266,14 @@ def _mapping(value: Any, where: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise BadInput(where, "expected an object")
     return value
+
+
+def _counts(value: Any, where: str) -> Mapping[str, int]:
+    counts = _mapping(value, where)
+    for name, count in counts.items():
+        if not isinstance(count, int) or isinstance(count, bool):
+            raise BadInput(f"{where}.{name}", "expected a count")
+    return counts
 
 
 def _text(value: Any, where: str) -> str:
