@@ -144,7 +144,10 @@ class Riscv64(Arch):
     # The CPU
 
     def mmu_access(self, level: Level, entry: int, write: bool) -> tuple[int, bool]:
-        """Walk as user mode does, with sstatus.MXR clear. Inference from the privileged specification, nothing pins it.
+        """Walk as user mode does, with sstatus.MXR clear. From the privileged specification.
+
+        The kit's check ``mmu-access`` holds it to an emulated CPU that sets accessed and dirty; that one without faults
+        on old and clean entries is inference.
 
         An entry that may be written and not read is reserved. A refused access changes nothing, since accessed and
         dirty are set after all checks. Reserved bits and misaligned large leaves, which fault too, are not looked at.
