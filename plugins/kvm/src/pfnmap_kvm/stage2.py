@@ -1,0 +1,70 @@
+"""The second-stage tables of a VM (EPT, NPT, stage 2, G-stage), as far as their leaves go.
+
+Addresses are guest frame numbers (gfn, in base pages). What holds on every architecture: a leaf replaces smaller ones
+that it covers, and an invalidation drops every leaf that it touches, whole (tdp_mmu_zap_leafs of
+arch/x86/kvm/mmu/tdp_mmu.c, stage2_unmap_walker of arch/arm64/kvm/hyp/pgtable.c).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from pfnmap import Geometry, Level
+
+__all__ = ["LEVELS", "Leaf", "Stage2"]
+
+LEVELS: tuple[Level, ...] = ("pud", "pmd", "pte")
+
+
+class Leaf(NamedTuple):
+    """A leaf: its `level`, the first `gfn` that it maps, the `pfn` that this one maps to, and whether the guest may
+    write."""
+
+    level: Level
+    gfn: int
+    pfn: int
+    writable: bool
+
+
+class Stage2:
+    """The leaves of one VM."""
+
+    def __init__(self, geometry: Geometry) -> None:
+        self.pages = {level: geometry.size(level) >> geometry.PAGE_SHIFT for level in LEVELS}
+        """How many base pages a leaf of a level maps."""
+        self._leaves: dict[Level, dict[int, Leaf]] = {level: {} for level in LEVELS}
+
+    def leaf(self, gfn: int) -> Leaf | None:
+        """Return the leaf that maps a gfn, or None."""
+        for level in LEVELS:
+            if found := self._leaves[level].get(gfn & -self.pages[level]):
+                return found
+        return None
+
+    def install(self, leaf: Leaf) -> None:
+        """Put a leaf in, instead of what is there."""
+        self.zap(leaf.gfn, leaf.gfn + self.pages[leaf.level])
+        self._leaves[leaf.level][leaf.gfn] = leaf
+
+    def zap(self, start: int, end: int) -> None:
+        """Drop every leaf that maps a gfn of [start, end)."""
+        for level, leaves in self._leaves.items():
+            for gfn in self._touched(level, start, end):
+                leaves.pop(gfn, None)
+
+    def within(self, start: int, end: int) -> list[Leaf]:
+        """Return the leaves that map a gfn of [start, end), ascending."""
+        found = [self._leaves[level][gfn] for level in LEVELS for gfn in self._touched(level, start, end)]
+        return sorted(found, key=lambda leaf: leaf.gfn)
+
+    def _touched(self, level: Level, start: int, end: int) -> list[int]:
+        leaves, pages = self._leaves[level], self.pages[level]
+        first = start & -pages
+        if (end - first) // pages < len(leaves):
+            return [gfn for gfn in range(first, end, pages) if gfn in leaves]
+        return [gfn for gfn in leaves if start - pages < gfn < end]
+
+    def __iter__(self) -> Iterator[Leaf]:
+        """Iterate over all leaves."""
+        return (leaf for leaves in self._leaves.values() for leaf in leaves.values())
