@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import pfnmap.plan as planner
 from pfnmap import BadInput, Device, DeviceBar, VmFault
+from pfnmap.errors import Refused
 from pfnmap.kernel import Kernel
 from pfnmap.mm import fault, huge_memory
 from pfnmap.mm.fault import user_access
@@ -167,11 +168,12 @@ def planned(kernel: Kernel, request: Request) -> dict[str, Any]:
 def check(machine: Machined, data: st.DataObject) -> None:
     kernel = linked(machine)
     request = data.draw(mappings(kernel))
-    expected = planned(kernel, request)
+    try:
+        expected = planned(kernel, request)
+    except Refused:  # powerpc64 with hash, where the kernel would die of the fault (FINDINGS F18)
+        assume(False)
     leaves = sum(expected["counts"].values())
     assume(leaves <= MOST_LEAVES or not kernel.has("huge-pfnmap"))
-    # powerpc64's hash MMU: there the kernel would die of the fault, and a run is refused (FINDINGS F18).
-    assume(expected["counts"]["pud"] == 0 or kernel.ops.owners["pfn_pud"] != "absent")
     assert ran(kernel, request, leaves) == expected
 
 
