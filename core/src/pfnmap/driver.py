@@ -25,8 +25,8 @@ __all__ = ["Action", "Device", "DeviceBar", "Driver", "Module", "VmOperations"]
 @dataclass(frozen=True)
 class DeviceBar:
     """A BAR of a simulated device: `index`, `size` and physical address `phys` in bytes. `mmapable`: whether the
-    driver offers it to mmap (vfio's region flag 4); None leaves that to the driver's own rule. `memory`: how many of its
-    bytes have memory behind them, where a driver shows memory of another size as a BAR; None: all."""
+    driver offers it to mmap (vfio's region flag 4); None leaves that to the driver's own rule. `memory`: how many of
+    its bytes have memory behind them, where a driver shows memory of another size as a BAR; None: all."""
 
     index: int
     size: int
@@ -50,8 +50,8 @@ class Device:
 
 @dataclass(frozen=True)
 class VmOperations:
-    """vm_operations_struct: what a vma's driver answers. An op that is None is absent, as a NULL pointer is (a page that
-    is not there is SIGBUS without `fault`).
+    """vm_operations_struct: what a vma's driver answers. An op that is None is absent, as a NULL pointer is (a page
+    that is not there is SIGBUS without `fault`).
 
     `fault(vmf)` and `huge_fault(vmf, order)` return a VM_FAULT code; `access(vma, address, length, write)` serves
     access_process_vm and returns bytes moved or a negative errno.
@@ -77,8 +77,8 @@ class Action:
 
 
 class Module:
-    """A part of the kernel with a plugin of its own. A subclass is what an entry point of group ``pfnmap.driver`` names;
-    one instance belongs to one kernel."""
+    """A part of the kernel with a plugin of its own. A subclass is what an entry point of group ``pfnmap.driver``
+    names; one instance belongs to one kernel."""
 
     name: ClassVar[str]
     """The plugin's name."""
