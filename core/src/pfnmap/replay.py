@@ -129,7 +129,10 @@ def replay_record(
 
     `fields` collects the names of what was compared.
     """
-    run = Run(kernel, list(recording.devices), image=True)
+    try:
+        run = Run(kernel, list(recording.devices), image=True)
+    except BadInput as error:
+        raise error.placed(recording.source) from None
     kernel.thp = record.thp_enabled
     for n, step in enumerate(record.steps):
         run.chosen = _chosen(step)
@@ -147,10 +150,11 @@ def replay_record(
 
 
 def _chosen(step: Step) -> int | None:
-    """The address of a kernel-chosen mapping: the one value that a replay takes from `expect` (RECORDINGS.md)."""
+    """The address of a kernel-chosen mapping: with the command register's bits that are not the memory bit
+    (`pfnmap.scenario`), the one value that a replay takes from `expect` (RECORDINGS.md)."""
     if step.op != "mmap" or step.arguments.get("fixed") or "addr" not in step.expect:
         return None
-    return int(step.expect["addr"], 16)
+    return address_value(step.expect["addr"], {}, f"{step.where} expect addr")
 
 
 def compare_step(

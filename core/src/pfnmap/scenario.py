@@ -8,25 +8,32 @@ and step.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
+from reprlib import repr
+from types import NoneType
+from typing import Any, TypeAlias
 
 import tomli
 
 from pfnmap.driver import Device, DeviceBar
-from pfnmap.errors import BadInput, nearest
+from pfnmap.errors import BadInput, LinkError, Unknown, nearest
 from pfnmap.host.bounded import MIB, read_json, read_text
-from pfnmap.kernel import Kernel
+from pfnmap.kernel import THP_SETTINGS, Kernel
 from pfnmap.plugins import Registry
 from pfnmap.run import Step
-from pfnmap.sizes import is_power_of_two, parse_address, parse_size
+from pfnmap.sizes import format_size, is_power_of_two, parse_address, parse_size
 from pfnmap.spec import KernelSpec
 
 __all__ = ["Record", "Recording", "Scenario", "parse_recording", "read_recording", "read_scenario"]
 
 _LIMIT = 256 * MIB
 _STEPS = 1_000_000
+_DEVICES = 1024
+_DEPTH = 16
+_BARS = 6
+_MIN_BAR = 16
 
 
 @dataclass(frozen=True)
@@ -64,30 +71,65 @@ class Recording:
 
     def link(self, registry: Registry | None = None) -> Kernel:
         """Link the kernel that was recorded, from the recording alone."""
-        return Kernel.link(
-            self.arch,
-            ["vfio_pci"],
-            config=self.config,
-            release=self.release,
-            cpu=self.cpu,
-            config_source=f"machine of {self.source}",
-            registry=registry,
-        )
+        try:
+            return Kernel.link(
+                self.arch,
+                ["vfio_pci"],
+                config=self.config,
+                release=self.release,
+                cpu=self.cpu,
+                config_source=f"machine of {self.source}",
+                registry=registry,
+            )
+        except (BadInput, LinkError, Unknown) as error:
+            error.placed(f"{self.source}: machine")
+            raise
 
 
-def _table(value: Any, where: str, keys: Mapping[str, type | tuple[type, ...]], required: tuple[str, ...] = ()) -> Any:
-    """Check that a value is a table with these keys and kinds of values, and return it."""
+_Kinds: TypeAlias = "Mapping[str, type | tuple[type, ...]]"
+
+
+def _table(
+    value: Any, where: str, kinds: _Kinds, required: Iterable[str] = (), *, others: bool = False
+) -> dict[str, Any]:
+    """Check that a value is a table with these keys and kinds of values, and return it; `others`: other keys may be."""
     if not isinstance(value, dict):
         raise BadInput(where, "a table was expected")
     for key, item in value.items():
-        if key not in keys:
-            raise BadInput(where, f"unknown key {key!r}{nearest(key, keys)}")
-        if not isinstance(item, keys[key]):
-            raise BadInput(where, f"{key} = {item!r} is of the wrong kind")
+        if key in kinds:
+            _kind(item, kinds[key], where, key)
+        elif not others:
+            raise BadInput(where, f"unknown key {key!r}{nearest(key, kinds)}")
     for key in required:
         if key not in value:
             raise BadInput(where, f"{key} is missing")
     return value
+
+
+def _kind(value: Any, kinds: type | tuple[type, ...], where: str, key: str) -> None:
+    allowed = kinds if isinstance(kinds, tuple) else (kinds,)
+    if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
+        raise BadInput(where, f"{key} = {repr(value)} is of the wrong kind")
+
+
+def _items(values: Iterable[Any], kinds: type | tuple[type, ...], where: str, key: str) -> None:
+    """Check that the items of a list, or the values of a table, are of a kind."""
+    for value in values:
+        _kind(value, kinds, where, f"item of {key}")
+
+
+def _plain(value: Any, where: str, depth: int = 0) -> None:
+    """Check that a value is made of text, whole numbers of 64 bits, booleans, lists and tables."""
+    if depth > _DEPTH:
+        raise BadInput(where, "nested too deeply")
+    if isinstance(value, (list, dict)):
+        for item in value.values() if isinstance(value, dict) else value:
+            _plain(item, where, depth + 1)
+    elif isinstance(value, int):
+        if abs(value) >= 1 << 64:
+            raise BadInput(where, "a number that does not fit in 64 bits")
+    elif not isinstance(value, (str, NoneType)):
+        raise BadInput(where, f"{value} is of the wrong kind")
 
 
 def _list(value: Any, where: str, limit: int = _STEPS) -> list[Any]:
@@ -103,12 +145,13 @@ def read_scenario(path: str | os.PathLike[str]) -> Scenario:
     source = str(path)
     try:
         document = tomli.loads(read_text(path, 16 * MIB))
-    except (tomli.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise BadInput(source, f"no TOML: {error}") from None
     _table(document, source, {"kernel": dict, "device": list, "step": list})
-    devices = [_device(d, f"{source}: device {n}") for n, d in enumerate(_list(document.get("device", []), source))]
+    rows = enumerate(_list(document.get("device", []), source, _DEVICES))
+    devices = _machine([_device(d, f"{source}: device {n}") for n, d in rows], source)
     steps = [_step(s, f"{source}: step {n}") for n, s in enumerate(_list(document.get("step", []), source))]
-    return Scenario(source, _kernel_spec(document.get("kernel", {}), source), tuple(devices), tuple(steps))
+    return Scenario(source, _kernel_spec(document.get("kernel", {}), source), devices, tuple(steps))
 
 
 def _kernel_spec(value: Any, source: str) -> KernelSpec:
@@ -132,6 +175,7 @@ def _kernel_spec(value: Any, source: str) -> KernelSpec:
     for key in ("set", "resolved"):
         if not all(isinstance(item, str) for item in table.get(key, {}).values()):
             raise BadInput(where, f'{key} holds symbols with their values as text, such as PREEMPT_RT = "y"')
+    _items(table.get("cpu", {}).values(), (str, int, bool), where, "cpu")
     if "config" in table:  # a path in a scenario is relative to the scenario
         table["config"] = os.path.normpath(os.path.join(os.path.dirname(source), table["config"]))
     with_, without = tuple(table.pop("with", ())), tuple(table.pop("without", ()))
@@ -140,23 +184,60 @@ def _kernel_spec(value: Any, source: str) -> KernelSpec:
 
 def _device(value: Any, where: str) -> Device:
     table = _table(value, where, {"name": str, "bdf": str, "driver": str, "bar": list, "reset": bool}, ("name",))
-    bars: dict[int, DeviceBar] = {}
-    for n, item in enumerate(_list(table.get("bar", []), where, 6)):
+    rows = []
+    for n, item in enumerate(_list(table.get("bar", []), where, _BARS)):
         here = f"{where} bar {n}"
         kinds: dict[str, type | tuple[type, ...]] = dict.fromkeys(("size", "phys", "memory"), (int, str))
         kinds["index"] = int
         bar = _table(item, here, kinds, ("index", "size", "phys"))
         size = parse_size(bar["size"], here) if isinstance(bar["size"], str) else bar["size"]
         phys = parse_address(bar["phys"], here) if isinstance(bar["phys"], str) else bar["phys"]
-        if not is_power_of_two(size):
-            raise BadInput(here, f"size {bar['size']} is no power of two")
         memory = parse_size(bar["memory"], here) if isinstance(bar.get("memory"), str) else bar.get("memory")
         if memory is not None and not 0 < memory <= size:
             raise BadInput(here, f"memory {bar['memory']} is not within the BAR's size")
-        bars[bar["index"]] = DeviceBar(bar["index"], size, phys, memory=memory)
+        rows.append((here, DeviceBar(bar["index"], size, phys, memory=memory)))
     bdf = table.get("bdf", "0000:00:01.0")
     reset, driver = table.get("reset", False), table.get("driver", "vfio_pci")
-    return Device(table["name"], bdf, bars, reset_works=reset, driver=driver)
+    return Device(table["name"], bdf, _bars(rows), reset_works=reset, driver=driver)
+
+
+def _bars(rows: Iterable[tuple[str, DeviceBar]]) -> dict[int, DeviceBar]:
+    """Return the BARs of a device by index, each checked at its place ("device 0 bar 1"): what `sizes.parse_bar` asks.
+
+    A BAR that shows memory of another size is no BAR of the bus, and not aligned to its size.
+    """
+    bars: dict[int, DeviceBar] = {}
+    for where, bar in rows:
+        if not 0 <= bar.index < _BARS:
+            raise BadInput(where, f"index {bar.index} is no BAR (0 to {_BARS - 1})")
+        if bar.index in bars:
+            raise BadInput(where, f"index {bar.index} was there before")
+        if bar.size < _MIN_BAR or not is_power_of_two(bar.size):
+            raise BadInput(where, f"size {bar.size} is no power of two of at least {_MIN_BAR} bytes")
+        if bar.phys < 0 or bar.phys + bar.size > 1 << 64:
+            raise BadInput(where, f"phys {bar.phys:#x} with its size does not fit in 64 bits")
+        if bar.memory is None and bar.phys % bar.size:
+            raise BadInput(where, f"phys {bar.phys:#x} is not a multiple of the size {format_size(bar.size)}")
+        bars[bar.index] = bar
+    return bars
+
+
+def _machine(devices: Iterable[Device], source: str) -> tuple[Device, ...]:
+    """Return the devices, whose names are checked to differ and whose BARs not to overlap."""
+    found = {}
+    for device in devices:
+        if device.name in found:
+            raise BadInput(source, f"two devices are called {device.name!r}")
+        found[device.name] = device
+    bars = sorted(
+        ((bar.phys, bar.phys + (bar.memory or bar.size), f"BAR {bar.index} of {device.name}"))
+        for device in found.values()
+        for bar in device.bars.values()
+    )
+    for (_, end, one), (start, _, other) in pairwise(bars):
+        if start < end:
+            raise BadInput(source, f"{one} and {other} overlap at {start:#x}")
+    return tuple(found.values())
 
 
 _STEP_KEYS = ("op", "expect", "by", "at")
@@ -171,15 +252,29 @@ def _step(value: Any, where: str) -> Step:
     by = value.get("by", "parent")
     if by not in ("parent", "child"):
         raise BadInput(where, f"by = {by!r} is neither parent nor child")
+    for key, item in value.items():
+        _plain(item, f"{where} {value['op']} {key}")
     arguments = {key: item for key, item in value.items() if key not in _STEP_KEYS}
     return Step(value["op"], arguments, expect, by, value.get("at"), f"{where} {value['op']}")
 
 
 # Recordings
 
-_COMMAND = {"x86_64": 0x103, "arm64": 0x3}
-"""The PCI command register of the recorded devices once they were open (REAL-KERNEL.md, "Binding"): the x86 machine's
-firmware enables SERR#."""
+_EXPECT: _Kinds = {
+    **dict.fromkeys(("result", "addr", "si_addr", "command", "walk_end", "status", "page"), str),
+    **dict.fromkeys(("faults_total", "handle_mm_fault", "table_bytes", "si_code", "bytes", "ret", "pages"), int),
+    **dict.fromkeys(("resident", "touches"), int),
+    **dict.fromkeys(("entry", "calls", "follow_returns", "vmstat", "fields", "present"), dict),
+    **dict.fromkeys(("faults", "upper", "vmas", "entries", "regions", "tokens", "messages", "runs", "signals"), list),
+    "stack": list,
+    "panic": bool,
+}
+_EXPECT_ITEMS: _Kinds = {
+    **dict.fromkeys(("faults", "upper", "vmas", "regions", "runs", "signals"), dict),
+    **dict.fromkeys(("entries", "tokens", "messages", "stack"), str),
+    **dict.fromkeys(("calls", "follow_returns", "vmstat"), int),
+}
+"""Kinds of what an `expect` holds (RECORDINGS.md), and of its items."""
 
 
 def read_recording(path: str | os.PathLike[str]) -> Recording:
@@ -191,36 +286,77 @@ def parse_recording(document: Any, source: str) -> Recording:
     """Read a recording's JSON document; `source` names it in errors."""
     if not isinstance(document, dict) or document.get("schema") != "pfnmap-recording/1":
         raise BadInput(source, "no recording: schema pfnmap-recording/1 was expected")
-    try:
-        machine, kernel = document["machine"], document["kernel"]
-        arch = kernel["arch"]
-        devices = tuple(_recorded_device(d, arch) for d in document["devices"])
-        records = tuple(_record(r, source, n) for n, r in enumerate(_list(document["records"], source)))
-        return Recording(
-            source,
-            arch,
-            machine["release"],
-            dict(machine["config"]),
-            dict(machine["cpu"]),
-            frozenset(kernel["traced"]),
-            devices,
-            records,
-        )
-    except KeyError as error:
-        raise BadInput(source, f"key {error} is missing") from None
-    except (TypeError, ValueError, AttributeError) as error:
-        raise BadInput(source, f"not as RECORDINGS.md says: {error}") from None
+    table = _table(document, source, _DOCUMENT, _DOCUMENT, others=True)
+    machine = _table(table["machine"], f"{source}: machine", _MACHINE, _MACHINE, others=True)
+    kernel = _table(table["kernel"], f"{source}: kernel", _KERNEL, _KERNEL, others=True)
+    _items(machine["config"].values(), str, f"{source}: machine", "config")
+    _items(kernel["traced"], str, f"{source}: kernel", "traced")
+    records = tuple(_record(r, source, n) for n, r in enumerate(_list(table["records"], source)))
+    commands = _commands(records)
+    rows = enumerate(_list(table["devices"], source, _DEVICES))
+    return Recording(
+        source,
+        kernel["arch"],
+        machine["release"],
+        machine["config"],
+        machine["cpu"],
+        frozenset(kernel["traced"]),
+        _machine([_recorded_device(d, f"{source}: device {n}", commands) for n, d in rows], source),
+        records,
+    )
 
 
-def _recorded_device(value: Mapping[str, Any], arch: str) -> Device:
-    bars = {
-        b["index"]: DeviceBar(b["index"], b["size"], int(b["phys"], 16), bool(b["vfio_region_flags"] & 4))
-        for b in value["bars"]
-    }
-    return Device(value["name"], value["bdf"], bars, _COMMAND.get(arch, 0x3))
+_DOCUMENT: _Kinds = {"machine": dict, "kernel": dict, "devices": list, "records": list}
+_MACHINE: _Kinds = {"release": str, "config": dict, "cpu": dict}
+_KERNEL: _Kinds = {"arch": str, "traced": list}
+_DEVICE: _Kinds = {"name": str, "bdf": str, "bars": list}
+_BAR: _Kinds = {"index": int, "size": int, "phys": str, "vfio_region_flags": int}
+_RECORD: _Kinds = {"id": str, "thp_enabled": str, "own_boot": bool, "steps": list}
+_VFIO_REGION_INFO_FLAG_MMAP = 4
 
 
-def _record(value: Mapping[str, Any], source: str, n: int) -> Record:
-    name = value.get("id", f"#{n}")
-    steps = tuple(_step(s, f"{source}: record {name} step {i}") for i, s in enumerate(_list(value["steps"], source)))
-    return Record(name, value["thp_enabled"], bool(value.get("own_boot")), steps)
+def _commands(records: Iterable[Record]) -> dict[str, int]:
+    """Return each device's PCI command register as its first step in the file that reads it shows it.
+
+    Which bits are set besides the memory bit (the driver's own; a replay compares it at each step) is the firmware's
+    doing and stands nowhere else in a recording. After the first, they are compared like the rest.
+    """
+    commands: dict[str, int] = {}
+    for record in records:
+        for step in record.steps:
+            device = step.arguments.get("device")
+            if "command" in step.expect and isinstance(device, str) and device not in commands:
+                commands[device] = parse_address(step.expect["command"], f"{step.where} expect command")
+    return commands
+
+
+def _recorded_device(value: Any, where: str, commands: Mapping[str, int]) -> Device:
+    table = _table(value, where, _DEVICE, _DEVICE, others=True)
+    rows = []
+    for n, item in enumerate(_list(table["bars"], where, _BARS)):
+        here = f"{where} bar {n}"
+        bar = _table(item, here, _BAR, _BAR, others=True)
+        mmapable = bool(bar["vfio_region_flags"] & _VFIO_REGION_INFO_FLAG_MMAP)
+        rows.append((here, DeviceBar(bar["index"], bar["size"], parse_address(bar["phys"], here), mmapable)))
+    name = table["name"]
+    return Device(name, table["bdf"], _bars(rows), commands.get(name, Device.command))
+
+
+def _record(value: Any, source: str, n: int) -> Record:
+    name = value.get("id", f"#{n}") if isinstance(value, dict) else f"#{n}"
+    where = f"{source}: record {name}"
+    table = _table(value, where, _RECORD, ("thp_enabled", "steps"), others=True)
+    if table["thp_enabled"] not in THP_SETTINGS:
+        raise BadInput(where, f"thp_enabled = {table['thp_enabled']!r} is none of {', '.join(THP_SETTINGS)}")
+    steps = tuple(_recorded_step(s, f"{where} step {i}") for i, s in enumerate(_list(table["steps"], where)))
+    return Record(name, table["thp_enabled"], table.get("own_boot", False), steps)
+
+
+def _recorded_step(value: Any, where: str) -> Step:
+    step = _step(value, where)
+    here = f"{step.where} expect"
+    expect = _table(step.expect, here, _EXPECT, others=True)
+    for key in _EXPECT_ITEMS.keys() & expect.keys():
+        items = expect[key]
+        _items(items.values() if isinstance(items, dict) else items, _EXPECT_ITEMS[key], here, key)
+    return step

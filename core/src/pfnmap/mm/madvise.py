@@ -6,6 +6,7 @@ from errno import EACCES, EFAULT, EINVAL, ENODEV, ENOMEM, EPERM
 from typing import TYPE_CHECKING, Final
 
 from pfnmap.errors import Refused
+from pfnmap.limits import bounded
 from pfnmap.mm.memory import unmap_single_vma
 from pfnmap.mm.mmap import merge_vmas, page_align, vma_modify
 from pfnmap.vm_flags import (
@@ -135,6 +136,7 @@ def _deactivate(mm: MmStruct, start: int, end: int) -> None:
     """madvise_cold: a page that nobody else maps loses its accessed bit."""
     kernel = mm.kernel
     ops = kernel.ops
+    bounded("madvise:COLD", (end - start) >> kernel.geometry.PAGE_SHIFT)
     for address in range(start, end, kernel.geometry.PAGE_SIZE):
         leaf = mm.tables.leaf(address)
         if leaf is None or leaf[0] != "pte":

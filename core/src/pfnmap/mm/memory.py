@@ -11,6 +11,7 @@ from errno import EINVAL
 from typing import TYPE_CHECKING, Final
 
 from pfnmap.errors import Refused
+from pfnmap.limits import PTES, bounded
 from pfnmap.mm import huge_memory
 from pfnmap.mm.mmu_notifier import mmu_notifier_invalidate_range
 from pfnmap.mm.vm_normal_page import vm_normal_page
@@ -329,6 +330,7 @@ def insert_pfns(vma: VmArea, address: int, pfn: int, size: int, prot: int) -> No
     tables = mm.tables
     span = mm.kernel.geometry.size("pud")
     shift = mm.kernel.geometry.PAGE_SHIFT
+    bounded("insert_pfns", size >> shift, PTES, "PTEs")
     end = address + size
     while address < end:
         stop = min((address & -span) + span, end)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from errno import EINVAL, ENOMEM
 from typing import TYPE_CHECKING
 
+from pfnmap.limits import bounded
 from pfnmap.mm.memory import handle_mm_fault
 from pfnmap.mm.mmap import merge_vmas, page_align, vma_modify
 from pfnmap.mm.vma import FAULT_FLAG_WRITE
@@ -61,10 +62,14 @@ def _fixup(mm: MmStruct, vma: VmArea, start: int, end: int, locked: bool) -> Non
 
 def populate(mm: MmStruct, start: int, end: int) -> None:
     """__mm_populate: fault in what is not there; a pfnmap is left alone, an inaccessible vma too."""
-    for vma in mm.intersecting(start, end):
-        if vma.vm_flags & VM_SPECIAL or not vma.vm_flags & VM_ACCESS_FLAGS:
-            continue
+    ranges = [
+        (vma, range(max(start, vma.vm_start), min(end, vma.vm_end), mm.kernel.geometry.PAGE_SIZE))
+        for vma in mm.intersecting(start, end)
+        if not vma.vm_flags & VM_SPECIAL and vma.vm_flags & VM_ACCESS_FLAGS
+    ]
+    bounded("populate", sum(len(pages) for _, pages in ranges))
+    for vma, pages in ranges:
         flags = FAULT_FLAG_WRITE if vma.vm_flags & VM_WRITE else 0
-        for address in range(max(start, vma.vm_start), min(end, vma.vm_end), mm.kernel.geometry.PAGE_SIZE):
+        for address in pages:
             if mm.tables.leaf(address) is None:
                 handle_mm_fault(vma, address, flags)

@@ -156,7 +156,9 @@ def _choose(mm: MmStruct, hint: int, length: int, offset: int, chosen: int | Non
         if hint + length <= mm.kernel.geometry.task_size and not mm.intersecting(hint, hint + length):
             return hint
     if chosen is not None and (chosen - offset) % thp_alignment(mm, offset, length) == 0:
-        return chosen
+        end = chosen + length
+        if end <= mm.kernel.geometry.task_size and not mm.intersecting(chosen, end):
+            return chosen
     return get_unmapped_area(mm, offset, length)
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from pfnmap.arch import Level
 from pfnmap.errors import Refused
+from pfnmap.limits import TABLE_BYTES, bounded
 from pfnmap.trace import Bug
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ class PhysicalMemory:
         self._free: dict[int, list[int]] = {}
         self._reserved = sorted((address, address + size) for address, size in reserved)
         self.tables: dict[int, array[int]] = {}
+        self._table_bytes = 0
         self.ram: dict[int, Page] = {}
         self.zero_page = self.alloc_page()
 
@@ -107,7 +109,9 @@ class PhysicalMemory:
 
     def alloc_table(self, template: array[int]) -> int:
         """Return the physical address of a new table with the entries of `template`."""
-        address = self.alloc(len(template) * 8)
+        size = len(template) * 8
+        self._table_bytes = bounded("RAM", self._table_bytes + size, TABLE_BYTES, "bytes of page tables")
+        address = self.alloc(size)
         self.tables[address] = template[:]
         return address
 
@@ -147,7 +151,9 @@ class PhysicalMemory:
 
     def free_table(self, address: int) -> None:
         """Give a table back."""
-        self.free(address, len(self.tables.pop(address)) * 8)
+        size = len(self.tables.pop(address)) * 8
+        self._table_bytes -= size
+        self.free(address, size)
 
 
 class PageTables:

@@ -13,6 +13,7 @@ from errno import EFAULT, EINVAL, EIO, ENOENT, errorcode
 from typing import TYPE_CHECKING, Any
 
 from pfnmap.errors import BadInput, Refused, Unknown
+from pfnmap.limits import bounded
 from pfnmap.mm.access_process_vm import access_process_vm
 from pfnmap.mm.folio_walk import FW_ZEROPAGE, folio_walk_start
 from pfnmap.mm.gup import (
@@ -45,6 +46,7 @@ def _access(run: Run, mm: MmStruct, via: str, va: int, length: int, target: str 
         raise BadInput("access", f"target {target!r} is neither self nor child")
     if length <= 0:
         raise BadInput("access", "length must be positive")
+    bounded("access", _pages(mm, va, length))
     remote = run.process("child", "access") if target == "child" else mm
     try:
         ret = _VIA[via](remote, va, length)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pfnmap import vm_flags
 from pfnmap.errors import BadInput, Refused
+from pfnmap.limits import bounded
 from pfnmap.mm.huge_memory import is_cow_mapping, thp_vma_allowable_order
 from pfnmap.mm.mmap import vma_set_page_prot
 from pfnmap.mm.mmu_notifier import mmu_notifier_invalidate_range
@@ -41,6 +42,7 @@ def _pagemap(run: Run, mm: MmStruct, va: int, count: int) -> dict[str, Any]:
     geometry = mm.kernel.geometry
     start = va & -geometry.PAGE_SIZE
     end = min(start + count * geometry.PAGE_SIZE, geometry.task_size)
+    bounded("pagemap", (end - start) >> geometry.PAGE_SHIFT)
     entries: list[int] = []
 
     def pte_hole(vma: VmArea | None, start: int, end: int) -> None:
@@ -181,6 +183,8 @@ def _walk_every_vma(mm: MmStruct) -> None:
 
 
 def _mapping(mm: MmStruct, va: int, op: str) -> VmArea:
+    """Read a whole file of /proc, and return the vma that holds `va`."""
+    _walk_every_vma(mm)
     vma = mm.vma_lookup(va)
     if vma is None:
         raise BadInput(op, f"no mapping at {va:#x}")
@@ -193,7 +197,6 @@ def _smaps(run: Run, mm: MmStruct, va: int) -> dict[str, Any]:
     """show_smap of the vma that holds `va`, sizes in kB, after reading the whole file."""
     kernel = mm.kernel
     vma = _mapping(mm, va, "smaps")
-    _walk_every_vma(mm)
     page_kib = kernel.geometry.PAGE_SIZE >> 10
     fields: dict[str, Any] = {"Size": vma.size >> 10, "KernelPageSize": page_kib, "MMUPageSize": page_kib}
     fields.update(dict.fromkeys(_SIZES, 0))
@@ -234,7 +237,6 @@ def _smaps_rollup(run: Run, mm: MmStruct) -> dict[str, Any]:
 def _numa_maps(run: Run, mm: MmStruct, va: int) -> dict[str, Any]:
     """show_numa_map of the vma that holds `va`, after reading the whole file: the memory policy and the file."""
     vma = _mapping(mm, va, "numa_maps")
-    _walk_every_vma(mm)
     assert vma.vm_file is not None
     return {"tokens": [str(vma.vm_policy or "default"), f"file={vma.vm_file.driver.path(vma.vm_file)}"]}
 
@@ -299,5 +301,5 @@ OPS = {
     "smaps": Op(_smaps, {"va": "address"}),
     "smaps_rollup": Op(_smaps_rollup, {}),
     "numa_maps": Op(_numa_maps, {"va": "address"}),
-    "clear_refs": Op(_clear_refs, {"value": "int"}),
+    "clear_refs": Op(_clear_refs, {"value": "signed"}),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pfnmap.errors import BadInput
+from pfnmap.limits import bounded
 from pfnmap.mm.fault import AccessResult, user_access
 from pfnmap.mm.vm_normal_page import pfn_valid, vm_normal_page, vm_normal_page_pmd, vm_normal_page_pud
 from pfnmap.ops.op import Op
@@ -39,6 +40,7 @@ def _scan(run: Run, mm: MmStruct, start: int, end: int, step: int, access: str) 
     """Touch every `step` bytes; touches with the same outcome in a row are folded into a run."""
     if step <= 0:
         raise BadInput("scan", "step must be positive")
+    bounded("scan", -((start - end) // step), unit="touches")
     write = _is_write(access)
     trace = run.kernel.trace
     runs: list[dict[str, Any]] = []

@@ -12,6 +12,7 @@ from errno import EAGAIN, EEXIST, EFAULT, EINVAL
 from typing import TYPE_CHECKING
 
 from pfnmap import MmStruct, VmArea
+from pfnmap.limits import bounded
 from pfnmap.vm_flags import VM_PFNMAP
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class VfioDma:
     write: bool
     size: int = 0
     pages: list[int] = field(default_factory=list)
+    lookups: int = 0
 
 
 class VfioIommu:
@@ -124,6 +126,7 @@ class VfioIommu:
     def _vaddr_get_pfns(self, dma: VfioDma, vaddr: int, npages: int, batch: list[int]) -> tuple[int, int]:
         """vaddr_get_pfns: pin pages into `batch` or, for a pfnmap, find a PFN; return (how many or -errno, first
         PFN)."""
+        dma.lookups = bounded("dma_map", dma.lookups + 1, unit="look-ups")
         mm = self._mm
         flags = mm.FOLL_LONGTERM | (mm.FOLL_WRITE if dma.write else 0)
         with mm.mmap_lock(dma.mm):
