@@ -5,7 +5,7 @@ import pytest
 pytest.importorskip("unicorn", reason="the emulator is not installed: pip install 'pfnmap[mmu]'")
 
 from pfnmap import Geometry, Refused, WalkLevel
-from pfnmap.testing.unicorn_cpu import CPUS, DONE, FAULT
+from pfnmap.testing.unicorn_cpu import CPUS
 
 MEMORY = 0x12_3450_0000  # 37 bits, so that every CPU has it; aligned to 1M
 TABLES = 0x10_0000
@@ -109,11 +109,14 @@ def leaves():
 def test_a_leaf_allows_what_the_manual_says_and_reaches_its_memory(name, form, flags, shift, expected):
     cpu = on(name, form, flags, shift)
     address = VA + (MEMORY & ((1 << shift) - 1))
-    load, store, execute = ({True: DONE, False: FAULT}[bool(allowed)] for allowed in expected)
-    assert cpu.load(address) == (load, MEMORY if load == DONE else 0)
-    assert cpu.execute(address).how == execute
-    assert cpu.store(address, 0x1234).how == store
-    assert cpu.peek(MEMORY + 8) == (0x1234 if store == DONE else MEMORY)
+    load, store, execute = expected
+    got = cpu.load(address)
+    assert (got.done, got.fault, got.value) == (bool(load), not load, MEMORY if load else 0)
+    got = cpu.execute(address)
+    assert (got.done, got.fault) == (bool(execute), not execute)
+    got = cpu.store(address, 0x1234)
+    assert (got.done, got.fault) == (bool(store), not store)
+    assert cpu.peek(cpu.word_at(MEMORY)) == (0x1234 if store else MEMORY)
 
 
 SOME = [("x86_64", X86[4], 0x7, 12), ("aarch64", ARM["4K"], 0x443, 12), ("riscv64", RISCV["sv48"], 0xDF, 12)]
@@ -123,26 +126,26 @@ SOME = [("x86_64", X86[4], 0x7, 12), ("aarch64", ARM["4K"], 0x443, 12), ("riscv6
 def test_an_access_goes_to_its_address_alone(name, form, flags, shift):
     cpu = on(name, form, flags, shift)
     for offset in (0, 0x10, 0xFF8, 0xFFF):
-        assert cpu.load(VA + offset) == (DONE, (MEMORY + offset) & -16)
-    assert cpu.load(VA + 0x1000).how == FAULT
-    assert cpu.execute(VA + 0x1000).how == FAULT
+        assert cpu.load(VA + offset).value == (MEMORY + offset) & -cpu.UNIT
+    assert cpu.load(VA + 0x1000).fault
+    assert cpu.execute(VA + 0x1000).fault
 
 
 @pytest.mark.parametrize(("name", "form", "flags", "shift"), SOME)
 def test_an_access_of_memory_that_is_not_there_says_where_it_went(name, form, flags, shift):
     cpu = on(name, form, flags, shift)
     elsewhere = on(name, form, flags | (1 << 30 if name == "riscv64" else 1 << 32), shift)
-    assert cpu.load(VA).how == DONE
+    assert cpu.load(VA).done
     assert "physical address 0x" in elsewhere.load(VA).how
 
 
 @pytest.mark.parametrize(("name", "form", "flags", "shift"), SOME)
 def test_a_word_that_is_written_anew_counts_at_once(name, form, flags, shift):
     cpu = on(name, form, flags, shift)
-    assert cpu.load(VA).how == DONE
+    assert cpu.load(VA).done
     last = TABLES + 0x1_0000 * (len(form["geometry"].walk) - 1) + 8 * ((VA >> 12) & 511)
     cpu.poke(last, 0)
-    assert cpu.load(VA).how == FAULT
+    assert cpu.load(VA).fault
 
 
 def test_more_bits_than_the_cpu_has_are_refused():

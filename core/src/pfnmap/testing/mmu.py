@@ -18,6 +18,7 @@ from pfnmap.arch import Level
 from pfnmap.errors import Refused, Unknown
 from pfnmap.kernel import Kernel
 from pfnmap.mm.fault import user_access
+from pfnmap.mm.mmap import do_munmap
 from pfnmap.mm.vma import MmStruct
 from pfnmap.testing.arch_subject import LEAF_LEVELS, ArchSubject, Leaf, shown
 from pfnmap.testing.check import Check, Violation, bits
@@ -84,6 +85,11 @@ def permissions(subject: ArchSubject, level: Level) -> None:
     on.mmap()
     for prot in (VM_READ | VM_WRITE, VM_READ, 0, VM_READ | VM_WRITE):
         _check_protection(on, prot)
+    if error := do_munmap(on.mm, on.window.va, on.window.length):
+        raise Violation(f"munmap gave {error}")
+    cpu = _boot(on.kernel, on.mm, (physical for _, physical in on.window.addresses()))
+    for va, physical in on.window.addresses():
+        _check_load(cpu, va, physical, 0, "after munmap")
 
 
 def _check_protection(on: Mapped, prot: int) -> None:
@@ -107,12 +113,12 @@ def _words(prot: int) -> list[str]:
 def _check_load(cpu: UnicornCpu, va: int, physical: int, allowed: int, when: str) -> None:
     got = cpu.load(va)
     _expect(got, bool(allowed & VM_READ), f"{when}, a load from {va:#x}")
-    if allowed & VM_READ and got.value != physical & -16:
+    if allowed & VM_READ and got.value != physical & -cpu.UNIT:
         raise Violation(f"{when}, a load from {va:#x} reads the bytes of {got.value:#x}, {physical:#x} is mapped there")
 
 
 def _check_store(cpu: UnicornCpu, va: int, physical: int, allowed: int, when: str) -> None:
-    where = (physical & -16) + 8
+    where = cpu.word_at(physical)
     before = cpu.peek(where)
     _expect(cpu.store(va, _STORED), bool(allowed & VM_WRITE), f"{when}, a store to {va:#x}")
     after = cpu.peek(where)
@@ -122,10 +128,8 @@ def _check_store(cpu: UnicornCpu, va: int, physical: int, allowed: int, when: st
 
 
 def _expect(got: Access, allowed: bool, what: str) -> None:
-    from pfnmap.testing.unicorn_cpu import DONE, FAULT
-
-    if got.how != (DONE if allowed else FAULT):
-        raise Violation(f"{what} came to {got.how}, {'though it is allowed' if allowed else 'not to ' + FAULT}")
+    if not (got.done if allowed else got.fault):
+        raise Violation(f"{what} came to {got.how}, {'though it is allowed' if allowed else 'not to a page fault'}")
 
 
 # Single leaves
@@ -138,7 +142,6 @@ class _Slot:
         on = Mapped(_judged(subject), level)
         on.mmap()
         on.touch(write=False)
-        self._subject = subject
         middle = subject.geometry.size(level) // 2
         self.va = on.window.va + middle
         found = {leaf.entry: (leaf.pfn << subject.geometry.PAGE_SHIFT) + middle for leaf in leaves}
@@ -166,7 +169,7 @@ class _Slot:
     def restore(self, leaf: Leaf) -> None:
         """Undo a store through a leaf."""
         physical = self.physical(leaf)
-        self.cpu.poke(physical + 8, physical)
+        self.cpu.poke(self.cpu.word_at(physical), physical)
 
 
 def special_is_plain(subject: ArchSubject, level: Level) -> None:
@@ -204,7 +207,8 @@ def access_agrees(subject: ArchSubject, level: Level) -> None:
             if not allowed:
                 continue
             physical = slot.physical(leaf)
-            if (got.value, slot.cpu.peek(physical + 8)) != ((physical, physical) if kind == "load" else (0, _STORED)):
+            word = slot.cpu.peek(slot.cpu.word_at(physical))
+            if (got.value, word) != ((physical, physical) if kind == "load" else (0, _STORED)):
                 raise Violation(f"{what} reaches other memory than {physical:#x}, which it maps")
             if after != entry:
                 raise Violation(f"{what} leaves {after:#x}, mmu_access says {entry:#x}: {bits(after, entry)}")

@@ -27,13 +27,7 @@ from pfnmap.arch import Geometry
 from pfnmap.errors import Refused
 from pfnmap.mm.pgtable import PhysicalMemory
 
-__all__ = ["CPUS", "DONE", "FAULT", "UNIT", "Access", "UnicornCpu"]
-
-DONE: Final = "its end"
-FAULT: Final = "a page fault"
-
-UNIT: Final = 16
-"""Memory is filled with units of so many bytes: an instruction that traps, and the unit's own physical address."""
+__all__ = ["CPUS", "Access", "UnicornCpu"]
 
 _PAGE: Final = 0x1000  # of unicorn's memory, whatever the CPU's pages are
 _PROGRAM: Final = 0x8000
@@ -44,20 +38,37 @@ _INSTRUCTIONS: Final = 3  # more than a jump and the trap need; ends a jump that
 assert PhysicalMemory.base >= _PROGRAM + _PAGE
 
 
+_DONE: Final = "its end"
+_FAULT: Final = "a page fault"
+
+
 class Access(NamedTuple):
-    """What came of an access: DONE, FAULT (the MMU refused it), or in words what else; a load has a value."""
+    """What an access came to, in words; a load that was done has a value."""
 
     how: str
     value: int = 0
+
+    @property
+    def done(self) -> bool:
+        """Whether the CPU did it."""
+        return self.how == _DONE
+
+    @property
+    def fault(self) -> bool:
+        """Whether the MMU refused it."""
+        return self.how == _FAULT
 
 
 class UnicornCpu(ABC):
     """A CPU in user mode on the tables at `root`, with memory in the given pages.
 
-    `tables`: physical address -> words; `pages`: 4K pages of memory (physical addresses) that are filled with units.
-    Pages that the tables or the program occupy are left out; `memory` are those that were filled. Raises Refused for
-    a geometry that this CPU has not.
+    `tables`: physical address -> words; `pages`: 4K pages of memory (physical addresses). They are filled with units of
+    UNIT bytes: an instruction that traps, and a word with the unit's own physical address. Pages that the tables or the
+    program occupy are left out; `memory` are those that were filled. Raises Refused for a geometry that this CPU has
+    not.
     """
+
+    UNIT: ClassVar[int] = 16
 
     physical_bits: ClassVar[int]
     """Bits of a physical address."""
@@ -85,7 +96,7 @@ class UnicornCpu(ABC):
             self._uc.mem_write(address, struct.pack(f"<{len(words)}Q", *words))
         trap = self._TRAP[1].ljust(8, b"\0")
         for page in self.memory:
-            units = (trap + struct.pack("<Q", unit) for unit in range(page, page + _PAGE, UNIT))
+            units = (trap + struct.pack("<Q", unit) for unit in range(page, page + _PAGE, self.UNIT))
             self._uc.mem_write(page, b"".join(units))
         for where, instruction in self._SNIPPETS.items():
             self._uc.mem_write(_PROGRAM + where, instruction)
@@ -114,6 +125,10 @@ class UnicornCpu(ABC):
 
     # Memory
 
+    def word_at(self, physical: int) -> int:
+        """Return the physical address of the word in the unit of a physical address."""
+        return (physical & -self.UNIT) + 8
+
     def peek(self, address: int) -> int:
         """Return the word at a physical address."""
         word: int
@@ -129,17 +144,17 @@ class UnicornCpu(ABC):
 
     def load(self, address: int) -> Access:
         """Load; the value is what the unit says its physical address is."""
-        how = self._run(_LOAD, (address & -UNIT) + 8)
-        return Access(how, self._uc.reg_read(self._VALUE) if how == DONE else 0)
+        how = self._run(_LOAD, self.word_at(address))
+        return Access(how, self._uc.reg_read(self._VALUE) if how == _DONE else 0)
 
     def store(self, address: int, value: int) -> Access:
         """Store a value where a unit has its physical address."""
-        return Access(self._run(_STORE, (address & -UNIT) + 8, value))
+        return Access(self._run(_STORE, self.word_at(address), value))
 
     def execute(self, address: int) -> Access:
         """Jump to the unit's instruction, which traps."""
-        how = self._run(_JUMP, address & -UNIT)
-        return Access({f"exception {self._TRAP[0]}": DONE, DONE: "no exception"}.get(how, how))
+        how = self._run(_JUMP, address & -self.UNIT)
+        return Access({f"exception {self._TRAP[0]}": _DONE, _DONE: "no exception"}.get(how, how))
 
     def _run(self, where: int, address: int, value: int = 0) -> str:
         uc = self._uc
@@ -157,8 +172,8 @@ class UnicornCpu(ABC):
         except UcError as error:
             return self._astray or str(error)
         if self._raised is None:
-            return DONE
-        return FAULT if self._raised in self._FAULTS else f"exception {self._raised}"
+            return _DONE
+        return _FAULT if self._raised in self._FAULTS else f"exception {self._raised}"
 
     def _on_exception(self, uc: Any, number: int, data: Any) -> None:
         self._raised = number
