@@ -1,7 +1,7 @@
 """pfnmap: an executable model of Linux huge pfnmaps. What stands here is what a plugin may use."""
 
 from pfnmap.arch import Arch, Entry, Geometry, Has, Level, MmuCpu, WalkLevel, WordFormat
-from pfnmap.driver import Action, Device, DeviceBar, Driver, Module, VmOperations
+from pfnmap.driver import Action, Device, DeviceBar, Driver, Module, ScenarioRun, VmOperations
 from pfnmap.errors import BadInput, LinkError, PfnmapError, PluginError, Refused, Unknown, Unwritten
 from pfnmap.hookspecs import hookimpl
 from pfnmap.mm.vma import File, MmStruct, VmArea, VmFault
@@ -29,6 +29,7 @@ __all__ = [
     "PfnmapError",
     "PluginError",
     "Refused",
+    "ScenarioRun",
     "Unknown",
     "Unwritten",
     "VmArea",

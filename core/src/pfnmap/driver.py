@@ -11,15 +11,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Protocol
 
 from pfnmap.errors import Refused
 
 if TYPE_CHECKING:
     from pfnmap.kernel import Kernel
-    from pfnmap.mm.vma import File, VmArea, VmFault
+    from pfnmap.mm.vma import File, MmStruct, VmArea, VmFault
 
-__all__ = ["Action", "Device", "DeviceBar", "Driver", "Module", "VmOperations"]
+__all__ = ["Action", "Device", "DeviceBar", "Driver", "Module", "ScenarioRun", "VmOperations"]
 
 
 @dataclass(frozen=True)
@@ -64,14 +64,41 @@ class VmOperations:
     close: Callable[[VmArea], None] | None = None
 
 
+class ScenarioRun(Protocol):
+    """What an action is given first: the run of the scenario that it is a step of, as far as it is meant for plugins
+    (`pfnmap.run.Run` is it)."""
+
+    @property
+    def current(self) -> MmStruct:
+        """The address space of the process that performs the step: the parent, or with ``by = "child"`` the child."""
+
+    @property
+    def kernel(self) -> Kernel:
+        """The linked kernel."""
+
+    @property
+    def devices(self) -> Mapping[str, Device]:
+        """The devices of the scenario, by name."""
+
+    @property
+    def files(self) -> Mapping[str, File]:
+        """Their open files, as `Driver.probe` returned them, by the device's name."""
+
+    def bar(self, device: str, index: int) -> DeviceBar:
+        """Return a BAR of a device. Raises Unknown for a device, BadInput for a BAR that it does not have."""
+
+
 @dataclass(frozen=True)
 class Action:
-    """A scenario action of a plugin: `run(state, **arguments)` returns the step's results.
+    """A scenario action of a plugin: `run(scenario_run, **arguments)` returns the step's results.
 
-    `arguments`: name -> "address", "size", "int", "bool", "str" or "list"; those in `optional` may be left out.
+    They go over the common ones: `{}` leaves `result` "ok", ``{"result": "EINVAL"}`` is a system call that failed. For
+    arguments that cannot be it raises BadInput or Unknown; what it raises is told with file and step. `arguments`:
+    name -> "address" (int), "size" and "int" (int, not negative), "signed" (int), "bool", "str", "list" (of str) or
+    "bar" (0 to 5); those in `optional` may be left out, and then are not passed.
     """
 
-    run: Callable[..., Mapping[str, Any]]
+    run: Callable[Concatenate[ScenarioRun, ...], Mapping[str, Any]]
     arguments: Mapping[str, str]
     optional: frozenset[str] = frozenset()
 

@@ -1,7 +1,9 @@
 """Replay: run the records of a recording and compare each step with what the real kernel did.
 
 RECORDINGS.md ("What a replay compares") is the rule; its exceptions stand here once each and know nothing of single
-records.
+records. One more: what the firmware put into a device's command register besides the memory bit is no input of a
+recording, and is taken from the first `command` of the device in the file (`pfnmap.scenario`); the memory bit is
+compared at each step, and so is that the rest stays as it was.
 A step that the model refuses makes its record refused, never agreed.
 """
 
@@ -150,8 +152,7 @@ def replay_record(
 
 
 def _chosen(step: Step) -> int | None:
-    """The address of a kernel-chosen mapping: with the command register's bits that are not the memory bit
-    (`pfnmap.scenario`), the one value that a replay takes from `expect` (RECORDINGS.md)."""
+    """The address of a kernel-chosen mapping, which is taken from `expect` (RECORDINGS.md)."""
     if step.op != "mmap" or step.arguments.get("fixed") or "addr" not in step.expect:
         return None
     return address_value(step.expect["addr"], {}, f"{step.where} expect addr")

@@ -41,7 +41,10 @@ def command(
     if not read.steps:
         raise BadInput(scenario, "no [[step]] in it, so there is nothing to run")
     image = linked(kernel.over(read.kernel), settings.registry())
-    run = Run(image, list(read.devices))
+    try:
+        run = Run(image, list(read.devices))
+    except BadInput as error:
+        raise error.placed(scenario) from None
     document: dict[str, Any] = {"kernel": image.describe(), "steps": [], "failed": []}
     if not json:
         heading(document["kernel"])

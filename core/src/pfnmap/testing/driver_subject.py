@@ -25,7 +25,8 @@ _BAR_PHYS = {0: 1 << 42, 2: 1 << 41, 4: 1 << 40}
 
 @dataclass
 class Opened:
-    """A freshly booted kernel with the sample device open in one process. `reserve`d are the BARs."""
+    """A freshly booted kernel with the sample device open in one process: to its actions, a `ScenarioRun`. `reserve`d
+    are the BARs."""
 
     kernel: Kernel
     driver: Driver
@@ -39,6 +40,25 @@ class Opened:
             self.kernel.phys.reserve(bar.phys, bar.size)
         self.file = self.driver.probe(self.device)
         self.mm = MmStruct(self.kernel)
+
+    @property
+    def current(self) -> MmStruct:
+        """The process."""
+        return self.mm
+
+    @property
+    def devices(self) -> dict[str, Device]:
+        """The sample device by its name."""
+        return {self.device.name: self.device}
+
+    @property
+    def files(self) -> dict[str, File]:
+        """Its open file by its name."""
+        return {self.device.name: self.file}
+
+    def bar(self, device: str, index: int) -> DeviceBar:
+        """A BAR of it."""
+        return self.devices[device].bars[index]
 
     def mmap(self, bar: int, offset: int, length: int, va: int, prot: int = VM_READ | VM_WRITE) -> int:
         """Map bytes of a BAR at an address; return the address or a negative errno."""

@@ -19,6 +19,7 @@ from pfnmap import (
     File,
     Has,
     Message,
+    ScenarioRun,
     Unknown,
     VmArea,
     VmFault,
@@ -292,7 +293,7 @@ class VfioPci(Driver):
             raise Unknown("device", name, self.devices)
         return self.devices[name]
 
-    def _pci_memory(self, run: Any, device: str, enabled: bool) -> dict[str, Any]:
+    def _pci_memory(self, run: ScenarioRun, device: str, enabled: bool) -> dict[str, Any]:
         """Write the memory bit of the PCI command register through the config region (vfio_basic_config_write).
 
         Clearing it zaps every mapping of the device, also when it was clear already (RULES 29).
@@ -314,12 +315,12 @@ class VfioPci(Driver):
         for vma in vmas:
             mm.zap_vma_ptes(vma, vma.vm_start, vma.size)
 
-    def _set_dev_dbg(self, run: Any, enabled: bool) -> dict[str, Any]:
+    def _set_dev_dbg(self, run: ScenarioRun, enabled: bool) -> dict[str, Any]:
         """Switch the driver's dynamic-debug lines on or off."""
         self._dev_dbg = enabled
         return {}
 
-    def _device_reset(self, run: Any, device: str) -> dict[str, Any]:
+    def _device_reset(self, run: ScenarioRun, device: str) -> dict[str, Any]:
         """VFIO_DEVICE_RESET (vfio_pci_ioctl_reset): -EINVAL for a device that has no way to be reset; else the BARs are
         zapped as when memory decode goes off."""
         vdev = self._device(device)
@@ -328,13 +329,13 @@ class VfioPci(Driver):
         self._zap(vdev)
         return _result(0)
 
-    def _dma_map(self, run: Any, iova: int, va: int, length: int, prot: str) -> dict[str, Any]:
+    def _dma_map(self, run: ScenarioRun, iova: int, va: int, length: int, prot: str) -> dict[str, Any]:
         """VFIO_IOMMU_MAP_DMA of the acting process's memory; `prot`: what the device may do, of r and w."""
         if prot not in ("r", "w", "rw"):
             raise BadInput("dma_map", f"prot {prot!r} is none of r, w, rw")
         return _result(self._iommu.map_dma(run.current, iova, va, length, "w" in prot))
 
-    def _dma_unmap(self, run: Any, iova: int, length: int) -> dict[str, Any]:
+    def _dma_unmap(self, run: ScenarioRun, iova: int, length: int) -> dict[str, Any]:
         """VFIO_IOMMU_UNMAP_DMA; `bytes` is the size field on return, which an error leaves alone."""
         error, unmapped = self._iommu.unmap_dma(iova, length)
         return {**_result(error), "bytes": length if error else unmapped}
