@@ -294,12 +294,22 @@ class PageTables:
 
         The level is the one whose ops work on the leaf: the lowest that is folded into the walked one.
         """
-        level, slot = list(self.walk(address))[-1]
-        entry = slot[0][slot[1]]
-        if level == "pte":
-            return None if self._ops.pte_none(entry) else ("pte", slot)
-        step = self.steps[level]
-        return (step.op, slot) if not step.none(entry) and step.leaf(entry) else None
+        tables = self._phys.tables
+        table = self.pgd
+        for walked in self.levels[:-1]:
+            index = (address >> walked.shift) & (walked.ptrs - 1)
+            entry = table[index]
+            step = self.steps[walked.name]
+            if step.none(entry):
+                return None
+            if step.leaf(entry):
+                return step.op, (table, index)
+            below = tables.get(step.pgtable(entry))
+            if below is None:
+                return None
+            table = below
+        index = (address >> self.levels[-1].shift) & (self.levels[-1].ptrs - 1)
+        return None if self._ops.pte_none(table[index]) else ("pte", (table, index))
 
     def pmd_slot(self, address: int) -> Slot | None:
         """mm_find_pmd's walk: the PMD slot of an address, or None where a table above is missing or a leaf."""
