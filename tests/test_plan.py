@@ -339,6 +339,31 @@ def test_the_document_has_the_fixed_keys() -> None:
     assert set(shifted["blocked"][0]) == {"va", "length", "level", "reason", "detail", "also"}
 
 
+@pytest.mark.parametrize(("release", "by"), [("6.12.117", None), ("7.3.4", "IOMMU_IOAS_MAP_FILE")])
+def test_iommufd_walks_nothing_and_says_how_it_maps_a_bar(release: str, by: str | None) -> None:
+    planned = plan(linked("x86_64", release), [natural(GIB)], dma="iommufd")
+    assert planned.as_json()["mappings"][0]["dma_map"] == {
+        "backend": "iommufd",
+        "cold": {"walks": 0, "fixups": 0, "driver_calls": 0},
+        "warm": {"walks": 0},
+        "error": "EFAULT",
+        "by": by,
+    }
+
+
+def test_iommufd_s_other_way_is_planned_both_ways_where_it_is_not_known() -> None:
+    kernel = linked("x86_64", "5.14.0-503.el9.x86_64")
+    rows = undetermined(plan(kernel, [natural(GIB)], dma="iommufd"))
+    by = [rows["iommufd-dmabuf-bar"][side]["mappings"][0]["dma_map"]["by"] for side in ("if_yes", "if_no")]
+    assert by == ["IOMMU_IOAS_MAP_FILE", None]
+    assert "iommufd-dmabuf-bar" not in undetermined(plan(kernel, [natural(GIB)]))
+
+
+def test_a_backend_that_there_is_not_is_refused_with_the_nearest() -> None:
+    with pytest.raises(Unknown, match="DMA backend 'iommu'; did you mean 'iommufd'"):
+        plan(X86, [natural(GIB)], dma="iommu")
+
+
 def calls_made(request: Request) -> int:
     """Python function calls that a plan makes."""
     made = 0

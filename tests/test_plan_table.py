@@ -106,3 +106,15 @@ def test_an_unknown_change_is_shown_both_ways() -> None:
     text = printed(kernel, [Request(0, 0x80_0000_0000, GIB, va=0x1000_0000_0000)], width=240)
     assert "It is not known whether 6.18.20 has thp-bypass-pfnmap:" in text
     assert "with it 1x1G, 1 fault, 4K of page tables, 2 / 1 DMA walks; without 262,144x4K, 262,144 faults" in text
+
+
+def test_iommufd_says_that_it_refuses_and_what_to_do_instead() -> None:
+    def iommufd(release: str) -> list[str]:
+        console = Console(file=StringIO(), width=240, highlight=False)
+        for part in render(plan(linked(release), [Request(0, 0x80_0000_0000, GIB, policy="aligned")], dma="iommufd")):
+            console.print(part)
+        return lines(console.file.getvalue())  # type: ignore[attr-defined]
+
+    assert "aligned 0x100000000000 1x1G 1 4K EFAULT EFAULT" in iommufd("7.3.4")
+    assert any("IOMMU_IOAS_MAP_FILE of its dma-buf" in line for line in iommufd("7.3.4"))
+    assert any("6.12.117 lacks iommufd-dmabuf-bar (first in 6.19)" in line for line in iommufd("6.12.117"))

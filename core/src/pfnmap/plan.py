@@ -18,6 +18,8 @@ The costs, as recordings of real kernels show them:
 * Before `huge-pfnmap` one call of the handler fills the whole vma with base pages.
 * vfio type1 walks once per base page, once per leaf from `type1-pfnmap-batch` on; where nothing is mapped yet the walk
   fails, one fixup_user_fault follows, and the walk is repeated (vfio_iommu_type1.c, follow_fault_pfn).
+* iommufd pins pages and walks nothing: of a pfnmap it gets none (drivers/iommu/iommufd/pages.c, pfn_reader_user_pin;
+  mm/gup.c, check_vma_flags; read, the refusal itself is recorded by the gup.* records).
 
 Addresses, sizes, offsets and lengths are in bytes. The address space is taken to be otherwise empty.
 """
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ALIGNED_BASE",
+    "DMA_BACKENDS",
     "MMAP_BASE",
     "POLICIES",
     "REASONS",
@@ -74,6 +77,9 @@ space, which is what is planned for."""
 POLICIES: Final = ("kernel", "aligned")
 """The placements that need no VMM: what mmap(NULL) gives, and the lowest address congruent to the BAR."""
 
+DMA_BACKENDS: Final = ("type1", "iommufd")
+"""Who maps memory for DMA: vfio's own container, or iommufd."""
+
 MMAP_BASE: Final = 0x7FFF_F7FF_F000
 """Where mmap(NULL) searches downwards from in policy `kernel`, unless the address space ends below. Only page-aligned
 on purpose: a real process's base is random; where it happens to be 2M-aligned, larger leaves are luck (FINDINGS F7)."""
@@ -97,6 +103,7 @@ _CHANGES: Final = (
     "thp-bypass-pfnmap",
     "no-thp-align-without-get-unmapped-area",
     "type1-pfnmap-batch",
+    "iommufd-dmabuf-bar",
 )
 """The changes that a plan depends on; besides them an architecture's own `NAME-huge-pfnmap`."""
 
@@ -156,18 +163,24 @@ class Blocked:
 
 @dataclass(frozen=True, slots=True)
 class DmaMap:
-    """A type1 map: page-table walks, fixups (fixup_user_fault) and calls of the driver's fault handler when nothing is
-    mapped yet (cold), and walks when all is (warm)."""
+    """A DMA map: page-table walks, fixups (fixup_user_fault) and calls of the driver's fault handler when nothing is
+    mapped yet (cold), and walks when all is (warm).
 
-    cold_walks: int
-    cold_fixups: int
-    cold_driver_calls: int
-    warm_walks: int
+    iommufd (`backend`) refuses the address with `error` before any of them; `by` is the other way in which it maps a
+    BAR, None where there is none."""
+
+    cold_walks: int = 0
+    cold_fixups: int = 0
+    cold_driver_calls: int = 0
+    warm_walks: int = 0
+    backend: str = "type1"
+    error: str | None = None
+    by: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return it in the form that `plan --json` prints."""
-        return {
-            "backend": "type1",
+        costs = {
+            "backend": self.backend,
             "cold": {
                 "walks": self.cold_walks,
                 "fixups": self.cold_fixups,
@@ -175,12 +188,13 @@ class DmaMap:
             },
             "warm": {"walks": self.warm_walks},
         }
+        return costs if self.backend == "type1" else {**costs, "error": self.error, "by": self.by}
 
 
 @dataclass(frozen=True, slots=True)
 class Costs:
     """What a mapping costs: leaves per level, calls of the driver's fault handler when user space touches every page
-    once in ascending order, bytes of page tables, and a type1 map of all of it."""
+    once in ascending order, bytes of page tables, and a DMA map of all of it."""
 
     counts: Mapping[LeafLevel, int]
     driver_calls: int
@@ -221,7 +235,7 @@ class MappingPlan:
     machine: Machine = field(compare=False, repr=False)
 
     def dma_map(self, va: int, length: int) -> DmaMap:
-        """Return what a type1 map of a part of the mapping costs (page-aligned)."""
+        """Return what a DMA map of a part of the mapping costs (page-aligned)."""
         delta = _down(self.phys, self.machine.page) - self.va
         return self.machine.dma_map(self.runs, va, va + length, delta)
 
@@ -301,16 +315,18 @@ class Plan:
         }
 
 
-def plan(kernel: Kernel, requests: Sequence[Request], *, mmap_base: int | None = None) -> Plan:
+def plan(kernel: Kernel, requests: Sequence[Request], *, mmap_base: int | None = None, dma: str = "type1") -> Plan:
     """Plan mappings on a kernel, and once more each way for every unknown change that alters the answer.
 
-    `mmap_base`: where policy `kernel` searches downwards from (default MMAP_BASE). Raises BadInput for a mapping that
-    mmap would refuse or that does not fit into the address space, Unknown for a policy that there is not, Refused for
-    leaves that the architecture has no entry for.
+    `mmap_base`: where policy `kernel` searches downwards from (default MMAP_BASE). `dma`: who maps for DMA, of
+    DMA_BACKENDS. Raises BadInput for a mapping that mmap would refuse or that does not fit into the address space,
+    Unknown for a policy or a backend that there is not, Refused for leaves that the architecture has no entry for.
     """
-    mappings = _plan_all(kernel, requests, mmap_base)
+    if dma not in DMA_BACKENDS:
+        raise Unknown("DMA backend", dma, DMA_BACKENDS)
+    mappings = _plan_all(kernel, requests, mmap_base, dma)
     _refuse_absent(kernel, mappings)
-    return Plan(kernel.describe(), mappings, tuple(_undetermined(kernel, requests, mmap_base, mappings)))
+    return Plan(kernel.describe(), mappings, tuple(_undetermined(kernel, requests, mmap_base, dma, mappings)))
 
 
 def _refuse_absent(kernel: Kernel, planned: Iterable[MappingPlan]) -> None:
@@ -321,13 +337,17 @@ def _refuse_absent(kernel: Kernel, planned: Iterable[MappingPlan]) -> None:
             raise Refused(f"pfn_{level}", f"{kernel.arch.name} has none in this boot, and the driver would ask for it")
 
 
-def _plan_all(kernel: Kernel, requests: Sequence[Request], mmap_base: int | None) -> tuple[MappingPlan, ...]:
-    machine = Machine.of(kernel)
+def _plan_all(kernel: Kernel, requests: Sequence[Request], mmap_base: int | None, dma: str) -> tuple[MappingPlan, ...]:
+    machine = Machine.of(kernel, dma)
     return tuple(machine.plan(request, requests, mmap_base) for request in requests)
 
 
 def _undetermined(
-    kernel: Kernel, requests: Sequence[Request], mmap_base: int | None, planned: tuple[MappingPlan, ...]
+    kernel: Kernel,
+    requests: Sequence[Request],
+    mmap_base: int | None,
+    dma: str,
+    planned: tuple[MappingPlan, ...],
 ) -> Iterable[Undetermined]:
     changes = kernel.release.changes
     unknown = {change for change, status in changes.items() if status == "unknown"}
@@ -338,7 +358,7 @@ def _undetermined(
         mappings = planned
         if settled != changes:
             other = kernel.relink(replace(kernel.release, changes=settled))
-            mappings = _plan_all(other, requests, mmap_base)
+            mappings = _plan_all(other, requests, mmap_base, dma)
         return {"mappings": [mapping.answer() for mapping in mappings]}
 
     for change in changes:
@@ -390,6 +410,7 @@ class Machine:
     `passes`: of a user fault that ends at a base page. `batch`: type1 walks once per leaf. `deposit`: bytes of page
     table that a PMD leaf needs. `thp_aligned`: mmap(NULL) may align to the PMD size. `offers_mmap`: VFIO_PCI_MMAP.
     `reasons`: what rules a level out anywhere, as (reason, detail). `lacks`: a sentence for a change that is not there.
+    `dma`: who maps for DMA; `dmabuf`: iommufd takes a BAR's dma-buf.
     """
 
     sizes: Mapping[LeafLevel, int]
@@ -408,9 +429,11 @@ class Machine:
     offers_mmap: bool
     reasons: Mapping[LeafLevel, tuple[tuple[str, str], ...]]
     lacks: Mapping[str, str]
+    dma: str
+    dmabuf: bool
 
     @classmethod
-    def of(cls, kernel: Kernel) -> Machine:
+    def of(cls, kernel: Kernel, dma: str = "type1") -> Machine:
         """Read a linked kernel."""
         geometry, config, has = kernel.geometry, kernel.config, kernel.has
         huge = has("huge-pfnmap")
@@ -434,7 +457,9 @@ class Machine:
             and not has("no-thp-align-without-get-unmapped-area"),
             offers_mmap=not (config.enabled("VFIO_PCI_CORE") and config.value("VFIO_PCI_MMAP") == "n"),
             reasons={level: tuple(_level_reasons(kernel, level)) for level in _HUGE},
-            lacks={id: _lacks(kernel, id) for id in _HANDLER_FIXES},
+            lacks={id: _lacks(kernel, id) for id in (*_HANDLER_FIXES, "iommufd-dmabuf-bar")},
+            dma=dma,
+            dmabuf=has("iommufd-dmabuf-bar"),
         )
 
     @property
@@ -650,11 +675,14 @@ class Machine:
         return Costs(counts, calls, table_bytes, self.dma_map(runs, start, end, delta))
 
     def dma_map(self, runs: Sequence[Run], start: int, end: int, delta: int) -> DmaMap:
-        """Return what a type1 map of [start, end) costs: vfio_pin_pages_remote until it has all pages.
+        """Return what a DMA map of [start, end) costs; with type1: vfio_pin_pages_remote until it has all pages.
 
         That a break in the physical addresses (only where leaves map the wrong memory) costs one walk more is read from
         its source and not recorded.
         """
+        if self.dma == "iommufd":
+            by = "IOMMU_IOAS_MAP_FILE" if self.dmabuf else None
+            return DmaMap(backend="iommufd", error="EFAULT", by=by)
         leaves = sum(self._leaves(runs, start, end).values())
         pages = _blocks(start, end, self.page) if runs else 0
         inside = [run for run in runs if run.va < end and start < run.end]
@@ -676,14 +704,17 @@ class Machine:
                     f"{right:#x}, {off:#x} below: {self.lacks['vfio-unaligned-pfn-fallback']}"
                 )
 
-    def _notes(
-        self, request: Request, mmap_base: int | None, runs: Sequence[Run], delta: int
-    ) -> Iterable[str]:
+    def _notes(self, request: Request, mmap_base: int | None, runs: Sequence[Run], delta: int) -> Iterable[str]:
         if not self.aligns and any(run.level != "pte" for run in runs):
             yield (
                 "a first touch that is not at the start of a block leaves that block to smaller entries:"
                 f" {self.lacks['vfio-align-fault-to-order']}"
             )
+        if self.dma == "iommufd":
+            other = "a BAR is mapped by IOMMU_IOAS_MAP_FILE of its dma-buf instead, without any walk"
+            if not self.dmabuf:
+                other = f"there is no other way for a BAR: {self.lacks['iommufd-dmabuf-bar']}"
+            yield f"iommufd pins pages, and a pfnmap has none: IOMMU_IOAS_MAP of its address is EFAULT; {other}"
         length = sum(run.length for run in runs)
         wide = bool(self.leaves) and length >= self.sizes["pmd"]
         if request.va is not None or request.policy != "kernel" or not wide:

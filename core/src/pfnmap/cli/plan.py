@@ -45,6 +45,9 @@ def command(
     mmap_base: Annotated[
         str | None, _option("--mmap-base", "ADDR", "mmap(NULL) searches downwards from here.", "Where")
     ] = None,
+    dma: Annotated[
+        str, typer.Option("--dma", metavar="BACKEND", help="Who maps for DMA: type1 or iommufd.", rich_help_panel="DMA")
+    ] = "type1",
     json: JsonOption = False,
 ) -> int:
     """Plan at which page-table level BARs will be mapped, what it costs, and why not larger.
@@ -77,7 +80,8 @@ def command(
     requests = placed(requests, parse_address(va, "--va") if va is not None else None, vmm)
     settings: Settings = context.obj
     image = linked(kernel.over(base), settings.registry())
-    planned = plan(image, requests, mmap_base=parse_address(mmap_base, "--mmap-base") if mmap_base else None)
+    base_address = parse_address(mmap_base, "--mmap-base") if mmap_base else None
+    planned = plan(image, requests, mmap_base=base_address, dma=dma)
     if json:
         print_json("plan", planned.as_json())
         return 0

@@ -25,8 +25,11 @@ _WIDEST: Final = 16
 _NUMBERS: Final = _HEADER[3:]
 _LEGEND: Final = (
     "faults: calls of vfio-pci's handler when every page is touched once in ascending order. tables: page-table memory."
-    " DMA: walks of a type1 map of all of it, while nothing is mapped (cold) and when all is (warm)."
 )
+_DMA_LEGEND: Final[Mapping[str, str]] = {
+    "type1": "DMA: walks of a type1 map of all of it, while nothing is mapped (cold) and when all is (warm).",
+    "iommufd": "DMA: what IOMMU_IOAS_MAP of it gives, while nothing is mapped (cold) and when all is (warm).",
+}
 _LEVEL_STYLE: Final[Mapping[str, str]] = {"pud": "green", "pmd": "cyan", "pte": "yellow"}
 _LEVELS: Final[tuple[LeafLevel, ...]] = ("pud", "pmd", "pte")
 
@@ -57,7 +60,7 @@ def render(plan: Plan, names: Mapping[str, str] | None = None) -> list[Renderabl
     parts += _notes(blocks)
     parts += _undetermined(plan)
     if any(rows):
-        parts.append(Text(f"\n{_LEGEND}", "dim"))
+        parts.append(Text(f"\n{_LEGEND} {_DMA_LEGEND[plan.mappings[0].machine.dma]}", "dim"))
     return parts
 
 
@@ -106,8 +109,9 @@ def _placement(mapping: MappingPlan) -> str:
 
 
 def _costs(costs: Costs, sizes: Mapping[LeafLevel, int]) -> Row:
-    numbers = (costs.driver_calls, costs.dma_map.cold_walks, costs.dma_map.warm_walks)
-    faults, cold, warm = (Text(f"{number:,}") for number in numbers)
+    walks = (costs.dma_map.cold_walks, costs.dma_map.warm_walks)
+    faults = Text(f"{costs.driver_calls:,}")
+    cold, warm = (Text(costs.dma_map.error or f"{number:,}") for number in walks)
     present = [level for level in _LEVELS if costs.counts[level]]
     leaves = Text(_leaves(costs.counts, sizes), _LEVEL_STYLE[present[-1]] if present else "")
     return (leaves, faults, Text(_memory(costs.table_bytes)), cold, warm)
@@ -188,5 +192,7 @@ def _answer(answer: Mapping[str, Any], mapping: MappingPlan) -> str:
     dma = answer["dma_map"]
     leaves = _leaves(answer["counts"], mapping.machine.sizes)
     walks = f"{dma['cold']['walks']:,} / {dma['warm']['walks']:,} DMA walks"
+    if dma["backend"] == "iommufd":
+        walks = f"DMA of BARs by {dma['by'] or 'nothing'}"
     faults = f"{answer['driver_calls']:,} fault" + ("s" if answer["driver_calls"] != 1 else "")
     return f"{leaves}, {faults}, {_memory(answer['table_bytes'])} of page tables, {walks}"
