@@ -143,7 +143,7 @@ def run(case: Case, subject: Subject, expected: Mapping[str, str] | None = None)
     try:
         case(subject)
     except Unwritten as error:
-        if case.check.name != "written":
+        if case.check.name != f"written-{error.name}":
             return Result(case, subject.machine, "waiting", f"for {error.name}, which is still to be written")
         found = str(error)
     except SkipTest as error:

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ArchConformance", "DriverConformance"]
 
-_SHOWN = 3  # disagreements with a vector file that a failure lists
-
 
 class Task(NamedTuple):
     """One test: an item of a kit."""
@@ -78,7 +76,7 @@ class _Conformance:
                 pytest.skip(f"waits for {error.name}, which is still to be written")
             pytest.fail(f"{error}: {check.reason}", pytrace=False)
         except Violation as error:
-            where = f"{kit.name} on {item.machine}: " if item.machine else ""
+            where = f"{kit.name} on {item.machine}: " if item.machine else f"{kit.name}: "
             pytest.fail(f"{where}{item.case.id}: {error}\n({check.name}: {check.reason})", pytrace=False)
 
 
@@ -88,43 +86,15 @@ class ArchConformance(_Conformance):
     arch: ClassVar[str | type[Arch]]
 
     vectors: ClassVar[Sequence[str | os.PathLike[str]]] = ()
-    """Golden vector files, relative to the test file."""
+    """Golden vector files, relative to the test file: checks ``vectors-NAME-ints`` and ``vectors-NAME-arrays``."""
 
     @classmethod
     def make_kit(cls) -> Kit:
         """Return the kit on the architecture."""
         from pfnmap.testing.kit import arch_kit
 
-        return arch_kit(cls.arch, cls.machines, cls.expected_failures)
-
-    @classmethod
-    def vector_files(cls) -> list[Path]:
-        """Return the vector files as paths."""
         here = Path(inspect.getfile(cls)).parent
-        return [here / file for file in cls.vectors]
-
-    @staticmethod
-    def test_vectors(pfnmap_vectors: Path, pfnmap_arrays: bool) -> None:
-        """Every row in scope of a vector file, one by one or as arrays."""
-        import pytest
-
-        from pfnmap.kernel import Kernel
-        from pfnmap.testing.vectors import check_vectors, machine_of, read_vectors
-
-        vectors = read_vectors(pfnmap_vectors)
-        kernel = Kernel.link(**machine_of(vectors)._asdict())
-        checked = check_vectors(vectors, kernel, arrays=pfnmap_arrays)
-        if checked.rows == checked.agree > 0:
-            return
-        shown = [
-            f"{d['helper']}({', '.join(d['inputs'])}) is {d['got']}, the kernel's own is {d['expected']}"
-            for d in (one.as_dict() for one in checked.disagree[:_SHOWN])
-        ]
-        pytest.fail(
-            f"{pfnmap_vectors.name}: {checked.rows - checked.agree} of {checked.rows} rows disagree; "
-            + "; ".join(shown),
-            pytrace=False,
-        )
+        return arch_kit(cls.arch, cls.machines, cls.expected_failures, vectors=[here / file for file in cls.vectors])
 
 
 class DriverConformance(_Conformance):

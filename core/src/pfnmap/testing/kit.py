@@ -8,7 +8,8 @@ An `Item` is one check on one machine. Everything is deterministic: the same plu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NamedTuple, cast
@@ -24,6 +25,7 @@ from pfnmap.testing.bar_driver import BarDriver
 from pfnmap.testing.check import Case, Check, Result, Subject, cases, check_expectations, expected_failure, run
 from pfnmap.testing.driver_subject import DriverSubject
 from pfnmap.testing.machines import Machine, arch_machines, driver_machines, link
+from pfnmap.testing.vector_checks import vector_checks
 from pfnmap.testing.written_checks import written_checks
 
 __all__ = ["ARCH_CHECKS", "DRIVER_CHECKS", "Item", "Kit", "arch_kit", "driver_kit"]
@@ -70,7 +72,8 @@ class _Plugin(NamedTuple):
 
 @dataclass
 class Kit:
-    """The kit on one plugin. `links` makes the subject of a machine, or None where the machine is none."""
+    """The kit on one plugin. `links` makes the subject of a machine, or None where the machine is none; `alone` are
+    checks that look at the plugin alone, on no machine of the kit."""
 
     name: str
     plugin: type[Any]
@@ -78,11 +81,12 @@ class Kit:
     machines: Sequence[Machine]
     links: Callable[[Machine], Subject | None]
     expected_failures: Mapping[str, str] = field(default_factory=dict)
+    alone: Sequence[Check] = ()
 
     def __post_init__(self) -> None:
-        self._written = written_checks(self.plugin)
+        self.alone = (*written_checks(self.plugin), *self.alone)
         self._linked = cache(self._link)
-        check_expectations(self.expected_failures, [*cases(self.checks)], self.name)
+        check_expectations(self.expected_failures, [*cases(self.checks), *cases(self.alone)], self.name)
 
     def _link(self, name: str) -> _Links:
         machine = next(machine for machine in self.machines if machine.name == name)
@@ -111,7 +115,7 @@ class Kit:
 
         A machine that cannot be linked has one item, the check ``links``.
         """
-        yield from (Item("", case) for case in cases(self._written))
+        yield from (Item("", case) for case in cases(self.alone))
         for machine in self.machines:
             subject, error = self._linked(machine.name)
             if subject is None and error is None:
@@ -155,11 +159,12 @@ def arch_kit(
     expected_failures: Mapping[str, str] | None = None,
     registry: Registry | None = None,
     checks: tuple[Check, ...] = ARCH_CHECKS,
+    vectors: Iterable[str | os.PathLike[str]] = (),
 ) -> Kit:
     """Return the kit on an architecture (its name, or its class).
 
-    `machines`, `expected_failures`: in addition to those that the class declares. Raises PfnmapError for a plugin that
-    cannot be loaded, and for declarations that cannot be.
+    `machines`, `expected_failures`: in addition to those that the class declares. `vectors`: golden vector files.
+    Raises PfnmapError for a plugin that cannot be loaded, and for declarations that cannot be.
     """
     plugin = cast("type[Arch]", (registry or Registry()).load("arch", arch)) if isinstance(arch, str) else arch
 
@@ -174,6 +179,7 @@ def arch_kit(
         arch_machines(plugin, machines or {}),
         links,
         {**plugin.expected_failures, **(expected_failures or {})},
+        vector_checks(plugin, vectors),
     )
 
 

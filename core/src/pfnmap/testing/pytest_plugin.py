@@ -10,23 +10,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pytest
 
-    from pfnmap.testing.conformance import ArchConformance, _Conformance
+    from pfnmap.testing.conformance import _Conformance
 
 __all__ = ["pytest_generate_tests"]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Make a test of every check on every machine, and of every vector file."""
+    """Make a test of every check on every machine."""
     if "pfnmap_task" in metafunc.fixturenames:
-        metafunc.parametrize("pfnmap_task", _tasks(_class_of(metafunc)))
-    if "pfnmap_vectors" in metafunc.fixturenames:
-        test: type[ArchConformance] = _class_of(metafunc)
-        metafunc.parametrize("pfnmap_vectors", test.vector_files(), ids=lambda path: path.name.partition(".json")[0])
-        metafunc.parametrize("pfnmap_arrays", [False, True], ids=["ints", "arrays"])
-
-
-def _class_of(metafunc: pytest.Metafunc) -> Any:
-    return metafunc.cls
+        assert metafunc.cls is not None
+        metafunc.parametrize("pfnmap_task", _tasks(metafunc.cls))
 
 
 def _tasks(test: type[_Conformance]) -> list[Any]:

@@ -27,7 +27,7 @@ from pfnmap.plugins import Registry
 from pfnmap.vm_flags import VM_READ, VM_SHARED, VM_WRITE
 
 if TYPE_CHECKING:
-    from pfnmap.arch import Level
+    from pfnmap.arch import Arch, Level
     from pfnmap.kernel import Kernel
 
 __all__ = [
@@ -196,14 +196,17 @@ def parse_vectors(document: Any, where: str = "vectors") -> Vectors:
     )
 
 
-def machine_of(vectors: Vectors | Mapping[str, Any], registry: Registry | None = None) -> Machine:
+def machine_of(
+    vectors: Vectors | Mapping[str, Any], registry: Registry | None = None, *, arch: type[Arch] | None = None
+) -> Machine:
     """Return what the machine of a vector file (parsed, or its JSON document) has to be linked with.
 
-    The architecture's plugin is asked for its `cpu` keys: those that a file leaves out are off, except `nx` and
-    `hw_access_dirty`, which are on; one that is no switch (a size, a mode) keeps the plugin's default.
+    The architecture's plugin (`arch`, or the installed one of that name) is asked for its `cpu` keys: those that a file
+    leaves out are off, except `nx` and `hw_access_dirty`, which are on; one that is no switch (a size, a mode) keeps
+    the plugin's default.
     """
     vectors = _parsed(vectors)
-    defaults = (registry or Registry()).load("arch", vectors.arch).cpu_defaults
+    defaults = (arch or (registry or Registry()).load("arch", vectors.arch)).cpu_defaults
     switches = {key: key in ("nx", "hw_access_dirty") for key, value in defaults.items() if isinstance(value, bool)}
     return Machine(vectors.arch, vectors.release, vectors.config, {**switches, **vectors.cpu})
 

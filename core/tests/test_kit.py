@@ -1,0 +1,726 @@
+"""The conformance kit is itself tested: plugins that are wrong on purpose, each caught by the check that should.
+
+A wrong plugin is the kit's own architecture, or a small driver, with one thing wrong. `ARCHES` and `DRIVERS` say which
+check catches it, by name; every check of the kit stands there, so a check that is taken away, or one that is added and
+catches nothing, makes this file fail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from errno import EINVAL
+from typing import Any, ClassVar
+
+import pytest
+
+from pfnmap import Action, Arch, BadInput, Device, Driver, File, Unknown, VmArea, VmFault, VmOperations, hookimpl
+from pfnmap.errors import Unwritten
+from pfnmap.testing import driver_checks, entry_checks, geometry_checks, kconfig_checks, mm_checks
+from pfnmap.testing.check import Result, bits, cases
+from pfnmap.testing.kit import ARCH_CHECKS, DRIVER_CHECKS, Item, Kit, arch_kit, driver_kit
+from pfnmap.testing.plain import (
+    ACCESSED,
+    ADDRESS,
+    DIRTY,
+    KEPT,
+    LEAF,
+    PRESENT,
+    READ,
+    SPECIAL,
+    UNCACHED,
+    WRITE,
+    Plain,
+    bit,
+    clear,
+    is_zero,
+)
+from pfnmap.vm_flags import VM_DONTDUMP, VM_DONTEXPAND, VM_IO, VM_PFNMAP
+
+MACHINE = "7.3.4"
+MOVED = 1 << 10
+
+
+def hooked(function: Any) -> Any:
+    """An entry hook of an architecture made of a function of one entry."""
+    return hookimpl(function)
+
+
+# One wrong architecture a check. What is wrong stands in its name.
+
+
+class PmdTableOfHalfTheEntries(Plain):
+    def setup_arch(self, config: Mapping[str, str], cpu: Mapping[str, Any], has: Any) -> None:
+        super().setup_arch(config, cpu, has)
+        walk = tuple(replace(w, ptrs=256) if w.name == "pmd" else w for w in self.geometry.walk)
+        self.geometry = replace(self.geometry, walk=walk, PTRS_PER_PMD=256)
+
+
+class PmdOrderOfEight(Plain):
+    def setup_arch(self, config: Mapping[str, str], cpu: Mapping[str, Any], has: Any) -> None:
+        super().setup_arch(config, cpu, has)
+        self.geometry = replace(self.geometry, PMD_SHIFT=20)
+
+
+class UserSpaceBeyondTheTopTable(Plain):
+    def setup_arch(self, config: Mapping[str, str], cpu: Mapping[str, Any], has: Any) -> None:
+        super().setup_arch(config, cpu, has)
+        self.geometry = replace(self.geometry, task_size=1 << 49)
+
+
+class PgdCountedAsALevelThoughFolded(Plain):
+    @hookimpl
+    def pgd_none(self, pgd: Any) -> Any:
+        return is_zero(pgd)
+
+
+class NoKconfigFragment(Plain):
+    @hookimpl
+    def kconfig(self, has: Any) -> None:
+        return None
+
+
+class SelectWithoutItsDependency(Plain):
+    @hookimpl
+    def kconfig(self, has: Any) -> str:
+        extra = "config PLAIN_EXTRA\n\tbool\n\tdepends on !PLAIN\n"
+        return super().kconfig(has).replace("\tdef_bool y\n", "\tdef_bool y\n\tselect PLAIN_EXTRA\n", 1) + extra
+
+
+class SelectOfWhatNobodyDeclares(Plain):
+    @hookimpl
+    def kconfig(self, has: Any) -> str:
+        return super().kconfig(has).replace("\tdef_bool y\n", "\tdef_bool y\n\tselect NO_SUCH_SYMBOL\n", 1)
+
+
+class MkspecialForgottenForPuds(Plain):
+    pud_mkspecial = None
+
+
+class PteSpecialClaimedAndNotProvided(Plain):
+    pte_special = None
+    pte_mkspecial = None
+
+
+class PgprotWithoutItsMark(Plain):
+    def pte_pgprot(self, pte: Any) -> Any:
+        return clear(pte, ADDRESS)
+
+
+class PresentAnswersABool(Plain):
+    def pte_present(self, pte: Any) -> Any:
+        return pte & PRESENT == PRESENT
+
+
+class YoungSetsTheTopBitTwice(Plain):
+    def pte_mkyoung(self, pte: Any) -> Any:
+        return (pte | ACCESSED) << 1 >> 1 | pte << 1
+
+
+class SpecialAnswersNone(Plain):
+    @hookimpl
+    def pmd_special(self, pmd: Any) -> Any:
+        return bit(pmd, SPECIAL) or None
+
+
+class DepositAnswersNone(Plain):
+    @hookimpl
+    def arch_needs_pgtable_deposit(self) -> None:
+        return None
+
+
+class ArraysGetAnotherBit(Plain):
+    def pte_mkdirty(self, pte: Any) -> Any:
+        return pte | (DIRTY if isinstance(pte, int) else ACCESSED)
+
+
+class ArrayIsChangedInPlace(Plain):
+    def pmd_mkclean(self, pmd: Any) -> Any:
+        pmd &= ALL_BUT_DIRTY
+        return pmd
+
+
+ALL_BUT_DIRTY = clear((1 << 64) - 1, DIRTY)
+
+
+class PmdPfnCutAt32Bits(Plain):
+    def pfn_pmd(self, pfn: Any, prot: Any) -> Any:
+        return ((pfn << 12) & ADDRESS & 0xFFFF_FFFF) | prot
+
+
+class TopAddressBitForgotten(Plain):
+    def pfn_pte(self, pfn: Any, prot: Any) -> Any:
+        return clear(super().pfn_pte(pfn, prot), 1 << 51)
+
+
+class UncachedIsLost(Plain):
+    def pfn_pud(self, pfn: Any, prot: Any) -> Any:
+        return ((pfn << 12) & ADDRESS) | clear(prot, UNCACHED)
+
+
+class PgprotKeepsTheAddress(Plain):
+    @hookimpl
+    def pmd_pgprot(self, pmd: Any) -> Any:
+        return pmd
+
+
+class WrprotectClearsAnAddressBit(Plain):
+    def pud_wrprotect(self, pud: Any) -> Any:
+        return clear(pud, WRITE | 1 << 31)
+
+
+class SpecialNeverTold(Plain):
+    @hookimpl
+    def pud_special(self, pud: Any) -> Any:
+        return pud & 0
+
+
+class MkwriteLosesSpecial(Plain):
+    def pmd_mkwrite_novma(self, pmd: Any) -> Any:
+        return clear(pmd, SPECIAL) | WRITE
+
+
+class SpecialBitInTheAddress(Plain):
+    @hookimpl
+    def pmd_special(self, pmd: Any) -> Any:
+        return bit(pmd, 1 << 40)
+
+    @hookimpl
+    def pmd_mkspecial(self, pmd: Any) -> Any:
+        return pmd | 1 << 40
+
+
+class ProtNonePmdIsNoLeaf(Plain):
+    def pmd_leaf(self, pmd: Any) -> Any:
+        return super().pmd_leaf(pmd) & bit(pmd, READ)
+
+
+class TablesAreLeaves(Plain):
+    def pmd_leaf(self, pmd: Any) -> Any:
+        return bit(pmd, PRESENT)
+
+
+class EmptyIsNotNone(Plain):
+    def empty(self, level: Any) -> int:
+        return 1 << 9 if level == "pmd" else 0
+
+
+class WrprotectCleans(Plain):
+    def pte_wrprotect(self, pte: Any) -> Any:
+        return clear(pte, WRITE | DIRTY)
+
+
+class DirtyIsTakenForYoung(Plain):
+    def pmd_mkdirty(self, pmd: Any) -> Any:
+        return pmd | ACCESSED
+
+
+class OldIsAlsoClean(Plain):
+    def pud_mkold(self, pud: Any) -> Any:
+        return clear(pud, ACCESSED | DIRTY)
+
+
+class DirtyNotMovedBack(Plain):
+    """Dirty moves to a software bit of a read-only entry, as on x86, and mkwrite forgets it there."""
+
+    def pte_dirty(self, pte: Any) -> Any:
+        return bit(pte, DIRTY) | (bit(pte, MOVED) & (bit(pte, WRITE) ^ 1))
+
+    def pte_wrprotect(self, pte: Any) -> Any:
+        return clear(pte, WRITE | DIRTY) | (bit(pte, DIRTY) * MOVED)
+
+
+class MkspecialToggles(Plain):
+    @hookimpl
+    def pmd_mkspecial(self, pmd: Any) -> Any:
+        return pmd ^ SPECIAL
+
+
+class ModifyLosesSpecial(Plain):
+    def pmd_modify(self, pmd: Any, newprot: Any) -> Any:
+        return (pmd & clear(KEPT, SPECIAL)) | clear(newprot, KEPT)
+
+
+class GupMayWriteWhereItMayRead(Plain):
+    @hookimpl
+    def pte_access_permitted(self, pte: Any, write: int) -> Any:
+        return bit(pte, PRESENT)
+
+
+class CpuStoresThroughReadOnly(Plain):
+    def mmu_access(self, level: Any, entry: int, write: bool) -> tuple[int, bool]:
+        return super().mmu_access(level, entry | WRITE, write)
+
+
+class CpuFaultsThoughItMarks(Plain):
+    def mmu_access(self, level: Any, entry: int, write: bool) -> tuple[int, bool]:
+        return super().mmu_access(level, entry, write) if entry & ACCESSED else (entry, False)
+
+
+class SpecialPmdIsNotTransHuge(Plain):
+    def pmd_trans_huge(self, pmd: Any) -> Any:
+        return self.pmd_leaf(pmd) & (bit(pmd, SPECIAL) ^ 1)
+
+
+class ProtNonePudIsATable(Plain):
+    """What riscv64 does (FINDINGS F17)."""
+
+    def pud_modify(self, pud: Any, newprot: Any) -> Any:
+        entry = super().pud_modify(pud, newprot)
+        return clear(entry, LEAF) if not entry & READ else entry
+
+
+class AddressOneBitTooHigh(Plain):
+    """Every op agrees with every other; only the CPU does not."""
+
+    def pfn_pte(self, pfn: Any, prot: Any) -> Any:
+        return ((pfn << 13) & ADDRESS) | prot
+
+    def pte_pfn(self, pte: Any) -> Any:
+        return (pte & ADDRESS) >> 13
+
+
+class ModifyMovesPresent(Plain):
+    """After mprotect present is in a software bit, which ops and the modelled CPU know, and the real one does not."""
+
+    def pmd_modify(self, pmd: Any, newprot: Any) -> Any:
+        return clear(super().pmd_modify(pmd, newprot), PRESENT) | MOVED
+
+    def pmd_present(self, pmd: Any) -> Any:
+        return bit(pmd, PRESENT) | bit(pmd, MOVED)
+
+    def pmd_leaf(self, pmd: Any) -> Any:
+        return self.pmd_present(pmd) & bit(pmd, LEAF)
+
+    def pmd_trans_huge(self, pmd: Any) -> Any:
+        return self.pmd_leaf(pmd)
+
+    def mmu_access(self, level: Any, entry: int, write: bool) -> tuple[int, bool]:
+        after, allowed = super().mmu_access(level, entry | bit(entry, MOVED), write)
+        return (clear(after, PRESENT) if entry & MOVED else after), allowed
+
+
+ARCHES: list[tuple[type[Arch], str]] = [
+    (PmdTableOfHalfTheEntries, "levels-fit"),
+    (PmdOrderOfEight, "constants-fit"),
+    (UserSpaceBeyondTheTopTable, "addresses-resolve"),
+    (PgdCountedAsALevelThoughFolded, "folded-levels"),
+    (NoKconfigFragment, "kconfig-fragment"),
+    (SelectWithoutItsDependency, "kconfig-selects"),
+    (SelectOfWhatNobodyDeclares, "kconfig-selects"),
+    (MkspecialForgottenForPuds, "kconfig-claims:pud"),
+    (PteSpecialClaimedAndNotProvided, "pte-special-claim"),
+    (PgprotWithoutItsMark, "hooks-marked"),
+    (PresentAnswersABool, "answers-are-words"),
+    (YoungSetsTheTopBitTwice, "answers-are-words"),
+    (SpecialAnswersNone, "answers-are-words"),
+    (DepositAnswersNone, "hooks-answer"),
+    (ArraysGetAnotherBit, "arrays-agree"),
+    (ArrayIsChangedInPlace, "arrays-agree"),
+    (PmdPfnCutAt32Bits, "pfn-round-trip:pmd"),
+    (TopAddressBitForgotten, "highest-address:pte"),
+    (UncachedIsLost, "prot-round-trip:pud"),
+    (PgprotKeepsTheAddress, "pgprot-less-pfn:pmd"),
+    (WrprotectClearsAnAddressBit, "pfn-survives:pud"),
+    (SpecialNeverTold, "special-agrees:pud"),
+    (MkwriteLosesSpecial, "special-survives:pmd"),
+    (SpecialBitInTheAddress, "special-disturbs-nothing:pmd"),
+    (ProtNonePmdIsNoLeaf, "leaf-is-a-leaf:pmd"),
+    (TablesAreLeaves, "table-is-a-table:pmd"),
+    (EmptyIsNotNone, "empty-is-none:pmd"),
+    (WrprotectCleans, "mkwrite-wrprotect:pte"),
+    (DirtyIsTakenForYoung, "mkdirty-mkclean:pmd"),
+    (OldIsAlsoClean, "mkyoung-mkold:pud"),
+    (DirtyNotMovedBack, "mkwrite-after-wrprotect:pte"),
+    (MkspecialToggles, "idempotent:pmd"),
+    (ModifyLosesSpecial, "modify-keeps:pmd"),
+    (GupMayWriteWhereItMayRead, "access-permitted:pte"),
+    (CpuStoresThroughReadOnly, "cpu-access:pte"),
+    (CpuFaultsThoughItMarks, "hardware-marks:pmd"),
+    (SpecialPmdIsNotTransHuge, "mm-life:pmd"),
+    (ProtNonePudIsATable, "mm-protection:pud"),
+    (AddressOneBitTooHigh, "words-life:pte"),
+    (ModifyMovesPresent, "words-protection:pmd"),
+]
+
+
+# One wrong driver a check
+
+
+class Good(Driver):
+    """A driver of memory BARs with nothing wrong: huge faults, and a switch for memory decode."""
+
+    name: ClassVar[str] = "good"
+    shift = 40
+
+    def boot(self, kernel: Any) -> None:
+        super().boot(kernel)
+        self.enabled: dict[str, bool] = {}
+        self.files: dict[str, File] = {}
+
+    def probe(self, device: Device) -> File:
+        self.enabled[device.name] = True
+        self.files[device.name] = File(self, device)
+        return self.files[device.name]
+
+    def mmap_offset(self, bar: int, offset: int) -> int:
+        return (bar << self.shift) + offset
+
+    def mmap(self, file: File, vma: VmArea) -> int:
+        device: Device = file.private_data
+        page_shift = self.kernel.geometry.PAGE_SHIFT
+        index, offset = divmod(vma.vm_pgoff << page_shift, 1 << self.shift)
+        if index not in device.bars or not self.fits(offset + vma.size, device.bars[index].size):
+            return -EINVAL
+        vma.vm_flags |= VM_IO | VM_PFNMAP | VM_DONTEXPAND | VM_DONTDUMP
+        vma.vm_private_data = (device, (device.bars[index].phys + offset) >> page_shift)
+        vma.vm_ops = self.operations()
+        return 0
+
+    def operations(self) -> VmOperations:
+        return VmOperations(fault=lambda vmf: self.fault(vmf, 0), huge_fault=self.fault)
+
+    def fits(self, end: int, size: int) -> bool:
+        page = self.kernel.geometry.PAGE_SIZE
+        return end <= -(-size // page) * page
+
+    def fault(self, vmf: VmFault, order: int) -> int:
+        kernel, vma = self.kernel, vmf.vma
+        mm, geometry = kernel.mm, kernel.geometry
+        device, first = vma.vm_private_data
+        size = geometry.PAGE_SIZE << order
+        address = vmf.address & -size
+        # As vm_pgoff does, the first pfn goes with the start of the vma that mmap saw.
+        pfn = first + ((address - vma.vm_start) >> geometry.PAGE_SHIFT)
+        if not self.block_fits(vma, address, size, pfn % (1 << order) == 0):
+            return mm.VM_FAULT_FALLBACK
+        if not self.enabled[device.name]:
+            return mm.VM_FAULT_SIGBUS
+        return self.insert(vmf, order, address, pfn)
+
+    def block_fits(self, vma: VmArea, address: int, size: int, aligned: bool) -> bool:
+        return aligned and vma.vm_start <= address and address + size <= vma.vm_end
+
+    def insert(self, vmf: VmFault, order: int, address: int, pfn: int) -> int:
+        mm, geometry = self.kernel.mm, self.kernel.geometry
+        if order == 0:
+            return mm.vmf_insert_pfn(vmf.vma, address, pfn)
+        if order == geometry.PMD_ORDER and self.kernel.pfnmap("pmd"):
+            return mm.vmf_insert_pfn_pmd(vmf, pfn, False)
+        if order == geometry.PUD_ORDER and self.kernel.pfnmap("pud"):
+            return mm.vmf_insert_pfn_pud(vmf, pfn, False)
+        return mm.VM_FAULT_FALLBACK
+
+    def actions(self) -> Mapping[str, Action]:
+        return {"pci_memory": Action(self.pci_memory, {"device": "str", "enabled": "bool"})}
+
+    def pci_memory(self, run: Any, device: str, enabled: bool) -> dict[str, Any]:
+        self.enabled[device] = enabled
+        if not enabled:
+            self.kernel.mm.unmap_mapping_range(self.files[device].f_mapping, 0, 0)
+        return {}
+
+
+class ActionWithAMisspeltKind(Good):
+    def actions(self) -> Mapping[str, Action]:
+        return {"zap": Action(self.pci_memory, {"device": "string"})}
+
+
+class DriverSelectsWhatNobodyDeclares(Good):
+    @hookimpl
+    def kconfig(self, has: Any) -> str:
+        return "config GOOD\n\tdef_bool y\n\tselect NO_SUCH_SYMBOL\n"
+
+
+class RemembersDevicesAcrossBoots(Good):
+    known: ClassVar[set[str]] = set()
+
+    def probe(self, device: Device) -> File:
+        if device.name in self.known:
+            raise ValueError(f"{device.name} is bound already")
+        self.known.add(device.name)
+        return super().probe(device)
+
+
+class BarsShareOffsets(Good):
+    def mmap_offset(self, bar: int, offset: int) -> int:
+        return offset
+
+
+class VmaIsNoPfnmap(Good):
+    def mmap(self, file: File, vma: VmArea) -> int:
+        error = super().mmap(file, vma)
+        vma.vm_flags &= ~VM_PFNMAP
+        return error
+
+
+class MapsBeyondTheBar(Good):
+    def fits(self, end: int, size: int) -> bool:
+        return True
+
+
+class OffsetOfTheMappingForgotten(Good):
+    def mmap(self, file: File, vma: VmArea) -> int:
+        error = super().mmap(file, vma)
+        if not error:
+            device, first = vma.vm_private_data
+            vma.vm_private_data = (device, first & -512)
+        return error
+
+
+class HugePfnOfTheFaultNotOfTheBlock(Good):
+    def insert(self, vmf: VmFault, order: int, address: int, pfn: int) -> int:
+        if order == self.kernel.geometry.PMD_ORDER:
+            pfn += 1 << order
+        return super().insert(vmf, order, address, pfn)
+
+
+class UnalignedPfnInAHugeLeaf(Good):
+    def block_fits(self, vma: VmArea, address: int, size: int, aligned: bool) -> bool:
+        return super().block_fits(vma, address, size, True)
+
+
+class BasePageForAHugeOrder(Good):
+    def insert(self, vmf: VmFault, order: int, address: int, pfn: int) -> int:
+        return self.kernel.mm.vmf_insert_pfn(vmf.vma, address, pfn)
+
+
+class HugeFaultThatAlwaysFallsBack(Good):
+    def insert(self, vmf: VmFault, order: int, address: int, pfn: int) -> int:
+        return self.kernel.mm.VM_FAULT_FALLBACK if order else super().insert(vmf, order, address, pfn)
+
+
+class AnyOrderIsABasePage(Good):
+    def insert(self, vmf: VmFault, order: int, address: int, pfn: int) -> int:
+        known = (0, self.kernel.geometry.PMD_ORDER, self.kernel.geometry.PUD_ORDER)
+        return super().insert(vmf, order if order in known else 0, address, pfn)
+
+
+class MemoryOffIgnoredByFaults(Good):
+    def fault(self, vmf: VmFault, order: int) -> int:
+        device, _ = vmf.vma.vm_private_data
+        enabled, self.enabled[device.name] = self.enabled[device.name], True
+        ret = super().fault(vmf, order)
+        self.enabled[device.name] = enabled
+        return ret
+
+
+class MemoryOffLeavesMappings(Good):
+    def pci_memory(self, run: Any, device: str, enabled: bool) -> dict[str, Any]:
+        self.enabled[device] = enabled
+        return {}
+
+
+class ForkZapsEverybody(Good):
+    def operations(self) -> VmOperations:
+        return replace(super().operations(), open=self.open)
+
+    def open(self, vma: VmArea) -> None:
+        assert vma.vm_file is not None
+        self.kernel.mm.unmap_mapping_range(vma.vm_file.f_mapping, 0, 0)
+
+
+DRIVERS: list[tuple[type[Driver], str]] = [
+    (ActionWithAMisspeltKind, "actions"),
+    (DriverSelectsWhatNobodyDeclares, "kconfig-selects"),
+    (RemembersDevicesAcrossBoots, "probe-opens"),
+    (BarsShareOffsets, "offsets-apart"),
+    (VmaIsNoPfnmap, "vma-flags"),
+    (MapsBeyondTheBar, "refuses-beyond"),
+    (OffsetOfTheMappingForgotten, "right-pages"),
+    (HugePfnOfTheFaultNotOfTheBlock, "right-pages-at:pmd"),
+    (UnalignedPfnInAHugeLeaf, "unaligned-falls-back"),
+    (BasePageForAHugeOrder, "order-as-asked:pmd"),
+    (HugeFaultThatAlwaysFallsBack, "huge-leaves:pud"),
+    (AnyOrderIsABasePage, "other-orders"),
+    (MemoryOffIgnoredByFaults, "memory-off"),
+    (MemoryOffLeavesMappings, "memory-off"),
+    (ForkZapsEverybody, "fork-and-unmap"),
+]
+
+OWN_ARCH_CHECKS = (*geometry_checks.CHECKS, *kconfig_checks.CHECKS, *entry_checks.CHECKS, *mm_checks.CHECKS)
+
+
+def run_one(kit: Kit, machine: str, name: str) -> Result:
+    """Run the check of that name on a machine; LookupError where the kit has no such check."""
+    for case in cases(kit.checks):
+        if case.id == name:
+            return kit.run(Item(machine, case))
+    raise LookupError(name)
+
+
+@pytest.mark.parametrize(("arch", "name"), ARCHES, ids=lambda value: getattr(value, "__name__", None))
+def test_a_wrong_architecture_is_caught_by_the_check_that_should(arch: type[Arch], name: str):
+    result = run_one(arch_kit(arch), MACHINE, name)
+    assert (result.status, bool(result.detail)) == ("failed", True), result
+
+
+@pytest.mark.parametrize(("driver", "name"), DRIVERS, ids=lambda value: getattr(value, "__name__", None))
+def test_a_wrong_driver_is_caught_by_the_check_that_should(driver: type[Driver], name: str):
+    result = run_one(driver_kit(driver), f"plain {MACHINE}", name)
+    assert (result.status, bool(result.detail)) == ("failed", True), result
+
+
+def test_every_check_catches_something():
+    assert {name.partition(":")[0] for _, name in ARCHES} == {check.name for check in OWN_ARCH_CHECKS}
+    assert {name.partition(":")[0] for _, name in DRIVERS} == {check.name for check in DRIVER_CHECKS}
+    assert set(OWN_ARCH_CHECKS) <= set(ARCH_CHECKS)
+    assert DRIVER_CHECKS == driver_checks.CHECKS
+
+
+@pytest.mark.parametrize("name", sorted({name for _, name in ARCHES}))
+def test_without_its_check_a_wrong_architecture_is_not_caught_by_that_name(name: str):
+    (wrong, _), *_ = (pair for pair in ARCHES if pair[1] == name)
+    less = tuple(check for check in ARCH_CHECKS if check.name != name.partition(":")[0])
+    with pytest.raises(LookupError):
+        run_one(arch_kit(wrong, checks=less), MACHINE, name)
+
+
+@pytest.mark.parametrize("machine", ["6.12.117", MACHINE, "thp=n", "hw_access_dirty=off"])
+def test_nothing_is_found_in_an_architecture_with_nothing_wrong(machine: str):
+    kit = arch_kit(Plain)
+    results = [kit.run(Item(machine, case)) for case in cases(kit.checks)]
+    assert [result for result in results if not result.good] == []
+    assert sum(result.status == "passed" for result in results) > 30
+
+
+def test_nothing_is_found_in_a_driver_with_nothing_wrong():
+    kit = driver_kit(Good)
+    results = [
+        kit.run(Item(f"plain {release}", case)) for release in ("6.12.117", MACHINE) for case in cases(kit.checks)
+    ]
+    assert {result.status for result in results} == {"passed"}
+
+
+# Messages: which op, which input, which bits
+
+
+@pytest.mark.parametrize(
+    ("arch", "name", "text"),
+    [
+        (
+            MkwriteLosesSpecial,
+            "special-survives:pmd",
+            r"pmd_mkwrite\(0x[0-9a-f]+\) = 0x[0-9a-f]+ lost special, .*bits? .*7",
+        ),
+        (
+            PgprotKeepsTheAddress,
+            "pgprot-less-pfn:pmd",
+            r"pmd_pgprot is 0x[0-9a-f]+, it keeps bits? [0-9 ,to]+ of the address",
+        ),
+        (MkspecialForgottenForPuds, "kconfig-claims:pud", r"does not provide pud_mkspecial \(generic\)"),
+        (AddressOneBitTooHigh, "words-life:pte", r"the CPU reads 0x[0-9a-f]+ at 0x[0-9a-f]+, it maps 0x[0-9a-f]+"),
+        (SelectWithoutItsDependency, "kconfig-selects", r"PLAIN_EXTRA is selected by PLAIN, but depends on !PLAIN"),
+        (SpecialAnswersNone, "answers-are-words", r"pmd_special answers None"),
+    ],
+)
+def test_a_failure_names_the_op_and_what_is_wrong_with_it(arch: type[Arch], name: str, text: str):
+    import re
+
+    assert re.search(text, run_one(arch_kit(arch), MACHINE, name).detail)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "text"),
+    [(0, 0, "no bit"), (1, 0, "bit 0"), (0b1011, 0, "bits 0 to 1, 3"), (1 << 63, 1, "bits 0, 63")],
+)
+def test_bits_are_told_in_words(first: int, second: int, text: str):
+    assert bits(first, second) == text
+
+
+# Capabilities, expectations, machines
+
+
+class OwnsNoHugeSpecial(Plain):
+    @hookimpl
+    def kconfig(self, has: Any) -> str:
+        text: str = super().kconfig(has)
+        return text.replace("\tselect ARCH_SUPPORTS_HUGE_PFNMAP if TRANSPARENT_HUGEPAGE\n", "")
+
+    pmd_special = pud_special = pmd_mkspecial = pud_mkspecial = None
+
+
+def test_what_is_not_claimed_is_not_tested_and_said_to_be_missing():
+    kit = arch_kit(OwnsNoHugeSpecial)
+    result = run_one(kit, MACHINE, "special-survives:pmd")
+    assert (result.status, result.detail) == ("not claimed", "pfnmap:pmd")
+    assert run_one(kit, MACHINE, "special-survives:pte").status == "passed"
+    assert run_one(kit, MACHINE, "kconfig-claims:pmd").status == "not claimed"
+
+
+class SaysNoWordFormat(Plain):
+    def word_format(self, level: Any) -> Any:
+        return None
+
+
+def test_without_a_declared_word_format_the_walk_of_raw_words_is_not_claimed():
+    kit = arch_kit(SaysNoWordFormat)
+    assert run_one(kit, MACHINE, "words-life:pmd").detail == "words"
+    assert run_one(kit, MACHINE, "mm-life:pmd").status == "passed"
+    assert run_one(kit, MACHINE, "pgprot-less-pfn:pmd").status == "passed"
+
+
+@pytest.mark.parametrize(
+    ("key", "status"),
+    [
+        ("special-survives", "expected failure"),
+        ("special-survives:pmd", "expected failure"),
+        ("special-survives:pmd@7.3.4", "expected failure"),
+        ("special-survives:pmd@7.*", "expected failure"),
+        ("special-survives:pmd@6.*", "failed"),
+        ("special-survives:pud", "failed"),
+    ],
+)
+def test_an_expected_failure_is_declared_by_check_level_and_machine(key: str, status: str):
+    result = run_one(arch_kit(MkwriteLosesSpecial, expected_failures={key: "known"}), MACHINE, "special-survives:pmd")
+    assert result.status == status
+    assert result.detail.startswith("known: ") == (status == "expected failure")
+
+
+def test_an_expected_failure_that_passes_is_reported():
+    kit = arch_kit(Plain, expected_failures={"idempotent:pte": "known"})
+    result = run_one(kit, MACHINE, "idempotent:pte")
+    assert (result.status, result.good) == ("unexpected pass", False)
+    assert "known" in result.detail
+
+
+def test_an_expectation_of_a_check_that_does_not_exist_is_refused_with_the_nearest():
+    with pytest.raises(Unknown, match="special-survives"):
+        arch_kit(Plain, expected_failures={"special-survive": "known"})
+    with pytest.raises(BadInput, match="reason"):
+        arch_kit(Plain, expected_failures={"special-survives": " "})
+
+
+def test_a_declared_machine_is_linked_and_an_unknown_argument_of_it_refused():
+    kit = arch_kit(Plain, machines={"old": {"release": "6.1.192"}})
+    assert run_one(kit, "old", "mm-life:pte").status == "passed"
+    assert run_one(kit, "old", "mm-life:pmd").status == "not claimed"
+    with pytest.raises(BadInput, match="unknown releas"):
+        arch_kit(Plain, machines={"old": {"releas": "6.1.192"}})
+
+
+class DoesNotLink(Plain):
+    def setup_arch(self, config: Any, cpu: Any, has: Any) -> None:
+        raise KeyError("ARCH_PAGE_SHIFT")
+
+
+def test_a_machine_that_cannot_be_linked_has_one_failed_check_and_the_reason():
+    results = list(arch_kit(DoesNotLink).results())
+    assert {result.case.id for result in results} == {"links"}
+    assert {result.status for result in results} == {"failed"}
+    assert "ARCH_PAGE_SHIFT" in results[0].detail
+
+
+class PmdPfnUnwritten(Plain):
+    def pmd_pfn(self, pmd: Any) -> Any:
+        raise Unwritten("pmd_pfn")
+
+
+def test_what_is_still_to_be_written_fails_alone_and_what_needs_it_waits():
+    results = {(result.machine, result.case.id): result for result in arch_kit(PmdPfnUnwritten).results()}
+    assert [key for key, result in results.items() if not result.good] == [("", "written-pmd_pfn")]
+    assert "docs/hooks.md#pmd_pfn" in results["", "written-pmd_pfn"].detail
+    assert results["", "written-pmd_pfn"].case.check.reason == "Return the page frame number of a PMD leaf."
+    waits = results[MACHINE, "pfn-round-trip:pmd"]
+    assert (waits.status, waits.detail) == ("waiting", "for pmd_pfn, which is still to be written")
+    assert results[MACHINE, "pfn-round-trip:pte"].status == "passed"
