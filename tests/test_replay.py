@@ -40,7 +40,7 @@ def _flipped(value: Any) -> Any:
     if isinstance(value, str):
         return hex(int(value, 16) ^ 0x1000) if value.startswith("0x") else value + "x"
     if isinstance(value, list):
-        return [*value[:-1], _flipped(value[-1])] if value else ["x"]
+        return [*value[:-1], _flipped(value[-1])] if value else [{}]
     if isinstance(value, dict):
         if not value:
             return {"x": 1}
