@@ -74,6 +74,7 @@ class MmFunctions:
     FAULT_FLAG_REMOTE = gup.FAULT_FLAG_REMOTE
     fixup_user_fault = staticmethod(gup.fixup_user_fault)
     get_user_pages_fast = staticmethod(gup.get_user_pages_fast)
+    pin_user_pages_fast = staticmethod(gup.pin_user_pages_fast)
     pin_user_pages_remote = staticmethod(gup.pin_user_pages_remote)
     unpin_user_pages = staticmethod(gup.unpin_user_pages)
 

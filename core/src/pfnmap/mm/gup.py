@@ -47,6 +47,7 @@ __all__ = [
     "get_user_page_remote",
     "get_user_pages_fast",
     "gup_fast",
+    "pin_user_pages_fast",
     "pin_user_pages_remote",
     "put_page",
     "unpin_user_pages",
@@ -179,6 +180,11 @@ def _gup_fast_leaf(
 
 
 # The slow way
+
+
+def pin_user_pages_fast(mm: MmStruct, start: int, nr_pages: int, gup_flags: int, pages: list[int]) -> int:
+    """Pin pages of the running process as `get_user_pages_fast` gets them."""
+    return get_user_pages_fast(mm, start, nr_pages, gup_flags | FOLL_PIN, pages)
 
 
 def pin_user_pages_remote(mm: MmStruct, start: int, nr_pages: int, gup_flags: int, pages: list[int]) -> int:
