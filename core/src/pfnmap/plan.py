@@ -32,6 +32,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pfnmap.errors import BadInput, Refused, Unknown
+from pfnmap.guest import GUEST_BASE, KVM_CHANGES, GuestPlan, KvmMmu
 from pfnmap.release import upstream_changes
 from pfnmap.sizes import format_size
 
@@ -104,6 +105,7 @@ _CHANGES: Final = (
     "no-thp-align-without-get-unmapped-area",
     "type1-pfnmap-batch",
     "iommufd-dmabuf-bar",
+    *KVM_CHANGES,
 )
 """The changes that a plan depends on; besides them an architecture's own `NAME-huge-pfnmap`."""
 
@@ -115,6 +117,7 @@ class Request:
 
     Placed at `va`, or by the policy of that name (`POLICIES`); with a `va`, `policy` only says who chose it. `device`
     is the PCI address or None. `mmapable`: whether vfio-pci offers the BAR to mmap; None leaves that to its own rule.
+    `gpa`: where a guest has the mapping, None: where its firmware would place the BAR.
     """
 
     bar: int
@@ -126,6 +129,7 @@ class Request:
     va: int | None = None
     policy: str | None = None
     mmapable: bool | None = None
+    gpa: int | None = None
 
     @property
     def where(self) -> str:
@@ -215,7 +219,8 @@ class Costs:
 class MappingPlan:
     """The plan of one mapping. `phys` is where the mapped part of the BAR begins, `offset` its place in the BAR,
     `length` whole pages. `before` is what the same mapping costs without huge pfnmaps, as before 6.12. `warnings` tell
-    of harm, `notes` of what the answer hangs on. `steps` counts the work done, which does not depend on sizes."""
+    of harm, `notes` of what the answer hangs on. `steps` counts the work done, which does not depend on sizes. `guest`:
+    how a KVM guest has it, where that was asked for."""
 
     device: str | None
     bar: int
@@ -233,6 +238,7 @@ class MappingPlan:
     notes: tuple[str, ...]
     steps: int = field(compare=False)
     machine: Machine = field(compare=False, repr=False)
+    guest: GuestPlan | None = None
 
     def dma_map(self, va: int, length: int) -> DmaMap:
         """Return what a DMA map of a part of the mapping costs (page-aligned)."""
@@ -248,7 +254,11 @@ class MappingPlan:
             "va": hex(self.va),
             **self.costs.as_json(),
             "warnings": list(self.warnings),
+            **self._guest_json(),
         }
+
+    def _guest_json(self) -> dict[str, Any]:
+        return {"guest": self.guest.as_json()} if self.guest else {}
 
     def as_json(self) -> dict[str, Any]:
         """Return it in the form that `plan --json` prints."""
@@ -279,6 +289,7 @@ class MappingPlan:
             "before_huge_pfnmap": self.before.as_json(),
             "warnings": list(self.warnings),
             "notes": list(self.notes),
+            **self._guest_json(),
         }
 
 
@@ -315,18 +326,26 @@ class Plan:
         }
 
 
-def plan(kernel: Kernel, requests: Sequence[Request], *, mmap_base: int | None = None, dma: str = "type1") -> Plan:
+def plan(
+    kernel: Kernel,
+    requests: Sequence[Request],
+    *,
+    mmap_base: int | None = None,
+    dma: str = "type1",
+    kvm: bool = False,
+) -> Plan:
     """Plan mappings on a kernel, and once more each way for every unknown change that alters the answer.
 
     `mmap_base`: where policy `kernel` searches downwards from (default MMAP_BASE). `dma`: who maps for DMA, of
-    DMA_BACKENDS. Raises BadInput for a mapping that mmap would refuse or that does not fit into the address space,
-    Unknown for a policy or a backend that there is not, Refused for leaves that the architecture has no entry for.
+    DMA_BACKENDS. `kvm`: say too how a KVM guest has the mappings. Raises BadInput for a mapping that mmap would refuse
+    or that does not fit into the address space, Unknown for a policy or a backend that there is not, Refused for leaves
+    that the architecture has no entry for and for a KVM that is not modelled.
     """
     if dma not in DMA_BACKENDS:
         raise Unknown("DMA backend", dma, DMA_BACKENDS)
-    mappings = _plan_all(kernel, requests, mmap_base, dma)
+    mappings = _plan_all(kernel, requests, mmap_base, dma, kvm)
     _refuse_absent(kernel, mappings)
-    return Plan(kernel.describe(), mappings, tuple(_undetermined(kernel, requests, mmap_base, dma, mappings)))
+    return Plan(kernel.describe(), mappings, tuple(_undetermined(kernel, requests, mmap_base, dma, kvm, mappings)))
 
 
 def _refuse_absent(kernel: Kernel, planned: Iterable[MappingPlan]) -> None:
@@ -337,8 +356,10 @@ def _refuse_absent(kernel: Kernel, planned: Iterable[MappingPlan]) -> None:
             raise Refused(f"pfn_{level}", f"{kernel.arch.name} has none in this boot, and the driver would ask for it")
 
 
-def _plan_all(kernel: Kernel, requests: Sequence[Request], mmap_base: int | None, dma: str) -> tuple[MappingPlan, ...]:
-    machine = Machine.of(kernel, dma)
+def _plan_all(
+    kernel: Kernel, requests: Sequence[Request], mmap_base: int | None, dma: str, kvm: bool
+) -> tuple[MappingPlan, ...]:
+    machine = Machine.of(kernel, dma, kvm)
     return tuple(machine.plan(request, requests, mmap_base) for request in requests)
 
 
@@ -347,6 +368,7 @@ def _undetermined(
     requests: Sequence[Request],
     mmap_base: int | None,
     dma: str,
+    kvm: bool,
     planned: tuple[MappingPlan, ...],
 ) -> Iterable[Undetermined]:
     changes = kernel.release.changes
@@ -358,7 +380,7 @@ def _undetermined(
         mappings = planned
         if settled != changes:
             other = kernel.relink(replace(kernel.release, changes=settled))
-            mappings = _plan_all(other, requests, mmap_base, dma)
+            mappings = _plan_all(other, requests, mmap_base, dma, kvm)
         return {"mappings": [mapping.answer() for mapping in mappings]}
 
     for change in changes:
@@ -410,7 +432,7 @@ class Machine:
     `passes`: of a user fault that ends at a base page. `batch`: type1 walks once per leaf. `deposit`: bytes of page
     table that a PMD leaf needs. `thp_aligned`: mmap(NULL) may align to the PMD size. `offers_mmap`: VFIO_PCI_MMAP.
     `reasons`: what rules a level out anywhere, as (reason, detail). `lacks`: a sentence for a change that is not there.
-    `dma`: who maps for DMA; `dmabuf`: iommufd takes a BAR's dma-buf.
+    `dma`: who maps for DMA; `dmabuf`: iommufd takes a BAR's dma-buf. `kvm`: what its KVM does, where that is asked.
     """
 
     sizes: Mapping[LeafLevel, int]
@@ -431,9 +453,10 @@ class Machine:
     lacks: Mapping[str, str]
     dma: str
     dmabuf: bool
+    kvm: KvmMmu | None
 
     @classmethod
-    def of(cls, kernel: Kernel, dma: str = "type1") -> Machine:
+    def of(cls, kernel: Kernel, dma: str = "type1", kvm: bool = False) -> Machine:
         """Read a linked kernel."""
         geometry, config, has = kernel.geometry, kernel.config, kernel.has
         huge = has("huge-pfnmap")
@@ -460,6 +483,7 @@ class Machine:
             lacks={id: _lacks(kernel, id) for id in (*_HANDLER_FIXES, "iommufd-dmabuf-bar")},
             dma=dma,
             dmabuf=has("iommufd-dmabuf-bar"),
+            kvm=KvmMmu.of(kernel) if kvm else None,
         )
 
     @property
@@ -502,6 +526,7 @@ class Machine:
             () if refused else tuple(self._notes(request, mmap_base, runs, delta)),
             steps,
             self,
+            self._guest(request, va, length, runs),
         )
 
     # what is asked for
@@ -691,6 +716,18 @@ class Machine:
         warm = (leaves if self.batch else pages) + breaks
         fixups = leaves if self.huge else min(pages, 1)
         return DmaMap(warm + fixups, fixups, self._calls(runs, start, end, 1), warm)
+
+    def _guest(self, request: Request, va: int, length: int, runs: Sequence[Run]) -> GuestPlan | None:
+        """How a KVM guest has a mapping, where that was asked for."""
+        if self.kvm is None:
+            return None
+        gpa = request.gpa
+        if gpa is None:
+            size = 1 << (max(request.bar_size, self.page) - 1).bit_length()
+            gpa = _up(GUEST_BASE, size) + request.offset
+        leaves = sum(self._leaves(runs, va, va + length).values())
+        fixups = leaves if self.huge else min(leaves, 1)
+        return self.kvm.plan(runs, gpa, va, self.sizes, fixups, self._calls(runs, va, va + length, 1))
 
     # in words
 

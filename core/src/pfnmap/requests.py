@@ -15,7 +15,7 @@ from pfnmap.run import Step, address_value
 from pfnmap.scenario import Scenario
 from pfnmap.sizes import parse_bar, parse_size
 
-__all__ = ["of_bars", "of_devices", "of_scenario", "placed", "unplannable"]
+__all__ = ["at_guest_address", "of_bars", "of_devices", "of_scenario", "placed", "unplannable"]
 
 
 def of_bars(bars: Sequence[str], offset: int = 0, length: int | None = None) -> list[Request]:
@@ -119,3 +119,11 @@ def placed(requests: Sequence[Request], va: int | None = None, policy: str | Non
         for request in requests
         for one in ([request] if request.va is not None else [replace(request, policy=name) for name in POLICIES])
     ]
+
+
+def at_guest_address(requests: Sequence[Request], gpa: int) -> list[Request]:
+    """Return the requests for a guest that has the mapping at `gpa`. Raises BadInput where they are of several
+    mappings."""
+    if len({(request.device, request.bar, request.offset) for request in requests}) > 1:
+        raise BadInput("--gpa", "one guest address for several mappings; give one BAR")
+    return [replace(request, gpa=gpa) for request in requests]

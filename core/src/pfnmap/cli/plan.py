@@ -48,6 +48,12 @@ def command(
     dma: Annotated[
         str, typer.Option("--dma", metavar="BACKEND", help="Who maps for DMA: type1 or iommufd.", rich_help_panel="DMA")
     ] = "type1",
+    kvm: Annotated[
+        bool, typer.Option("--kvm", help="Say too at which level a KVM guest has it.", rich_help_panel="Guest")
+    ] = False,
+    gpa: Annotated[
+        str | None, _option("--gpa", "ADDR", "The guest has it at this guest physical address (with --kvm).", "Guest")
+    ] = None,
     json: JsonOption = False,
 ) -> int:
     """Plan at which page-table level BARs will be mapped, what it costs, and why not larger.
@@ -55,7 +61,7 @@ def command(
     Without --va or --vmm both core policies are planned side by side.
     """
     from pfnmap.plan import plan
-    from pfnmap.requests import of_bars, placed
+    from pfnmap.requests import at_guest_address, of_bars, placed
     from pfnmap.sizes import parse_address, parse_size
     from pfnmap.spec import KernelSpec
 
@@ -68,6 +74,8 @@ def command(
         raise BadInput("", "--offset and --length go with exactly one --bar")
     if va is not None and vmm is not None:
         raise BadInput("", "--va and --vmm exclude each other")
+    if gpa is not None and not kvm:
+        raise BadInput("", "--gpa goes with --kvm")
     base = KernelSpec()
     names: dict[str, str] = {}
     if bars:
@@ -78,10 +86,12 @@ def command(
     else:
         requests, base = _of_scenario(scenario or "")
     requests = placed(requests, parse_address(va, "--va") if va is not None else None, vmm)
+    if gpa is not None:
+        requests = at_guest_address(requests, parse_address(gpa, "--gpa"))
     settings: Settings = context.obj
     image = linked(kernel.over(base), settings.registry())
     base_address = parse_address(mmap_base, "--mmap-base") if mmap_base else None
-    planned = plan(image, requests, mmap_base=base_address, dma=dma)
+    planned = plan(image, requests, mmap_base=base_address, dma=dma, kvm=kvm)
     if json:
         print_json("plan", planned.as_json())
         return 0

@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 __all__ = ["render"]
 
 _HEADER: Final = ("placement", "VA", "leaves", "faults", "tables", "DMA cold", "DMA warm")
+_GUEST_HEADER: Final = ("guest leaves", "guest faults")
 _WIDEST: Final = 16
 """Columns that a cell keeps on a narrow terminal: an address, or one level's leaves."""
-_NUMBERS: Final = _HEADER[3:]
+_NUMBERS: Final = (*_HEADER[3:], "guest faults")
 _LEGEND: Final = (
     "faults: calls of vfio-pci's handler when every page is touched once in ascending order. tables: page-table memory."
 )
@@ -30,6 +31,7 @@ _DMA_LEGEND: Final[Mapping[str, str]] = {
     "type1": "DMA: walks of a type1 map of all of it, while nothing is mapped (cold) and when all is (warm).",
     "iommufd": "DMA: what IOMMU_IOAS_MAP of it gives, while nothing is mapped (cold) and when all is (warm).",
 }
+_GUEST_LEGEND: Final = "guest: leaves of a KVM guest's second-stage tables, and its exits to get them, page by page."
 _LEVEL_STYLE: Final[Mapping[str, str]] = {"pud": "green", "pmd": "cyan", "pte": "yellow"}
 _LEVELS: Final[tuple[LeafLevel, ...]] = ("pud", "pmd", "pte")
 
@@ -43,7 +45,8 @@ def render(plan: Plan, names: Mapping[str, str] | None = None) -> list[Renderabl
     """
     blocks = [list(block) for _, block in groupby(plan.mappings, key=lambda m: (m.device, m.bar, m.offset, m.length))]
     rows = [[row for mapping in block for row in _rows(mapping)] for block in blocks]
-    header = tuple(Text(name, "bold") for name in _HEADER)
+    columns = _HEADER + (_GUEST_HEADER if any(mapping.guest for mapping in plan.mappings) else ())
+    header = tuple(Text(name, "bold") for name in columns)
     widths = [max(map(len, column)) for column in zip(header, *(row for table in rows for row in table), strict=True)]
     parts: list[RenderableType] = []
     device: str | None = ""
@@ -60,7 +63,9 @@ def render(plan: Plan, names: Mapping[str, str] | None = None) -> list[Renderabl
     parts += _notes(blocks)
     parts += _undetermined(plan)
     if any(rows):
-        parts.append(Text(f"\n{_LEGEND} {_DMA_LEGEND[plan.mappings[0].machine.dma]}", "dim"))
+        first = plan.mappings[0]
+        legend = f"{_LEGEND} {_DMA_LEGEND[first.machine.dma]}" + (f" {_GUEST_LEGEND}" if first.guest else "")
+        parts.append(Text(f"\n{legend}", "dim"))
     return parts
 
 
@@ -83,8 +88,8 @@ def _title(mapping: MappingPlan) -> str:
 
 def _table(rows: Sequence[Row], widths: Sequence[int]) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    for name, width in zip(_HEADER, widths, strict=True):
-        table.add_column(justify="right" if name in _NUMBERS else "left", min_width=min(width, _WIDEST))
+    for name, width in zip(rows[0], widths, strict=True):
+        table.add_column(justify="right" if name.plain in _NUMBERS else "left", min_width=min(width, _WIDEST))
     for row in rows:
         table.add_row(*row)
     return table
@@ -95,9 +100,10 @@ def _rows(mapping: MappingPlan) -> list[Row]:
     if not mapping.runs:
         return []
     sizes = mapping.machine.sizes
-    rows = [(Text(_placement(mapping)), Text(f"{mapping.va:#x}"), *_costs(mapping.costs, sizes))]
+    guest = _guest(mapping)
+    rows = [(Text(_placement(mapping)), Text(f"{mapping.va:#x}"), *_costs(mapping.costs, sizes), *guest)]
     if mapping.before != mapping.costs:
-        before = (Text("  before 6.12"), Text(""), *_costs(mapping.before, sizes))
+        before = (Text("  before 6.12"), Text(""), *_costs(mapping.before, sizes), *(Text("") for _ in guest))
         for cell in before:
             cell.style = "dim"
         rows.append(before)
@@ -117,6 +123,15 @@ def _costs(costs: Costs, sizes: Mapping[LeafLevel, int]) -> Row:
     return (leaves, faults, Text(_memory(costs.table_bytes)), cold, warm)
 
 
+def _guest(mapping: MappingPlan) -> Row:
+    if mapping.guest is None:
+        return ()
+    counts = mapping.guest.counts
+    present = [level for level in _LEVELS if counts[level]]
+    leaves = Text(_leaves(counts, mapping.machine.sizes), _LEVEL_STYLE[present[-1]] if present else "")
+    return (leaves, Text(f"{mapping.guest.faults:,}"))
+
+
 def _leaves(counts: Mapping[LeafLevel, int], sizes: Mapping[LeafLevel, int]) -> str:
     return " + ".join(f"{counts[level]:,}x{format_size(sizes[level])}" for level in _LEVELS if counts[level])
 
@@ -133,8 +148,10 @@ def _sentences(block: Sequence[MappingPlan]) -> list[Text]:
     """What is wrong and why not larger; said once where all placements share it."""
     said: dict[tuple[str, str], list[str]] = {}
     for mapping in block:
-        lines = [("bold red", text) for text in mapping.warnings]
+        warnings = (*mapping.warnings, *(mapping.guest.warnings if mapping.guest else ()))
+        lines = [("bold red", text) for text in warnings]
         lines += [("", text) for text in _why(mapping)]
+        lines += [("", text) for text in (mapping.guest.notes if mapping.guest else ())]
         for line in dict.fromkeys(lines):
             said.setdefault(line, []).append(_placement(mapping))
     return [
