@@ -22,8 +22,10 @@ assert FILES
 
 
 def _records() -> list[tuple[str, dict[str, Any]]]:
-    documents = [json.loads(gzip.decompress(path.read_bytes()))
-                 for path in sorted(ROOT.glob("plugins/*/tests/data/kconfig/resolved.json.gz"))]
+    documents = [
+        json.loads(gzip.decompress(path.read_bytes()))
+        for path in sorted(ROOT.glob("plugins/*/tests/data/kconfig/resolved.json.gz"))
+    ]
     return [(document["arch"], record) for document in documents for record in document["records"]]
 
 
@@ -92,6 +94,7 @@ def test_what_is_set_over_a_file_is_no_conflict_of_the_file():
 
 # what the machines of vectors and recordings name
 
+
 @pytest.mark.parametrize("arch", ARCHS)
 def test_machines_of_vectors_name_only_declared_symbols_and_win(arch: str):
     for path in sorted((ROOT / "plugins" / arch / "tests" / "data").glob("*.json.gz")):
@@ -113,6 +116,7 @@ def test_page_size_of_a_machine_settles_what_follows_from_it(release: str, size:
 
 
 # fragments and releases
+
 
 @pytest.mark.parametrize("package", [*ALWAYS, *(f"pfnmap_{arch}" for arch in ARCHS)])
 def test_fragments_ask_only_for_changes_that_there_are(package: str):

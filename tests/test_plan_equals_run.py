@@ -66,9 +66,7 @@ class Machined:
 def linked(machine: Machined) -> Kernel:
     arch, symbols, cpu = BUILDS[machine.build]
     asked = {**symbols, **CONFIGS[machine.config]}
-    return Kernel.link(
-        arch, ["vfio_pci"], given=asked, defaults=THP, release=machine.release, cpu=cpu, thp=machine.thp
-    )
+    return Kernel.link(arch, ["vfio_pci"], given=asked, defaults=THP, release=machine.release, cpu=cpu, thp=machine.thp)
 
 
 @st.composite
@@ -348,8 +346,6 @@ def test_a_wrong_rule_of_the_driver_is_found(wrong: Any, monkeypatch: pytest.Mon
         (fault, "FAULT_FLAG_VMA_LOCK", 0),  # one pass
     ],
 )
-def test_a_wrong_rule_of_the_mm_is_found(
-    module: Any, name: str, wrong: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_wrong_rule_of_the_mm_is_found(module: Any, name: str, wrong: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, name, wrong)
     assert finds_a_disagreement()

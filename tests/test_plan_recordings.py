@@ -30,9 +30,7 @@ def recording(name: str) -> dict[str, Any]:
 @cache
 def linked(name: str, thp: str) -> Kernel:
     machine, kernel = recording(name)["machine"], recording(name)["kernel"]
-    return Kernel.link(
-        kernel["arch"], ["vfio_pci"], machine["config"], machine["release"], machine["cpu"], thp=thp
-    )
+    return Kernel.link(kernel["arch"], ["vfio_pci"], machine["config"], machine["release"], machine["cpu"], thp=thp)
 
 
 def planned(name: str, record: dict[str, Any]) -> MappingPlan:
@@ -169,8 +167,14 @@ def test_null_mappings_are_aligned_where_the_plan_says_so() -> None:
                 continue
             kernel = linked(name, record["thp_enabled"])
             mapping = planned(name, record)
-            request = Request(mapping.bar, mapping.phys - mapping.offset, mapping.bar_size, offset=mapping.offset,
-                              length=mapping.length, policy="kernel")
+            request = Request(
+                mapping.bar,
+                mapping.phys - mapping.offset,
+                mapping.bar_size,
+                offset=mapping.offset,
+                length=mapping.length,
+                policy="kernel",
+            )
             pmd = kernel.geometry.size("pmd")
             aligned = (plan(kernel, [request]).mappings[0].va - mapping.offset) % pmd == 0
             assert (mapping.va - mapping.offset) % pmd == 0 or not aligned, record["id"]

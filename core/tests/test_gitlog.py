@@ -193,12 +193,12 @@ def test_a_backport_under_another_id_and_subject_is_present(body: str):
     "body",
     [
         f"Since commit {THP} upstream this is not so.\n",
-        f"Fixes: {THP[:12]} (\"{THP_SUBJECT}\")\n",
+        f'Fixes: {THP[:12]} ("{THP_SUBJECT}")\n',
         f"See commit {THP}.\n",
         f"This partially reverts commit {THP}.\n",
         f"commit {own('9')} upstream.\n",
         f"Link: https://example.org/{THP}\n",
-        f"Stable-dep-of: {THP[:12]} (\"{THP_SUBJECT}\")\n",
+        f'Stable-dep-of: {THP[:12]} ("{THP_SUBJECT}")\n',
     ],
 )
 def test_a_mention_is_no_backport(body: str):

@@ -193,6 +193,7 @@ def test_package_without_a_fragment_is_an_error():
 
 # asking
 
+
 def test_nothing_asked_for_gives_the_defaults():
     config = resolve(PARTS)
     assert (config["THP"], config["WIDTH"], config["LEVELS"], config["CONTAINER"]) == ("n", "52", "5", "y")
@@ -239,6 +240,7 @@ def test_choice_takes_the_member_that_is_asked_for():
 
 # presuming
 
+
 @pytest.mark.parametrize(
     ("given", "presumed"),
     [
@@ -282,6 +284,7 @@ def test_m_of_what_it_depends_on_limits_what_is_asked_for():
 
 # taking as it is
 
+
 def test_forced_values_win_and_others_follow_from_them():
     forced = {"PUD_PFNMAP": "y", "HAVE_THP": "n", "A_16K_PAGES": "y", "WIDTH": "48", "STRANGE": "7"}
     config = resolve(PARTS, force=forced)
@@ -292,6 +295,7 @@ def test_forced_values_win_and_others_follow_from_them():
 
 
 # a real .config
+
 
 def test_file_that_follows_from_itself_has_no_conflict():
     file = {name: value for name, value in resolve(PARTS, {"THP": "y", "DRIVER": "m"}).items() if value != "n"}
@@ -328,6 +332,7 @@ def test_defaults_do_not_count_where_there_is_a_file():
 
 
 # explaining
+
 
 def test_explanation_goes_down_to_the_select():
     assert texts(resolve(PARTS, {"THP": "y"}).explain("PUD_PFNMAP")) == [
@@ -396,6 +401,7 @@ def test_every_symbol_can_be_explained():
 
 
 # names and values that are wrong
+
 
 def test_name_that_nobody_declares_is_unknown():
     with pytest.raises(Unknown, match="config symbol 'PREEMPT_R'; did you mean 'PREEMPT_RT'"):
@@ -467,6 +473,7 @@ def test_dependency_loop_is_refused():
 
 # page sizes
 
+
 def test_page_size_is_the_member_that_selects_it():
     assert page_size_symbols(PARTS, "16K") == {"A_16K_PAGES": "y"}
     with pytest.raises(BadInput, match="'64K' is none of 4K, 16K"):
@@ -487,6 +494,7 @@ def test_page_size_is_found_where_the_release_has_no_symbol_for_it():
 
 
 # weight
+
 
 def test_importing_the_engine_stays_light():
     code = "import pfnmap.kconfig, sys; print(*({'kconfiglib', 'numpy'} & set(sys.modules)))"

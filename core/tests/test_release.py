@@ -105,8 +105,24 @@ def test_names_are_read(text: str, name: str):
     assert parse_release(text).name == name
 
 
-@pytest.mark.parametrize("text", ["", "banana", "6", "6.12.y", "6.12.117x", "6.120", "99.1", "1.0", "6.12.117.3",
-                                  "posted-v3", "6.12.123456", "-1.2", "6.12 117"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "banana",
+        "6",
+        "6.12.y",
+        "6.12.117x",
+        "6.120",
+        "99.1",
+        "1.0",
+        "6.12.117.3",
+        "posted-v3",
+        "6.12.123456",
+        "-1.2",
+        "6.12 117",
+    ],
+)
 def test_a_name_that_is_no_release_is_unknown(text: str):
     with pytest.raises(Unknown):
         parse_release(text)
@@ -166,8 +182,15 @@ def test_a_release_newer_than_all_known_says_so():
 def test_posted_v2_is_6_11_with_the_series_and_without_its_review():
     posted, base = parse_release("posted-v2"), parse_release("6.11")
     assert {d.change for d in difference(base, posted)} == {"huge-pfnmap"}
-    assert not any(posted.has(change) for change in ("vm-normal-page-pmd-special", "vfio-unaligned-pfn-fallback",
-                                                     "vfio-align-fault-to-order", "follow-recheck-under-lock"))
+    assert not any(
+        posted.has(change)
+        for change in (
+            "vm-normal-page-pmd-special",
+            "vfio-unaligned-pfn-fallback",
+            "vfio-align-fault-to-order",
+            "follow-recheck-under-lock",
+        )
+    )
     assert "unknown" not in posted.changes.values()
 
 
@@ -221,17 +244,23 @@ def test_an_unknown_change_goes_with_what_it_requires():
 
 def test_missing_fixes_are_those_of_what_is_there():
     assert {m.fix for m in missing_fixes(parse_release("posted-v2"))} == {
-        "vfio-unaligned-pfn-fallback", "vfio-align-fault-to-order", "follow-recheck-under-lock"}
+        "vfio-unaligned-pfn-fallback",
+        "vfio-align-fault-to-order",
+        "follow-recheck-under-lock",
+    }
     assert missing_fixes(parse_release("6.1.192")) == ()
     assert missing_fixes(parse_release("7.3.4")) == ()
 
 
 def test_nobody_misses_a_fix_that_is_superseded(monkeypatch: pytest.MonkeyPatch):
-    changes = {c.id: c for c in (
-        Change("feature", "", "6.1", "source"),
-        Change("repair", "", "6.2", "source", fixes="feature"),
-        Change("rewrite", "", "6.3", "source", supersedes=("repair",)),
-    )}
+    changes = {
+        c.id: c
+        for c in (
+            Change("feature", "", "6.1", "source"),
+            Change("repair", "", "6.2", "source", fixes="feature"),
+            Change("rewrite", "", "6.3", "source", supersedes=("repair",)),
+        )
+    }
     monkeypatch.setattr(releases, "upstream_changes", lambda: changes)
     old = Release("old", {"feature": "yes", "repair": "no", "rewrite": "no"})
     new = Release("new", {"feature": "yes", "repair": "no", "rewrite": "yes"})
@@ -241,7 +270,8 @@ def test_nobody_misses_a_fix_that_is_superseded(monkeypatch: pytest.MonkeyPatch)
 
 def test_difference_lists_what_changed_between_two_releases():
     assert ("thp-bypass-pfnmap", "no", "yes") in [
-        (d.change, d.before, d.after) for d in difference(parse_release("6.12.113"), parse_release("6.12.115"))]
+        (d.change, d.before, d.after) for d in difference(parse_release("6.12.113"), parse_release("6.12.115"))
+    ]
     assert difference(parse_release("7.3.4"), parse_release("7.3.4")) == ()
 
 

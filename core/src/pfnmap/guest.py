@@ -70,8 +70,7 @@ class GuestPlan:
             "hypervisor": "kvm",
             "gpa": hex(self.gpa),
             "runs": [
-                {"gpa": hex(run.gpa), "length": run.length, "level": run.level, "count": run.count}
-                for run in self.runs
+                {"gpa": hex(run.gpa), "length": run.length, "level": run.level, "count": run.count} for run in self.runs
             ],
             "counts": self.counts,
             "faults": self.faults,

@@ -349,8 +349,11 @@ class _Engine:
     def _stands_for(self, symbol: Any, value: str) -> Any:
         """Return the member of a choice that gives a promptless symbol this value, None where no choice decides it."""
         lib = self._lib
-        members = {default.str_value: condition for default, condition in symbol.orig_defaults
-                   if isinstance(default, lib.Symbol) and isinstance(condition, lib.Symbol) and condition.choice}
+        members = {
+            default.str_value: condition
+            for default, condition in symbol.orig_defaults
+            if isinstance(default, lib.Symbol) and isinstance(condition, lib.Symbol) and condition.choice
+        }
         if not members or len(members) < len(symbol.orig_defaults) or _prompts(symbol):
             return None
         if value not in members:

@@ -196,8 +196,9 @@ def _change(table: Mapping[str, Any]) -> Change:
 
 @cache
 def _seen() -> frozenset[_Version]:
-    return frozenset(_version(release) for change in upstream_changes().values()
-                     for release in (*change.present, *change.absent))
+    return frozenset(
+        _version(release) for change in upstream_changes().values() for release in (*change.present, *change.absent)
+    )
 
 
 @cache
@@ -253,8 +254,11 @@ def _status_rc(change: Change, release: _Version) -> Status:
 def _status_line(change: Change, release: _Version) -> Status:
     """Return the status that all releases of a release's line share, else unknown."""
     line = release.line
-    marks = {_version(r).patch for r in (*change.present, *change.absent, *change.backports)
-             if not r.endswith(".y") and _version(r).line == line}
+    marks = {
+        _version(r).patch
+        for r in (*change.present, *change.absent, *change.backports)
+        if not r.endswith(".y") and _version(r).line == line
+    }
     patches = {0, 1, *marks, *(patch + 1 for patch in marks)}
     statuses = {_status(change, _Version(*line, patch)) for patch in patches}
     return statuses.pop() if len(statuses) == 1 else "unknown"
@@ -369,8 +373,11 @@ def _check_requires(name: str, changes: dict[str, Status]) -> None:
 
 def difference(before: Release, after: Release) -> tuple[Difference, ...]:
     """Return the changes in which two releases differ, in the order of changes.toml."""
-    return tuple(Difference(id, status, after.changes[id]) for id, status in before.changes.items()
-                 if status != after.changes[id])
+    return tuple(
+        Difference(id, status, after.changes[id])
+        for id, status in before.changes.items()
+        if status != after.changes[id]
+    )
 
 
 def missing_fixes(release: Release) -> tuple[MissingFix, ...]:
@@ -381,7 +388,8 @@ def missing_fixes(release: Release) -> tuple[MissingFix, ...]:
     every = upstream_changes()
     superseded = {old for id in every if release.has(id) for old in every[id].supersedes}
     return tuple(
-        MissingFix(id, change.fixes) for id, change in every.items()
+        MissingFix(id, change.fixes)
+        for id, change in every.items()
         if change.fixes and release.has(change.fixes) and release.changes[id] == "no" and id not in superseded
     )
 

@@ -74,9 +74,7 @@ def parse_bar(text: str, where: str = "") -> tuple[int, int]:
     if phys % size:
         meant_hex = phys_text.isdigit() and int(phys_text, 16) % size == 0
         hint = f"; did you mean 0x{phys_text}?" if meant_hex else ""
-        raise BadInput(
-            where, f"BAR address {phys:#x} is not a multiple of its size {format_size(size)}{hint}"
-        )
+        raise BadInput(where, f"BAR address {phys:#x} is not a multiple of its size {format_size(size)}{hint}")
     return size, phys
 
 

@@ -190,8 +190,13 @@ def read_gitlog(stream: BinaryIO, where: str, base: str | None = None) -> LogRep
         if change.id in states:
             findings[change.id] = _told(change, states[change.id])
         elif newest and newest_commit and newest.has(change.id):
-            findings[change.id] = Finding(change.id, "present", newest_commit.line, newest_commit.id,
-                                          f"{newest.name}, whose commit is in the log, has it")
+            findings[change.id] = Finding(
+                change.id,
+                "present",
+                newest_commit.line,
+                newest_commit.id,
+                f"{newest.name}, whose commit is in the log, has it",
+            )
         else:
             findings[change.id] = _untold(change, ground, rooted)
     _imply_requires(findings, changes)
@@ -276,8 +281,11 @@ def _commits(stream: BinaryIO, where: str) -> Iterator[_Commit]:
         else:
             commit.size += len(line) + 1
             if commit.size > _MAX_MESSAGE:
-                raise BadInput(where, f"the message of commit {commit.id[:12]} (line {commit.line}) is larger than "
-                                      f"{_MAX_MESSAGE >> 20} MiB")
+                raise BadInput(
+                    where,
+                    f"the message of commit {commit.id[:12]} (line {commit.line}) is larger than "
+                    f"{_MAX_MESSAGE >> 20} MiB",
+                )
             commit.body.append(line)
         blank = not line
     if commit and not subject_next:
@@ -318,8 +326,11 @@ def _events(commit: _Commit, marks: _Marks) -> Iterator[_Event]:
     message = raw.decode("utf-8", "replace") if b"commit" in folded else ""
     reverted = list(_REVERTS.finditer(message)) if b"revert" in folded else []
     spans = [match.span() for match in reverted]
-    picked = [match for match in _PICKED.finditer(message)
-              if not any(start < match.end() and match.start() < end for start, end in spans)]
+    picked = [
+        match
+        for match in _PICKED.finditer(message)
+        if not any(start < match.end() and match.start() < end for start, end in spans)
+    ]
     origins = [(match, match[match.lastgroup or 0].lower()) for match in picked]
     ids = (commit.id, *(id for _, id in origins))
     subject = _BRANCH_TAGS.sub("", commit.subject, count=1)
@@ -349,8 +360,11 @@ def _resolve(events: Sequence[_Event], marks: _Marks, where: str) -> dict[str, _
     for event in reversed(events):
         if event.change is not None:
             if any(_same(event.ids[0], id) for id in reverted_ids):
-                raise BadInput(where, f"commit {event.ids[0][:12]} stands above its revert: newest commit first was "
-                                      "expected, git log without --reverse")
+                raise BadInput(
+                    where,
+                    f"commit {event.ids[0][:12]} stands above its revert: newest commit first was "
+                    "expected, git log without --reverse",
+                )
             change, applied = event.change, True
         else:
             found = _reverts(event, known, marks.subjects)
@@ -407,8 +421,12 @@ def _untold(change: Change, ground: Release | None, rooted: bool) -> Finding:
         return finding("undecidable", "not in the log, which may be cut: it does not go down to a known ground")
     if ground and status == "unknown":
         return finding("undecidable", f"not in the log, and not known for {ground.name}, which the log starts from")
-    return finding("absent", f"not in the log, and not in {ground.name}, which the log starts from"
-                   if ground else "not in the log, which goes down to the kernel's first commit")
+    return finding(
+        "absent",
+        f"not in the log, and not in {ground.name}, which the log starts from"
+        if ground
+        else "not in the log, which goes down to the kernel's first commit",
+    )
 
 
 def _imply_requires(findings: dict[str, Finding], changes: Mapping[str, Change]) -> None:
@@ -418,6 +436,7 @@ def _imply_requires(findings: dict[str, Finding], changes: Mapping[str, Change])
         for required in changes[id].requires:
             if findings[required].verdict == "undecidable":
                 of = findings[id]
-                findings[required] = Finding(required, "present", of.line, of.commit,
-                                             f"{id} requires it, and that is present: {of.detail}")
+                findings[required] = Finding(
+                    required, "present", of.line, of.commit, f"{id} requires it, and that is present: {of.detail}"
+                )
                 pending.append(required)
