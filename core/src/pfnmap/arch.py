@@ -291,6 +291,7 @@ class Arch(ABC):
         """
 
     kernel: Kernel
+    """The kernel that it is linked into; set by `boot`, after `setup_arch`."""
 
     def boot(self, kernel: Kernel) -> None:
         """Start over; called when the kernel is linked and at each `Kernel.boot`, before the drivers'."""

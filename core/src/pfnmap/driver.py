@@ -50,18 +50,25 @@ class Device:
 
 @dataclass(frozen=True)
 class VmOperations:
-    """vm_operations_struct: what a vma's driver answers. An op that is None is absent, as a NULL pointer is (a page
-    that is not there is SIGBUS without `fault`).
-
-    `fault(vmf)` and `huge_fault(vmf, order)` return a VM_FAULT code; `access(vma, address, length, write)` serves
-    access_process_vm and returns bytes moved or a negative errno.
-    """
+    """vm_operations_struct: what a vma's driver answers. An op that is None is absent, as a NULL pointer is."""
 
     fault: Callable[[VmFault], int] | None
+    """``fault(vmf)``: map the page at `vmf.address` and return a VM_FAULT code. Without it a page that is not there is
+    SIGBUS."""
+
     huge_fault: Callable[[VmFault, int], int] | None = None
+    """``huge_fault(vmf, order)``: map the block of 2**order base pages around `vmf.address` with one leaf and return
+    VM_FAULT_NOPAGE, or map nothing and return VM_FAULT_FALLBACK: then the next smaller order is asked for."""
+
     access: Callable[[VmArea, int, int, bool], int] | None = None
+    """``access(vma, address, length, write)``: serve access_process_vm (ptrace); return bytes moved or a negative
+    errno."""
+
     open: Callable[[VmArea], None] | None = None
+    """``open(vma)``: a vma that a split or a fork made."""
+
     close: Callable[[VmArea], None] | None = None
+    """``close(vma)``: a vma is gone."""
 
 
 class ScenarioRun(Protocol):
@@ -126,6 +133,7 @@ class Module:
     """Checks of the kit that it fails, with the reason, as `pfnmap.arch.Arch.expected_failures`."""
 
     kernel: Kernel
+    """The kernel that it is linked into; set by `boot`."""
 
     def boot(self, kernel: Kernel) -> None:
         """Start over with no devices and nothing mapped; called when the kernel is linked and at each `Kernel.boot`."""

@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any, Final
 
 from pfnmap.arch import LEVELS, OPTIONAL_OPS, Arch, Level, WordFormat
+from pfnmap.errors import Unwritten
 from pfnmap.hookspecs import ENTRY_HOOKS
 from pfnmap.kernel import Kernel
 from pfnmap.vm_flags import VM_EXEC, VM_READ, VM_SHARED, VM_WRITE
@@ -45,11 +46,10 @@ def capabilities(kernel: Kernel) -> frozenset[str]:
     """Return what a linked architecture claims, derived from the kernel and from what the plugin declares.
 
     The name of every op that it provides itself; ``leaf:X``: leaves of level X are used for user memory (transparent
-    huge pages); ``pfnmap:X``: also for pfnmaps (``config-pfnmap:X``:
-    Kconfig says so); ``walked:X``: the level has tables of its own; ``slots:X``:
-    it is the ops of this level that work on the entries of a walked table; ``words``: `word_format` says how the CPU
-    reads every walked level; ``emulator``: `mmu_cpu` names an emulated CPU that boots like this; every switch of the
-    CPU state that is on (``hw_access_dirty``).
+    huge pages); ``pfnmap:X``: also for pfnmaps (``config-pfnmap:X``: Kconfig says so); ``walked:X``: the level has
+    tables of its own; ``slots:X``: it is the ops of this level that work on the entries of a walked table; ``words``:
+    `word_format` says how the CPU reads every walked level; ``emulator``: `mmu_cpu` names an emulated CPU that boots
+    like this; every switch of the CPU state that is on (``hw_access_dirty``).
     """
     ops, geometry = kernel.ops, kernel.geometry
     found = {name for name, owner in ops.owners.items() if owner == "arch"}
@@ -67,13 +67,20 @@ def capabilities(kernel: Kernel) -> frozenset[str]:
     walked_levels = [walked.name for walked in geometry.walk]
     found |= {f"walked:{name}" for name in walked_levels}
     found |= {f"slots:{LEVELS[LEVELS.index(below) + 1]}" for below in walked_levels[1:]} | {"slots:pte"}
-    if all(kernel.arch.word_format(walked.name) is not None for walked in geometry.walk):
+    if all(_word_format(kernel.arch, walked.name) is not None for walked in geometry.walk):
         found.add("words")
     emulated = kernel.arch.mmu_cpu
     if emulated is not None and emulated.state.items() <= kernel.cpu.items():
         found.add("emulator")
     found |= {key for key, value in kernel.cpu.items() if value is True}
     return frozenset(found)
+
+
+def _word_format(arch: Arch, level: Level) -> WordFormat | None:
+    try:
+        return arch.word_format(level)
+    except Unwritten:
+        return None
 
 
 class ArchSubject:
@@ -125,7 +132,7 @@ class ArchSubject:
     @cached_property
     def physical_mask(self) -> int:
         """The address bits (bytes) of a page: what the declared format of a PTE can hold, or the lowest 40."""
-        found = self.arch.word_format("pte")
+        found = _word_format(self.arch, "pte")
         if found is None:
             return (1 << _ADDRESS_BITS_UNSAID) - self.geometry.PAGE_SIZE
         mask = 0

@@ -19,7 +19,7 @@ from pfnmap.vm_flags import VM_DONTDUMP, VM_DONTEXPAND, VM_IO, VM_MIXEDMAP, VM_P
 
 __all__ = ["CHECKS"]
 
-_KINDS = ("address", "size", "int", "bool", "str", "list", "prot", "device")
+_KINDS = ("address", "size", "int", "signed", "bool", "str", "list", "bar")
 
 
 def actions_are_sound(subject: DriverSubject) -> None:

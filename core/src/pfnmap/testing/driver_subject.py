@@ -95,7 +95,9 @@ class DriverSubject:
 
     @cached_property
     def capabilities(self) -> frozenset[str]:
-        """What it claims: ``binds``: it binds devices; ``maps``: it lets user space map them (found by trying, and
+        """What it claims.
+
+        ``binds``: it binds devices; ``maps``: it lets user space map them (found by trying, and
         taken for granted on the kit's own architecture: on s390 vfio-pci does not); ``huge``: it has a huge_fault;
         ``action:NAME``; and ``pfnmap:X`` of the kernel."""
         found = {f"pfnmap:{level}" for level in LEAF_LEVELS if self.kernel.pfnmap(level)}
@@ -128,7 +130,7 @@ class DriverSubject:
             return self.driver.sample
         sizes = {0: 2 * self.span, 2: max(16 << 20, self.kernel.geometry.PAGE_SIZE), 4: self.kernel.geometry.PAGE_SIZE}
         bars = {index: DeviceBar(index, size, _BAR_PHYS[index]) for index, size in sizes.items()}
-        return Device("kit", "0000:00:01.0", bars)
+        return Device("kit", "0000:00:01.0", bars, driver=self.driver.name)
 
     @property
     def bar(self) -> int:

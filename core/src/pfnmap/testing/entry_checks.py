@@ -217,7 +217,7 @@ def _flag(flag: str) -> Check:
 
     return Check(
         f"{on}-{off}",
-        f"{on} makes an entry {flag}, {off} makes it not so, and neither touches the other two of write, dirty, young",
+        f"X_{flag} tells what {on} and {off} made, and neither touches the other two of write, dirty, young",
         check,
         ("leaf:X", f"X_{flag}"),
         LEAF_LEVELS,

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from pfnmap.arch import OPTIONAL_OPS, Arch
-from pfnmap.driver import Driver, Module
+from pfnmap.driver import Driver, Module, VmOperations
 from pfnmap.hookspecs import EntryHooks, LinkHooks
 
 __all__ = ["Entry", "entries", "page", "sentence"]
@@ -37,12 +37,13 @@ _SECTIONS: Final[Mapping[str, str]] = {
     "An architecture declares": "Attributes and methods with a default.",
     "A driver must have": "Abstract methods of `pfnmap.Driver`.",
     "A driver may have": "Methods and attributes of `pfnmap.Module` and `pfnmap.Driver` with a default.",
+    "What mmap gives a vma": "`pfnmap.VmOperations`, which a driver's `mmap` sets as `vma.vm_ops`.",
 }
 
 
 def entries() -> Iterator[Entry]:
     """Yield the whole contract, section by section."""
-    must, may, own, declares, driver_must, driver_may = list(_SECTIONS)[1:]
+    must, may, own, declares, driver_must, driver_may, vm_ops = list(_SECTIONS)[1:]
     yield from _functions(LinkHooks, next(iter(_SECTIONS)))
     abstract = Arch.__abstractmethods__
     yield from (entry for entry in _functions(Arch, must) if entry.name in abstract)
@@ -57,6 +58,7 @@ def entries() -> Iterator[Entry]:
     for kind in (Module, Driver):
         yield from _attributes(kind, driver_may)
         yield from (entry for entry in _functions(kind, driver_may) if entry.name not in abstract)
+    yield from _attributes(VmOperations, vm_ops)
 
 
 def _functions(kind: type[Any], section: str) -> Iterator[Entry]:
@@ -113,7 +115,28 @@ def page() -> str:
             section = entry.section
             lines += ["", f"## {section}", "", _SECTIONS[section]]
         lines += ["", f"### {entry.name}", "", f"    {entry.name}{entry.signature}", "", entry.text]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_checks()]) + "\n"
+
+
+def _checks() -> Iterator[str]:
+    from pfnmap.testing import arch_subject
+    from pfnmap.testing.driver_subject import DriverSubject
+    from pfnmap.testing.kit import ARCH_CHECKS, DRIVER_CHECKS
+
+    yield from ("", "## What the conformance kit checks", "")
+    yield "`pfnmap check NAME -v` runs them all. A check *needs* capabilities: what a plugin does not claim is not"
+    yield "tested, what it claims is. X is the level."
+    kinds = (
+        ("Of an architecture", ARCH_CHECKS, arch_subject.capabilities),
+        ("Of a driver", DRIVER_CHECKS, DriverSubject.capabilities),
+    )
+    for title, checks, capabilities in kinds:
+        claims = (inspect.getdoc(capabilities) or "").partition("\n\n")
+        yield from ("", f"### {title}", "", (claims[2] or claims[0]).replace("``", "`"))
+        yield from ("", "| check | levels | needs | why |", "| --- | --- | --- | --- |")
+        for check in checks:
+            needs = ", ".join(f"`{need}`" for need in check.needs)
+            yield f"| `{check.name}` | {' '.join(check.levels)} | {needs} | {check.reason} |"
 
 
 if __name__ == "__main__":
