@@ -10,9 +10,10 @@ from virtual_machine import BASE, GIB, GPA, MIB, PAGE, PHYS, SIZE, Machine
 
 from pfnmap import BadInput, Device, DeviceBar, Refused, VmFault, VmOperations
 from pfnmap.kernel import Kernel
+from pfnmap.limits import bounded
 from pfnmap.run import Run
 from pfnmap.testing.bar_driver import BarDriver
-from pfnmap_kvm import Kvm, mmu
+from pfnmap_kvm import Kvm
 
 pytestmark = x86_64
 
@@ -272,7 +273,6 @@ def test_more_address_spaces_than_one_are_refused(machine: Machine):
 
 
 def test_more_leaves_than_a_step_may_have_are_refused(machine: Machine, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("pfnmap_kvm.kvm.MOST_LEAVES", 2)
-    with pytest.raises(Refused, match="more than 2 faults"):
+    monkeypatch.setattr("pfnmap_kvm.kvm.bounded", lambda what, count, unit: bounded(what, count, 2, unit))
+    with pytest.raises(Refused, match=r"kvm.map: 3 faults, where 2 are the most"):
         machine.guest()
-    assert mmu.MOST_LEAVES >= 1 << 20

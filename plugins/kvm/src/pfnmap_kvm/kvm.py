@@ -9,9 +9,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pfnmap import Action, BadInput, Module, Refused
+from pfnmap.limits import bounded
 
 from .kvm_main import Vm
-from .mmu import MMIO, MOST_LEAVES, guest_mmu, leaf_for
+from .mmu import MMIO, guest_mmu, leaf_for
 from .stage2 import LEVELS, Leaf
 
 if TYPE_CHECKING:
@@ -109,9 +110,7 @@ class Kvm(Module):
         while gfn < end:
             leaf = vm.stage2.leaf(gfn)
             if leaf is None or (write and not leaf.writable):
-                faults += 1
-                if faults > MOST_LEAVES:
-                    raise Refused("kvm.map", f"more than {MOST_LEAVES:,} faults in one step")
+                faults = bounded("kvm.map", faults + 1, unit="faults")
                 result = self._fault(vm, gfn, write)
                 if result != "ok":
                     return faults, result, gfn

@@ -15,6 +15,7 @@ from errno import EINVAL, EPERM
 from typing import TYPE_CHECKING
 
 from pfnmap import Level, Refused
+from pfnmap.limits import bounded
 from pfnmap.vm_flags import VM_PFNMAP, VM_WRITE
 
 from .kvm_main import ERR_FAULT, ERR_RO_FAULT, MemorySlot, Vm
@@ -23,10 +24,7 @@ from .stage2 import LEVELS, Leaf
 if TYPE_CHECKING:
     from pfnmap.kernel import Kernel
 
-__all__ = ["EMULATE", "MMIO", "MOST_LEAVES", "GuestMmu", "guest_mmu", "leaf_for"]
-
-MOST_LEAVES = 1 << 22
-"""How many leaves one step may install; more is refused."""
+__all__ = ["EMULATE", "MMIO", "GuestMmu", "guest_mmu", "leaf_for"]
 
 EMULATE = "EMULATE"
 """RET_PF_EMULATE: the instruction is emulated, here in the end as an access that user space serves."""
@@ -155,9 +153,7 @@ def _riscv_prepare(vm: Vm, slot: MemorySlot) -> int:
 
 
 def _ioremap(vm: Vm, gfn: int, pfn: int, count: int, writable: bool) -> None:
-    if count > MOST_LEAVES:
-        raise Refused("kvm.memslot", f"{count:,} G-stage entries, more than {MOST_LEAVES:,}")
-    for n in range(count):
+    for n in range(bounded("kvm.memslot", count)):
         vm.stage2.install(Leaf("pte", gfn + n, pfn + n, writable))
 
 
