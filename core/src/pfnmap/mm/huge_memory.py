@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pfnmap.mm.vma import MmStruct, VmArea, VmFault
 
 __all__ = [
+    "bug_on_cow",
     "change_huge_pmd",
     "change_huge_pud",
     "copy_huge_pmd",
@@ -84,6 +85,7 @@ def vmf_insert_pfn_pmd(vmf: VmFault, pfn: int, write: bool) -> int:
     ops = kernel.ops
     address = vmf.address & -kernel.geometry.size("pmd")
     kernel.trace.emit(Call("vmf_insert_pfn_pmd", vmf.address))
+    bug_on_cow(vma, "vmf_insert_pfn_pmd")
     if not vma.vm_start <= address < vma.vm_end:
         return VM_FAULT_SIGBUS
     assert vmf.pmd is not None
@@ -117,6 +119,7 @@ def vmf_insert_pfn_pud(vmf: VmFault, pfn: int, write: bool) -> int:
     ops = kernel.ops
     address = vmf.address & -kernel.geometry.size("pud")
     kernel.trace.emit(Call("vmf_insert_pfn_pud", vmf.address))
+    bug_on_cow(vma, "vmf_insert_pfn_pud")
     if not vma.vm_start <= address < vma.vm_end:
         return VM_FAULT_SIGBUS
     assert vmf.pud is not None
@@ -289,6 +292,12 @@ def move_huge_pmd(vma: VmArea, old: Slot, new: Slot, old_address: int, new_addre
         entry = ops.pmd_mksoft_dirty(entry)
     new[0][new[1]] = entry
     return True
+
+
+def bug_on_cow(vma: VmArea, function: str) -> None:
+    """The BUG_ON of the vmf_insert_pfn functions: into a private pfnmap only remap_pfn_range may put PFNs (read)."""
+    if vma.vm_flags & VM_PFNMAP and is_cow_mapping(vma.vm_flags):
+        raise KernelDied(Oops(function, (function,)))
 
 
 def is_cow_mapping(vm_flags: int) -> bool:

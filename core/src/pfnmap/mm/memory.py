@@ -311,6 +311,7 @@ def vmf_insert_pfn(vma: VmArea, address: int, pfn: int) -> int:
     ops = kernel.ops
     tables = mm.tables
     kernel.trace.emit(Call("vmf_insert_pfn", address))
+    huge_memory.bug_on_cow(vma, "vmf_insert_pfn_prot")
     if not vma.vm_start <= address < vma.vm_end:
         return VM_FAULT_SIGBUS
     p4d = tables.p4d_alloc(mm, tables.pgd_offset(address), address)
