@@ -81,6 +81,31 @@ class VfioPci(Driver):
     """The vfio-pci driver of one linked kernel."""
 
     name = "vfio_pci"
+    provides: ClassVar[tuple[str, ...]] = (
+        "vfio_pci_core_mmap",
+        "vfio_pci_mmap_huge_fault",
+        "follow_fault_pfn",
+        "iopt_map_user_pages",
+    )
+    consumes: ClassVar[tuple[str, ...]] = (
+        "fixup_user_fault",
+        "follow_pfnmap",
+        "follow_pte",
+        "insert_pfns",
+        "is_poisoned",
+        "mmap_lock",
+        "pfn_valid",
+        "pin_user_pages_fast",
+        "pin_user_pages_remote",
+        "register_pfn_address_space",
+        "remap_pfn_range",
+        "unmap_mapping_range",
+        "unpin_user_pages",
+        "vmf_insert_pfn",
+        "vmf_insert_pfn_pmd",
+        "vmf_insert_pfn_pud",
+        "zap_vma_ptes",
+    )
     expected_failures: ClassVar[Mapping[str, str]] = {
         f"unaligned-falls-back@{arch} posted-v2": "the posted series lacks vfio-unaligned-pfn-fallback"
         for arch in ("plain", "arm64", "x86_64")
