@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from pfnmap.cli import caps, changes, check, kconfig, plan, plugins, replay, run
+from pfnmap.cli import caps, changes, check, kconfig, new, plan, plugins, replay, run
 from pfnmap.cli.options import Settings
 from pfnmap.cli.terminal import complain
 from pfnmap.errors import PfnmapError
@@ -92,7 +92,7 @@ def _global(
     return 0
 
 
-for _module in (plan, caps, kconfig, changes, run, replay, check, plugins):
+for _module in (plan, caps, kconfig, changes, run, replay, check, new, plugins):
     app.command(_module.__name__.rpartition(".")[2])(_module.command)
 
 
