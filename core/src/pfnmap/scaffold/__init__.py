@@ -29,13 +29,14 @@ _TAKEN: Final = frozenset({"MMU", "SMP"})
 _SUFFIX = ".in"
 
 
-def write_package(kind: Kind, name: str, folder: Path, registry: Registry) -> list[Path]:
-    """Write a plugin package into a new folder and return its files.
+def write_package(kind: Kind, name: str, folder: Path | None = None, registry: Registry | None = None) -> list[Path]:
+    """Write a plugin package into a folder (default: ``pfnmap-NAME`` here) and return its files.
 
-    Raises BadInput for a name that cannot be a plugin's or that a plugin of `registry` has, and for a folder that is
-    there already or cannot be made: nothing is ever overwritten.
+    Nothing is ever overwritten. Raises BadInput for a name that cannot be a plugin's or that a plugin of `registry`
+    (default: those that are installed) has, and for a folder that is not empty.
     """
-    _check(name, registry)
+    _check(name, registry or Registry())
+    folder = folder if folder is not None else Path(distribution(name))
     words = {
         "@NAME@": name,
         "@CLASS@": "".join(part.capitalize() for part in name.split("_")) + kind.capitalize(),
@@ -43,12 +44,12 @@ def write_package(kind: Kind, name: str, folder: Path, registry: Registry) -> li
         "@SYMBOL@": name.upper(),
     }
     try:
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise BadInput(str(folder), "is not empty, and nothing is overwritten")
         return [_write(folder, path, text, words) for path, text in sorted(_templates(files(__name__) / kind))]
-    except FileExistsError:
-        raise BadInput(str(folder), "is there already, and nothing is overwritten") from None
     except OSError as error:
-        raise BadInput(str(folder), error.strerror or str(error)) from None
+        raise BadInput(error.filename or str(folder), error.strerror or str(error)) from None
 
 
 def _check(name: str, registry: Registry) -> None:
