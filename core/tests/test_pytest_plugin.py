@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from textwrap import dedent
 
+import numpy  # noqa: F401 - before pytester takes its snapshot of the modules: it cannot be loaded twice
 import pytest
+
+import pfnmap.testing.kit  # noqa: F401 - and this not be loaded anew for each test
 
 pytest_plugins = ["pytester"]
 

@@ -69,15 +69,18 @@ class _Conformance:
 
         kit, item = pfnmap_task
         check = item.case.check
+        unwritten = failure = ""
         try:
             kit.do(item)
         except Unwritten as error:
-            if check.name != f"written-{error.name}":
-                pytest.skip(f"waits for {error.name}, which is still to be written")
-            pytest.fail(f"{error}: {check.reason}", pytrace=False)
+            unwritten, failure = error.name, f"{error}: {check.reason}"
         except Violation as error:
             where = f"{kit.name} on {item.machine}: " if item.machine else f"{kit.name}: "
-            pytest.fail(f"{where}{item.case.id}: {error}\n({check.name}: {check.reason})", pytrace=False)
+            failure = f"{where}{item.case.id}: {error}\n({check.name}: {check.reason})"
+        if unwritten and check.name != f"written-{unwritten}":
+            pytest.skip(f"waits for {unwritten}, which is still to be written")
+        if failure:
+            pytest.fail(failure, pytrace=False)
 
 
 class ArchConformance(_Conformance):
