@@ -203,20 +203,36 @@ class Generic:
         return cast("Callable[[Entry], Entry]", getattr(owner, name, getattr(self, name)))
 
     @hookimpl(trylast=True)
-    def track_pfn_remap(self, vma: VmArea, pfn: int, address: int, size: int) -> int:
-        return 0
+    def track_pfn_remap(self, vma: VmArea, prot: int, pfn: int, address: int, size: int) -> int:
+        return prot
+
+    @hookimpl(trylast=True)
+    def track_pfn_insert(self, vma: VmArea, prot: int, pfn: int) -> int:
+        return prot
 
     @hookimpl(trylast=True)
     def track_pfn_copy(self, dst: VmArea, src: VmArea) -> int:
         return 0
 
     @hookimpl(trylast=True)
-    def untrack_pfn(self, vma: VmArea) -> int:
+    def untrack_pfn(self, vma: VmArea, pfn: int, size: int) -> int:
         return 0
 
     @hookimpl(trylast=True)
     def untrack_pfn_clear(self, vma: VmArea) -> int:
         return 0
+
+    @hookimpl(trylast=True)
+    def pfnmap_track(self, pfn: int, size: int, prot: int) -> int:
+        return prot
+
+    @hookimpl(trylast=True)
+    def pfnmap_untrack(self, pfn: int, size: int) -> int:
+        return 0
+
+    @hookimpl(trylast=True)
+    def pfnmap_setup_cachemode(self, pfn: int, size: int, prot: int) -> int:
+        return prot
 
     @hookimpl(trylast=True)
     def arch_calc_vm_prot_bits(self, vm_flags: int) -> int:

@@ -216,20 +216,41 @@ class EntryHooks:
     # tracking of pfnmaps (x86 PAT)
 
     @hookspec(firstresult=True)
-    def track_pfn_remap(self, vma: VmArea, pfn: int, address: int, size: int) -> int:
-        """remap_pfn_range is about to map `size` bytes at `address` to `pfn`; return 0 or -errno. Fallback: 0."""
+    def track_pfn_remap(self, vma: VmArea, prot: int, pfn: int, address: int, size: int) -> int:
+        """remap_pfn_range is about to map `size` bytes at `address` to `pfn`; return the pgprot for them, or -errno.
+        Until `pat-pfnmap-track`. Fallback: `prot`."""
+
+    @hookspec(firstresult=True)
+    def track_pfn_insert(self, vma: VmArea, prot: int, pfn: int) -> int:
+        """A page or a huge leaf is about to be inserted; return the pgprot for it. Until `pat-pfnmap-track`.
+        Fallback: `prot`."""
 
     @hookspec(firstresult=True)
     def track_pfn_copy(self, dst: VmArea, src: VmArea) -> int:
         """fork is about to copy the entries of a pfnmap; return 0 or a negative errno. Fallback: 0."""
 
     @hookspec(firstresult=True)
-    def untrack_pfn(self, vma: VmArea) -> int:
-        """The entries of a pfnmap are about to be dropped; return 0. Fallback: 0."""
+    def untrack_pfn(self, vma: VmArea, pfn: int, size: int) -> int:
+        """The entries of a pfnmap are about to be dropped: of the whole vma (`pfn` and `size` 0), or `size` bytes from
+        `pfn` on; return 0. Fallback: 0."""
 
     @hookspec(firstresult=True)
     def untrack_pfn_clear(self, vma: VmArea) -> int:
         """mremap has moved a pfnmap away from this vma; return 0. Fallback: 0."""
+
+    @hookspec(firstresult=True)
+    def pfnmap_track(self, pfn: int, size: int, prot: int) -> int:
+        """remap_pfn_range is about to fill a vma with `size` bytes from `pfn` on; return the pgprot for them, or
+        -errno. From `pat-pfnmap-track` on. Fallback: `prot`."""
+
+    @hookspec(firstresult=True)
+    def pfnmap_untrack(self, pfn: int, size: int) -> int:
+        """What `pfnmap_track` began ends; return 0. Fallback: 0."""
+
+    @hookspec(firstresult=True)
+    def pfnmap_setup_cachemode(self, pfn: int, size: int, prot: int) -> int:
+        """`size` bytes from `pfn` on are about to be mapped; return the pgprot for them, or -errno. From
+        `pat-pfnmap-track` on. Fallback: `prot`."""
 
     @hookspec(firstresult=True)
     def arch_calc_vm_prot_bits(self, vm_flags: int) -> int:

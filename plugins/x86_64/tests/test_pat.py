@@ -10,7 +10,8 @@ from pfnmap import Device, DeviceBar
 from pfnmap.kernel import Kernel
 from pfnmap.run import Run, Step
 
-HOOKS = ("track_pfn_remap", "track_pfn_copy", "untrack_pfn", "untrack_pfn_clear")
+HOOKS = ("track_pfn_remap", "track_pfn_insert", "track_pfn_copy", "untrack_pfn", "untrack_pfn_clear")
+CONTEXT = ("pfnmap_track", "pfnmap_untrack", "pfnmap_setup_cachemode")
 PAGE = 4096
 MIB = 1 << 20
 BASE = 0x1000_0000_0000
@@ -87,14 +88,18 @@ def test_a_move_warns_once_a_boot(machine: Machine):
 
 def test_without_pat_nothing_walks():
     machine = Machine(X86_PAT="n")
-    assert {machine.kernel.ops.owners[hook] for hook in HOOKS} == {"generic"}
+    assert {machine.kernel.ops.owners[hook] for hook in HOOKS + CONTEXT} == {"generic"}
     assert "follow_returns" not in machine("munmap", addr=BASE, length=8 * MIB)
 
 
-@pytest.mark.parametrize(("release", "owner"), [("6.1.192", "arch"), ("6.12.117", "arch"), ("7.3.4", "generic")])
-def test_who_tracks(release: str, owner: str):
+@pytest.mark.parametrize(
+    ("release", "vma", "context"),
+    [("6.1.192", "arch", "generic"), ("6.12.117", "arch", "generic"), ("7.3.4", "generic", "arch")],
+)
+def test_who_tracks(release: str, vma: str, context: str):
     kernel = Kernel.link("x86_64", release=release, config={**CONFIG, "X86_PAT": "y"})
-    assert {kernel.ops.owners[hook] for hook in HOOKS} == {owner}
+    assert {kernel.ops.owners[hook] for hook in HOOKS} == {vma}
+    assert {kernel.ops.owners[hook] for hook in CONTEXT} == {context}
 
 
 def test_a_vma_that_was_filled_by_remap_pfn_range_is_walked_by_the_new_look_up_in_6_12():

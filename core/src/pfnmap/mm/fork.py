@@ -12,10 +12,11 @@ from pfnmap.vm_flags import VM_DONTCOPY, VM_LOCKED, VM_PFNMAP, VM_WIPEONFORK
 __all__ = ["dup_mmap", "exit_mmap"]
 
 
-def dup_mmap(mm: MmStruct) -> MmStruct:
+def dup_mmap(mm: MmStruct) -> MmStruct | None:
     """Return a child's copy of an address space: vmas but the VM_DONTCOPY ones, then their entries.
 
-    A leaf that spans vmas is copied whole with any of them (FINDINGS F3).
+    A leaf that spans vmas is copied whole with any of them (FINDINGS F3). None where the architecture refuses to track
+    the copy of a pfnmap: what was copied so far is undone, and fork is -ENOMEM whatever the reason (copy_mm).
     """
     child = MmStruct(mm.kernel, levels=mm.tables.levels)
     child.thp_disabled = mm.thp_disabled
@@ -31,8 +32,9 @@ def dup_mmap(mm: MmStruct) -> MmStruct:
         child.insert(copy)
         if copy.vm_ops is not None and copy.vm_ops.open is not None:
             copy.vm_ops.open(copy)
-        if not wiped:
-            copy_page_range(copy, vma)
+        if not wiped and copy_page_range(copy, vma):
+            exit_mmap(child)
+            return None
     return child
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pfnmap.mm.mmu_notifier import mmu_notifier_invalidate_range
+from pfnmap.mm.pfnmap_track import setup_cachemode
 from pfnmap.trace import Call, Install, KernelDied, Oops, Split
 from pfnmap.vm_flags import VM_HUGEPAGE, VM_MAYWRITE, VM_NOHUGEPAGE, VM_PFNMAP, VM_SHARED, VM_WRITE
 
@@ -95,7 +96,7 @@ def vmf_insert_pfn_pmd(vmf: VmFault, pfn: int, write: bool) -> int:
         if write and ops.pmd_pfn(old) == pfn:
             table[index] = ops.pmdp_set_access_flags(old, _pmd_made_writable(vma, ops.pmd_mkyoung(old)))
         return VM_FAULT_NOPAGE
-    entry = ops.pmd_mkspecial(ops.pmd_mkhuge(ops.pfn_pmd(pfn, vma.vm_page_prot)))
+    entry = ops.pmd_mkspecial(ops.pmd_mkhuge(ops.pfn_pmd(pfn, setup_cachemode(vma, pfn))))
     if write:
         entry = _pmd_made_writable(vma, ops.pmd_mkyoung(entry))
     if ops.arch_needs_pgtable_deposit():
@@ -129,7 +130,10 @@ def vmf_insert_pfn_pud(vmf: VmFault, pfn: int, write: bool) -> int:
         if write and ops.pud_pfn(old) == pfn:
             table[index] = _pud_made_writable(vma, ops.pud_mkyoung(old))
         return VM_FAULT_NOPAGE
-    entry = ops.pud_mkspecial(ops.pud_mkhuge(ops.pfn_pud(pfn, vma.vm_page_prot)))
+    prot = setup_cachemode(vma, pfn)
+    if not kernel.has("pud-insert-cachemode"):  # what was looked up is dropped (FINDINGS F13)
+        prot = vma.vm_page_prot
+    entry = ops.pud_mkspecial(ops.pud_mkhuge(ops.pfn_pud(pfn, prot)))
     if write:
         entry = _pud_made_writable(vma, ops.pud_mkyoung(entry))
     table[index] = entry

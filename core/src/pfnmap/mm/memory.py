@@ -14,6 +14,7 @@ from pfnmap.errors import Refused
 from pfnmap.limits import PTES, bounded
 from pfnmap.mm import huge_memory
 from pfnmap.mm.mmu_notifier import mmu_notifier_invalidate_range
+from pfnmap.mm.pfnmap_track import setup_cachemode, track_remap, untrack_remap
 from pfnmap.mm.vm_normal_page import vm_normal_page
 from pfnmap.mm.vma import FAULT_FLAG_UNSHARE, FAULT_FLAG_VMA_LOCK, FAULT_FLAG_WRITE, AnonVma, VmFault
 from pfnmap.trace import Call, Fault, Install
@@ -318,7 +319,7 @@ def vmf_insert_pfn(vma: VmArea, address: int, pfn: int) -> int:
     pmd = tables.pmd_alloc(mm, tables.pud_alloc(mm, p4d, address), address)
     table, index = tables.pte_alloc(mm, pmd, address)
     if ops.pte_none(table[index]):
-        table[index] = entry = ops.pte_mkspecial(ops.pfn_pte(pfn, vma.vm_page_prot))
+        table[index] = entry = ops.pte_mkspecial(ops.pfn_pte(pfn, setup_cachemode(vma, pfn)))
         kernel.trace.emit(Install("pte", address, pfn, entry))
     return VM_FAULT_NOPAGE
 
@@ -371,14 +372,17 @@ def remap_pfn_range(vma: VmArea, address: int, pfn: int, size: int, prot: int) -
     """Map `size` bytes from `address` on to consecutive base pages from `pfn`, with PTEs (PMD leaves with
     `remap-pfn-range-pmd`).
 
-    Returns 0, or -EINVAL for a part of a COW mapping, whose vm_pgoff must tell the pfn of all of it.
+    Returns 0, or -EINVAL for a part of a COW mapping, whose vm_pgoff must tell the pfn of all of it, and where the
+    architecture has other caching for some of it.
     """
     page = vma.vm_mm.kernel.geometry.PAGE_SIZE
     size = -(-size // page) * page
-    if vma.vm_mm.kernel.ops.track_pfn_remap(vma, pfn, address, size):
-        return -EINVAL
+    prot = track_remap(vma, prot, pfn, address, size)
+    if prot < 0:
+        return prot
     if vma.vm_flags & (VM_SHARED | VM_MAYWRITE) == VM_MAYWRITE:
         if (address, address + size) != (vma.vm_start, vma.vm_end):
+            untrack_remap(vma, pfn, size)
             return -EINVAL
         vma.vm_pgoff = pfn
     vma.vm_flags |= VM_IO | VM_PFNMAP | VM_DONTEXPAND | VM_DONTDUMP
@@ -419,7 +423,7 @@ def unmap_single_vma(vma: VmArea, start: int, end: int, *, mmap_locked: bool = T
     """Drop every entry of [start, end) of a vma, and what the architecture tracks of a pfnmap; tables stay."""
     mmu_notifier_invalidate_range(vma.vm_mm, start, end)
     if vma.vm_flags & VM_PFNMAP:
-        vma.vm_mm.kernel.ops.untrack_pfn(vma)
+        vma.vm_mm.kernel.ops.untrack_pfn(vma, 0, 0)
     _zap(vma, vma.vm_mm.tables.pgd, 0, start, end, mmap_locked)
 
 
@@ -492,15 +496,16 @@ def unmap_mapping_range(mapping: AddressSpace, holebegin: int, holelen: int) -> 
             unmap_single_vma(vma, start + low, start + high, mmap_locked=False)
 
 
-def copy_page_range(dst: VmArea, src: VmArea) -> None:
+def copy_page_range(dst: VmArea, src: VmArea) -> int:
     """fork: copy the entries of a vma to the child's (RULES 11, 19, 20). Tables are made also where they stay empty.
 
-    A pfnmap is always copied, other memory only where it has private pages (vma_needs_copy).
+    A pfnmap is always copied, other memory only where it has private pages (vma_needs_copy). Returns 0, or the errno
+    with which the architecture refuses to track the copy.
     """
     if not src.vm_flags & (VM_PFNMAP | VM_MIXEDMAP) and src.anon_vma is None:
-        return
-    if src.vm_flags & VM_PFNMAP:
-        src.vm_mm.kernel.ops.track_pfn_copy(dst, src)
+        return 0
+    if src.vm_flags & VM_PFNMAP and (error := src.vm_mm.kernel.ops.track_pfn_copy(dst, src)):
+        return int(error)
     mm = src.vm_mm
     tables = mm.tables
     walked = tables.levels[0]
@@ -510,6 +515,7 @@ def copy_page_range(dst: VmArea, src: VmArea) -> None:
         stop = min((address & -size) + size, src.vm_end)
         _copy(dst, src, dst.vm_mm.tables.pgd_offset(address), tables.pgd_offset(address), 0, address, stop)
         address = stop
+    return 0
 
 
 def _copy(dst: VmArea, src: VmArea, dst_slot: Slot, src_slot: Slot, depth: int, start: int, end: int) -> None:

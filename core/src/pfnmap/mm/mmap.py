@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pfnmap.mm.huge_memory import vma_adjust_trans_huge
 from pfnmap.mm.memory import unmap_single_vma
+from pfnmap.mm.pfnmap_track import vma_pfnmap_track_ctx_put
 from pfnmap.mm.pgtable import free_pgtables
 from pfnmap.mm.vma import VmArea
 from pfnmap.vm_flags import (
@@ -177,6 +178,7 @@ def _mmap_region(mm: MmStruct, file: File | None, address: int, length: int, fla
     else:
         error = file.driver.mmap(file, vma)
         if error:
+            vma_pfnmap_track_ctx_put(kernel, vma)
             return error
     if vma.vm_flags & VM_SPECIAL:
         vma.vm_flags &= ~VM_LOCKED

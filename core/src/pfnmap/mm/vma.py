@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pfnmap.mm.pfnmap_track import PfnmapTrackCtx, vma_pfnmap_track_ctx_get, vma_pfnmap_track_ctx_put
 from pfnmap.vm_flags import VM_EXEC, VM_READ, VM_WRITE
 
 if TYPE_CHECKING:
@@ -88,7 +89,8 @@ class AnonVma:
 @dataclass(eq=False)
 class VmArea:
     """vm_area_struct: [vm_start, vm_end) in bytes, flags, protection, file and page offset. `anon_vma` is the
-    identity of the anon_vma that its private pages belong to, `vm_policy` that of its memory policy."""
+    identity of the anon_vma that its private pages belong to, `vm_policy` that of its memory policy; `pfnmap_track_ctx`
+    what the architecture tracks of it."""
 
     vm_mm: MmStruct
     vm_start: int
@@ -101,6 +103,7 @@ class VmArea:
     vm_private_data: Any = None
     anon_vma: AnonVma | None = None
     vm_policy: object | None = None
+    pfnmap_track_ctx: PfnmapTrackCtx | None = None
 
     @property
     def is_anonymous(self) -> bool:
@@ -188,6 +191,7 @@ class MmStruct:
         index = bisect_left(self._starts, vma.vm_start)
         self._starts.insert(index, vma.vm_start)
         self._vmas.insert(index, vma)
+        vma_pfnmap_track_ctx_get(vma)
         if vma.vm_file is not None:
             vma.vm_file.f_mapping.insert(vma)
 
@@ -196,6 +200,7 @@ class MmStruct:
         index = bisect_left(self._starts, vma.vm_start)
         assert self._vmas[index] is vma
         del self._starts[index], self._vmas[index]
+        vma_pfnmap_track_ctx_put(self.kernel, vma)
         if vma.vm_file is not None:
             vma.vm_file.f_mapping.remove(vma)
 

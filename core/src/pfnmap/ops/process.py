@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from errno import ENOMEM
 from typing import TYPE_CHECKING, Any
 
 from pfnmap.errors import BadInput
@@ -22,7 +23,7 @@ def _fork(run: Run, mm: MmStruct, stopped: bool = False) -> dict[str, Any]:
     if run.child is not None:
         raise BadInput("fork", "there is a child process already")
     run.child = dup_mmap(mm)
-    return {}
+    return errno_result(0 if run.child else -ENOMEM)
 
 
 def _exit(run: Run, mm: MmStruct, stopped: bool = False) -> dict[str, Any]:

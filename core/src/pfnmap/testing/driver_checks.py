@@ -225,6 +225,8 @@ def fork_and_unmap(subject: DriverSubject) -> None:
     on.mapped(subject.bar, 0, subject.span, subject.va)
     on.touch(subject.va, write=True)
     child = dup_mmap(on.mm)
+    if child is None:
+        raise Violation("fork failed: the architecture does not track a copy of the mapping")
     on.touch(subject.va, mm=child)
     expected = subject.device.bars[subject.bar].phys >> subject.kernel.geometry.PAGE_SHIFT
     for who, mm in (("parent", on.mm), ("child", child)):

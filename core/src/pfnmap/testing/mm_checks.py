@@ -115,6 +115,8 @@ def life(subject: ArchSubject, level: Level) -> Iterator[Stage]:
     on.touch(write=True)
     yield Stage("a store to each leaf", mm, level)
     child = dup_mmap(mm)
+    if child is None:
+        raise Violation("fork failed: track_pfn_copy refuses a copy of a shared mapping")
     yield Stage("fork, in the child", child, level)
     on.touch(write=True, mm=child)
     yield Stage("fork and a store by the child, in the parent", mm, level)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from errno import errorcode
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pfnmap import Action, BadInput, Module, Refused
+from pfnmap import Action, BadInput, Module, Refused, ScenarioRun
 
 from .mm import AcrnVm
 
@@ -33,7 +33,7 @@ class Acrn(Module):
         arguments = {"gpa": "address", "va": "address", "length": "size", "access": "str"}
         return {"ram_map": Action(self._ram_map, arguments)}
 
-    def _ram_map(self, run: Any, gpa: int, va: int, length: int, access: str) -> dict[str, Any]:
+    def _ram_map(self, run: ScenarioRun, gpa: int, va: int, length: int, access: str) -> dict[str, Any]:
         """ACRN_IOCTL_SET_MEMSEG with type ACRN_MEMMAP_RAM; `access`: letters of rwx.
 
         Gives `regions`, all that the hypervisor was told by then.

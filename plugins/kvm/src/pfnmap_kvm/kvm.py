@@ -8,7 +8,7 @@ from errno import errorcode
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pfnmap import Action, BadInput, Module, Refused
+from pfnmap import Action, BadInput, Module, Refused, ScenarioRun
 from pfnmap.limits import bounded
 
 from .kvm_main import Vm
@@ -59,7 +59,7 @@ class Kvm(Module):
         }
 
     def _memslot(
-        self, run: Any, slot: int, gpa: int, va: int, length: int, readonly: bool = False, log: bool = False
+        self, run: ScenarioRun, slot: int, gpa: int, va: int, length: int, readonly: bool = False, log: bool = False
     ) -> dict[str, Any]:
         """KVM_SET_USER_MEMORY_REGION; `log`: with KVM_MEM_LOG_DIRTY_PAGES. Length 0 deletes the slot.
 
@@ -75,7 +75,7 @@ class Kvm(Module):
         error = self._vm.set_memory_region(run.current, slot, gpa, length, va, readonly, log)
         return {"result": errorcode[-error] if error else "ok", "leaves": _counted(self._vm.stage2)}
 
-    def _map(self, run: Any, gpa: int, length: int, access: str) -> dict[str, Any]:
+    def _map(self, run: ScenarioRun, gpa: int, length: int, access: str) -> dict[str, Any]:
         """The guest touches every page of [gpa, gpa + length) once, in ascending order, until something stops it.
 
         Gives `guest_faults` (exits to KVM because of the second-stage tables), `leaves` of the range by level,

@@ -34,6 +34,17 @@ class X86_64(PteOps, PmdOps, PudOps, UpperOps, PgprotOps, PatOps):
     """
 
     name: ClassVar[str] = "x86_64"
+    provides: ClassVar[tuple[str, ...]] = (
+        "follow_phys",
+        "track_pfn_remap",
+        "track_pfn_insert",
+        "track_pfn_copy",
+        "untrack_pfn",
+        "pfnmap_track",
+        "pfnmap_untrack",
+        "pfnmap_setup_cachemode",
+    )
+    consumes: ClassVar[tuple[str, ...]] = ("follow_pfnmap", "follow_pte", "mmap_lock", "pfn_valid", "vm_normal_page")
     cpu_defaults: ClassVar[Mapping[str, object]] = {
         "la57": False,
         "sme_mask": 0,

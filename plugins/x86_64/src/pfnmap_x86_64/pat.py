@@ -1,52 +1,98 @@
-"""PAT's tracking of pfnmaps: which vmas hold a reservation of a memory type (VM_PAT), until `pat-pfnmap-track`.
+"""PAT and pfnmaps: the caching of what is mapped, and the memory types that mappings reserve.
 
-Source: arch/x86/mm/pat/memtype.c of 6.1.192 and 6.12.117. A vma that one remap_pfn_range filled is tracked; to undo
-that, or to repeat it for a fork, PAT finds the physical address by looking the vma's first page up, and these walks
-show in the records of 6.1 (`follow_pte`: `fork`, `munmap`, `mprotect`, `pci_memory`, `mremap`). Its table of memory
-types is not modelled: every reservation is granted.
+Source: arch/x86/mm/pat/memtype.c of 6.1.192 and 6.12.117; for `pat-pfnmap-track` its patches, read and not run. The
+walks of 6.1 are recorded (`follow_pte`: `fork`, `munmap`, `mprotect`, `pci_memory`, `mremap`), and the complaint about
+a reservation that nobody made.
+
+Until `pat-pfnmap-track` a vma that one remap_pfn_range filled holds a reservation (VM_PAT); to undo that, or to repeat
+it for a fork, PAT finds the physical address by looking the vma's first page up, which fails where that was copied on
+write. From then on the vma has a context with the PFN in it (pfnmap.mm.pfnmap_track). Other mappings only take the
+caching that is reserved for their PFN, uncached-minus where nothing is.
 """
 
 from __future__ import annotations
 
-from errno import EINVAL
+from collections.abc import Mapping
+from errno import EBUSY, EINVAL, errorcode
+from typing import TYPE_CHECKING, Any
 
-from pfnmap import VmArea, hookimpl
+from pfnmap import Action, Message, ScenarioRun, Unknown, VmArea, hookimpl
 from pfnmap.vm_flags import VM_ARCH_1, VM_MAYWRITE, VM_SHARED
 
 from .boot import X86Boot
+from .memtype import CacheMode, Memtypes, is_new_memtype_allowed, with_cachemode
+
+if TYPE_CHECKING:
+    from pfnmap.kernel import Kernel
 
 __all__ = ["PatOps"]
 
 VM_PAT = VM_ARCH_1
 
+_MODES: Mapping[str, CacheMode] = {mode.value: mode for mode in CacheMode}
+
 
 class PatOps(X86Boot):
-    """The hooks that follow a pfnmap's life."""
+    """The hooks that follow a pfnmap's life, and the scenario actions of who else reserves memory types."""
+
+    def boot(self, kernel: Kernel) -> None:
+        """Start over with nothing reserved."""
+        super().boot(kernel)
+        self.memtypes = Memtypes(self._is_ram, lambda text: kernel.trace.emit(Message(text)))
+
+    def _is_ram(self, start: int, end: int) -> bool:
+        """pat_pagerange_is_ram, all or some of it."""
+        phys = self.kernel.phys
+        page = self.geometry.PAGE_SIZE
+        if end - start <= page:
+            return self.kernel.mm.pfn_valid(self.kernel, start // page)
+        return any(start <= address < end for pages in (phys.ram, phys.tables) for address in pages)
+
+    # until pat-pfnmap-track
 
     @hookimpl
-    def track_pfn_remap(self, vma: VmArea, pfn: int, address: int, size: int) -> int:
-        if (address, address + size) == (vma.vm_start, vma.vm_end):
+    def track_pfn_remap(self, vma: VmArea, prot: int, pfn: int, address: int, size: int) -> int:
+        if (address, address + size) != (vma.vm_start, vma.vm_end):
+            return self._setup_cachemode(pfn, size, prot)
+        prot = self._reserve_pfn_range(pfn, size, prot, strict=False)
+        if prot >= 0:
             vma.vm_flags |= VM_PAT
-        return 0
+        return prot
+
+    @hookimpl
+    def track_pfn_insert(self, vma: VmArea, prot: int, pfn: int) -> int:
+        page = self.geometry.PAGE_SIZE
+        return with_cachemode(prot, self.memtypes.lookup(pfn * page, page))
 
     @hookimpl
     def track_pfn_copy(self, dst: VmArea, src: VmArea) -> int:
         if src.vm_flags & VM_PAT:
-            if not _follow_phys(src):
+            found = _follow_phys(src)
+            if found is None:
                 # The protection is in the page tables only: without them there is no telling it, COW mapping or not.
                 if not _is_cow_mapping(src):
                     src.vm_mm.kernel.warn_once("arch/x86/mm/pat/memtype.c track_pfn_copy")
                 return -EINVAL
+            pfn, prot = found
+            got = self._reserve_pfn_range(pfn, src.size, prot, strict=True)
+            if got < 0:
+                return got
             dst.vm_flags |= VM_PAT
         return 0
 
     @hookimpl
-    def untrack_pfn(self, vma: VmArea) -> int:
-        if vma.vm_flags & VM_PAT:
-            if not _follow_phys(vma) and not _is_cow_mapping(vma):
+    def untrack_pfn(self, vma: VmArea, pfn: int, size: int) -> int:
+        if not vma.vm_flags & VM_PAT:
+            return 0
+        if not pfn and not size:
+            found = _follow_phys(vma)
+            if found is None and not _is_cow_mapping(vma):
                 vma.vm_mm.kernel.warn_once("arch/x86/mm/pat/memtype.c untrack_pfn")
                 return 0
-            vma.vm_flags &= ~VM_PAT
+            # remap_pfn_range put the PFN of a COW mapping into vm_pgoff.
+            pfn, size = found[0] if found else vma.vm_pgoff, vma.size
+        self._free_pfn_range(pfn, size)
+        vma.vm_flags &= ~VM_PAT
         return 0
 
     @hookimpl
@@ -54,9 +100,105 @@ class PatOps(X86Boot):
         vma.vm_flags &= ~VM_PAT
         return 0
 
+    # from pat-pfnmap-track on
 
-def _follow_phys(vma: VmArea) -> bool:
-    """Look up what a vma's first page maps; False where that is nothing, or a page of RAM that was copied on write.
+    @hookimpl
+    def pfnmap_track(self, pfn: int, size: int, prot: int) -> int:
+        return self._reserve_pfn_range(pfn, size, prot, strict=False)
+
+    @hookimpl
+    def pfnmap_untrack(self, pfn: int, size: int) -> int:
+        self._free_pfn_range(pfn, size)
+        return 0
+
+    @hookimpl
+    def pfnmap_setup_cachemode(self, pfn: int, size: int, prot: int) -> int:
+        return self._setup_cachemode(pfn, size, prot)
+
+    # reservations
+
+    def _setup_cachemode(self, pfn: int, size: int, prot: int) -> int:
+        """Return a protection with the caching that is reserved for a range, or -EINVAL where that is not one."""
+        page = self.geometry.PAGE_SIZE
+        mode = self.memtypes.lookup_all(pfn * page, pfn * page + size, page)
+        return -EINVAL if mode is None else with_cachemode(prot, mode)
+
+    def _reserve_pfn_range(self, pfn: int, size: int, prot: int, strict: bool) -> int:
+        """reserve_pfn_range: return the protection to map a range with, or -errno.
+
+        Where another mode is reserved already, that is what the mapping gets, unless it must not be (write-back instead
+        of anything uncached, say; with `strict` any other): -EINVAL.
+        """
+        start = pfn * self.geometry.PAGE_SIZE
+        end = start + size
+        wanted = CacheMode.of(prot)
+        if self._is_ram(start, end):
+            return with_cachemode(prot, CacheMode.WB)
+        error, got = self.memtypes.reserve(start, end, wanted)
+        if error:
+            return error
+        if got is not wanted and (strict or not is_new_memtype_allowed(start, end, wanted, got)):
+            self.memtypes.free(start, end)
+            self.kernel.trace.emit(
+                Message(
+                    f"x86/PAT: init:1 map pfn expected mapping type {wanted.value} for"
+                    f" [mem {start:#010x}-{end - 1:#010x}], got {got.value}"
+                )
+            )
+            return -EINVAL
+        return with_cachemode(prot, got)
+
+    def _free_pfn_range(self, pfn: int, size: int) -> None:
+        start = pfn * self.geometry.PAGE_SIZE
+        self.memtypes.free(start, start + size)
+
+    # what scenarios may do
+
+    def actions(self) -> Mapping[str, Action]:
+        """Memory types that others reserve: a driver's ioremap, a console's frame buffer."""
+        place = {"device": "str", "bar": "int", "offset": "size", "length": "size"}
+        reserve = Action(self._memtype_reserve_io, {**place, "mode": "str"}, optional=frozenset({"offset"}))
+        return {
+            "memtype_reserve_io": reserve,
+            "memtype_free_io": Action(self._memtype_free_io, place, optional=frozenset({"offset"})),
+            "pat_memtype_list": Action(self._pat_memtype_list, {}),
+        }
+
+    def _memtype_reserve_io(
+        self, run: ScenarioRun, device: str, bar: int, length: int, mode: str, offset: int = 0
+    ) -> dict[str, Any]:
+        """memtype_reserve_io of a part of a BAR, as an ioremap of it does."""
+        if mode not in _MODES:
+            raise Unknown("cache mode", mode, _MODES)
+        start, end = self._part(run, device, bar, offset, length)
+        error, got = self.memtypes.reserve(start, end, _MODES[mode])
+        if not error and not is_new_memtype_allowed(start, end, _MODES[mode], got):
+            self.memtypes.free(start, end)
+            error = -EBUSY
+        return self._listed(error)
+
+    def _memtype_free_io(self, run: ScenarioRun, device: str, bar: int, length: int, offset: int = 0) -> dict[str, Any]:
+        """memtype_free_io, as an iounmap does; a range that nobody reserved is complained about."""
+        self.memtypes.free(*self._part(run, device, bar, offset, length))
+        return self._listed(0)
+
+    def _pat_memtype_list(self, run: ScenarioRun) -> dict[str, Any]:
+        """/sys/kernel/debug/x86/pat_memtype_list."""
+        return self._listed(0)
+
+    def _part(self, run: ScenarioRun, device: str, bar: int, offset: int, length: int) -> tuple[int, int]:
+        start = run.bar(device, bar).phys + offset
+        page = self.geometry.PAGE_SIZE
+        return start & -page, -(-(start + length) // page) * page
+
+    def _listed(self, error: int) -> dict[str, Any]:
+        """The result of an errno, and /sys/kernel/debug/x86/pat_memtype_list."""
+        return {"result": errorcode[-error] if error else "ok", "memtypes": [str(e) for e in self.memtypes.entries]}
+
+
+def _follow_phys(vma: VmArea) -> tuple[int, int] | None:
+    """Look up what a vma's first page maps: its PFN and protection, or None where that is nothing, or a page of RAM
+    that was copied on write.
 
     The callers hold mmap_lock or, for unmap_mapping_range, i_mmap_rwsem; the model's do not say so, hence the lock
     here.
@@ -66,9 +208,11 @@ def _follow_phys(vma: VmArea) -> bool:
     with mm.mmap_lock(vma.vm_mm):
         if not kernel.has("huge-pfnmap"):
             pte = mm.follow_pte(vma, vma.vm_start)
-            return pte is not None and mm.vm_normal_page(vma, vma.vm_start, pte) is None
+            if pte is None or mm.vm_normal_page(vma, vma.vm_start, pte) is not None:
+                return None
+            return kernel.ops.pte_pfn(pte), kernel.ops.pte_pgprot(pte)
         with mm.follow_pfnmap(vma, vma.vm_start) as args:
-            return args is not None and args.special
+            return (args.pfn, args.pgprot) if args is not None and args.special else None
 
 
 def _is_cow_mapping(vma: VmArea) -> bool:

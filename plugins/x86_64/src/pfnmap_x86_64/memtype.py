@@ -1,0 +1,159 @@
+"""Memory types of physical ranges: who reserved which (arch/x86/mm/pat/memtype.c, memtype_interval.c of 6.12.117 and
+6.1.192; read, but for the message of `free`, which is recorded).
+
+Ranges may overlap if they are of one type. Addresses are in bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import Enum
+from errno import EBUSY, EINVAL
+from typing import Final
+
+from .bits import CACHE_MASK, PAT, PCD, PWT, clear
+
+__all__ = ["CacheMode", "Memtype", "Memtypes", "is_new_memtype_allowed", "with_cachemode"]
+
+_ISA_START: Final = 0xA0000
+_ISA_END: Final = 0x100000
+
+
+class CacheMode(Enum):
+    """enum page_cache_mode, by the names that the kernel prints (cattr_name)."""
+
+    WB = "write-back"
+    WC = "write-combining"
+    UC_MINUS = "uncached-minus"
+    UC = "uncached"
+    WT = "write-through"
+    WP = "write-protected"
+
+    @property
+    def protval(self) -> int:
+        """cachemode2protval, for the PAT that the kernel programs."""
+        return _PROTVAL[self]
+
+    @classmethod
+    def of(cls, prot: int) -> CacheMode:
+        """pgprot2cachemode, of a protection in the form for 4K entries."""
+        return _SLOTS[bool(prot & PAT) << 2 | bool(prot & PCD) << 1 | bool(prot & PWT)]
+
+
+_SLOTS: Final = (
+    *(CacheMode.WB, CacheMode.WC, CacheMode.UC_MINUS, CacheMode.UC),
+    *(CacheMode.WB, CacheMode.WP, CacheMode.UC_MINUS, CacheMode.WT),
+)
+"""The PAT (pat_bp_init): what each value of the bits PAT, PCD and PWT means."""
+
+_PROTVAL: Final = {
+    CacheMode.WB: 0,
+    CacheMode.WC: PWT,
+    CacheMode.UC_MINUS: PCD,
+    CacheMode.UC: PCD | PWT,
+    CacheMode.WP: PAT | PWT,
+    CacheMode.WT: PAT | PCD | PWT,
+}
+
+_NOT_INSTEAD_OF: Final = {
+    CacheMode.UC_MINUS: {CacheMode.WB},
+    CacheMode.WC: {CacheMode.WB},
+    CacheMode.WT: {CacheMode.WB, CacheMode.WC},
+}
+
+
+def with_cachemode(prot: int, mode: CacheMode) -> int:
+    """Return a protection with another cache mode."""
+    return int(clear(prot, CACHE_MASK)) | mode.protval
+
+
+@dataclass(frozen=True)
+class Memtype:
+    """A reservation of [start, end)."""
+
+    start: int
+    end: int
+    mode: CacheMode
+
+    def __str__(self) -> str:
+        """Return it as /sys/kernel/debug/x86/pat_memtype_list has it."""
+        return f"PAT: [mem 0x{self.start:016x}-0x{self.end:016x}] {self.mode.value}"
+
+
+class Memtypes:
+    """The reservations of one boot. `is_ram(start, end)` tells whether a range has RAM in it, which the kernel tracks
+    by page and the model takes to be write-back; none is reserved here. `log` writes a line to the kernel's log."""
+
+    def __init__(self, is_ram: Callable[[int, int], bool], log: Callable[[str], None]) -> None:
+        self._is_ram = is_ram
+        self._log = log
+        self.entries: list[Memtype] = []
+        """By their starts, as the kernel's tree has them."""
+
+    def reserve(self, start: int, end: int, wanted: CacheMode) -> tuple[int, CacheMode]:
+        """memtype_reserve; return (0, the mode that was reserved) or (-errno, any).
+
+        What is there decides over what is wanted; -EBUSY where two modes are there. Without anything there, write-back
+        becomes uncached-minus: the MTRRs do not say write-back outside RAM (pat_x_mtrr_type; that they do not is taken
+        as given).
+        """
+        if is_untracked_pat_range(start, end):
+            return 0, CacheMode.WB
+        actual: CacheMode = CacheMode.UC_MINUS if wanted is CacheMode.WB else wanted
+        there = [entry.mode for entry in self._overlapping(start, end)]
+        if len(set(there)) > 1:
+            return -EBUSY, actual
+        actual = there[0] if there else actual
+        self._insert(Memtype(start, end, actual))
+        return 0, actual
+
+    def free(self, start: int, end: int) -> int:
+        """memtype_free; return 0, or -EINVAL (and say so in the log) for a range that nobody reserved.
+
+        A reservation that ends there and starts before is made shorter (memtype_erase).
+        """
+        if is_untracked_pat_range(start, end) or self._is_ram(start, end):
+            return 0
+        found = self._overlapping(start, end)
+        for entry in found:
+            if (entry.start, entry.end) == (start, end):
+                self.entries.remove(entry)
+                return 0
+        for entry in found:
+            if entry.start < start and entry.end == end:
+                self.entries.remove(entry)
+                self._insert(replace(entry, end=start))
+                return 0
+        self._log(f"x86/PAT: init:1 freeing invalid memtype [mem {start:#010x}-{end - 1:#010x}]")
+        return -EINVAL
+
+    def lookup(self, address: int, page: int) -> CacheMode:
+        """lookup_memtype of the page at an address: uncached-minus where nothing is reserved."""
+        if is_untracked_pat_range(address, address + page) or self._is_ram(address, address + page):
+            return CacheMode.WB
+        found = self._overlapping(address, address + page)
+        return found[0].mode if found else CacheMode.UC_MINUS
+
+    def lookup_all(self, start: int, end: int, page: int) -> CacheMode | None:
+        """The mode of every page of a range, or None where they differ."""
+        cuts = sorted({start, *(edge for e in self.entries for edge in (e.start, e.end) if start < edge < end)})
+        modes = {self.lookup(cut & -page, page) for cut in cuts}
+        return modes.pop() if len(modes) == 1 else None
+
+    def _overlapping(self, start: int, end: int) -> list[Memtype]:
+        return [entry for entry in self.entries if entry.start < end and start < entry.end]
+
+    def _insert(self, entry: Memtype) -> None:
+        self.entries.append(entry)
+        self.entries.sort(key=lambda memtype: memtype.start)
+
+
+def is_untracked_pat_range(start: int, end: int) -> bool:
+    """is_ISA_range: always write-back."""
+    return start >= _ISA_START and end <= _ISA_END
+
+
+def is_new_memtype_allowed(start: int, end: int, wanted: CacheMode, got: CacheMode) -> bool:
+    """Tell whether another mode than the one wanted will do."""
+    return is_untracked_pat_range(start, end) or got not in _NOT_INSTEAD_OF.get(wanted, ())
