@@ -96,7 +96,7 @@ class Reader:
         """Put the text of a block where it belongs."""
         if where == "above the class":
             path.write_text(
-                re.sub(r"^(?=class )", lambda _: f"{text.strip()}\n\n\n", path.read_text(), 1, re.MULTILINE)
+                re.sub(r"^(?=class )", lambda _: f"{text.strip()}\n\n\n", path.read_text(), count=1, flags=re.MULTILINE)
             )
         elif where == "in the class":
             path.write_text(in_the_class(path.read_text(), text))

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import pytest
 
 from pfnmap import Action, Arch, BadInput, Device, Driver, File, Unknown, VmArea, VmFault, VmOperations, hookimpl
-from pfnmap.errors import Unwritten
+from pfnmap.errors import PluginError, Unwritten
 from pfnmap.testing import driver_checks, entry_checks, geometry_checks, kconfig_checks, mm_checks
 from pfnmap.testing.check import Result, bits, cases
 from pfnmap.testing.kit import ARCH_CHECKS, DRIVER_CHECKS, Item, Kit, arch_kit, driver_kit
@@ -709,6 +709,24 @@ def test_a_machine_that_cannot_be_linked_has_one_failed_check_and_the_reason():
     assert {result.case.id for result in results} == {"links"}
     assert {result.status for result in results} == {"failed"}
     assert "ARCH_PAGE_SHIFT" in results[0].detail
+
+
+class RaisesWhereItIsAskedWhatItClaims(Plain):
+    @hookimpl
+    def has_transparent_hugepage(self) -> bool:
+        raise KeyError("no such feature")
+
+
+def test_a_machine_whose_claims_cannot_be_asked_for_does_not_link_either():
+    results = list(arch_kit(RaisesWhereItIsAskedWhatItClaims).results())
+    assert {(result.case.id, result.status) for result in results} == {("links", "failed")}
+    assert "no such feature" in results[0].detail
+
+
+@pytest.mark.parametrize("kit", [arch_kit, driver_kit])
+def test_what_is_no_plugin_class_is_refused_and_named(kit: Any):
+    with pytest.raises(PluginError, match=r"int.* is no subclass of pfnmap\.(Arch|Module)"):
+        kit(int)
 
 
 class PmdPfnUnwritten(Plain):

@@ -12,11 +12,11 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from pfnmap.arch import Arch
 from pfnmap.driver import Module
-from pfnmap.errors import Unwritten
+from pfnmap.errors import PluginError, Unwritten
 from pfnmap.kernel import Kernel
 from pfnmap.plugins import Registry
 from pfnmap.testing import driver_checks, entry_checks, geometry_checks, kconfig_checks, mm_checks, mmu
@@ -91,7 +91,10 @@ class Kit:
     def _link(self, name: str) -> _Links:
         machine = next(machine for machine in self.machines if machine.name == name)
         try:
-            return _Links(self.links(machine))
+            subject = self.links(machine)
+            if subject is not None:
+                _ = subject.capabilities  # asks hooks, which may raise
+            return _Links(subject)
         except Exception as error:  # a plugin may raise anything
             return _Links(None, error)
 
@@ -166,7 +169,9 @@ def arch_kit(
     `machines`, `expected_failures`: in addition to those that the class declares. `vectors`: golden vector files.
     Raises PfnmapError for a plugin that cannot be loaded, and for declarations that cannot be.
     """
-    plugin = cast("type[Arch]", (registry or Registry()).load("arch", arch)) if isinstance(arch, str) else arch
+    plugin = (registry or Registry()).load("arch", arch) if isinstance(arch, str) else arch
+    if not (isinstance(plugin, type) and issubclass(plugin, Arch)):
+        raise PluginError(str(arch), f"{plugin!r} is no subclass of pfnmap.Arch")
 
     def links(machine: Machine) -> Subject | None:
         kernel = link(plugin, machine, [BarDriver])
@@ -195,7 +200,9 @@ def driver_kit(
     It is linked with the kit's own architecture and with every architecture that is installed.
     """
     registry = registry or Registry()
-    plugin = cast("type[Module]", registry.load("driver", driver)) if isinstance(driver, str) else driver
+    plugin = registry.load("driver", driver) if isinstance(driver, str) else driver
+    if not (isinstance(plugin, type) and issubclass(plugin, Module)):
+        raise PluginError(str(driver), f"{plugin!r} is no subclass of pfnmap.Module")
 
     def links(machine: Machine) -> Subject | None:
         arguments = dict(machine.arguments)

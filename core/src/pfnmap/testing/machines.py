@@ -59,7 +59,7 @@ def _choice(arch: type[Arch]) -> Iterator[Machine]:
         for size in sizes[1:]:
             yield Machine(f"{release} {size}", {"release": release, "page_size": size})
     yield Machine("thp=n", {"given": {"TRANSPARENT_HUGEPAGE": "n"}})
-    for key, value in arch.cpu_defaults.items():
+    for key, value in getattr(arch, "cpu_defaults", {}).items():
         if isinstance(value, bool):
             yield Machine(_named({key: not value}), {"cpu": {key: not value}}, tried=True)
     emulated = arch.mmu_cpu.state if arch.mmu_cpu else {}
