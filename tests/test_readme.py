@@ -82,7 +82,7 @@ def test_every_link_leads_somewhere(root):
 
 def test_every_command_has_its_row_in_the_contract(root):
     rows = re.findall(r"^\| `pfnmap (\w+)", (root / "docs" / "CLI.md").read_text(), re.MULTILINE)
-    assert sorted(rows) == sorted(typer.main.get_command(app).commands)
+    assert set(rows) == set(typer.main.get_command(app).commands)
 
 
 def test_the_example_of_the_scenario_page_gives_what_it_expects(root, pfnmap, tmp_path):
