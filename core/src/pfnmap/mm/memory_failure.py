@@ -10,7 +10,7 @@ merged) the leaf is unmapped, and the driver refaults around the bad page with s
 from __future__ import annotations
 
 from dataclasses import dataclass
-from errno import ENXIO
+from errno import EBUSY, ENXIO
 from typing import TYPE_CHECKING
 
 from pfnmap.mm.memory import unmap_mapping_range
@@ -63,11 +63,15 @@ def is_poisoned(kernel: Kernel, pfn: int, count: int) -> bool:
 
 
 def memory_failure(kernel: Kernel, pfn: int) -> tuple[int, list[Poisoned]]:
-    """A page frame is reported bad: return 0 or -ENXIO ("memory outside kernel control"), and who is signalled."""
+    """A page frame is reported bad: return 0 or -errno, and who is signalled.
+
+    Of a frame that no driver registered: -ENXIO ("memory outside kernel control"), and with `memory-failure-pfn` -EBUSY
+    (memory_failure_pfn: MF_IGNORED).
+    """
     kernel.poisoned.add(pfn)
     spaces = [s for s in kernel.pfn_spaces if s.pfn <= pfn < s.pfn + s.count]
     if not spaces:
-        return -ENXIO, []
+        return -EBUSY if kernel.has("memory-failure-pfn") else -ENXIO, []
     shift = kernel.geometry.PAGE_SHIFT
     signalled: list[Poisoned] = []
     for space in spaces:
