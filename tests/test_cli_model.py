@@ -120,6 +120,12 @@ def test_a_scenario_without_mappings_plans_every_bar(answer, scenario):
     assert [(m["bar"], m["policy"]) for m in document["mappings"]] == [(2, "kernel"), (2, "aligned")]
 
 
+def test_a_device_of_another_driver_is_not_planned(pfnmap, root):
+    done = pfnmap("plan", str(root / "examples/scenarios/poison-keep.toml"))
+    assert done.exit_code == 3
+    assert "plan of device gpu: its driver is nvgrace_gpu; plans are of vfio_pci" in done.stderr
+
+
 def test_an_unknown_change_that_alters_a_plan_is_planned_both_ways(answer):
     document = answer("plan", "--bar", BAR, "--release", "6.12.0-1-amd64", "--thp", "never")
     assert "thp-bypass-pfnmap" in [row["change"] for row in document["undetermined"]]

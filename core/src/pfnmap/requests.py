@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from pfnmap.errors import BadInput, Unknown
+from pfnmap.errors import BadInput, Refused, Unknown
 from pfnmap.host.pci import PciDevice
 from pfnmap.plan import POLICIES, Request
 from pfnmap.run import Step, address_value
@@ -16,6 +16,8 @@ from pfnmap.scenario import Scenario
 from pfnmap.sizes import parse_bar, parse_size
 
 __all__ = ["at_guest_address", "of_bars", "of_devices", "of_scenario", "placed", "unplannable"]
+
+_PLANNED = "vfio_pci"
 
 
 def of_bars(bars: Sequence[str], offset: int = 0, length: int | None = None) -> list[Request]:
@@ -58,8 +60,12 @@ def unplannable(devices: Iterable[PciDevice]) -> list[str]:
 def of_scenario(scenario: Scenario) -> list[Request]:
     """Return requests for every mapping of a BAR in a scenario's steps, or for every BAR where no step maps one.
 
-    Raises BadInput for a mapping that names no BAR, and where there is no BAR at all.
+    Raises BadInput for a mapping that names no BAR, and where there is no BAR at all; Refused for a device of another
+    driver than vfio_pci, whose leaves these plans tell.
     """
+    for device in scenario.devices:
+        if device.driver != _PLANNED:
+            raise Refused(f"plan of device {device.name}", f"its driver is {device.driver}; plans are of {_PLANNED}")
     found = [_of_step(step, scenario) for step in scenario.steps if step.op == "mmap" and step.arguments.get("device")]
     found = found or [
         Request(bar.index, bar.phys, bar.size, device=device.bdf, mmapable=bar.mmapable)
