@@ -23,6 +23,8 @@ PAGE, MIB, GIB = 4096, 1 << 20, 1 << 30
 PHYS = 0x8_0000_0000
 BASE = 0x1000_0000_0000
 CONFIG = {"TRANSPARENT_HUGEPAGE": "y", "MEM_SOFT_DIRTY": "y"}
+HOOKS = ("track_pfn_remap", "track_pfn_insert", "track_pfn_copy", "untrack_pfn", "untrack_pfn_clear")
+CONTEXT = ("pfnmap_track", "pfnmap_untrack", "pfnmap_setup_cachemode")
 WB, WC, UC_MINUS, UC, WT, WP = CacheMode
 
 
@@ -415,3 +417,13 @@ def test_errno_of_reservations():
 def test_a_mode_that_there_is_not():
     with pytest.raises(Unknown, match="cache mode 'write-combined'; did you mean 'write-combining'"):
         Machine().reserve("write-combined")
+
+
+@pytest.mark.parametrize(
+    ("release", "vma", "context"),
+    [("6.1.192", "arch", "generic"), ("6.12.117", "arch", "generic"), ("7.3.4", "generic", "arch")],
+)
+def test_who_tracks(release: str, vma: str, context: str):
+    kernel = Kernel.link("x86_64", release=release, config={**CONFIG, "X86_PAT": "y"})
+    assert {kernel.ops.owners[hook] for hook in HOOKS} == {vma}
+    assert {kernel.ops.owners[hook] for hook in CONTEXT} == {context}

@@ -1,4 +1,4 @@
-"""PAT's tracking of pfnmaps: its walks as the records of 6.1.192 count them, and who owns the hooks."""
+"""PAT's walks of vfio's pfnmaps, as the records of 6.1.192 count them."""
 
 from __future__ import annotations
 
@@ -90,16 +90,6 @@ def test_without_pat_nothing_walks():
     machine = Machine(X86_PAT="n")
     assert {machine.kernel.ops.owners[hook] for hook in HOOKS + CONTEXT} == {"generic"}
     assert "follow_returns" not in machine("munmap", addr=BASE, length=8 * MIB)
-
-
-@pytest.mark.parametrize(
-    ("release", "vma", "context"),
-    [("6.1.192", "arch", "generic"), ("6.12.117", "arch", "generic"), ("7.3.4", "generic", "arch")],
-)
-def test_who_tracks(release: str, vma: str, context: str):
-    kernel = Kernel.link("x86_64", release=release, config={**CONFIG, "X86_PAT": "y"})
-    assert {kernel.ops.owners[hook] for hook in HOOKS} == {vma}
-    assert {kernel.ops.owners[hook] for hook in CONTEXT} == {context}
 
 
 def test_a_vma_that_was_filled_by_remap_pfn_range_is_walked_by_the_new_look_up_in_6_12():
