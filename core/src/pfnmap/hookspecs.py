@@ -3,7 +3,8 @@
 Two families. `EntryHooks`: ops on page-table entries for which the kernel's headers have a fallback under ``#ifndef``
 (pfnmap.generic has it). They are called through pluggy once, when a kernel is linked: the owner's method is bound and
 the hot path calls it directly. So an entry hook has one owner, no wrapper, and never answers None.
-`pfnmap.contract.entry` says what an entry is. `LinkHooks`: asked while a kernel is linked, with pluggy's ordinary collecting semantics.
+`pfnmap.contract.entry` says what an entry is. `LinkHooks`: asked while a kernel is linked, with pluggy's ordinary
+collecting semantics.
 """
 
 # mypy: disable-error-code="empty-body"
