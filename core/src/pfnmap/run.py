@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from traceback import walk_tb
 from types import NoneType
 from typing import TYPE_CHECKING, Any
@@ -257,11 +258,20 @@ class Run:
         found: dict[str, Any] = {"level": level, "value": hex(value)}
         frame = ops.pte_pfn(value) << self.kernel.geometry.PAGE_SHIFT if level == "pte" else None
         if frame in phys.ram and ops.pte_present(value):  # the frame's number says nothing
-            found = {"level": level, "ram": True, "flags": hex(value & ~page_bits)}
+            found = {"level": level, "ram": True, "flags": hex(value & ~self._frame_bits)}
         return {
             "entry": found,
             "upper": [{"level": name, "flags": hex(s.entry & ~page_bits)} for name, s in above],
         }
+
+
+    @cached_property
+    def _frame_bits(self) -> int:
+        """The bits of a PTE that hold the frame's number, plain or, in a PROT_NONE entry of x86, inverted
+        (`min.anon_none.entry`)."""
+        ops = self.kernel.ops
+        first = ops.pfn_pte(0, ops.vm_get_page_prot(VM_READ))
+        return sum(1 << bit for bit in range(64) if ops.pte_pfn(first | 1 << bit) != ops.pte_pfn(first))
 
 
 _BARS = 6

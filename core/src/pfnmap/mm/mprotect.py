@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 from pfnmap.contract.slot import Slot
 from pfnmap.contract.vma import MmStruct, VmArea
+from pfnmap.limits import bounded
 from pfnmap.mm import huge_memory
+from pfnmap.mm.gup import populate_vma_page_range
 from pfnmap.mm.mmap import (
     merge_vmas,
     page_align,
@@ -18,7 +20,7 @@ from pfnmap.mm.mmap import (
 )
 from pfnmap.mm.mmu_notifier import mmu_notifier_invalidate_range
 from pfnmap.mm.vm_normal_page import vm_normal_page
-from pfnmap.vm_flags import VM_ACCESS_FLAGS, VM_ACCOUNT, VM_NORESERVE, VM_SEALED, VM_SHARED, VM_WRITE
+from pfnmap.vm_flags import VM_ACCESS_FLAGS, VM_ACCOUNT, VM_LOCKED, VM_NORESERVE, VM_SEALED, VM_SHARED, VM_WRITE
 
 if TYPE_CHECKING:
     from array import array
@@ -64,13 +66,18 @@ def _mprotect_fixup(mm: MmStruct, vma: VmArea, start: int, end: int, newflags: i
     if newflags == vma.vm_flags:
         return 0
     newflags = _accounted(vma, newflags)
+    oldflags = vma.vm_flags
     vma = vma_modify(mm, vma, start, end)
     vma.vm_flags = newflags
     try_writable = _wants_manual_pte_write_upgrade(vma)
     vma_set_page_prot(vma)
     mmu_notifier_invalidate_range(mm, start, end)
     _change(vma, mm.tables.pgd, 0, start, end, try_writable)
-    merge_vmas(mm, vma)
+    vma = merge_vmas(mm, vma)
+    if oldflags & (VM_WRITE | VM_SHARED | VM_LOCKED) == VM_LOCKED and newflags & VM_WRITE:
+        # Locked private memory gets its copies at once (`min.mprotect.locked_anon`).
+        bounded("mprotect", (end - start) >> mm.kernel.geometry.PAGE_SHIFT)
+        populate_vma_page_range(vma, start, end)
     return 0
 
 

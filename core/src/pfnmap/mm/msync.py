@@ -17,6 +17,8 @@ def do_msync(mm: MmStruct, address: int, length: int) -> int:
     if address % page:
         return -EINVAL
     end = address + -(-length // page) * page
+    if end == address:  # wherever that is (`min.msync.length_0`)
+        return 0
     reached = address
     hole = False
     for vma in mm.intersecting(address, end):

@@ -18,7 +18,7 @@ from pfnmap.errors import BadInput, Refused, Unknown
 from pfnmap.limits import bounded
 from pfnmap.mm.access_process_vm import access_process_vm
 from pfnmap.mm.folio_walk import FW_ZEROPAGE, folio_walk_start
-from pfnmap.mm.gup import get_user_pages_fast, pin_user_pages_remote, unpin_user_pages
+from pfnmap.mm.gup import get_user_pages_fast, pin_user_pages_remote, put_pages, unpin_user_pages
 from pfnmap.mm.locking import mmap_lock
 from pfnmap.mm.uaccess import NeverCompletes, copy_from_user, copy_to_user, fault_in_readable
 from pfnmap.mm.vm_normal_page import is_zero_pfn
@@ -87,7 +87,7 @@ def _vmsplice(mm: MmStruct, va: int, length: int) -> int:
     """vmsplice of user pages into a pipe, which is drained again."""
     pages: list[int] = []
     got = get_user_pages_fast(mm, va, _pages(mm, va, length), 0, pages)
-    unpin_user_pages(mm.machine, pages)
+    put_pages(mm.machine, pages)
     return got if got < 0 else _bytes_in(mm, va, length, got)
 
 
@@ -130,8 +130,10 @@ def _proc_mem(gup_flags: int) -> Callable[[MmStruct, int, int], int]:
 
 def _ptrace(gup_flags: int) -> Callable[[MmStruct, int, int], int]:
     def ptrace_word(mm: MmStruct, va: int, length: int) -> int:
-        """PTRACE_PEEKDATA and _POKEDATA: a word."""
-        return 0 if access_process_vm(mm, va, _PTRACE_WORD, FOLL_FORCE | gup_flags) == _PTRACE_WORD else -EIO
+        """PTRACE_PEEKDATA and _POKEDATA: a word, whose size is what the recorder then writes down
+        (`min.ptrace.anon`)."""
+        got = access_process_vm(mm, va, _PTRACE_WORD, FOLL_FORCE | gup_flags)
+        return _PTRACE_WORD if got == _PTRACE_WORD else -EIO
 
     return ptrace_word
 
@@ -146,7 +148,7 @@ def _futex_wake(mm: MmStruct, va: int, length: int) -> int:
         error = get_user_pages_fast(mm, va, 1, 0, pages)
         if error > 0:  # read-only: private memory cannot be a futex then
             error = -EFAULT
-    unpin_user_pages(mm.machine, pages)
+    put_pages(mm.machine, pages)
     return min(error, 0)
 
 
@@ -186,7 +188,7 @@ def _get_mempolicy(run: Run, mm: MmStruct, va: int) -> dict[str, Any]:
         return errno_result(-EFAULT)
     pages: list[int] = []
     error = get_user_pages_fast(mm, va, 1, 0, pages)
-    unpin_user_pages(mm.machine, pages)
+    put_pages(mm.machine, pages)
     return errno_result(error)
 
 

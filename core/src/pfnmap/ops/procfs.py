@@ -103,7 +103,7 @@ def _pagemap_scan(run: Run, mm: MmStruct, start: int, end: int, any_of: int, ret
 
 
 def _mincore(run: Run, mm: MmStruct, addr: int, length: int) -> dict[str, Any]:
-    """mincore: vma by vma, until a hole (-ENOMEM). `resident` counts what was told to be resident before it."""
+    """mincore: vma by vma, until a hole (-ENOMEM), where nothing is told (`min.mincore.enomem`)."""
     geometry = mm.kernel.geometry
     page = geometry.PAGE_SIZE
     pages = -(-length // page)
@@ -116,7 +116,7 @@ def _mincore(run: Run, mm: MmStruct, addr: int, length: int) -> dict[str, Any]:
     while addr < end:
         vma = mm.vma_lookup(addr)
         if vma is None:
-            return {**errno_result(-ENOMEM), "pages": pages, "resident": counted.pages}
+            return {**errno_result(-ENOMEM), "pages": pages, "resident": 0}
         stop = min(vma.vm_end, end)
         walk_page_range(mm, addr, stop, counted.walk)
         addr = stop
@@ -286,7 +286,18 @@ def _clear_soft_dirty(vma: VmArea, address: int, pte: int) -> int:
     kernel = vma.vm_mm.kernel
     if not kernel.config.enabled("MEM_SOFT_DIRTY"):
         return pte
+    if _is_pinned(vma, address, pte):  # whoever has it pinned may write at any time (`min.clear_refs.pinned_anon`)
+        return pte
     return int(kernel.ops.pte_clear_soft_dirty(kernel.ops.pte_wrprotect(pte)))
+
+
+def _is_pinned(vma: VmArea, address: int, pte: int) -> bool:
+    """pte_is_pinned: whether a private page may be pinned."""
+    if not is_cow_mapping(vma.vm_flags) or not vma.vm_mm.has_pinned:
+        return False
+    page = vm_normal_page(vma, address, pte)
+    machine = vma.vm_mm.machine
+    return page is not None and machine.phys.ram[page << machine.kernel.geometry.PAGE_SHIFT].pins > 0
 
 
 def _clear_young(vma: VmArea, address: int, pte: int) -> int:
