@@ -84,6 +84,8 @@ class Run:
         if image:
             self._load_image(self.parent)
         self.child: MmStruct | None = None
+        self.ptraced = False
+        """Whether the parent traces the child, which stopped itself at once."""
         self.current = self.parent
         """Who performs the current step."""
         self.oops: Oops | None = None
@@ -263,7 +265,6 @@ class Run:
             "entry": found,
             "upper": [{"level": name, "flags": hex(s.entry & ~page_bits)} for name, s in above],
         }
-
 
     @cached_property
     def _frame_bits(self) -> int:

@@ -8,8 +8,8 @@ from typing import Final
 from pfnmap.contract.vma import MmStruct, VmArea
 from pfnmap.errors import Refused
 from pfnmap.limits import bounded
-from pfnmap.mm.memory import unmap_single_vma
 from pfnmap.mm.mmap import merge_vmas, page_align, vma_modify
+from pfnmap.mm.zap import unmap_single_vma
 from pfnmap.vm_flags import (
     VM_DONTCOPY,
     VM_DONTDUMP,

@@ -15,7 +15,7 @@ from errno import EBUSY, ENXIO
 from pfnmap.contract.fault import BUS_MCEERR_AO
 from pfnmap.contract.machine import Machine, PfnSpace
 from pfnmap.contract.vma import MmStruct
-from pfnmap.mm.memory import unmap_mapping_range
+from pfnmap.mm.zap import unmap_mapping_range
 
 __all__ = [
     "Poisoned",

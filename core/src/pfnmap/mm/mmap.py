@@ -10,10 +10,10 @@ from errno import EINVAL, ENOMEM, EPERM
 
 from pfnmap.contract.vma import File, MmStruct, VmArea
 from pfnmap.mm.huge_memory import vma_adjust_trans_huge
-from pfnmap.mm.memory import unmap_single_vma
 from pfnmap.mm.pfnmap_track import vma_pfnmap_track_ctx_put
 from pfnmap.mm.pgtable import free_pgtables
 from pfnmap.mm.vma import vma_link, vma_unlink
+from pfnmap.mm.zap import unmap_single_vma
 from pfnmap.vm_flags import (
     VM_ACCESS_FLAGS,
     VM_ACCOUNT,

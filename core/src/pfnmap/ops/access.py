@@ -43,8 +43,11 @@ def _access(run: Run, mm: MmStruct, via: str, va: int, length: int, target: str 
         raise BadInput("access", "length must be positive")
     bounded("access", _pages(mm, va, length))
     remote = run.process("child", "access") if target == "child" else mm
+    transfer = _VIA[via]
+    if via in _UNFORCED and not _proc_mem_foll_force(run, target):
+        transfer = _UNFORCED[via]
     try:
-        ret = _VIA[via](remote, va, length)
+        ret = transfer(remote, va, length)
         result = {"result": errorcode[-ret] if ret < 0 else "ok", "ret": max(ret, -1)}
     except NeverCompletes:
         run.hanging[mm] = va
@@ -119,13 +122,22 @@ def _proc_mem(gup_flags: int) -> Callable[[MmStruct, int, int], int]:
         page = mm.kernel.geometry.PAGE_SIZE
         done = 0
         while done < length:
-            count = access_process_vm(mm, va + done, min(page, length - done), FOLL_FORCE | gup_flags)
+            count = access_process_vm(mm, va + done, min(page, length - done), gup_flags)
             if not count:
                 break
             done += count
         return done or -EIO
 
     return mem_rw
+
+
+def _proc_mem_foll_force(run: Run, target: str) -> bool:
+    """proc_mem_foll_force: whether the file overrides a mapping's protection, as Kconfig says; with
+    PROC_MEM_FORCE_PTRACE for the tracer alone (`min.proc_mem.anon_none`, `.child_none` of 7.3.4)."""
+    config = run.kernel.config
+    if config.enabled("PROC_MEM_FORCE_PTRACE"):
+        return target == "child" and run.ptraced
+    return not config.enabled("PROC_MEM_NO_FORCE")
 
 
 def _ptrace(gup_flags: int) -> Callable[[MmStruct, int, int], int]:
@@ -159,12 +171,13 @@ _VIA: dict[str, Callable[[MmStruct, int, int], int]] = {
     "vmsplice": _vmsplice,
     "process_vm_readv": _process_vm(0),
     "process_vm_writev": _process_vm(FOLL_WRITE),
-    "proc_mem_read": _proc_mem(0),
-    "proc_mem_write": _proc_mem(FOLL_WRITE),
+    "proc_mem_read": _proc_mem(FOLL_FORCE),
+    "proc_mem_write": _proc_mem(FOLL_FORCE | FOLL_WRITE),
     "ptrace_peek": _ptrace(0),
     "ptrace_poke": _ptrace(FOLL_WRITE),
     "futex_wake": _futex_wake,
 }
+_UNFORCED = {"proc_mem_read": _proc_mem(0), "proc_mem_write": _proc_mem(FOLL_WRITE)}
 
 
 def _move_pages(run: Run, mm: MmStruct, va: int, node: int | None = None) -> dict[str, Any]:

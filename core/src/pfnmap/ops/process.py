@@ -22,7 +22,7 @@ def _fork(run: Run, mm: MmStruct, stopped: bool = False) -> dict[str, Any]:
     """`stopped`: the child stops itself at once under ptrace; its address space is the same."""
     if run.child is not None:
         raise BadInput("fork", "there is a child process already")
-    run.child = dup_mmap(mm)
+    run.child, run.ptraced = dup_mmap(mm), stopped
     return errno_result(0 if run.child else -ENOMEM)
 
 

@@ -167,6 +167,16 @@ class Arm64(Arch):
         allowed = bool(entry_after & PTE_AF) and not (write and entry_after & PTE_RDONLY)
         return (entry_after if allowed else entry), allowed
 
+    def copy_tries_again(self, address: int, length: int, done: int, write: bool) -> bool:
+        """See `pfnmap.Arch.copy_tries_again`: one byte is tried if nothing could be copied, unless a byte was what failed
+        (arch/arm64/lib/copy_template.S, which first aligns a source of 16 bytes and more; `unpinned.buffer.*.off.*`)."""
+        byte_first = length == 1 or (length >= 16 and not write and bool(address & 1))
+        return not done and not byte_first
+
+    def arch_wants_old_prefaulted_pte(self) -> bool:
+        """See `pfnmap.Arch.arch_wants_old_prefaulted_pte`: where the CPU sets the access flag."""
+        return self._hw_access_dirty
+
     # Physical addresses in entries: __pte_to_phys, __phys_to_pte_val
 
     def _to_phys(self, entry: Entry) -> Entry:
