@@ -66,10 +66,19 @@ class Run:
     """One process, its child if it forks, and the open devices, on a machine that it boots.
 
     `image`: give each process the vmas of a small program (text low, stack high), whose upper tables exist from the
-    start as in a real process; without, the address space is empty (what `plan` plans for).
+    start as in a real process; without, the address space is empty (what `plan` plans for). `installed`: RAM in bytes
+    (None: more than anybody asks for).
     """
 
-    def __init__(self, kernel: Kernel, devices: list[Device], driver: str = "", *, image: bool = False) -> None:
+    def __init__(
+        self,
+        kernel: Kernel,
+        devices: list[Device],
+        driver: str = "",
+        *,
+        image: bool = False,
+        installed: int | None = None,
+    ) -> None:
         bars = [(device.name, bar) for device in devices for bar in device.bars.values()]
         for name, bar in bars:
             if bar.phys + bar.size > kernel.phys_limit:
@@ -79,6 +88,7 @@ class Run:
                     f"beyond the {kernel.phys_limit:#x} that an entry of {kernel.arch.name} can hold",
                 )
         self.machine = boot(kernel, ((bar.phys, bar.size) for _, bar in bars))
+        self.machine.installed = installed
         self.kernel = kernel
         self.parent = MmStruct(self.machine)
         if image:

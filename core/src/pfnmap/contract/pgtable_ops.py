@@ -129,6 +129,12 @@ class PgtableOps(ABC):
         """
         return length - done // 8 * 8 >= 8
 
+    cont_ptes: int = 1
+    """How many PTEs in a row, aligned, can be marked as one translation."""
+
+    PTE_CONT: int = 0
+    """The mark; 0: the architecture has none, or does not use it."""
+
     def arch_wants_old_prefaulted_pte(self) -> bool:
         """Tell whether an entry that was made for a page beside the one that faulted is not accessed yet."""
         return False

@@ -1,10 +1,12 @@
 """Private anonymous memory: its first touch, and copies on write (mm/memory.c, mm/rmap.c).
 
-Base pages, and several at once where the sizes of multi-size THP are switched on. A file of its own: memory.c is long in
-the kernel too.
+Base pages, and several at once where sizes of multi-size THP are switched on (`min.mthp.inherit`). A file of its own:
+memory.c is long in the kernel too.
 """
 
 from __future__ import annotations
+
+from array import array
 
 from pfnmap.contract.fault import FAULT_FLAG_UNSHARE
 from pfnmap.contract.phys import Page
@@ -12,6 +14,7 @@ from pfnmap.contract.slot import Slot
 from pfnmap.contract.vma import AnonVma, VmArea, VmFault
 from pfnmap.errors import Refused
 from pfnmap.mm import huge_memory
+from pfnmap.mm.contpte import contpte_fold, contpte_unfold
 from pfnmap.mm.vm_normal_page import vm_normal_page
 from pfnmap.vm_flags import VM_ACCESS_FLAGS, VM_MAYSHARE, VM_SHARED, VM_SOFTDIRTY, VM_WRITE
 
@@ -19,28 +22,50 @@ __all__ = ["anon_vma_prepare", "do_anonymous_page", "do_wp_page", "private_page"
 
 
 def do_anonymous_page(vmf: VmFault) -> int:
-    """Private anonymous memory, base pages: a read maps the zero page, a write a new one."""
+    """Private anonymous memory: a read maps the zero page, a write a new one, or a block of new ones."""
     vma = vmf.vma
     mm = vma.vm_mm
     machine = mm.machine
     kernel = machine.kernel
     ops = kernel.ops
-    if vma.vm_flags & VM_SHARED:
-        raise Refused("shared anonymous memory")
     assert vmf.pmd is not None
-    if ops.pmd_none(vmf.pmd[0][vmf.pmd[1]]) and huge_memory.anonymous_thp_allowable(vma, vmf.address):
+    orders = [order for order in huge_memory.anonymous_thp_orders(vma) if _fits(vma, vmf.address, order)]
+    if ops.pmd_none(vmf.pmd.entry) and kernel.geometry.PMD_ORDER in orders:
         raise Refused("anonymous huge page")
     shift = kernel.geometry.PAGE_SHIFT
-    if vmf.write:
-        anon_vma_prepare(vma)
-        entry = ops.pfn_pte(machine.phys.alloc_page() >> shift, vma.vm_page_prot)
+    table, index = mm.tables.pte_alloc(vmf.pmd, vmf.address)
+    if not vmf.write:
+        table[index] = ops.pte_mkspecial(ops.pfn_pte(machine.phys.zero_page >> shift, vma.vm_page_prot))
+        return 0
+    anon_vma_prepare(vma)
+    count = _block(vmf, table, index, orders)
+    index -= index % count
+    pfn = machine.phys.alloc_pages(count) >> shift
+    for n in range(count):
+        entry = ops.pfn_pte(pfn + n, vma.vm_page_prot)
         if vma.vm_flags & VM_WRITE:
             entry = ops.pte_mkwrite(ops.pte_mkdirty(entry), vma.vm_flags)
-    else:
-        entry = ops.pte_mkspecial(ops.pfn_pte(machine.phys.zero_page >> shift, vma.vm_page_prot))
-    table, index = mm.tables.pte_alloc(vmf.pmd, vmf.address)
-    table[index] = entry
+        table[index + n] = entry
+    contpte_fold(mm, table, index, count)
     return 0
+
+
+def _fits(vma: VmArea, address: int, order: int) -> bool:
+    """thp_vma_suitable_order: whether the aligned block around an address lies in the vma."""
+    size = vma.vm_mm.kernel.geometry.PAGE_SIZE << order
+    block = address & -size
+    return vma.vm_start <= block and block + size <= vma.vm_end
+
+
+def _block(vmf: VmFault, table: array[int], index: int, orders: list[int]) -> int:
+    """alloc_anon_folio: of how many pages the largest block is that is allowed and has no entry yet."""
+    none = vmf.vma.vm_mm.kernel.ops.pte_none
+    for order in orders:
+        count = 1 << order
+        first = index - index % count
+        if count < len(table) and all(none(entry) for entry in table[first : first + count]):
+            return count
+    return 1
 
 
 def anon_vma_prepare(vma: VmArea) -> None:
@@ -70,6 +95,7 @@ def do_wp_page(vmf: VmFault, slot: Slot) -> int:
     kernel = vma.vm_mm.kernel
     ops = kernel.ops
     table, index = slot
+    contpte_unfold(vma.vm_mm, table, index, 1)
     old = table[index]
     unshare = bool(vmf.flags & FAULT_FLAG_UNSHARE)
     if not vma.vm_flags & (VM_SHARED | VM_MAYSHARE):

@@ -8,6 +8,7 @@ from pfnmap.contract.slot import Slot
 from pfnmap.contract.vma import VmArea
 from pfnmap.mm import huge_memory
 from pfnmap.mm.anonymous import private_page
+from pfnmap.mm.contpte import contpte_unfold
 from pfnmap.vm_flags import VM_MIXEDMAP, VM_PFNMAP, VM_SHARED, VM_WRITE
 
 __all__ = ["copy_page_range"]
@@ -76,6 +77,7 @@ def _copy_ptes(src: VmArea, dst_table: array[int], src_table: array[int], first:
 
     kernel = src.vm_mm.kernel
     ops = kernel.ops
+    contpte_unfold(src.vm_mm, src_table, first, count)
     chosen = slice(first, first + count)
     old = np.frombuffer(src_table, dtype=np.uint64)[chosen]
     filled = ops.pte_none(old) == 0

@@ -326,7 +326,10 @@ def _must_unshare(machine: MachineState, vma: VmArea | None, pfn: int, gup_flags
         if not gup_flags & FOLL_LONGTERM or not machine.kernel.has("unshare-any-cow"):
             return False
         return vma is None or is_cow_mapping(vma.vm_flags)
-    return not machine.phys.ram[pfn << machine.kernel.geometry.PAGE_SHIFT].exclusive
+    page = machine.phys.ram[pfn << machine.kernel.geometry.PAGE_SHIFT]
+    if not page.anon:
+        return bool(gup_flags & FOLL_LONGTERM) and (vma is None or is_cow_mapping(vma.vm_flags))
+    return not page.exclusive
 
 
 def _faultin_page(vma: VmArea, address: int, gup_flags: int, *, unshare: bool = False) -> int:

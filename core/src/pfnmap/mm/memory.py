@@ -168,6 +168,8 @@ def _do_fault(vmf: VmFault) -> int:
     ops = vmf.vma.vm_ops
     if ops is None:
         return do_anonymous_page(vmf)
+    if ops.map_pages is not None and ops.fault is not None:  # the page cache: none of the faults that a record tells
+        return (0 if vmf.write else ops.map_pages(vmf)) or ops.fault(vmf)
     if ops.fault is None:
         return VM_FAULT_SIGBUS
     if vmf.flags & FAULT_FLAG_VMA_LOCK:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pfnmap.contract.slot import Slot
 from pfnmap.contract.vma import MmStruct, VmArea
 from pfnmap.mm import huge_memory
+from pfnmap.mm.contpte import contpte_unfold
 from pfnmap.mm.mmu_notifier import mmu_notifier_invalidate_range
 
 if TYPE_CHECKING:
@@ -115,6 +116,7 @@ def _move_ptes(vma: VmArea, old: tuple[array[int], int], new: tuple[array[int], 
     ops = kernel.ops
     soft_dirty = kernel.config.enabled("MEM_SOFT_DIRTY")
     empty = kernel.arch.empty("pte")
+    contpte_unfold(vma.vm_mm, old[0], old[1], count)
     for n in range(count):
         entry = old[0][old[1] + n]
         if ops.pte_none(entry):

@@ -1,8 +1,8 @@
 """mremap (mm/mremap.c). Addresses and lengths in bytes; errors are negative errnos.
 
 With `mremap-6.17` the source is checked before anything is unmapped, and a move without resizing takes several vmas;
-before, the destination (and the tail that a shrink gives up) went first. Pinned by the mremap.* and min.mremap.* records
-of 6.12.117, 6.16.12 and 7.3.4; the order of the checks is read.
+before, the destination (and the tail that a shrink gives up) went first. Pinned by the mremap.* and min.mremap.*
+records of 6.12.117, 6.16.12 and 7.3.4; the order of the checks is read.
 """
 
 from __future__ import annotations

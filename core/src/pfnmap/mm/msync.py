@@ -23,7 +23,7 @@ def do_msync(mm: MmStruct, address: int, length: int) -> int:
     hole = False
     for vma in mm.intersecting(address, end):
         hole = hole or vma.vm_start > reached
-        if vma.vm_file is not None and vma.vm_flags & VM_SHARED:
+        if vma.vm_file is not None and vma.vm_flags & VM_SHARED and not vma.vm_file.f_op.fsync:
             return -EINVAL
         reached = vma.vm_end
     return -ENOMEM if hole or reached < end else 0

@@ -1,7 +1,7 @@
 """copy_from_user and copy_to_user: the kernel itself touches user memory with the CPU.
 
-Such a fault runs under mmap_lock at once, in one pass (FINDINGS F9, `entry.*.first_by_kernel`). Each page of a buffer is
-faulted in as the copy comes to it, and what was faulted in stays (`unpinned.buffer.*`). Sources:
+Such a fault runs under mmap_lock at once, in one pass (FINDINGS F9, `entry.*.first_by_kernel`). Each page of a buffer
+is faulted in as the copy comes to it, and what was faulted in stays (`unpinned.buffer.*`). Sources:
 arch/x86/lib/copy_user_64.S, arch/arm64/lib/copy_template.S, mm/gup.c (fault_in_readable). Contents are not modelled.
 """
 

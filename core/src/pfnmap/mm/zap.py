@@ -9,6 +9,7 @@ from pfnmap.contract.slot import Slot
 from pfnmap.contract.vma import AddressSpace, VmArea
 from pfnmap.mm import huge_memory
 from pfnmap.mm.anonymous import unmap_page
+from pfnmap.mm.contpte import contpte_unfold
 from pfnmap.mm.mmu_notifier import mmu_notifier_invalidate_range
 from pfnmap.trace import Call
 from pfnmap.vm_flags import VM_PFNMAP
@@ -62,7 +63,8 @@ def _zap(vma: VmArea, table: array[int], depth: int, start: int, end: int, mmap_
 def _zap_ptes(vma: VmArea, table: array[int], first: int, start: int, count: int) -> None:
     """zap_pte_range from the byte address `start` on: the pages of private memory are mapped once less."""
     kernel = vma.vm_mm.kernel
-    if vma.is_anonymous or huge_memory.is_cow_mapping(vma.vm_flags):
+    contpte_unfold(vma.vm_mm, table, first, count)
+    if not vma.vm_flags & VM_PFNMAP or huge_memory.is_cow_mapping(vma.vm_flags):
         size = kernel.geometry.PAGE_SIZE
         for n, entry in enumerate(table[first : first + count]):
             if not kernel.ops.pte_none(entry):

@@ -59,9 +59,10 @@ def _set_thp_enabled(run: Run, mm: MmStruct, value: str) -> dict[str, Any]:
 
 def _set_thp_sizes(run: Run, mm: MmStruct, value: str) -> dict[str, Any]:
     """The per-size knobs, defrag and shmem_enabled decide for RAM only: no pfnmap ever depends on them (thp.*
-    records)."""
+    records), anonymous memory does."""
     if value not in _THP_SIZES:
         raise BadInput("set_thp_sizes", f"{value!r} is none of {', '.join(_THP_SIZES)}")
+    run.machine.thp_sizes = value
     return {}
 
 

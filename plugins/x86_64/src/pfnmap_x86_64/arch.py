@@ -95,9 +95,9 @@ class X86_64(PteOps, PmdOps, PudOps, UpperOps, PgprotOps, PatOps):
         return entry, False
 
     def copy_tries_again(self, address: int, length: int, done: int, write: bool) -> bool:
-        """See `pfnmap.Arch.copy_tries_again`: from 64 bytes on the copy is a `rep movsb`, on a CPU with ERMS and without
-        FSRM as the recorded one (`min.buffer.off_*`). Before `x86-user-copy-by-words` every failed copy went on byte by
-        byte (from memory of the source; 16 bytes are recorded)."""
+        """See `pfnmap.Arch.copy_tries_again`: from 64 bytes on the copy is a `rep movsb`, on a CPU with ERMS and
+        without FSRM as the recorded one (`min.buffer.off_*`). Before `x86-user-copy-by-words` every failed copy went
+        on byte by byte (from memory of the source; 16 bytes are recorded)."""
         if not self.copies_by_words:
             return True
         return length < _REP_MOVSB and super().copy_tries_again(address, length, done, write)
