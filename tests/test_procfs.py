@@ -183,7 +183,7 @@ def test_mincore_stops_at_a_hole():
     machine.map(length=4 * MIB)
     machine.touch(BASE)
     got = machine("mincore", addr=BASE, length=8 * MIB)
-    assert (got["result"], got["pages"], got["resident"]) == ("ENOMEM", 2048, 512)
+    assert (got["result"], got["pages"], got["resident"]) == ("ENOMEM", 2048, 0)
     assert machine("mincore", addr=BASE + 1, length=4096)["result"] == "EINVAL"
     assert machine("mincore", addr=BASE + 64 * GIB, length=4096)["result"] == "ENOMEM"
 

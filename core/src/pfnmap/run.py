@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from pfnmap.contract.device import Device, DeviceBar
 from pfnmap.contract.module import Driver
 from pfnmap.contract.step import Action, Step
-from pfnmap.contract.vma import File, MmStruct, VmArea, prot_flags
+from pfnmap.contract.vma import AnonVma, File, MmStruct, VmArea, prot_flags
 from pfnmap.errors import BadInput, PfnmapError, PluginError, Refused, Unknown, nearest
 from pfnmap.mm.boot import boot
 from pfnmap.ops import ACTIONS_OF, OPS
@@ -138,7 +138,8 @@ class Run:
         geometry = self.kernel.geometry
         tables = mm.tables
         for start in (_IMAGE_TEXT, geometry.stack_top - 16 * geometry.PAGE_SIZE):
-            mm.insert(VmArea(mm, start, start + geometry.PAGE_SIZE, VM_READ | VM_DONTEXPAND))
+            vma = VmArea(mm, start, start + geometry.PAGE_SIZE, VM_READ | VM_DONTEXPAND, anon_vma=AnonVma())
+            mm.insert(vma)  # it has private pages: a child gets tables for it too
             pud = tables.pud_alloc(tables.p4d_alloc(tables.pgd_offset(start), start), start)
             tables.pte_alloc(tables.pmd_alloc(pud, start), start)
 

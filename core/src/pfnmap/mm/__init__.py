@@ -14,7 +14,7 @@ _SINCE = {
     "follow_pfnmap": "huge-pfnmap",
     "follow_pfnmap_start": "huge-pfnmap",
     "follow_pfnmap_end": "huge-pfnmap",
-    "register_pfn_address_space": "memory-failure-pfn",
+    "register_pfn_address_space": "memory-failure-no-struct-page",
 }
 """The change that brought a function."""
 

@@ -8,7 +8,7 @@ reference.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from errno import EEXIST, EFAULT, EMLINK, ENOMEM
+from errno import EEXIST, EFAULT, EINVAL, EMLINK, ENOMEM
 from typing import TYPE_CHECKING, Final
 
 from pfnmap.contract.entry import Level
@@ -55,6 +55,7 @@ __all__ = [
     "gup_fast",
     "pin_user_pages_fast",
     "pin_user_pages_remote",
+    "populate_page",
     "populate_vma_page_range",
     "put_pages",
     "unpin_user_pages",
@@ -227,6 +228,13 @@ def populate_vma_page_range(vma: VmArea, start: int, end: int) -> int:
         if page < 0:
             return page
     return 0
+
+
+def populate_page(vma: VmArea, address: int, gup_flags: int) -> int:
+    """Fault one page in (FOLL_MADV_POPULATE); 0, -EINVAL where the vma does not allow the access, or -errno."""
+    if _check_vma_flags(vma, gup_flags):
+        return -EINVAL
+    return min(_get_page(vma, address, gup_flags), 0)
 
 
 def _get_user_pages(mm: MmStruct, start: int, nr_pages: int, gup_flags: int, pages: list[int]) -> int:

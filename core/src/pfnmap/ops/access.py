@@ -13,7 +13,7 @@ from errno import EFAULT, EINVAL, EIO, ENOENT, errorcode
 from typing import TYPE_CHECKING, Any
 
 from pfnmap.contract.machine import FOLL_FORCE, FOLL_WRITE
-from pfnmap.contract.vma import MmStruct
+from pfnmap.contract.vma import MmStruct, VmArea
 from pfnmap.errors import BadInput, Refused, Unknown
 from pfnmap.limits import bounded
 from pfnmap.mm.access_process_vm import access_process_vm
@@ -21,7 +21,7 @@ from pfnmap.mm.folio_walk import FW_ZEROPAGE, folio_walk_start
 from pfnmap.mm.gup import get_user_pages_fast, pin_user_pages_remote, put_pages, unpin_user_pages
 from pfnmap.mm.locking import mmap_lock
 from pfnmap.mm.uaccess import NeverCompletes, copy_from_user, copy_to_user, fault_in_readable
-from pfnmap.mm.vm_normal_page import is_zero_pfn
+from pfnmap.mm.vm_normal_page import is_zero_pfn, vm_normal_page
 from pfnmap.ops.op import Op, errno_result
 from pfnmap.vm_flags import VM_IO, VM_PFNMAP, VM_SPECIAL
 
@@ -189,10 +189,31 @@ def _move_pages(run: Run, mm: MmStruct, va: int, node: int | None = None) -> dic
         if vma is None or (node is not None and vma.vm_flags & (VM_IO | VM_PFNMAP)):
             status = -EFAULT
         else:
-            found = folio_walk_start(vma, va, FW_ZEROPAGE)
-            zero = found is not None and is_zero_pfn(mm.machine, run.kernel.ops.pte_pfn(found.entry))
-            status = -ENOENT if found is None else -EFAULT if zero else 0
+            status = _page_status(vma, va)
     return {"status": errorcode[-status] if status else "node"}
+
+
+def _page_status(vma: VmArea, va: int) -> int:
+    """Return 0 where an address has a page, else the errno that move_pages tells.
+
+    Until `move-pages-folio-walk` the page is looked up as for a core dump, where no page behind an entry is -EFAULT,
+    and so is memory that nobody faults in (follow_page with FOLL_DUMP, of 6.1).
+    """
+    mm = vma.vm_mm
+    ops = mm.kernel.ops
+    if not mm.kernel.has("move-pages-folio-walk"):
+        leaf = mm.tables.leaf(va)
+        if leaf is None:
+            return -EFAULT if vma.vm_ops is None or vma.vm_ops.fault is None else -ENOENT
+        if leaf[0] != "pte":
+            raise Refused("move_pages", f"a {leaf[0]} leaf, of which no release before had any")
+        if not ops.pte_present(leaf[1].entry):
+            return -ENOENT
+        return -EFAULT if vm_normal_page(vma, va, leaf[1].entry) is None else 0
+    found = folio_walk_start(vma, va, FW_ZEROPAGE)
+    if found is None:
+        return -ENOENT
+    return -EFAULT if is_zero_pfn(mm.machine, ops.pte_pfn(found.entry)) else 0
 
 
 def _get_mempolicy(run: Run, mm: MmStruct, va: int) -> dict[str, Any]:
@@ -206,16 +227,22 @@ def _get_mempolicy(run: Run, mm: MmStruct, va: int) -> dict[str, Any]:
 
 
 def _userfaultfd_register(run: Run, mm: MmStruct, addr: int, length: int, mode: str) -> dict[str, Any]:
-    """UFFDIO_REGISTER: -EINVAL where a vma of the range is a pfnmap (vma_can_userfault), or none is there."""
+    """UFFDIO_REGISTER: -EINVAL where a vma of the range is a pfnmap (vma_can_userfault), or none is there.
+
+    Other memory is registered until the descriptor is closed, which is at once here: nobody would answer its faults
+    (inference: no record shows more than that a BAR is refused).
+    """
     if mode not in ("missing", "wp"):
         raise BadInput("userfaultfd_register", f"mode {mode!r} is neither missing nor wp")
     page = mm.kernel.geometry.PAGE_SIZE
     if addr % page or length % page or not length or addr + length > mm.kernel.geometry.task_size:
         return errno_result(-EINVAL)
     vmas = mm.intersecting(addr, addr + length)
-    if not vmas or any(vma.vm_flags & VM_SPECIAL or not vma.is_anonymous for vma in vmas):
+    if not vmas or any(vma.vm_flags & VM_SPECIAL for vma in vmas):
         return errno_result(-EINVAL)
-    raise Refused("userfaultfd_register", "anonymous memory")
+    if mode == "wp" and not run.kernel.config.enabled("HAVE_ARCH_USERFAULTFD_WP"):
+        return errno_result(-EINVAL)
+    return {}
 
 
 OPS = {
