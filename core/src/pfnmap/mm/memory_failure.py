@@ -3,9 +3,9 @@ series.
 
 A driver registers the PFNs that it maps (`register_pfn_address_space`), and whoever maps a bad one gets SIGBUS. As
 merged (`memory-failure-no-struct-page`, and `memory-failure-pfn` for a driver that registers) the mapping stays, and
-who consumes the poison gets SIGBUS again. With `memory-failure-pfn-unmap` (discussed, not merged) the leaf is unmapped, and
-the driver refaults around the bad page with smaller orders: its handler asks `is_poisoned`. What happens to registered
-PFNs is read from the upstream change and the thread, not run against a recording.
+who consumes the poison gets SIGBUS again. With `memory-failure-pfn-unmap` (discussed, not merged) the leaf is unmapped,
+and the driver refaults around the bad page with smaller orders: its handler asks `is_poisoned`. What happens to
+registered PFNs is read from the upstream change and the thread, not run against a recording.
 """
 
 from __future__ import annotations
