@@ -102,7 +102,9 @@ def vmf_insert_pfn_pmd(vmf: VmFault, pfn: int, write: bool) -> int:
     table, index = vmf.pmd
     old = table[index]
     if not ops.pmd_none(old):
-        if write and ops.pmd_pfn(old) == pfn:
+        if write and ops.pmd_pfn(old) != pfn:  # a driver that maps two things at one address (patch 2 of the series)
+            machine.warn_once("mm/huge_memory.c insert_pfn_pmd")
+        elif write:
             table[index] = ops.pmdp_set_access_flags(old, _pmd_made_writable(vma, ops.pmd_mkyoung(old)))
         return VM_FAULT_NOPAGE
     entry = ops.pmd_mkspecial(ops.pmd_mkhuge(ops.pfn_pmd(pfn, setup_cachemode(vma, pfn))))
@@ -137,7 +139,9 @@ def vmf_insert_pfn_pud(vmf: VmFault, pfn: int, write: bool) -> int:
     table, index = vmf.pud
     old = table[index]
     if not ops.pud_none(old):
-        if write and ops.pud_pfn(old) == pfn:
+        if write and ops.pud_pfn(old) != pfn:
+            machine.warn_once("mm/huge_memory.c insert_pfn_pud")
+        elif write:
             table[index] = _pud_made_writable(vma, ops.pud_mkyoung(old))
         return VM_FAULT_NOPAGE
     prot = setup_cachemode(vma, pfn)
