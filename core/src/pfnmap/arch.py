@@ -358,10 +358,6 @@ class Arch(ABC):
     def pmd_pfn(self, pmd: Entry) -> Entry:
         """Return the page frame number of a PMD leaf."""
 
-    @abstractmethod
-    def pud_pfn(self, pud: Entry) -> Entry:
-        """Return the page frame number of a PUD leaf."""
-
     # predicates: 0 or 1
 
     @abstractmethod
@@ -431,10 +427,6 @@ class Arch(ABC):
     @abstractmethod
     def pud_bad(self, pud: Entry) -> Entry:
         """Tell whether a PUD entry is not a valid table entry."""
-
-    @abstractmethod
-    def pud_write(self, pud: Entry) -> Entry:
-        """Tell whether a PUD leaf is writable."""
 
     # mk*
 

@@ -167,15 +167,9 @@ def table_is_a_table(subject: ArchSubject, level: Level) -> None:
 
 
 def empty_is_none(subject: ArchSubject, level: Level) -> None:
-    empty = subject.arch.empty(_slot_name(subject, level))
+    empty = subject.arch.empty(level)
     expected = {"none": 1, "present": 0, "leaf": 0, "trans_huge": 0, "devmap": 0}
     _expect(subject, level, empty, expected, f"the empty slot {empty:#x}")
-
-
-def _slot_name(subject: ArchSubject, level: Level) -> Level:
-    """Return the name of the walked level whose slots the ops of a level work on."""
-    walked = [w.name for w in subject.geometry.walk]
-    return next(name for name in LEVELS[LEVELS.index(level) :] if name in walked)
 
 
 def _expect(subject: ArchSubject, level: Level, entry: int, expected: dict[str, int], what: str) -> None:

@@ -17,6 +17,8 @@ _HUGE: tuple[Level, ...] = ("pmd", "pud")
 _NEEDED = ("X_special", "X_mkspecial", "X_pgprot")
 _NEEDED_PUD = (
     "pfn_pud",
+    "pud_pfn",
+    "pud_write",
     "pud_mkhuge",
     "pud_mkyoung",
     "pud_mkold",

@@ -133,7 +133,10 @@ class Plain(Arch):
         return (pte & ADDRESS) >> 12
 
     pmd_pfn = pte_pfn
-    pud_pfn = pte_pfn
+
+    @hookimpl
+    def pud_pfn(self, pud: Entry) -> Entry:
+        return self.pte_pfn(pud)
 
     @hookimpl
     def pte_pgprot(self, pte: Entry) -> Entry:
@@ -165,7 +168,10 @@ class Plain(Arch):
         return bit(pte, WRITE)
 
     pmd_write = pte_write
-    pud_write = pte_write
+
+    @hookimpl
+    def pud_write(self, pud: Entry) -> Entry:
+        return self.pte_write(pud)
 
     def pte_dirty(self, pte: Entry) -> Entry:
         return bit(pte, DIRTY)

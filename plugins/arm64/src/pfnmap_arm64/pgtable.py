@@ -187,6 +187,7 @@ class Arm64(Arch):
     def pmd_pfn(self, pmd: Entry) -> Entry:
         return (self._to_phys(pmd) & self._pmd_mask) >> self._page_shift
 
+    @hookimpl
     def pud_pfn(self, pud: Entry) -> Entry:
         return (self._to_phys(pud) & self._pud_mask) >> self._page_shift
 
@@ -246,9 +247,12 @@ class Arm64(Arch):
     pmd_write = pte_write
     pmd_young = pte_young
     pmd_dirty = pte_dirty
-    pud_write = pte_write
     pud_young = pte_young
     pud_dirty = pte_dirty
+
+    @hookimpl
+    def pud_write(self, pud: Entry) -> Entry:
+        return self.pte_write(pud)
 
     @hookimpl
     def pmd_special(self, pmd: Entry) -> Entry:

@@ -187,7 +187,10 @@ class Powerpc64(Arch):
         return (pte & self._rpn_mask) >> self._page_shift
 
     pmd_pfn = pte_pfn
-    pud_pfn = pte_pfn
+
+    @hookimpl
+    def pud_pfn(self, pud: Entry) -> Entry:
+        return self.pte_pfn(pud)
 
     @hookimpl
     def pte_pgprot(self, pte: Entry) -> Entry:
@@ -241,9 +244,12 @@ class Powerpc64(Arch):
     pmd_write = pte_write
     pmd_dirty = pte_dirty
     pmd_young = pte_young
-    pud_write = pte_write
     pud_dirty = pte_dirty
     pud_young = pte_young
+
+    @hookimpl
+    def pud_write(self, pud: Entry) -> Entry:
+        return self.pte_write(pud)
 
     @hookimpl
     def pmd_special(self, pmd: Entry) -> Entry:

@@ -175,6 +175,7 @@ class Riscv64(Arch):
     def pmd_pfn(self, pmd: Entry) -> Entry:
         return self.pte_pfn(pmd) & (MASK64 ^ ((1 << self.geometry.PMD_ORDER) - 1))
 
+    @hookimpl
     def pud_pfn(self, pud: Entry) -> Entry:
         return self.pte_pfn(pud) & (MASK64 ^ ((1 << self.geometry.PUD_ORDER) - 1))
 
@@ -227,9 +228,12 @@ class Riscv64(Arch):
     pmd_young = pte_young
     pmd_dirty = pte_dirty
     pud_none = pte_none
-    pud_write = pte_write
     pud_young = pte_young
     pud_dirty = pte_dirty
+
+    @hookimpl
+    def pud_write(self, pud: Entry) -> Entry:
+        return self.pte_write(pud)
 
     @hookimpl
     def pmd_special(self, pmd: Entry) -> Entry:

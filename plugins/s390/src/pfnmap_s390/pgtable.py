@@ -266,6 +266,7 @@ class S390(Arch):
     def _pmd_deref(self, pmd: Entry) -> Entry:
         return pmd & (SEGMENT_ORIGIN ^ (self.pmd_leaf(pmd) * (SEGMENT_ORIGIN ^ SEGMENT_ORIGIN_LARGE)))
 
+    @hookimpl
     def pud_pfn(self, pud: Entry) -> Entry:
         return self.pud_pgtable(pud) >> 12
 
@@ -366,7 +367,9 @@ class S390(Arch):
     def pud_bad(self, pud: Entry) -> Entry:
         return any_of(pud, REGION_TYPE_R2) | (_is_region3(pud) & any_of(pud, REGION_FOREIGN_BITS))
 
-    pud_write = pmd_write
+    @hookimpl
+    def pud_write(self, pud: Entry) -> Entry:
+        return self.pmd_write(pud)
 
     @hookimpl
     def p4d_present(self, p4d: Entry) -> Entry:
