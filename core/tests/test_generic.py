@@ -13,8 +13,7 @@ from pfnmap.testing.plain import PRESENT, Plain
 class WithoutPudLeaves(Plain):
     """An architecture that has neither pud_write nor pud_pfn of its own."""
 
-    pud_write = None  # type: ignore[assignment]
-    pud_pfn = None  # type: ignore[assignment]
+    undefined = frozenset({"pud_pfn", "pud_write"})
 
 
 @pytest.fixture(scope="module")
