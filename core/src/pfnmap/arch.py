@@ -108,13 +108,19 @@ class WordFormat:
 
     `valid`: the word takes part in a walk at all. `table`: a valid word points to the next table; None where it always
     maps memory (the last level). `address`: where a word that maps memory holds the physical address of what it maps;
-    `next_table`: where one that points to a table holds that table's (None: as `address`).
+    `next_table`: where one that points to a table holds that table's (None: as `address`). `load`, `execute`: what a
+    word that maps memory holds where user space may read and execute it; None where that is not said, ``(0, 0)`` where
+    every such word may be. `shared`: the word of an empty slot that points to a table which all empty slots share, in
+    which nothing is mapped (LoongArch's invalid_pte_table).
     """
 
     valid: Bits
     table: Bits | None
     address: Fields
     next_table: Fields | None = None
+    load: Bits | None = None
+    execute: Bits | None = None
+    shared: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +268,10 @@ class Arch(ABC):
     geometry: Geometry
     """Set by `setup_arch`."""
 
+    linear_map: int = 1 << 64
+    """The first physical address (bytes) that the kernel's linear map does not reach, settled in `setup_arch`: RAM
+    beyond it is not used, so that tables lie below."""
+
     # What the conformance kit (`pfnmap.testing`) is told
 
     machines: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
@@ -271,6 +281,9 @@ class Arch(ABC):
     expected_failures: ClassVar[Mapping[str, str]] = {}
     """Checks of the kit that this architecture fails, with the reason: "check", "check:level" or
     "check:level@machine" (the machine may hold ``*``) -> why."""
+
+    vector_state: ClassVar[Mapping[str, str]] = {}
+    """Boot-time state that a golden vector file tells among its `bits`: `cpu` key -> the name there."""
 
     mmu_cpu: ClassVar[MmuCpu | None] = None
     """The emulated CPU that walks this architecture's tables, if the kit has one: ``MmuCpu("x86_64", {})``."""

@@ -96,9 +96,10 @@ class Arm64(Arch):
         elif geometry.PAGE_SHIFT == 16 and self._pa_52:
             high = ((0xF << 12, 36),)
         low, pages = (1 << top) - (1 << shift), (1 << top) - (1 << geometry.PAGE_SHIFT)
+        may = {"load": (1 << 6, 1 << 6), "execute": (1 << 54, 0)}  # AP[1]: EL0 too; UXN: no execution at EL0
         if level == "pte":
-            return WordFormat((3, 3), None, ((low, 0), *high))
-        return WordFormat((1, 1), (2, 2), ((low, 0), *high), ((pages, 0), *high))
+            return WordFormat((3, 3), None, ((low, 0), *high), **may)
+        return WordFormat((1, 1), (2, 2), ((low, 0), *high), ((pages, 0), *high), **may)
 
     def setup_arch(self, config: Mapping[str, str], cpu: Mapping[str, Any], has: Has) -> None:
         boot = Boot.read(config, cpu)

@@ -168,6 +168,7 @@ class S390(Arch):
 
         # Without the facility the bit is taken out of an entry as it is made; later kernels have it in no protection.
         # That those came with the change is inference: 6.16 has both.
+        self._nx = bool(cpu["nx"])
         self._noexec_in_entries = MASK64 if cpu["nx"] or moved else MASK64 ^ PAGE_NOEXEC
         protections = MASK64 if cpu["nx"] or not moved else MASK64 ^ PAGE_NOEXEC  # SEGMENT_NOEXEC is the same bit
         self._protection_map = tuple(prot & protections for prot in PROTECTION_MAP)
@@ -227,14 +228,15 @@ class S390(Arch):
         Translation Tables", in the manual's numbering from the left: bit 53 of a PTE and bit 58 of the others is the
         invalid bit; bit 53 of a segment or region-third entry says that it maps 1M or 2G (the format control).
         """
+        may = {"load": (0, 0), "execute": (0x100, 0) if self._nx else (0, 0)}  # bit 55: no execution
         if level == "pte":
-            return WordFormat((PAGE_INVALID, 0), None, ((PAGE_MASK, 0),))
+            return WordFormat((PAGE_INVALID, 0), None, ((PAGE_MASK, 0),), **may)
         origin, leaf = {
             "pmd": (SEGMENT_ORIGIN, SEGMENT_ORIGIN_LARGE),
             "pud": (REGION_ORIGIN, REGION3_ORIGIN_LARGE),
         }.get(level, (REGION_ORIGIN, 0))
         is_table = (SEGMENT_LARGE, 0) if leaf else (0, 0)
-        return WordFormat((SEGMENT_INVALID, 0), is_table, ((leaf, 0),), ((origin, 0),))
+        return WordFormat((SEGMENT_INVALID, 0), is_table, ((leaf, 0),), ((origin, 0),), **may)
 
     def fault_address(self, address: int) -> int:
         """See `pfnmap.Arch.fault_address`: the page, no more (arch/s390/mm/fault.c, get_fault_address)."""
