@@ -137,8 +137,8 @@ def page_size_symbols(fragments: Iterable[Fragment], size: str) -> dict[str, str
 
     Found by the kernel's convention: what gives a page size selects HAVE_PAGE_SIZE_16KB (or PAGE_SIZE_16KB). A
     member of a choice that does so has to be asked for, the choice's default where several do (else the first); an
-    architecture that always does so needs nothing. Lines of other releases count: 6.1 has page sizes and no such symbols. Raises BadInput
-    for a size that these fragments do not give.
+    architecture that always does so needs nothing. Lines of other releases count: 6.1 has page sizes and no such
+    symbols. Raises BadInput for a size that these fragments do not give.
     """
     fragments = list(fragments)
     sizes: dict[str, list[str]] = {}

@@ -19,7 +19,16 @@ from pfnmap.driver import Module
 from pfnmap.errors import PluginError, Unwritten
 from pfnmap.kernel import Kernel
 from pfnmap.plugins import Registry
-from pfnmap.testing import driver_checks, entry_checks, geometry_checks, kconfig_checks, mm_checks, mmu
+from pfnmap.testing import (
+    driver_checks,
+    entry_checks,
+    geometry_checks,
+    kconfig_checks,
+    mm_checks,
+    mmu,
+    protection_checks,
+    table_checks,
+)
 from pfnmap.testing.arch_subject import ArchSubject
 from pfnmap.testing.bar_driver import BarDriver
 from pfnmap.testing.check import Case, Check, Result, Subject, cases, check_expectations, expected_failure, run
@@ -33,7 +42,9 @@ __all__ = ["ARCH_CHECKS", "DRIVER_CHECKS", "Item", "Kit", "arch_kit", "driver_ki
 ARCH_CHECKS: tuple[Check, ...] = (
     *geometry_checks.CHECKS,
     *kconfig_checks.CHECKS,
+    *table_checks.CHECKS,
     *entry_checks.CHECKS,
+    *protection_checks.CHECKS,
     *mm_checks.CHECKS,
     *mmu.CHECKS,
 )
