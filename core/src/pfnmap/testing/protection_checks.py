@@ -144,7 +144,7 @@ def modify_keeps_the_memory_type(subject: ArchSubject, level: Level) -> None:
     memory_type = 0
     for mode in modes:
         for flags, prot in modes[mode].items():
-            if flags & VM_EXEC:  # which a cache mode may take away
+            if flags & (VM_WRITE | VM_EXEC):  # permissions are another law's
                 continue
             memory_type |= subject.fresh(level, pfn, prot) ^ subject.fresh(level, pfn, modes[""][flags])
     for mode in modes:
