@@ -152,7 +152,10 @@ def _declared_by_all(registry: Registry) -> frozenset[str]:
 
 
 def cpu_value(key: str, value: Any, defaults: Mapping[str, object]) -> Any:
-    """Return a cpu value in the type of its default. Raises BadInput. A key that nobody has is left for `Kernel.link` to refuse."""
+    """Return a cpu value in the type of its default; one of a key that nobody has is left for `Kernel.link` to refuse.
+
+    Raises BadInput for a value of another type.
+    """
     if key not in defaults:
         return value
     where, default = f"cpu {key}", defaults[key]

@@ -98,6 +98,7 @@ class ArchSubject:
         self.ops = kernel.ops
         self.geometry = kernel.geometry
         self._leaves: dict[Level, tuple[Leaf, ...]] = {}
+        self._mprotected: dict[tuple[int, int], int] = {}
 
     @property
     def arch(self) -> Arch:
@@ -191,6 +192,12 @@ class ArchSubject:
         prot: int = self.ops.vm_get_page_prot(vm_flags)
         return getattr(self.ops, cache)(prot) if cache else prot
 
+    def mprotected(self, prot: int, vm_flags: int) -> int:
+        """Return the pgprot that mprotect to these VM_ flags makes of one: it keeps the caching."""
+        if (prot, vm_flags) not in self._mprotected:
+            self._mprotected[prot, vm_flags] = self.ops.pgprot_modify(prot, self.prot(vm_flags))
+        return self._mprotected[prot, vm_flags]
+
     def prots(self) -> list[int]:
         """Return the pgprots of mappings that can be accessed, in every cache mode."""
         flags = [f for f in range(16) if f & _ACCESS]
@@ -244,7 +251,7 @@ class ArchSubject:
             name = draw.choice(allowed)
             if name == "modify":
                 flags = draw.randrange(8) | flags & VM_SHARED
-                prot = self.ops.pgprot_modify(prot, self.prot(flags))
+                prot = self.mprotected(prot, flags)
                 entry = self.op(level, "modify")(entry, prot)
                 history.append(f"{level}_modify({prot:#x})")
             else:

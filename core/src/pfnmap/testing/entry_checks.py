@@ -230,17 +230,19 @@ def modify_keeps(subject: ArchSubject, level: Level) -> None:
     modify, pfn_of = subject.op(level, "modify"), subject.op(level, "pfn")
     kept = [name for name in ("special", "dirty") if subject.has(f"{level}_{name}")]
     write = subject.op(level, "write")
+    writable: dict[int, int] = {}
     for leaf in subject.leaves(level):
         for flags in range(leaf.vm_flags & VM_SHARED, (leaf.vm_flags & VM_SHARED) + 8):
-            prot = subject.ops.pgprot_modify(leaf.prot, subject.prot(flags))
+            prot = subject.mprotected(leaf.prot, flags)
             entry = modify(leaf.entry, prot)
             how = f"{level}_modify(..., {prot:#x}) = {entry:#x}"
             _same(level, "pfn", leaf.pfn, pfn_of(entry), leaf, how)
             for name in kept:
                 predicate = subject.op(level, name)
                 _same(level, name, predicate(leaf.entry), predicate(entry), leaf, how)
-            expected = write(subject.fresh(level, leaf.pfn, prot))
-            if write(entry) > expected:
+            if prot not in writable:
+                writable[prot] = write(subject.fresh(level, leaf.pfn, prot))
+            if write(entry) > writable[prot]:
                 raise Violation(f"{how} can be written, its new pgprot forbids that; for {shown(level, leaf)}")
 
 
@@ -277,7 +279,12 @@ def devmap_agrees(subject: ArchSubject, level: Level) -> None:
 
 def access_permitted(subject: ArchSubject, level: Level) -> None:
     permitted, write = subject.op(level, "access_permitted"), subject.op(level, "write")
+    own = f"{level}_access_permitted" in subject.capabilities  # the headers' lets PROT_NONE be read
     for leaf in subject.leaves(level):
+        if own and not leaf.vm_flags & _ACCESS and permitted(leaf.entry, 0):
+            raise Violation(
+                f"{level}_access_permitted reads through {shown(level, leaf)}, whose mapping allows nothing"
+            )
         if not leaf.vm_flags & VM_READ:
             continue
         if not permitted(leaf.entry, 0):
@@ -320,7 +327,7 @@ def dirty_survives(subject: ArchSubject, level: Level) -> None:
         outcomes = {name: change(entry) for name, change in changes.items()}
         if subject.has(f"{level}_modify"):
             for flags in range(leaf.vm_flags & VM_SHARED, (leaf.vm_flags & VM_SHARED) + 8):
-                prot = subject.ops.pgprot_modify(leaf.prot, subject.prot(flags))
+                prot = subject.mprotected(leaf.prot, flags)
                 outcomes[f"modify(..., {prot:#x})"] = subject.op(level, "modify")(entry, prot)
         for name, outcome in outcomes.items():
             if not dirty(outcome):

@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 from pfnmap.arch import Arch
 from pfnmap.driver import Module
 from pfnmap.errors import PluginError, Unwritten
+from pfnmap.hookspecs import ENTRY_HOOKS
 from pfnmap.kernel import Kernel
-from pfnmap.plugins import Registry
+from pfnmap.plugins import Registry, implemented_hooks
 from pfnmap.testing import (
     driver_checks,
     entry_checks,
@@ -31,7 +32,17 @@ from pfnmap.testing import (
 )
 from pfnmap.testing.arch_subject import ArchSubject
 from pfnmap.testing.bar_driver import BarDriver
-from pfnmap.testing.check import Case, Check, Result, Subject, cases, check_expectations, expected_failure, run
+from pfnmap.testing.check import (
+    Case,
+    Check,
+    Result,
+    Subject,
+    Violation,
+    cases,
+    check_expectations,
+    expected_failure,
+    run,
+)
 from pfnmap.testing.driver_subject import DriverSubject
 from pfnmap.testing.machines import Machine, arch_machines, driver_machines, link
 from pfnmap.testing.vector_checks import vector_checks
@@ -188,15 +199,28 @@ def arch_kit(
         kernel = link(plugin, machine, [BarDriver])
         return None if kernel is None else ArchSubject(kernel, machine.name)
 
-    return Kit(
+    def hooks_used(subject: Subject) -> None:
+        unused = set(implemented_hooks(plugin)) & set(ENTRY_HOOKS)
+        for machine in kit.machines:
+            linked, error = kit._linked(machine.name)
+            if error is not None:
+                return  # `links` tells of it
+            if linked is not None and linked.kernel is not None:
+                unused -= {name for name, owner in linked.kernel.ops.owners.items() if owner == "arch"}
+        if unused:
+            raise Violation(f"no machine uses {', '.join(sorted(unused))}: is a symbol not selected?")
+
+    used = Check("hooks-used", "each hook that is provided is in use on some machine of the kit", hooks_used)
+    kit = Kit(
         plugin.name,
         plugin,
         checks,
         arch_machines(plugin, machines or {}),
         links,
         {**plugin.expected_failures, **(expected_failures or {})},
-        vector_checks(plugin, vectors),
+        [used, *vector_checks(plugin, vectors)],
     )
+    return kit
 
 
 def driver_kit(

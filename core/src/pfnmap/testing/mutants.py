@@ -12,8 +12,9 @@ import ast
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from pfnmap.arch import OPTIONAL_OPS, Arch
 from pfnmap.hookspecs import ENTRY_HOOKS
@@ -40,7 +41,6 @@ _OPPOSITES: Final[Mapping[type[ast.AST], type[ast.AST]]] = {
     for one, other in (pair, pair[::-1])
 }
 _DROPPED: Final = (ast.BitOr, ast.BitAnd, ast.BitXor, ast.Mult)
-_KCONFIG: Final = ("select ", "default ", "def_bool ", "depends on ")
 
 
 @dataclass(frozen=True)
@@ -175,13 +175,13 @@ def _of_node(node: ast.AST, masks: list[str]) -> Iterator[tuple[ast.expr, str]]:
             other = masks[(masks.index(name) + 1) % len(masks)]
             yield from [(node, other)] if other != name else []
         case ast.Tuple(elements, ast.Load()):
-            for number, (one, other_one) in enumerate(zip(elements, elements[1:], strict=False)):
-                if ast.dump(one) != ast.dump(other_one):
-                    swapped = [*elements[:number], other_one, one, *elements[number + 2 :]]
+            for number, (one, after) in enumerate(pairwise(elements)):
+                if ast.dump(one) != ast.dump(after):
+                    swapped = [*elements[:number], after, one, *elements[number + 2 :]]
                     yield node, ast.unparse(ast.Tuple(swapped, ast.Load()))
 
 
-def _opposite(operator: ast.AST) -> ast.AST:
+def _opposite(operator: ast.AST) -> Any:
     return _OPPOSITES[type(operator)]()
 
 
@@ -200,6 +200,6 @@ def _mutant(file: str, source: str, node: ast.expr, text: str) -> Mutant:
 def _kconfig(file: str, text: str) -> Iterator[Mutant]:
     lines = text.splitlines(keepends=True)
     for number, line in enumerate(lines):
-        if line.strip().startswith(_KCONFIG):
+        if line.strip().startswith("select "):
             without = [*lines[:number], *lines[number + 1 :]]
             yield Mutant(file, number + 1, f"without {line.strip()!r}", "".join(without))
