@@ -8,14 +8,14 @@ Registered as a plugin like any other, tried last. The kernel's fallbacks are pi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, cast
+from typing import Any, cast
 
-from pfnmap.arch import Arch, Entry
+from pfnmap.contract.arch import Arch
+from pfnmap.contract.entry import Entry
+from pfnmap.contract.kernel import MachineState
+from pfnmap.contract.vma import VmArea
 from pfnmap.errors import Refused
 from pfnmap.hookspecs import hookimpl
-
-if TYPE_CHECKING:
-    from pfnmap.mm.vma import VmArea
 
 __all__ = ["Generic"]
 
@@ -232,15 +232,15 @@ class Generic:
         return 0
 
     @hookimpl(trylast=True)
-    def pfnmap_track(self, pfn: int, size: int, prot: int) -> int:
+    def pfnmap_track(self, machine: MachineState, pfn: int, size: int, prot: int) -> int:
         return prot
 
     @hookimpl(trylast=True)
-    def pfnmap_untrack(self, pfn: int, size: int) -> int:
+    def pfnmap_untrack(self, machine: MachineState, pfn: int, size: int) -> int:
         return 0
 
     @hookimpl(trylast=True)
-    def pfnmap_setup_cachemode(self, pfn: int, size: int, prot: int) -> int:
+    def pfnmap_setup_cachemode(self, machine: MachineState, pfn: int, size: int, prot: int) -> int:
         return prot
 
     @hookimpl(trylast=True)
@@ -266,5 +266,5 @@ class Generic:
 
 def _permitted(present: Entry, entry: Entry, write: int, may_write: Callable[[Entry], Entry]) -> Entry:
     """present && (!write || X_write): as in C, X_write (which may be BUG()) is asked only where it decides."""
-    asked = write and (present if isinstance(present, int) else present.any())
+    asked = write and (present if isinstance(present, int) else cast("Any", present).any())
     return present & may_write(entry) if asked else present

@@ -13,7 +13,7 @@ from pfnmap.cli.terminal import warn
 from pfnmap.errors import BadInput, Unknown
 
 if TYPE_CHECKING:
-    from pfnmap.arch import Arch
+    from pfnmap.contract.arch import Arch
     from pfnmap.kernel import Kernel
     from pfnmap.plugins import Registry
     from pfnmap.spec import KernelSpec

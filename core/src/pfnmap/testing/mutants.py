@@ -16,7 +16,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
-from pfnmap.arch import OPTIONAL_OPS, Arch
+from pfnmap.contract.arch import Arch
+from pfnmap.contract.pgtable_ops import OPTIONAL_OPS
 from pfnmap.hookspecs import ENTRY_HOOKS
 
 __all__ = ["Mutant", "mutants", "sample"]

@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from pfnmap.arch import Arch
+from pfnmap.contract.arch import Arch
 from pfnmap.errors import PfnmapError, PluginError
 from pfnmap.testing.kit import arch_kit
 from pfnmap.testing.mutants import Mutant, sample

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pfnmap.arch import Level
+from pfnmap.contract.entry import Level
 from pfnmap.testing.arch_subject import LEAF_LEVELS, ArchSubject
 from pfnmap.testing.check import Check, Violation, bits
 from pfnmap.vm_flags import VM_EXEC, VM_READ, VM_SHARED, VM_WRITE

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pfnmap.arch import LEVELS, Level
+from pfnmap.contract.entry import LEVELS, Level
 from pfnmap.testing.arch_subject import ArchSubject
 from pfnmap.testing.check import Check, Violation, bits
 

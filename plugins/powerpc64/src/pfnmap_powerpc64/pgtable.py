@@ -106,10 +106,10 @@ class Powerpc64(Arch):
         shift = next(walked.shift for walked in self.geometry.walk if walked.name == level)
         valid, leaf, address = 1 << 63, 1 << 62, (((1 << 53) - (1 << shift), 0),)
         # The manual's 60 to 63: privileged, read, write, execute.
-        may = {"load": (0b1100, 0b0100), "execute": (0b1001, 0b0001)}
+        load, execute = (0b1100, 0b0100), (0b1001, 0b0001)
         if level == "pte":
-            return WordFormat((valid | leaf, valid | leaf), None, address, **may)
-        return WordFormat((valid, valid), (leaf, 0), address, (((1 << 60) - (1 << 8), 0),), **may)
+            return WordFormat((valid | leaf, valid | leaf), None, address, load=load, execute=execute)
+        return WordFormat((valid, valid), (leaf, 0), address, (((1 << 60) - (1 << 8), 0),), load=load, execute=execute)
 
     def setup_arch(self, config: Mapping[str, str], cpu: Mapping[str, Any], has: Has) -> None:
         boot = Boot.read(config, cpu)

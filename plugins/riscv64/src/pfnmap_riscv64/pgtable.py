@@ -99,9 +99,9 @@ class Riscv64(Arch):
         """
         shift = next(walked.shift for walked in self.geometry.walk if walked.name == level)
         address, table = ((((1 << 56) - (1 << shift)) >> 2, 2),), (((1 << 54) - (1 << 10), 2),)
-        user, read, execute = 1 << 4, 1 << 1, 1 << 3
-        may = {"load": (user | read, user | read), "execute": (user | execute, user | execute)}
-        return WordFormat((1, 1), None if level == "pte" else (0xE, 0), address, table, **may)
+        user, read, run = 1 << 4, 1 << 1, 1 << 3
+        load, execute = (user | read, user | read), (user | run, user | run)
+        return WordFormat((1, 1), None if level == "pte" else (0xE, 0), address, table, load=load, execute=execute)
 
     def setup_arch(self, config: Mapping[str, str], cpu: Mapping[str, Any], has: Has) -> None:
         walked = levels(cpu["mode"])
