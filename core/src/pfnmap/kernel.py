@@ -31,9 +31,10 @@ if TYPE_CHECKING:
     from pfnmap.mm.memory_failure import PfnSpace
     from pfnmap.mm.pgtable import PhysicalMemory
 
-__all__ = ["THP_SETTINGS", "Kernel", "Ops", "Owner"]
+__all__ = ["DEFAULT_ARCH", "THP_SETTINGS", "Kernel", "Ops", "Owner"]
 
 Owner = Literal["arch", "generic", "absent"]
+DEFAULT_ARCH = "x86_64"
 THP_SETTINGS = ("always", "madvise", "never")
 
 _NOT_OPS = frozenset({"setup_arch", "mmu_access", "protection_map"})
@@ -90,7 +91,7 @@ class Kernel:
     @classmethod
     def link(
         cls,
-        arch: str | type[Arch] = "x86_64",
+        arch: str | type[Arch] = DEFAULT_ARCH,
         drivers: Iterable[str | type[Module]] = (),
         config: Mapping[str, str] | None = None,
         release: str | Release | None = None,

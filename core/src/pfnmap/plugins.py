@@ -15,8 +15,8 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
-from importlib.metadata import EntryPoint, entry_points, requires
+from functools import cache, cached_property
+from importlib.metadata import Distribution, EntryPoint, entry_points, requires
 from typing import Any, Literal
 
 from pfnmap.arch import Arch
@@ -52,12 +52,12 @@ class Plugin:
     @cached_property
     def distribution(self) -> str:
         """The name of the distribution that brings it."""
-        return self.entry_point.dist.name if self.entry_point.dist else "?"
+        return _identity(self.entry_point.dist)[0]
 
     @cached_property
     def version(self) -> str:
         """The version of the distribution that brings it."""
-        return self.entry_point.dist.version if self.entry_point.dist else "?"
+        return _identity(self.entry_point.dist)[1]
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,15 @@ class Offer:
     provides: tuple[str, ...] = ()
     consumes: tuple[str, ...] = ()
     actions: tuple[str, ...] = ()
+
+
+@cache
+def _identity(distribution: Distribution | None) -> tuple[str, str]:
+    """Name and version of a distribution, whose metadata are parsed each time they are asked for."""
+    if distribution is None:
+        return "?", "?"
+    metadata = distribution.metadata
+    return metadata["Name"], metadata["Version"]
 
 
 def implemented_hooks(plugin: Any) -> list[str]:

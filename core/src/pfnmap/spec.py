@@ -13,14 +13,13 @@ from typing import Any, Final
 from pfnmap.errors import BadInput, PluginError, Unknown
 from pfnmap.host.dotconfig import DotConfig, read_dotconfig
 from pfnmap.kconfig import DEFAULTS, Conflict, declared
-from pfnmap.kernel import Kernel
+from pfnmap.kernel import DEFAULT_ARCH, Kernel
 from pfnmap.plugins import Registry
 from pfnmap.release import newest, parse_release
 from pfnmap.sizes import format_size, parse_size
 
-__all__ = ["DEFAULT_ARCH", "KernelSpec"]
+__all__ = ["KernelSpec"]
 
-DEFAULT_ARCH: Final = "x86_64"
 DEFAULT_THP: Final = "always"
 
 _SWITCH: Final[Mapping[str, bool]] = {

@@ -58,7 +58,7 @@ class KernelOptions:
     ] = None
     config: Annotated[
         str | None,
-        _option("--config", "FILE", "A real .config, plain or .gz; else Kconfig defaults with THP and VFIO_PCI."),
+        _option("--config", "FILE", "A real .config, plain or .gz; else the documented defaults."),
     ] = None
     set_: Annotated[list[str] | None, _option("--set", "SYM=VAL", "Set a Kconfig symbol; repeatable.")] = None
     page_size: Annotated[
