@@ -16,7 +16,7 @@ from array import array
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pfnmap import Arch, Entry, Has, Level, WordFormat, hookimpl
+from pfnmap import Arch, Entry, Has, Level, Refused, WordFormat, hookimpl
 from pfnmap.kconfig import fragment
 from pfnmap_loongarch64 import bits
 from pfnmap_loongarch64.bits import bit, clear, differs, equals
@@ -226,17 +226,22 @@ class Loongarch64(Arch):
     def pte_write(self, pte: Entry) -> Entry:
         return bit(pte, bits.WRITE)
 
-    pmd_write = pte_write
+    def pmd_write(self, pmd: Entry) -> Entry:
+        if not self._thp:
+            raise Refused("pmd_write", "BUG() without transparent huge pages")
+        return bit(pmd, bits.WRITE)
 
     def pte_dirty(self, pte: Entry) -> Entry:
         return bit(pte, bits.DIRTY | bits.MODIFIED)
 
-    pmd_dirty = pte_dirty
+    def pmd_dirty(self, pmd: Entry) -> Entry:
+        return self.pte_dirty(pmd) & self._thp
 
     def pte_young(self, pte: Entry) -> Entry:
         return bit(pte, bits.ACCESSED)
 
-    pmd_young = pte_young
+    def pmd_young(self, pmd: Entry) -> Entry:
+        return self.pte_young(pmd) & self._thp
 
     def pte_mkold(self, pte: Entry) -> Entry:
         return clear(pte, bits.ACCESSED)
