@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Final
 
 from pfnmap import Arch, Entry, Geometry, Has, Level, WalkLevel, WordFormat, hookimpl
 from pfnmap.kconfig import fragment
+from pfnmap.vm_flags import VM_EXEC, VM_READ, VM_WRITE
 from pfnmap_sparc64.bits import HUGE, MASK64, SPECIAL, SUN4U, SUN4V, SUN4V_M7, VALID, clear, equals, holds
 
 __all__ = ["Sparc64"]
@@ -25,8 +26,7 @@ _PAGE_SHIFT: Final = 13
 _PTRS: Final = 1 << (_PAGE_SHIFT - 3)
 _SHIFTS: Final[Mapping[Level, int]] = {"pgd": 43, "pud": 33, "pmd": 23, "pte": _PAGE_SHIFT}
 _STACK_TOP64: Final = (1 << 43) - (1 << 32)
-_VM_READ, _VM_WRITE, _VM_EXEC = 1, 2, 4
-_SEGV_ACCERR = 2
+_SEGV_ACCERR: Final = 2
 
 
 class Sparc64(Arch):
@@ -66,9 +66,17 @@ class Sparc64(Arch):
         self._thp = int(config.get("TRANSPARENT_HUGEPAGE") == "y")
         self.undefined = frozenset() if self._thp else frozenset({"pmd_pgprot"})
 
-    def word_format(self, level: Level) -> WordFormat | None:
-        """UltraSPARC Architecture 2005 (TTE formats) for leaves; the words of the tables above are the kernel's own."""
-        return None
+    def word_format(self, level: Level) -> WordFormat:
+        """No hardware walks these tables, so the words are the kernel's own format. One that maps memory is present;
+        an old one is not valid, and the fault of the next access makes it so (`mmu_access`). An empty slot (0) stands
+        here as a shared table, since no bit tells it from a table at address 0."""
+        tte = self._tte
+        load, execute = (tte.READ | tte.P, tte.READ), (tte.EXEC | tte.P, tte.EXEC)
+        if level == "pte":
+            return WordFormat((tte.PRESENT, tte.PRESENT), None, ((tte.paddr, 0),), load=load, execute=execute)
+        leaf = ((clear(tte.paddr, (1 << _SHIFTS[level]) - 1), 0),)
+        table = (0, 0) if level == "pgd" else (HUGE, 0)
+        return WordFormat((0, 0), table, leaf, ((tte.paddr, 0),), load, execute, shared=0)
 
     # The CPU
 
@@ -79,7 +87,7 @@ class Sparc64(Arch):
 
     def access_error(self, vm_flags: int, write: bool) -> int:
         """arch/sparc/mm/fault_64.c, do_sparc64_fault: a load needs read or execute; write alone does not do."""
-        needed = _VM_WRITE if write else _VM_READ | _VM_EXEC
+        needed = VM_WRITE if write else VM_READ | VM_EXEC
         return 0 if vm_flags & needed else _SEGV_ACCERR
 
     # pfn and prot to entry and back
