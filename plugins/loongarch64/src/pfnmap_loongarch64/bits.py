@@ -39,6 +39,7 @@ PFN_END_SHIFT: Final = 48
 """Physical addresses in entries end below this bit (_PAGE_PFN_END_SHIFT)."""
 
 DMW_PABITS: Final = 48
+TO_PHYS_MASK: Final = (1 << DMW_PABITS) - 1
 PAGE_OFFSET: Final = 0x9000 << DMW_PABITS
 """Where the cached direct-mapped window shows physical address 0: entries hold virtual addresses of tables."""
 

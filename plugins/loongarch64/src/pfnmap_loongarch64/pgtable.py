@@ -13,17 +13,14 @@ address of a table that all empty slots share, whose own words are empty. So no 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import Any, ClassVar, Final
 
-from pfnmap import Arch, Entry, Has, Level, Refused, WordFormat, hookimpl
+from pfnmap import Arch, Entry, Has, Level, Machine, Module, Refused, WordFormat, hookimpl
 from pfnmap.kconfig import fragment
 from pfnmap.vm_flags import VM_READ, VM_WRITE
 from pfnmap_loongarch64 import bits
 from pfnmap_loongarch64.bits import bit, clear, differs, equals
 from pfnmap_loongarch64.geometry import geometry
-
-if TYPE_CHECKING:
-    from pfnmap.kernel import Kernel
 
 __all__ = ["Loongarch64"]
 
@@ -33,11 +30,24 @@ _THP_OPS: Final = frozenset({"pmd_devmap", "pmd_mkdevmap"})
 _P4D_OPS: Final = frozenset({"p4d_present", "p4d_none", "p4d_bad", "p4d_populate", "p4d_pgtable"})
 
 
+class KernelImage(Module):
+    """What the kernel's image keeps of a machine's memory: the shared tables of the empty slots."""
+
+    name: ClassVar[str] = "loongarch64"
+
+    def boot(self, machine: Machine) -> None:
+        super().boot(machine)
+        arch, geometry = machine.kernel.arch, machine.kernel.geometry
+        for level in ("pmd", "pud", "p4d"):
+            machine.phys.reserve(arch.empty(level) & bits.TO_PHYS_MASK, geometry.PAGE_SIZE)
+
+
 class Loongarch64(Arch):
     """LoongArch, 64 bits. `cpu` keys: `hw_access_dirty`, `invalid_pte_table`, `invalid_pmd_table`,
     `invalid_pud_table`."""
 
     name: ClassVar[str] = "loongarch64"
+    module: ClassVar[type[Module]] = KernelImage
     cpu_defaults: ClassVar[Mapping[str, object]] = {
         "hw_access_dirty": True,
         "invalid_pte_table": bits.PAGE_OFFSET + 0x1F0_0000,
@@ -72,6 +82,7 @@ class Loongarch64(Arch):
             "pud": self._no_pmd if self._levels > 2 else self._no_pte,
         }
         self._empty["p4d"] = self._empty["pgd"] = self._no_pud if self._levels > 3 else self._empty["pud"]
+        self._wrprotect_keeps_dirty = int(has("loongarch-wrprotect-keeps-dirty"))
         devmap = not has("devmap-removed")
         kept = bits.MODIFIED | bits.SPECIAL | self._pfn_mask | bits.CACHE | bits.PLV | (bits.DEVMAP if devmap else 0)
         self._pte_kept, self._pmd_kept = kept, kept | bits.HUGE
@@ -85,12 +96,6 @@ class Loongarch64(Arch):
 
     def empty(self, level: Level) -> int:
         return self._empty[level]
-
-    def boot(self, kernel: Kernel) -> None:
-        """Keep the shared tables of the empty slots free: they are in the kernel's image."""
-        super().boot(kernel)
-        for table in (self._no_pte, self._no_pmd, self._no_pud):
-            kernel.phys.reserve(self.pmd_pgtable(table), self.geometry.PAGE_SIZE)
 
     def word_format(self, level: Level) -> WordFormat:
         """LoongArch manual, volume 1, 5.4.5 (page table entries) and 5.4.2 (permission bits)."""
@@ -267,7 +272,9 @@ class Loongarch64(Arch):
     pmd_mkwrite_novma = pte_mkwrite_novma
 
     def pte_wrprotect(self, pte: Entry) -> Entry:
-        return clear(_remember_dirty(pte), bits.WRITE | bits.DIRTY)
+        """Until `loongarch-wrprotect-keeps-dirty` it lost what the page walker had marked dirty (CVE-2026-72043)."""
+        kept = (bit(pte, bits.DIRTY) & self._wrprotect_keeps_dirty) * bits.MODIFIED
+        return clear(pte | kept, bits.WRITE | bits.DIRTY)
 
     pmd_wrprotect = pte_wrprotect
 
@@ -286,7 +293,7 @@ class Loongarch64(Arch):
         return self.pmd_populate(pa) if self._levels > 2 else pa & 0
 
     def pmd_pgtable(self, pmd: Entry) -> Entry:
-        return pmd & ((1 << bits.DMW_PABITS) - 1)
+        return pmd & bits.TO_PHYS_MASK
 
     pud_pgtable = pmd_pgtable
     p4d_pgtable = pmd_pgtable

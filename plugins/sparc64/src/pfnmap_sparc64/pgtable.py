@@ -74,7 +74,7 @@ class Sparc64(Arch):
         load, execute = (tte.READ | tte.P, tte.READ), (tte.EXEC | tte.P, tte.EXEC)
         if level == "pte":
             return WordFormat((tte.PRESENT, tte.PRESENT), None, ((tte.paddr, 0),), load=load, execute=execute)
-        leaf = ((clear(tte.paddr, (1 << _SHIFTS[level]) - 1), 0),)
+        leaf = ((tte.paddr & (MASK64 << _SHIFTS[level]), 0),)
         table = (0, 0) if level == "pgd" else (HUGE, 0)
         return WordFormat((0, 0), table, leaf, ((tte.paddr, 0),), load, execute, shared=0)
 
