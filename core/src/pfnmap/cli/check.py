@@ -73,7 +73,7 @@ def command(
         raise BadInput("", "NAME is missing: an architecture or driver plugin")
     if more and not vectors:
         raise BadInput("", f"{more[0]}: files go with --vectors")
-    files, registry = [*(vectors or ()), *(more or ())], settings.registry()
+    files, registry = [*(vectors or ()), *(more or ())], settings.registry
     if cpu and (mutants or not files):
         raise BadInput("", "--cpu goes with --vectors: the kit chooses its own machines")
     if mutants:
