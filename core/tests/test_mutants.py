@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from pfnmap.cli import app
 from pfnmap.errors import PluginError
 from pfnmap.testing.mutants import mutants, sample
 from pfnmap.testing.mutation import run
@@ -149,6 +152,16 @@ def test_the_kit_catches_what_its_laws_see_in_copies_and_says_what_it_does_not(i
     assert outcomes["pte | 32 -> 32"]
     # Every leaf has bit 0 anyhow.
     assert [change for change, caught in outcomes.items() if not caught] == ["32 -> 33"]
+
+
+def test_the_command_line_counts_and_lists_survivors(installed):
+    done = CliRunner().invoke(app, ["check", "tiny", "--mutants", "1", "--json"])
+    assert done.exit_code == 0, done.output
+    document = json.loads(done.stdout)
+    survivors = document.pop("survivors")
+    assert document == {"schema": "pfnmap-check/1", "plugin": "tiny", "mutants": 1, "caught": 1 - len(survivors)}
+    for survivor in survivors:
+        assert survivor.keys() == {"file", "line", "change"}
 
 
 def test_a_plugin_that_the_kit_fails_already_is_no_ground_for_mutants(installed):
