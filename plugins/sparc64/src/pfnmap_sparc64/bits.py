@@ -11,7 +11,7 @@ from typing import Final
 
 from pfnmap import Entry
 
-__all__ = ["SUN4U", "SUN4V", "SUN4V_M7", "Tte", "clear", "equals", "holds"]
+__all__ = ["HUGE", "MASK64", "SPECIAL", "SUN4U", "SUN4V", "SUN4V_M7", "VALID", "Tte", "clear", "equals", "holds"]
 
 MASK64: Final = (1 << 64) - 1
 
