@@ -41,7 +41,9 @@ def protection_map(subject: ArchSubject, level: Level) -> None:
         granted = int(flags & (VM_SHARED | VM_WRITE) == VM_SHARED | VM_WRITE)
         if write(entry) != granted:
             raise Violation(f"{level}_write is {write(entry)} of {what}; it must be {granted}")
-        young = subject.op(level, "mkyoung")(entry) if subject.has(f"{level}_mkyoung") else entry
+        # Nothing makes a leaf young that nobody may access, and sparc64's mkyoung would make it valid.
+        old = flags & _ACCESS and subject.has(f"{level}_mkyoung")
+        young = subject.op(level, "mkyoung")(entry) if old else entry
         dirty = subject.op(level, "mkdirty")(young) if granted and subject.has(f"{level}_mkdirty") else young
         for store, expected in ((False, _loads(flags)), (True, bool(granted and flags & VM_READ))):
             allowed = subject.arch.mmu_access(level, dirty, store)[1]
