@@ -149,7 +149,7 @@ def test_what_would_still_block_stands_in_also() -> None:
     kernel = linked("x86_64", "6.12.94", (("TRANSPARENT_HUGEPAGE", "n"),), "never")
     ((reason, detail, also),) = blocked(one(kernel, Request(2, PHYS, 2 * MIB, va=WINDOW + 4096)), "pud")
     assert (reason, detail) == ("config", "TRANSPARENT_HUGEPAGE=n")
-    assert also == ("thp_disabled", "not_congruent", "vma_edge")
+    assert also == ("thp_disabled", "too_small", "not_congruent", "vma_edge")
     assert [reason, *also] == sorted((reason, *also), key=REASONS.index)
 
 
@@ -264,13 +264,16 @@ def test_policy_kernel_by_release() -> None:
         (Request(0, PHYS, 4096, va=WINDOW + 1), "not a multiple of the 4K page"),
         (Request(0, PHYS, 4096, va=(1 << 47) - 4096), "address space"),
         (Request(0, PHYS, 4096, va=1 << 70), "address space"),
-        (Request(0, 1 << 60, 1 << 50, policy="kernel"), "address space"),
-        (Request(0, 1 << 60, 1 << 50, policy="aligned"), "address space"),
+        (Request(0, 1 << 50, 1 << 50, policy="kernel"), "address space"),
+        (Request(0, 1 << 50, 1 << 50, policy="aligned"), "address space"),
         (Request(0, PHYS, 8192, offset=100, va=WINDOW), "offset 0x64"),
         (Request(0, PHYS, 8192, offset=8192, va=WINDOW), "nothing to map"),
         (Request(0, PHYS, 8192, offset=4096, length=8192, va=WINDOW), "beyond the BAR's end"),
         (Request(0, PHYS, 8192, length=0, va=WINDOW), "nothing to map"),
         (Request(0, 0, 4 * TIB, offset=2 * TIB, va=WINDOW), "not below 1T"),
+        (Request(0, 1 << 52, 4096, va=WINDOW), "ends at 0x10000000001000, beyond the 0x10000000000000 that an entry"),
+        (Request(0, (1 << 64) - 4096, 4096, va=WINDOW), "ends at 0x10000000000000000, beyond the 0x10000000000000"),
+        (Request(0, -4096, 4096, va=WINDOW), "beyond"),
     ],
 )
 def test_bad_input_is_named(request_: Request, words: str) -> None:

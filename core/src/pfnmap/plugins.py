@@ -17,17 +17,28 @@ from importlib.metadata import EntryPoint, entry_points, requires
 from typing import Any, Literal
 
 from pfnmap.arch import Arch
+from pfnmap.contract.placement import Vmm
 from pfnmap.driver import Module
 from pfnmap.errors import PfnmapError, PluginError, Unknown, nearest
 from pfnmap.hookspecs import PROJECT
 
-__all__ = ["KINDS", "Kind", "Offer", "Plugin", "Registry", "implemented_hooks", "offer", "why_not_linked"]
+__all__ = [
+    "KINDS",
+    "Kind",
+    "Offer",
+    "Plugin",
+    "Registry",
+    "implemented_hooks",
+    "offer",
+    "why_not_linked",
+    "why_unusable",
+]
 
 Kind = Literal["arch", "driver", "vmm"]
 Status = Literal["ok", "broken", "disabled", "ambiguous"]
 KINDS: tuple[Kind, ...] = ("arch", "driver", "vmm")
 _NO_ARCHITECTURE = "no architecture plugin is installed; pip install 'pfnmap[all]' installs all of them"
-_CLASSES: dict[Kind, type[Any]] = {"arch": Arch, "driver": Module}
+_CLASSES: dict[Kind, type[Any]] = {"arch": Arch, "driver": Module, "vmm": Vmm}
 _WORDS = {"arch": "architecture", "driver": "driver", "vmm": "VMM placement policy"}
 
 
@@ -150,6 +161,29 @@ def why_not_linked(name: str, arch: str) -> str:
     if found[0].kind == "arch":
         return f"which is another architecture than {arch}"
     return "which is not linked"
+
+
+def why_unusable(registry: Registry, kind: Kind, name: str) -> str:
+    """Say in a sentence why a plugin cannot be used, and which distribution brings it; empty where it can."""
+    found = [p for p in registry.plugins(kind) if p.name == name]
+    if not found:
+        distribution = f"pfnmap-{name.replace('_', '-')}"
+        published = [word.partition(">")[0].partition(" ")[0] for word in requires("pfnmap") or ()]
+        hint = f"pip install {distribution}" if distribution in published else ""
+        return (
+            f"{_WORDS[kind]} {name} is not installed; {hint}"
+            if hint
+            else str(Unknown(_WORDS[kind], name, registry.names(kind)))
+        )
+    usable = [p for p in found if p.status == "ok"]
+    whose = f"{_WORDS[kind]} {name} of {' and '.join(p.distribution for p in usable or found)}"
+    if not usable:
+        return f"{whose} is {found[0].status}: {found[0].reason}"
+    try:
+        registry.load(kind, name)
+    except PluginError as error:
+        return f"{whose} is broken: {str(error).partition(': ')[2]}"
+    return ""
 
 
 def offer(loaded: Any) -> Offer:

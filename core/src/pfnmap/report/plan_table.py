@@ -25,13 +25,9 @@ _WIDEST: Final = 16
 """Columns that a cell keeps on a narrow terminal: an address, or one level's leaves."""
 _NUMBERS: Final = (*_HEADER[3:], "guest faults")
 _LEGEND: Final = (
-    "faults: calls of vfio-pci's handler when every page is touched once in ascending order. tables: page-table memory."
+    "faults: calls of the driver's handler when every page is touched once in ascending order. "
+    "tables: page-table memory."
 )
-_DMA_LEGEND: Final[Mapping[str, str]] = {
-    "type1": "DMA: walks of a type1 map of all of it, while nothing is mapped (cold) and when all is (warm).",
-    "iommufd": "DMA: what IOMMU_IOAS_MAP of it gives, while nothing is mapped (cold) and when all is (warm).",
-}
-_GUEST_LEGEND: Final = "guest: leaves of a KVM guest's second-stage tables, and its exits to get them, page by page."
 _LEVEL_STYLE: Final[Mapping[str, str]] = {"pud": "green", "pmd": "cyan", "pte": "yellow"}
 _LEVELS: Final[tuple[LeafLevel, ...]] = ("pud", "pmd", "pte")
 
@@ -63,9 +59,7 @@ def render(plan: Plan, names: Mapping[str, str] | None = None) -> list[Renderabl
     parts += _notes(blocks)
     parts += _undetermined(plan)
     if any(rows):
-        first = plan.mappings[0]
-        legend = f"{_LEGEND} {_DMA_LEGEND[first.machine.dma]}" + (f" {_GUEST_LEGEND}" if first.guest else "")
-        parts.append(Text(f"\n{legend}", "dim"))
+        parts.append(Text(f"\n{' '.join((_LEGEND, *plan.legends))}", "dim"))
     return parts
 
 
@@ -99,7 +93,7 @@ def _rows(mapping: MappingPlan) -> list[Row]:
     """The row of a placement, and below it the same before 6.12 where that differs."""
     if not mapping.runs:
         return []
-    sizes = mapping.machine.sizes
+    sizes = mapping.sizes
     guest = _guest(mapping)
     rows = [(Text(_placement(mapping)), Text(f"{mapping.va:#x}"), *_costs(mapping.costs, sizes), *guest)]
     if mapping.before != mapping.costs:
@@ -115,9 +109,10 @@ def _placement(mapping: MappingPlan) -> str:
 
 
 def _costs(costs: Costs, sizes: Mapping[LeafLevel, int]) -> Row:
-    walks = (costs.dma_map.cold_walks, costs.dma_map.warm_walks)
     faults = Text(f"{costs.driver_calls:,}")
-    cold, warm = (Text(costs.dma_map.error or f"{number:,}") for number in walks)
+    cold = warm = Text("-")
+    if dma := costs.dma_map:
+        cold, warm = (Text(dma.error or f"{number:,}") for number in (dma.cold_walks, dma.warm_walks))
     present = [level for level in _LEVELS if costs.counts[level]]
     leaves = Text(_leaves(costs.counts, sizes), _LEVEL_STYLE[present[-1]] if present else "")
     return (leaves, faults, Text(_memory(costs.table_bytes)), cold, warm)
@@ -128,7 +123,7 @@ def _guest(mapping: MappingPlan) -> Row:
         return ()
     counts = mapping.guest.counts
     present = [level for level in _LEVELS if counts[level]]
-    leaves = Text(_leaves(counts, mapping.machine.sizes), _LEVEL_STYLE[present[-1]] if present else "")
+    leaves = Text(_leaves(counts, mapping.sizes), _LEVEL_STYLE[present[-1]] if present else "")
     return (leaves, Text(f"{mapping.guest.faults:,}"))
 
 
@@ -163,7 +158,7 @@ def _sentences(block: Sequence[MappingPlan]) -> list[Text]:
 def _why(mapping: MappingPlan) -> Iterable[str]:
     """Say of each run why it is not mapped at the next larger level."""
     if not mapping.runs:
-        yield f"cannot be mapped: {mapping.blocked[0].detail}"
+        yield from (f"cannot be mapped: {row.detail}" for row in mapping.blocked[:1])
         return
     for run in mapping.runs:
         row = next((row for row in mapping.blocked if row.va == run.va), None)
@@ -173,7 +168,7 @@ def _why(mapping: MappingPlan) -> Iterable[str]:
 
 
 def _size(row: Blocked, mapping: MappingPlan) -> str:
-    return format_size(mapping.machine.sizes[row.level])
+    return format_size(mapping.sizes[row.level])
 
 
 def _notes(blocks: Sequence[Sequence[MappingPlan]]) -> Iterable[Text]:
@@ -207,9 +202,11 @@ def _both_ways(plan: Plan, row: Undetermined) -> Iterable[tuple[MappingPlan, Any
 
 def _answer(answer: Mapping[str, Any], mapping: MappingPlan) -> str:
     dma = answer["dma_map"]
-    leaves = _leaves(answer["counts"], mapping.machine.sizes)
-    walks = f"{dma['cold']['walks']:,} / {dma['warm']['walks']:,} DMA walks"
-    if dma["backend"] == "iommufd":
-        walks = f"DMA of BARs by {dma['by'] or 'nothing'}"
+    leaves = _leaves(answer["counts"], mapping.sizes)
+    walks = "nothing mapped for DMA"
+    if dma:
+        walks = f"{dma['cold']['walks']:,} / {dma['warm']['walks']:,} DMA walks"
+        if dma.get("error"):
+            walks = f"DMA of BARs by {dma['by'] or 'nothing'}"
     faults = f"{answer['driver_calls']:,} fault" + ("s" if answer["driver_calls"] != 1 else "")
     return f"{leaves}, {faults}, {_memory(answer['table_bytes'])} of page tables, {walks}"
