@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
-from typer.core import TyperCommand, TyperOption
+from typer.core import TyperCommand
 
 from pfnmap.cli.options import JsonOption, KernelOptions, Settings, kernel_options, linked
 from pfnmap.cli.terminal import heading, plain, print_json, show, warn
@@ -35,7 +36,7 @@ class PlanCommand(TyperCommand):
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Return the command's own options and the plugins'."""
-        return [*super().get_params(ctx), *(_as_option(option) for option in _brought(ctx))]
+        return [*super().get_params(ctx), *_parameters(_brought(ctx))]
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Say of an option whose plugin cannot be used which distribution brings it."""
@@ -68,19 +69,43 @@ def _brought(context: typer.Context) -> tuple[PlanOption, ...]:
     return options
 
 
-def _as_option(option: PlanOption) -> TyperOption:
-    """An option as the parser takes it; its value goes to where `_asked` finds it."""
-    return TyperOption(
-        param_decls=[f"--{option.name}"],
-        type=str if option.metavar else bool,
-        is_flag=not option.metavar,
-        default=None if option.metavar else False,
-        metavar=option.metavar or None,
-        help=option.help,
-        rich_help_panel=option.panel,
-        expose_value=False,
-        callback=lambda context, _, value: context.meta.setdefault(_VALUES, {}).update({option.name: value}),
+def _parameters(options: Sequence[PlanOption]) -> list[Any]:
+    """Options as the parser takes them; their values go to where `_asked` finds them."""
+
+    def keeping(name: str) -> Callable[[typer.Context, Any], None]:
+        def keep(context: typer.Context, value: Any) -> None:
+            context.meta.setdefault(_VALUES, {})[name] = value
+
+        return keep
+
+    def none(**_: object) -> None:
+        """Take what the options give."""
+
+    none.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter(
+                option.name.replace("-", "_"),
+                inspect.Parameter.KEYWORD_ONLY,
+                default=None if option.metavar else False,
+                annotation=Annotated[
+                    str | None if option.metavar else bool,
+                    typer.Option(
+                        f"--{option.name}",
+                        metavar=option.metavar or None,
+                        help=option.help,
+                        rich_help_panel=option.panel,
+                        show_default=False,
+                        expose_value=False,
+                        callback=keeping(option.name),
+                    ),
+                ],
+            )
+            for option in options
+        ]
     )
+    app = typer.Typer(add_completion=False)
+    app.command()(none)
+    return list(typer.main.get_command(app).params)
 
 
 def _offered() -> dict[str, str]:
@@ -114,7 +139,7 @@ def command(
     ] = None,
     bars: Annotated[
         list[str] | None,
-        _option("--bar", "SIZE[@PHYS]", "A BAR, such as 8G@0x800000000; repeatable.", "What is mapped"),
+        _option("--bar", "SIZE[@PHYS]", "A BAR: 8G@0x800000000, or 8G; repeatable.", "What is mapped"),
     ] = None,
     offset: Annotated[
         str | None, _option("--offset", "SIZE", "With one --bar: map it from here on.", "What is mapped")
