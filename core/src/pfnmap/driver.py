@@ -31,13 +31,15 @@ __all__ = ["Action", "Device", "DeviceBar", "Driver", "Module", "ScenarioRun", "
 class DeviceBar:
     """A BAR of a simulated device: `index`, `size` and physical address `phys` in bytes. `mmapable`: whether the
     driver offers it to mmap (vfio's region flag 4); None leaves that to the driver's own rule. `memory`: how many of
-    its bytes have memory behind them, where a driver shows memory of another size as a BAR; None: all."""
+    its bytes have memory behind them, where a driver shows memory of another size as a BAR; None: all.
+    `prefetchable`: the BAR's own bit; None: not said."""
 
     index: int
     size: int
     phys: int
     mmapable: bool | None = None
     memory: int | None = None
+    prefetchable: bool | None = None
 
 
 @dataclass
@@ -64,6 +66,10 @@ class VmOperations:
     huge_fault: Callable[[VmFault, int], int] | None = None
     """``huge_fault(vmf, order)``: map the block of 2**order base pages around `vmf.address` with one leaf and return
     VM_FAULT_NOPAGE, or map nothing and return VM_FAULT_FALLBACK: then the next smaller order is asked for."""
+
+    page_mkwrite: Callable[[VmFault], int] | None = None
+    """``page_mkwrite(vmf)``: a page becomes writable. A pfnmap has no pages to say this of; that the op is there makes
+    the first write after an mprotect fault (vma_wants_writenotify)."""
 
     access: Callable[[VmArea, int, int, bool], int] | None = None
     """``access(vma, address, length, write)``: serve access_process_vm (ptrace); return bytes moved or a negative
