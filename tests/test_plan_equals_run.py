@@ -288,12 +288,14 @@ def test_the_plan_refuses_what_mmap_refuses(machine: Machined, data: st.DataObje
     request = replace(request, length=max(1, (request.length or 0) + data.draw(st.sampled_from([-1, 0, 1, page]))))
     assume((request.va or 0) + (request.length or 0) + page <= kernel.geometry.task_size)
     result = Run(kernel, [device_of(request)]).step(Step("mmap", mmap_arguments(request)))["result"]
+    whole = -(-(request.memory or request.bar_size) // page) * page
+    if (request.length or 0) + request.offset > whole and result == "EINVAL":
+        with pytest.raises(BadInput, match="beyond"):
+            plan(kernel, [request])
+        return
     try:
         (planned,) = plan(kernel, [request]).mappings
-    except BadInput as error:
-        assert "beyond" in str(error)
-        assert result == "EINVAL"
-    except Refused:
+    except Refused:  # the kernel would die of the fault
         assert result == "ok"
     else:
         assert (result == "ok") == bool(planned.runs)
@@ -303,31 +305,29 @@ NOT_ASKED = {"kconfig-6.10", "kconfig-6.12", "kconfig-6.16", "kconfig-7.3"}
 """What a kernel's Kconfig says, which a plan takes as given."""
 
 
-@pytest.mark.parametrize("driver", DRIVERS)
 @pytest.mark.parametrize("arch", ["x86_64", "arm64", "riscv64", "powerpc64"])
-@pytest.mark.parametrize("dma", ["type1", "iommufd"])
 @pytest.mark.parametrize("release", ["6.1.192", "6.12.117", "7.3.4"])
-def test_no_other_change_than_those_said_alters_an_answer(driver: str, arch: str, dma: str, release: str) -> None:
-    """Whoever answers the planner says on which changes the answer hangs; every known change is tried."""
+def test_no_other_change_than_those_said_alters_an_answer(arch: str, release: str) -> None:
+    """Whoever answers the planner says on which changes the answer hangs: all others are turned round at once."""
     base = parse_release(release)
+    where = [{"va": 0x10_0000_0000}, {"va": 0x10_0000_1000}, {"policy": "kernel"}]
     requests = [
-        Request(bar, 0x80_0000_0000, 4 * GIB, "d", va=WINDOW + shift, driver=driver)
-        for bar in DRIVERS[driver]
-        for shift in (0, 0x1000)
-    ] + [Request(DRIVERS[driver][0], 0x80_0000_0000, 4 * GIB, "e", policy="kernel", driver=driver)]
+        Request(bar, 0x80_0000_0000, 4 * GIB, f"{driver} {n}", driver=driver, **place)
+        for driver, bars in DRIVERS.items()
+        for bar in bars
+        for n, place in enumerate(where)
+    ]
 
     def answers(kernel: Kernel) -> list[Any]:
-        return [mapping.answer() for mapping in plan(kernel, requests, dma=dma).mappings]
+        return [m.answer() for dma in ("type1", "iommufd") for m in plan(kernel, requests, dma=dma).mappings]
 
     kernel = Kernel.link(arch, list(DRIVERS), defaults=THP, release=base, thp="madvise")
-    question = ask._Question(tuple(requests), None, dma, None, Registry())
-    said = ask._Planner(kernel, question).changes() | NOT_ASKED
-    usual = answers(kernel)
-    for change, status in base.changes.items():
-        if change in said:
-            continue
-        flipped = {**base.changes, change: "no" if status == "yes" else "yes"}
-        assert answers(kernel.relink(replace(base, changes=flipped))) == usual, change
+    said = set(NOT_ASKED)
+    for dma in ("type1", "iommufd"):
+        said |= ask._Planner(kernel, ask._Question(tuple(requests), None, dma, None, Registry())).changes()
+    turned = {c: s if c in said else "no" if s == "yes" else "yes" for c, s in base.changes.items()}
+    assert answers(kernel.relink(replace(base, changes=turned))) == answers(kernel)
+    assert said - NOT_ASKED < set(base.changes)
 
 
 # The property is itself tested: a wrong rule in either engine is found.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
@@ -39,7 +40,9 @@ def render(plan: Plan, names: Mapping[str, str] | None = None) -> list[Renderabl
 
     `names`: what devices are called, by their PCI address.
     """
-    blocks = [list(block) for _, block in groupby(plan.mappings, key=lambda m: (m.device, m.bar, m.offset, m.length))]
+    blocks = [
+        list(block) for _, block in groupby(plan.mappings, key=lambda m: replace(m.request, va=None, policy=None))
+    ]
     rows = [[row for mapping in block for row in _rows(mapping)] for block in blocks]
     columns = _HEADER + (_GUEST_HEADER if any(mapping.guest for mapping in plan.mappings) else ())
     header = tuple(Text(name, "bold") for name in columns)
@@ -72,11 +75,11 @@ def _indented(part: RenderableType) -> Padding:
 
 
 def _title(mapping: MappingPlan) -> str:
-    base = mapping.phys - mapping.offset
-    size = format_size(mapping.bar_size)
-    title = f"BAR {mapping.bar}: {size}{' bytes' if size.isdigit() else ''} at {base:#x}"
-    if mapping.offset or mapping.length < mapping.bar_size:
-        title += f", {mapping.length:#x} bytes from offset {mapping.offset:#x}"
+    asked = mapping.request
+    size = format_size(asked.bar_size)
+    title = f"BAR {asked.bar}: {size}{' bytes' if size.isdigit() else ''} at {asked.phys:#x}"
+    if asked.offset or (asked.length or 0) < asked.bar_size:
+        title += f", {asked.length:#x} bytes from offset {asked.offset:#x}"
     return title
 
 
@@ -105,7 +108,11 @@ def _rows(mapping: MappingPlan) -> list[Row]:
 
 
 def _placement(mapping: MappingPlan) -> str:
-    return mapping.policy or "as given"
+    """Who placed it, and which area of what was asked for it is."""
+    name, area, asked = mapping.policy or "as given", mapping.area, mapping.request
+    if area is None or (area.offset, area.length) == (asked.offset, asked.length):
+        return name
+    return f"{name} {area.offset:#x}+{format_size(area.length)}"
 
 
 def _costs(costs: Costs, sizes: Mapping[LeafLevel, int]) -> Row:
@@ -149,9 +156,14 @@ def _sentences(block: Sequence[MappingPlan]) -> list[Text]:
         lines += [("", text) for text in (mapping.guest.notes if mapping.guest else ())]
         for line in dict.fromkeys(lines):
             said.setdefault(line, []).append(_placement(mapping))
-    return [
+    sentences = [
         Text(text if len(names) == len(block) else f"{', '.join(names)}: {text}", style)
         for (style, text), names in said.items()
+    ]
+    unmapped = dict.fromkeys((mapping.policy, part) for mapping in block for part in mapping.placed.unmapped)
+    return sentences + [
+        Text(f"{policy}: not mapped: {format_size(part.length)} from offset {part.offset:#x}: {part.reason}")
+        for policy, part in unmapped
     ]
 
 
