@@ -171,18 +171,18 @@ def vmm_named(text: str, registry: Registry, options: Sequence[str] = ()) -> Vmm
 def place(space: Space, requests: Sequence[Request], policies: Mapping[str, Vmm]) -> list[Placed]:
     """Return where each request goes: at its own address, or where its policy puts it among all that it places.
 
-    Raises BadInput for an address that cannot be, Unknown for a request with neither, PluginError for a policy that
-    does not answer every request.
+    Raises BadInput for an address that cannot be and for a request with neither, PluginError for a policy that does not
+    answer every request.
     """
     placed: dict[int, Placed] = {}
     groups: dict[str, list[int]] = {}
     for n, request in enumerate(requests):
         if request.va is not None:
             placed[n] = _at(request, request.va)
-        elif request.policy is not None and request.policy in policies:
+        elif request.policy is not None:
             groups.setdefault(request.policy, []).append(n)
         else:
-            raise Unknown("placement policy", str(request.policy), POLICIES)
+            raise BadInput(request.where, "neither an address nor a placement policy is given")
     for name, members in groups.items():
         answers = policies[name].place(space, [requests[n] for n in members])
         if len(answers) != len(members):
