@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pfnmap.spec import KernelSpec
 
 
-__all__ = ["PlanCommand", "command"]
+__all__ = ["app", "command"]
 
 _OPTIONS: Final = "pfnmap.plan options"
 _VALUES: Final = "pfnmap.plan values"
@@ -31,7 +31,7 @@ def _option(name: str, metavar: str, text: str, panel: str) -> object:
     return typer.Option(name, metavar=metavar, help=text, rich_help_panel=panel, show_default=False)
 
 
-class PlanCommand(TyperCommand):
+class _PlanCommand(TyperCommand):
     """``plan`` with the options that plugins bring; which those are is known once it is known which may be used."""
 
     def get_params(self, ctx: Any) -> list[Any]:
@@ -45,7 +45,7 @@ class PlanCommand(TyperCommand):
         brought = {option.name for option in _brought(ctx)}
         for name, plugin in _offered().items():
             if name not in brought and any(arg.partition("=")[0] == f"--{name}" for arg in args):
-                registry = _settings(ctx).registry()
+                registry = _settings(ctx).registry
                 raise BadInput(f"--{name}", why_unusable(registry, "driver", plugin) or f"plugin {plugin} lacks it")
         return super().parse_args(ctx, args)
 
@@ -59,7 +59,7 @@ def _brought(context: typer.Context) -> tuple[PlanOption, ...]:
     from pfnmap.errors import PluginError
 
     if _OPTIONS not in context.meta:
-        registry = _settings(context).registry()
+        registry = _settings(context).registry
         found: list[PlanOption] = []
         for name in registry.names("driver"):
             with suppress(PluginError):  # told where the kernel is linked
@@ -193,7 +193,7 @@ def command(
     requests = placed(requests, parse_address(va, "--va") if va is not None else None, vmm or ())
     if asked.gpa is not None:
         requests = at_guest_address(requests, asked.gpa)
-    registry = _settings(context).registry()
+    registry = _settings(context).registry
     _check_drivers(registry, requests)
     image = linked(kernel.over(base), registry)
     base_address = parse_address(mmap_base, "--mmap-base") if mmap_base else None
@@ -238,3 +238,7 @@ def _of_scenario(path: str) -> tuple[list[Request], KernelSpec]:
 
     scenario = read_scenario(path)
     return of_scenario(scenario), scenario.kernel
+
+
+app = typer.Typer(add_completion=False)
+app.command("plan", cls=_PlanCommand)(command)
