@@ -142,7 +142,7 @@ def replay_record(
     for n, step in enumerate(record.steps):
         try:
             run.chosen = _chosen(step)
-            got = {**run.step(step), **recording.group.observe(run, step)}
+            got = {**run.step(step).as_json(), **recording.group.observe(run, step)}
             found = compare_step(step, got, run, recording, record.own_boot, fields)
         except Refused as refusal:
             op = step.op if refusal.what == step.op else f"{step.op}:{refusal.what}"

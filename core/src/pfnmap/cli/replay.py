@@ -39,7 +39,7 @@ def command(
     from pfnmap.scenario import read_recording
 
     settings: Settings = context.obj
-    registry = settings.registry()
+    registry = settings.registry
     files = [file for path in paths for file in _recordings(path)]
     results: list[ReplayResult] = []
     for number, file in enumerate(files, 1):

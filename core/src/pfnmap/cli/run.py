@@ -41,7 +41,7 @@ def command(
     read = read_scenario(scenario)
     if not read.steps:
         raise BadInput(scenario, "no [[step]] in it, so there is nothing to run")
-    image = linked(kernel.over(read.kernel), settings.registry())
+    image = linked(kernel.over(read.kernel), settings.registry)
     try:
         run = Run(image, list(read.devices))
     except BadInput as error:
@@ -56,7 +56,7 @@ def command(
         if not json:
             _show_call(number, step)
         try:
-            result = run.step(step)
+            result = run.step(step).as_json()
         except Refused as error:
             refusal = error
             document["refused"] = {"step": number, "op": step.op, "reason": str(error)}

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
-__all__ = ["Device", "DeviceBar"]
+__all__ = ["DEFAULT_DRIVER", "Device", "DeviceBar"]
+
+DEFAULT_DRIVER: Final = "vfio_pci"
+"""Who binds a device of which nobody says it: user space maps BARs through vfio-pci nearly always."""
 
 
 @dataclass(frozen=True)
 class DeviceBar:
     """A BAR of a simulated device: `index`, `size` and physical address `phys` in bytes. `mmapable`: whether the
     driver offers it to mmap (vfio's region flag 4); None leaves that to the driver's own rule. `memory`: how many of
-    its bytes have memory behind them, where a driver shows memory of another size as a BAR; None: all."""
+    its bytes have memory behind them, where a driver shows memory of another size as a BAR; None: all.
+    `prefetchable`: the BAR's own bit; None: not said."""
 
     index: int
     size: int
     phys: int
     mmapable: bool | None = None
     memory: int | None = None
+    prefetchable: bool | None = None
 
 
 @dataclass
@@ -31,4 +37,4 @@ class Device:
     bars: Mapping[int, DeviceBar] = field(default_factory=dict)
     command: int = 0x3
     reset_works: bool = False
-    driver: str = "vfio_pci"
+    driver: str = DEFAULT_DRIVER

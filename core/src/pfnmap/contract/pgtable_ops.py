@@ -39,7 +39,7 @@ OPTIONAL_OPS: Mapping[str, str] = {
     "pud_mkdirty": "pud_mkdirty(pud): return the PUD leaf made dirty.",
     "pud_mkclean": "pud_mkclean(pud): return the PUD leaf made clean.",
     "pud_mkwrite": "pud_mkwrite(pud): return the PUD leaf made writable; unlike that of a PTE or PMD it takes no vma.",
-    "pud_mkwrite_novma": "pud_mkwrite_novma(pud): return the PUD leaf made writable, by another name (arm64).",
+    "pud_mkwrite_novma": "pud_mkwrite_novma(pud): return the PUD leaf made writable, by another name that some have.",
     "pud_wrprotect": "pud_wrprotect(pud): return the PUD leaf made read-only.",
     "pud_modify": "pud_modify(pud, newprot): return the PUD leaf with the protection of `newprot`.",
     "p4d_pfn": "p4d_pfn(p4d): return the page frame number that a P4D entry holds.",
@@ -77,6 +77,10 @@ class PgtableOps(ABC):
 
     geometry: Geometry
     """Set by `setup_arch`."""
+
+    linear_map: int = 1 << 64
+    """The first physical address (bytes) that the kernel's linear map does not reach, settled in `setup_arch`: RAM
+    beyond it is not used, so that tables lie below."""
 
     # What is in memory
 
@@ -161,10 +165,6 @@ class PgtableOps(ABC):
     def pmd_pfn(self, pmd: Entry, /) -> Entry:
         """Return the page frame number of a PMD leaf."""
 
-    @abstractmethod
-    def pud_pfn(self, pud: Entry, /) -> Entry:
-        """Return the page frame number of a PUD leaf."""
-
     # predicates: 0 or 1
 
     @abstractmethod
@@ -234,10 +234,6 @@ class PgtableOps(ABC):
     @abstractmethod
     def pud_bad(self, pud: Entry, /) -> Entry:
         """Tell whether a PUD entry is not a valid table entry."""
-
-    @abstractmethod
-    def pud_write(self, pud: Entry, /) -> Entry:
-        """Tell whether a PUD leaf is writable."""
 
     # mk*
 

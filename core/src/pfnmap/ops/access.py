@@ -52,7 +52,7 @@ def _access(run: Run, mm: MmStruct, via: str, va: int, length: int, target: str 
     except NeverCompletes:
         run.hanging[mm] = va
         result = {"result": "HANG", "killed": False}
-    return result if target == "child" else {**result, **run.entry(mm, va)}
+    return result if target == "child" else {**result, **run.entry(mm, va).as_json()}
 
 
 def _write_syscall(mm: MmStruct, va: int, length: int) -> int:
@@ -142,8 +142,8 @@ def _proc_mem_foll_force(run: Run, target: str) -> bool:
 
 def _ptrace(gup_flags: int) -> Callable[[MmStruct, int, int], int]:
     def ptrace_word(mm: MmStruct, va: int, length: int) -> int:
-        """PTRACE_PEEKDATA and _POKEDATA: a word, whose size is what the recorder then writes down
-        (`min.ptrace.anon`)."""
+        """PTRACE_PEEKDATA and _POKEDATA: a word, whose size is what the recorder then writes down (res.access_uc,
+        min.ptrace.anon)."""
         got = access_process_vm(mm, va, _PTRACE_WORD, FOLL_FORCE | gup_flags)
         return _PTRACE_WORD if got == _PTRACE_WORD else -EIO
 
