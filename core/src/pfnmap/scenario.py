@@ -317,7 +317,8 @@ def parse_recording(document: Any, source: str, registry: Registry | None = None
 
 def _installed(kernel: Mapping[str, Any]) -> int | None:
     """Return the RAM of a recorded machine (bytes), which its description in words tells ("1 CPU, 1 GiB")."""
-    found = re.search(r"\b(\d{1,6}) GiB\b", f"{kernel.get('machine', '')} {kernel.get('qemu', '')}")
+    told = " ".join(value for value in kernel.values() if isinstance(value, str))
+    found = re.search(r"\b(\d{1,6}) GiB\b", told)
     return int(found[1]) << 30 if found else None
 
 
