@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast
 
 import pluggy
 
-from pfnmap import release as releases
 from pfnmap.arch import OPTIONAL_OPS, Arch, Geometry, Level
 from pfnmap.errors import BadInput, LinkError, PluginError, Refused, Unknown
 from pfnmap.generic import Generic
 from pfnmap.hookspecs import ENTRY_HOOKS, PROJECT, EntryHooks, LinkHooks
 from pfnmap.kconfig import Config, fragment, page_size_symbols, resolve
 from pfnmap.plugins import Registry
-from pfnmap.release import Release
+from pfnmap.release import Release, facts, parse_release
 from pfnmap.trace import Trace, Warn
 from pfnmap.vm_flags import VM_READ, VM_SHARED
 
@@ -133,7 +132,7 @@ class Kernel:
             config_source=config_source,
             registry=registry,
         )
-        self.release = _release(release)
+        self.release = _release(release, registry)
         arch_class = registry.load("arch", arch) if isinstance(arch, str) else arch
         self.arch = _instance(arch_class, "architecture")
         parts = [registry.load("driver", d) if isinstance(d, str) else d for d in drivers]
@@ -229,10 +228,11 @@ class Kernel:
         }
 
 
-def _release(release: str | Release | None) -> Release:
+def _release(release: str | Release | None, registry: Registry) -> Release:
     if isinstance(release, Release):
         return release
-    return releases.parse_release(release or releases.newest())
+    known = facts(registry)
+    return parse_release(release or str(known.newest), known=known)
 
 
 def _instance(part: type[Any], what: str) -> Any:

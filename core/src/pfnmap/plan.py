@@ -33,7 +33,6 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pfnmap.errors import BadInput, Refused, Unknown
 from pfnmap.guest import GUEST_BASE, KVM_CHANGES, GuestPlan, KvmMmu
-from pfnmap.release import upstream_changes
 from pfnmap.sizes import format_size
 
 if TYPE_CHECKING:
@@ -386,16 +385,16 @@ def _undetermined(
     for change in changes:
         if change not in unknown or not (change in _CHANGES or _is_own_change(change, kernel.arch.name)):
             continue
-        given = _required(change) & unknown
+        given = _required(kernel, change) & unknown
         if_yes, if_no = answer({change, *given}), answer(given)
         if if_yes != if_no:
             yield Undetermined(change, tuple(sorted(given)), if_yes, if_no)
 
 
-def _required(change: str) -> set[str]:
+def _required(kernel: Kernel, change: str) -> set[str]:
     """The changes without which a change cannot be there, at any remove."""
-    direct = upstream_changes()[change].requires
-    return {*direct, *(name for required in direct for name in _required(required))}
+    direct = kernel.release.known[change].requires
+    return {*direct, *(name for required in direct for name in _required(kernel, required))}
 
 
 def _is_own_change(change: str, arch: str) -> bool:
@@ -824,7 +823,7 @@ def _release_lacks(kernel: Kernel) -> str:
 
 
 def _lacks(kernel: Kernel, id: str) -> str:
-    change = upstream_changes()[id]
+    change = kernel.release.known[id]
     lacks = "is not known to have" if kernel.release.changes[id] == "unknown" else "lacks"
     since = "never merged" if change.first == "-" else f"first in {', '.join((change.first, *change.backports))}"
     return f"{kernel.release.name} {lacks} {id} ({since})"

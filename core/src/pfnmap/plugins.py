@@ -1,10 +1,12 @@
 """Discovery of plugins through entry points, and isolation of broken ones.
 
 Kind and name of a plugin are known without importing it: the kind is the entry-point group (``pfnmap.arch``,
-``pfnmap.driver``, ``pfnmap.vmm``), the name the entry point's. Only what is asked for is imported.
+``pfnmap.driver``, ``pfnmap.vmm``, ``pfnmap.changes``), the name the entry point's. Only what is asked for is imported.
+A plugin of kind ``changes`` is a package that brings a changes.toml and nothing else.
 
 The variable ``PFNMAP_PLUGINS`` is an allow-list: names separated by commas, each optionally ``name@distribution`` to
-choose between two distributions that claim one name. Everything else is listed as disabled.
+choose between two distributions that claim one name. Everything else is listed as disabled, and the upstream changes
+that it brings are not known.
 """
 
 from __future__ import annotations
@@ -17,18 +19,24 @@ from importlib.metadata import EntryPoint, entry_points, requires
 from typing import Any, Literal
 
 from pfnmap.arch import Arch
+from pfnmap.changes import brought
 from pfnmap.driver import Module
-from pfnmap.errors import PfnmapError, PluginError, Unknown, nearest
+from pfnmap.errors import BadInput, PfnmapError, PluginError, Unknown, nearest
 from pfnmap.hookspecs import PROJECT
 
 __all__ = ["KINDS", "Kind", "Offer", "Plugin", "Registry", "implemented_hooks", "offer", "why_not_linked"]
 
-Kind = Literal["arch", "driver", "vmm"]
+Kind = Literal["arch", "driver", "vmm", "changes"]
 Status = Literal["ok", "broken", "disabled", "ambiguous"]
-KINDS: tuple[Kind, ...] = ("arch", "driver", "vmm")
+KINDS: tuple[Kind, ...] = ("arch", "driver", "vmm", "changes")
 _NO_ARCHITECTURE = "no architecture plugin is installed; pip install 'pfnmap[all]' installs all of them"
 _CLASSES: dict[Kind, type[Any]] = {"arch": Arch, "driver": Module}
-_WORDS = {"arch": "architecture", "driver": "driver", "vmm": "VMM placement policy"}
+_WORDS = {
+    "arch": "architecture",
+    "driver": "driver",
+    "vmm": "VMM placement policy",
+    "changes": "package of upstream changes",
+}
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,11 @@ class Plugin:
     entry_point: EntryPoint
     status: Status = "ok"
     reason: str = ""
+
+    @property
+    def package(self) -> str:
+        """The top-level package that it is in, where its Kconfig fragment and its changes.toml are."""
+        return self.entry_point.module.partition(".")[0]
 
 
 @dataclass(frozen=True)
@@ -96,6 +109,11 @@ class Registry:
     def names(self, kind: Kind) -> list[str]:
         """Return the names of a kind that can be loaded."""
         return [p.name for p in self.plugins(kind) if p.status == "ok"]
+
+    def packages(self) -> list[tuple[str, str]]:
+        """Return the top-level packages of the plugins that may be used, each once, with their distributions."""
+        usable = [p for p in self._plugins if p.status == "ok"]
+        return list({p.package: (p.package, p.distribution) for p in usable}.values())
 
     def architectures(self) -> list[str]:
         """Return the names of the architectures that can be loaded. Raises PfnmapError where there is none."""
@@ -181,6 +199,10 @@ def _allowed(plugin: Plugin, chosen: list[str] | None, disabled: bool) -> Plugin
 
 
 def _load(plugin: Plugin) -> Any:
+    try:
+        brought(plugin.package, plugin.distribution)
+    except BadInput as error:
+        raise PluginError(plugin.name, str(error)) from error
     try:
         loaded = plugin.entry_point.load()
     except (Exception, SystemExit) as error:  # whatever a plugin raises at import, the rest of pfnmap keeps working
