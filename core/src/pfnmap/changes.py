@@ -56,6 +56,7 @@ class Change:
     requires: tuple[str, ...] = ()
     fixes: str = ""
     supersedes: tuple[str, ...] = ()
+    arch: tuple[str, ...] = ()
     modelled: bool = True
     note: str = ""
     package: str = ""

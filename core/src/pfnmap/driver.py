@@ -162,6 +162,17 @@ class Driver(Module, ABC):
     def mmap_offset(self, bar: int, offset: int) -> int:
         """Return the file offset (bytes) of byte `offset` of BAR `bar`, as user space passes it to mmap."""
 
+    def get_mapping_order(self, file: File, offset: int, length: int) -> int:
+        """Return the largest order (of base pages) with which `length` bytes from a file offset can be mapped.
+
+        file_operations.get_mapping_order, which mmap(NULL) asks with the change of that name; 0: no more than pages.
+        """
+        return 0
+
+    def path_noexec(self, file: File) -> bool:
+        """Tell whether a file lies on a file system that allows no PROT_EXEC (SB_I_NOEXEC)."""
+        return False
+
     def path(self, file: File) -> str:
         """Return the path of an open file as /proc shows it."""
         raise Refused("path", f"driver {self.name} does not say what its files are called")

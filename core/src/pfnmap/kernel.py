@@ -137,6 +137,7 @@ class Kernel:
         self.arch = _instance(arch_class, "architecture")
         parts = [registry.load("driver", d) if isinstance(d, str) else d for d in drivers]
         linked = [cast("Module", _instance(part, "driver")) for part in parts]
+        _refuse_unasked(self.release, self.arch, linked, registry)
         manager = _manager(self.arch, linked)
         fragments = _fragments(manager, self.release)
         asked = {**(page_size_symbols(fragments, page_size) if page_size else {}), **(given or {})}
@@ -233,6 +234,23 @@ def _release(release: str | Release | None, registry: Registry) -> Release:
         return release
     known = facts(registry)
     return parse_release(release or str(known.newest), known=known)
+
+
+def _refuse_unasked(release: Release, arch: Arch, drivers: list[Module], registry: Registry) -> None:
+    """Refuse a change that somebody set and that nothing which is linked asks for: it would do nothing, in silence."""
+    if not release.settled:
+        return
+    linked = {type(part).__module__.partition(".")[0] for part in (arch, *drivers)}
+    asking = {"pfnmap", *registry.with_dependencies(linked)}
+    for id in sorted(release.settled):
+        change = release.known[id]
+        what = f"change {id!r}"
+        if not change.modelled:
+            raise Refused(what, "it is listed and not modelled: setting it would alter nothing")
+        if change.arch and arch.name not in change.arch:
+            raise Refused(what, f"it is about {', '.join(change.arch)} and alters nothing on {arch.name}")
+        if change.package not in asking:
+            raise Refused(what, f"it is brought by {change.by}, and nothing of that is linked with {arch.name}")
 
 
 def _instance(part: type[Any], what: str) -> Any:

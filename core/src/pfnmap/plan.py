@@ -102,6 +102,7 @@ _CHANGES: Final = (
     "per-vma-lock-faults",
     "thp-bypass-pfnmap",
     "no-thp-align-without-get-unmapped-area",
+    "get-mapping-order",
     "type1-pfnmap-batch",
     "iommufd-dmabuf-bar",
     *KVM_CHANGES,
@@ -430,6 +431,7 @@ class Machine:
     `checks_pfn`: falls back where the PFN is not aligned; `aligns`: maps the block from a fault anywhere in it.
     `passes`: of a user fault that ends at a base page. `batch`: type1 walks once per leaf. `deposit`: bytes of page
     table that a PMD leaf needs. `thp_aligned`: mmap(NULL) may align to the PMD size. `offers_mmap`: VFIO_PCI_MMAP.
+    `mapping_sizes`: of the leaves modulo which get_mapping_order makes it congruent.
     `reasons`: what rules a level out anywhere, as (reason, detail). `lacks`: a sentence for a change that is not there.
     `dma`: who maps for DMA; `dmabuf`: iommufd takes a BAR's dma-buf. `kvm`: what its KVM does, where that is asked.
     """
@@ -447,6 +449,7 @@ class Machine:
     batch: bool
     deposit: int
     thp_aligned: bool
+    mapping_sizes: tuple[int, ...]
     offers_mmap: bool
     reasons: Mapping[LeafLevel, tuple[tuple[str, str], ...]]
     lacks: Mapping[str, str]
@@ -477,6 +480,11 @@ class Machine:
             thp_aligned=huge
             and config.enabled("TRANSPARENT_HUGEPAGE")
             and not has("no-thp-align-without-get-unmapped-area"),
+            mapping_sizes=tuple(
+                geometry.size(level)
+                for level in _HUGE
+                if has("get-mapping-order") and config.enabled(f"ARCH_SUPPORTS_{level.upper()}_PFNMAP")
+            ),
             offers_mmap=not (config.enabled("VFIO_PCI_CORE") and config.value("VFIO_PCI_MMAP") == "n"),
             reasons={level: tuple(_level_reasons(kernel, level)) for level in _HUGE},
             lacks={id: _lacks(kernel, id) for id in (*_HANDLER_FIXES, "iommufd-dmabuf-bar")},
@@ -600,19 +608,21 @@ class Machine:
     def _mmap_null(self, offset: int, length: int, base: int) -> int:
         """What mmap(NULL) gives below `base`; negative where it does not fit.
 
-        mm/huge_memory.c __thp_get_unmapped_area in 6.12.y: room for one PMD more, then up to the next address that is
-        congruent to the file offset modulo the PMD size (null.* records).
+        mm/huge_memory.c __thp_get_unmapped_area in 6.12.y: room for one leaf more, then up to the next address that is
+        congruent to the file offset modulo the leaf's size (null.* records, with the PMD's).
         """
-        pmd = self.sizes["pmd"]
-        lowest = base - length - pmd
-        if not self._thp_places(offset, length) or lowest < self.page:
+        size = self._null_alignment(offset, length)
+        lowest = base - length - size
+        if size == self.page or lowest < self.page:
             return base - length if base - length >= self.page else -1
-        return lowest + ((offset - lowest) % pmd or pmd)
+        return lowest + ((offset - lowest) % size or size)
 
-    def _thp_places(self, offset: int, length: int) -> bool:
-        """Whether mmap(NULL) makes this part of a BAR congruent modulo the PMD size."""
+    def _null_alignment(self, offset: int, length: int) -> int:
+        """Modulo what size mmap(NULL) makes this part of a BAR congruent: a leaf's of which a block fits, or a page."""
         pmd = self.sizes["pmd"]
-        return self.thp_aligned and length % pmd == 0 and _up(offset, pmd) + pmd <= offset + length
+        sizes = (*self.mapping_sizes, *([pmd] if self.thp_aligned and length % pmd == 0 else ()))
+        fitting = (size for size in sizes if _up(offset, size) + size <= offset + length)
+        return max(fitting, default=self.page)
 
     # levels
 
@@ -756,8 +766,10 @@ class Machine:
         if request.va is not None or request.policy != "kernel" or not wide:
             return
         pmd = format_size(self.sizes["pmd"])
-        if self._thp_places(request.offset, length):
-            yield f"mmap(NULL) makes such mappings congruent modulo {pmd}, never modulo a larger leaf"
+        aligned = self._null_alignment(request.offset, length)
+        if aligned > self.page:
+            larger = "" if self.mapping_sizes else ", never modulo a larger leaf"
+            yield f"mmap(NULL) makes such mappings congruent modulo {format_size(aligned)}{larger}"
             return
         found = "no larger leaf fits, below another base one may by luck"
         if delta % self.sizes["pmd"] == 0:

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points, requires
 from typing import Any, Literal
@@ -115,6 +117,18 @@ class Registry:
         usable = [p for p in self._plugins if p.status == "ok"]
         return list({p.package: (p.package, p.distribution) for p in usable}.values())
 
+    def with_dependencies(self, packages: Iterable[str]) -> frozenset[str]:
+        """Return packages, and those of the plugins that their distributions depend on: whose changes they may ask
+        for."""
+        distributions = dict(self.packages())
+        wanted = {
+            _normal_name(line)
+            for package in packages
+            for line in requires(distributions.get(package, "pfnmap")) or ()
+            if "extra ==" not in line
+        }
+        return frozenset({*packages, *(p for p, name in distributions.items() if _normal_name(name) in wanted)})
+
     def architectures(self) -> list[str]:
         """Return the names of the architectures that can be loaded. Raises PfnmapError where there is none."""
         names = self.names("arch")
@@ -183,6 +197,12 @@ def offer(loaded: Any) -> Offer:
         said = " ".join(f"{type(error).__name__}: {error}".split())
         raise PluginError(loaded.name, f"actions() raised {said}") from error
     return Offer(loaded.provides, loaded.consumes, actions)
+
+
+def _normal_name(requirement: str) -> str:
+    """Return the name with which a requirement begins, normalized (PEP 503)."""
+    name = re.match(r"[\w.-]*", requirement)
+    return re.sub(r"[-_.]+", "-", name[0]).lower() if name else ""
 
 
 def _describe(kind: Kind, ep: EntryPoint) -> Plugin:

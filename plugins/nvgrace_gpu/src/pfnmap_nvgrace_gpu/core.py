@@ -121,6 +121,10 @@ class NvgraceGpu(Driver):
         """VFIO_PCI_INDEX_TO_OFFSET: the region index in the bits from 40 up."""
         return (bar << VFIO_PCI_OFFSET_SHIFT) + offset
 
+    def path_noexec(self, file: File) -> bool:
+        """The file is an anonymous inode's, whose file system allows no PROT_EXEC any more."""
+        return bool(self.kernel.has("vfio-mmap-noexec"))
+
     def path(self, file: File) -> str:
         """A device's file has no place in a file system (vfio_device_open_file)."""
         return "anon_inode:[vfio-device]"
