@@ -107,15 +107,17 @@ class Brought:
     trees: tuple[Tree, ...] = ()
 
 
-@cache
 def brought(package: str, by: str) -> Brought:
     """Return what the changes.toml of a package of distribution `by` says; nothing where it has no such file.
 
     Raises BadInput for a file that is not of the form that the core's explains.
     """
     text = file_text(package, FILE)
-    if text is None:
-        return Brought()
+    return Brought() if text is None else _parsed(package, by, text)
+
+
+@cache
+def _parsed(package: str, by: str, text: str) -> Brought:
     where = f"{FILE} of {package}"
     try:
         facts = tomli.loads(text)

@@ -75,14 +75,14 @@ def facts(registry: Registry | None = None) -> Facts:
     here, and is broken where it is loaded. Raises LinkError for an id or a name that two packages claim.
     """
     if registry is not None:
-        return _together(tuple(registry.packages()))
+        return _read(registry)
     return _of_environment(os.environ.get("PFNMAP_PLUGINS"), tuple(sys.path))
 
 
 @cache
 def _of_environment(allow: str | None, path: tuple[str, ...]) -> Facts:
     """Looking for entry points takes 20 ms, and nothing but its two arguments alters what is found."""
-    return _together(tuple(Registry(allow).packages()))
+    return _read(Registry(allow))
 
 
 def upstream_changes() -> Mapping[str, Change]:
@@ -95,11 +95,15 @@ def upstream_trees() -> Mapping[str, Tree]:
     return facts().trees
 
 
+def _read(registry: Registry) -> Facts:
+    return _together((brought(*_CORE), *(_readable(package, by) for package, by in registry.packages())))
+
+
 @cache
-def _together(packages: tuple[tuple[str, str], ...]) -> Facts:
+def _together(files: tuple[Brought, ...]) -> Facts:
     changes: dict[str, Change] = {}
     trees: dict[str, Tree] = {}
-    for found in (brought(*_CORE), *(_readable(package, distribution) for package, distribution in packages)):
+    for found in files:
         for change in found.changes:
             if change.id in changes:
                 raise _clash("change", change.id, changes[change.id], change)
