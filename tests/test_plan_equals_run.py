@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 
 import pfnmap.plan as planner
 from pfnmap import BadInput, Device, DeviceBar, VmFault
+from pfnmap.contract.step import Step
 from pfnmap.errors import Refused
 from pfnmap.kernel import Kernel
 from pfnmap.mm import fault, huge_memory
 from pfnmap.mm.fault import user_access
 from pfnmap.mm.mmap import MMAP_BASE, get_unmapped_area
 from pfnmap.plan import Machine, Request, plan
-from pfnmap.run import Run, Step
+from pfnmap.run import Run
 from pfnmap.trace import Fault, Install
 
 THP = {"TRANSPARENT_HUGEPAGE": "y", "VFIO_PCI": "y"}
@@ -150,7 +151,7 @@ def ran(kernel: Kernel, request: Request, most: int = MOST_LEAVES) -> dict[str, 
         else:
             size = 1 << next(w.shift for w in kernel.geometry.walk if w.name == level)
             va = va // size * size + size
-    events = kernel.trace.drain()
+    events = run.machine.trace.drain()
     for event in events:
         if isinstance(event, Install):
             counts[event.level] += event.count
@@ -327,7 +328,7 @@ def no_pud(right: Any) -> Any:
     """The handler never takes the PUD order."""
 
     def huge_fault(self: Any, vmf: VmFault, order: int) -> Any:
-        return self.kernel.mm.VM_FAULT_FALLBACK if order == self.kernel.geometry.PUD_ORDER else right(self, vmf, order)
+        return self.machine.mm.VM_FAULT_FALLBACK if order == self.kernel.geometry.PUD_ORDER else right(self, vmf, order)
 
     return huge_fault
 

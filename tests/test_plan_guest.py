@@ -11,10 +11,11 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from pfnmap import BadInput, Device, DeviceBar, Refused
+from pfnmap.contract.step import Step
 from pfnmap.guest import GUEST_BASE
 from pfnmap.kernel import Kernel
 from pfnmap.plan import MappingPlan, Request, plan
-from pfnmap.run import Run, Step
+from pfnmap.run import Run
 
 MIB, GIB = 1 << 20, 1 << 30
 PHYS = 0x80_0000_0000

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pfnmap.driver import Device, DeviceBar
+from pfnmap import Device, DeviceBar
 from pfnmap.kernel import Kernel
 from pfnmap.plan import Request, plan
 from pfnmap.release import parse_release
@@ -98,7 +98,7 @@ def test_arm64_maps_1g_leaves_with_the_draft(release: str):
     va = 1 << 40
     scan = run.step(Step("scan", {"start": va, "end": va + 4 * G, "step": G, "access": "read"}))
     assert scan["faults_total"] == planned(kernel, request).costs.driver_calls == 4
-    kernel.trace.drain()
+    run.machine.trace.drain()
     assert run.step(Step("mprotect", {"addr": va, "length": G, "prot": "r"}))["result"] == "ok"
     assert run.step(Step("touch", {"va": va, "access": "read"}))["result"] == "ok"
     assert run.step(Step("munmap", {"addr": va, "length": 4 * G}))["result"] == "ok"

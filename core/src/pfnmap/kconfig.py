@@ -33,7 +33,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from pfnmap.arch import Has
+from pfnmap.contract.entry import Has
 from pfnmap.errors import BadInput, LinkError, Refused, Unknown
 from pfnmap.packages import file_text
 

@@ -36,7 +36,7 @@ from pfnmap.guest import GUEST_BASE, KVM_CHANGES, GuestPlan, KvmMmu
 from pfnmap.sizes import format_size
 
 if TYPE_CHECKING:
-    from pfnmap.arch import Geometry, WalkLevel
+    from pfnmap.contract.geometry import Geometry, WalkLevel
     from pfnmap.kernel import Kernel
 
 __all__ = [
