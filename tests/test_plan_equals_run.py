@@ -129,7 +129,7 @@ def ran(kernel: Kernel, request: Request, most: int = MOST_LEAVES) -> dict[str, 
     An assertion fails where that takes more than `most` touches.
     """
     run = Run(kernel, [Device("d", "0000:00:01.0", {2: DeviceBar(2, request.bar_size, request.phys)})])
-    mapped = run.step(Step("mmap", mmap_arguments(request)))
+    mapped = run.step(Step("mmap", mmap_arguments(request))).as_json()
     counts = {"pte": 0, "pmd": 0, "pud": 0}
     if mapped["result"] != "ok":
         assert mapped["result"] == "EINVAL"
@@ -219,12 +219,12 @@ def test_plan_equals_a_scan_of_every_page(machine: Machined, data: st.DataObject
     assume(request.bar_size >= page and (request.length or 0) > 0)
     assume(kernel.config.value("VFIO_PCI_MMAP") != "n")  # s390 until that went
     run = Run(kernel, [Device("d", "0000:00:01.0", {2: DeviceBar(2, request.bar_size, request.phys)})])
-    mapped = run.step(Step("mmap", mmap_arguments(request)))
+    mapped = run.step(Step("mmap", mmap_arguments(request))).as_json()
     assert mapped["result"] == "ok"
     assert request.va is not None
     assert request.length is not None
     end = request.va + request.length
-    scan = run.step(Step("scan", {"start": request.va, "end": end, "step": page, "access": "read"}))
+    scan = run.step(Step("scan", {"start": request.va, "end": end, "step": page, "access": "read"})).as_json()
     costs = plan(kernel, [request]).mappings[0].costs
     assert (scan["faults_total"], scan["table_bytes"]) == (costs.driver_calls, costs.table_bytes)
 
