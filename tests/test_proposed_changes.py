@@ -33,7 +33,7 @@ def mapped(kernel: Kernel, request: Request) -> tuple[Run, dict[str, Any]]:
     arguments = {"device": "d", "bar": 2, "offset": request.offset, "length": request.length, "prot": "rw"}
     if request.va is not None:
         arguments |= {"addr": request.va, "fixed": True}
-    return run, run.step(Step("mmap", {**arguments, "shared": True}))
+    return run, run.step(Step("mmap", {**arguments, "shared": True})).as_json()
 
 
 def planned(kernel: Kernel, request: Request) -> Any:
@@ -96,12 +96,12 @@ def test_arm64_maps_1g_leaves_with_the_draft(release: str):
     run, result = mapped(kernel, request)
     assert result["result"] == "ok"
     va = 1 << 40
-    scan = run.step(Step("scan", {"start": va, "end": va + 4 * G, "step": G, "access": "read"}))
+    scan = run.step(Step("scan", {"start": va, "end": va + 4 * G, "step": G, "access": "read"})).as_json()
     assert scan["faults_total"] == planned(kernel, request).costs.driver_calls == 4
     run.machine.trace.drain()
-    assert run.step(Step("mprotect", {"addr": va, "length": G, "prot": "r"}))["result"] == "ok"
-    assert run.step(Step("touch", {"va": va, "access": "read"}))["result"] == "ok"
-    assert run.step(Step("munmap", {"addr": va, "length": 4 * G}))["result"] == "ok"
+    assert run.step(Step("mprotect", {"addr": va, "length": G, "prot": "r"})).as_json()["result"] == "ok"
+    assert run.step(Step("touch", {"va": va, "access": "read"})).as_json()["result"] == "ok"
+    assert run.step(Step("munmap", {"addr": va, "length": 4 * G})).as_json()["result"] == "ok"
     assert run.parent.pgtables_bytes == 0
 
 

@@ -28,6 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -460,7 +461,7 @@ class Machine:
     @classmethod
     def of(cls, kernel: Kernel, dma: str = "type1", kvm: bool = False) -> Machine:
         """Read a linked kernel."""
-        geometry, config, has = kernel.geometry, kernel.config, kernel.has
+        geometry, config, has = kernel.geometry, kernel.config, partial(_has, kernel)
         huge = has("huge-pfnmap")
         asked = frozenset(level for level in _HUGE if huge and _asked(kernel, level))
         counts = range(geometry.new_process_levels or len(geometry.walk), len(geometry.walk) + 1)
@@ -834,7 +835,14 @@ def _release_lacks(kernel: Kernel) -> str:
     return ""
 
 
+def _has(kernel: Kernel, id: str) -> bool:
+    """Whether a kernel has a change; what no plugin here brings counts as absent."""
+    return id in kernel.release.changes and kernel.has(id)
+
+
 def _lacks(kernel: Kernel, id: str) -> str:
+    if id not in kernel.release.known:
+        return f"no plugin here knows of {id}"
     change = kernel.release.known[id]
     lacks = "is not known to have" if kernel.release.changes[id] == "unknown" else "lacks"
     since = "never merged" if change.first == "-" else f"first in {', '.join((change.first, *change.backports))}"
