@@ -8,7 +8,7 @@ file explains the fields. The files are read without importing the package.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, replace
 from functools import cache
 from typing import Any
@@ -22,7 +22,7 @@ __all__ = ["FILE", "Brought", "Change", "Tree", "brought"]
 
 FILE = "changes.toml"
 
-_NOT_WRITTEN = frozenset({"package", "by", "not_known"})
+_NOT_WRITTEN = frozenset({"package", "not_known"})
 _RELEASE = re.compile(r"\d{1,2}\.\d{1,2}\.\d{1,4}")
 _FORMS = {
     "id": re.compile(r"[\w.-]+"),
@@ -40,8 +40,8 @@ _FORMS = {
 class Change:
     """One upstream change; the fields are those that the head of the core's changes.toml explains.
 
-    `package` is the top-level package whose file has it, `by` that package's distribution, and `not_known` the changes
-    that it names and nobody here brings.
+    `package` is the top-level package whose file has it, and `not_known` the changes that it names and nobody here
+    brings.
     """
 
     id: str
@@ -60,7 +60,6 @@ class Change:
     modelled: bool = True
     note: str = ""
     package: str = ""
-    by: str = ""
     not_known: tuple[str, ...] = ()
 
     def among(self, known: Mapping[str, object]) -> Change:
@@ -91,7 +90,6 @@ class Tree:
     with_: tuple[str, ...]
     without: tuple[str, ...]
     package: str = ""
-    by: str = ""
 
     def among(self, known: Mapping[str, object]) -> Tree:
         """Return this tree with the changes that nobody here knows left out."""
@@ -107,17 +105,17 @@ class Brought:
     trees: tuple[Tree, ...] = ()
 
 
-def brought(package: str, by: str) -> Brought:
-    """Return what the changes.toml of a package of distribution `by` says; nothing where it has no such file.
+def brought(package: str) -> Brought:
+    """Return what the changes.toml of a package says; nothing where it has no such file.
 
     Raises BadInput for a file that is not of the form that the core's explains.
     """
     text = file_text(package, FILE)
-    return Brought() if text is None else _parsed(package, by, text)
+    return Brought() if text is None else _parsed(package, text)
 
 
 @cache
-def _parsed(package: str, by: str, text: str) -> Brought:
+def _parsed(package: str, text: str) -> Brought:
     where = f"{FILE} of {package}"
     try:
         facts = tomli.loads(text)
@@ -126,20 +124,18 @@ def _parsed(package: str, by: str, text: str) -> Brought:
     for key in facts:
         if key not in ("change", "tree"):
             raise BadInput(where, str(Unknown("key", key, ("change", "tree"))))
-    owner: dict[str, Any] = {"package": package, "by": by}
-    changes = tuple(Change(**_checked(where, Change, table), **owner) for table in _tables(where, facts, "change"))
-    trees = tuple(Tree(**_checked(where, Tree, table), **owner) for table in _tables(where, facts, "tree"))
+    changes = tuple(Change(**one, package=package) for one in _tables(where, Change, facts.get("change", [])))
+    trees = tuple(Tree(**one, package=package) for one in _tables(where, Tree, facts.get("tree", [])))
     names = [*(change.id for change in changes), *(tree.name for tree in trees)]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise BadInput(where, f"{twice!r} stands there twice")
     return Brought(changes, trees)
 
 
-def _tables(where: str, facts: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
-    tables = facts.get(key, [])
+def _tables(where: str, kind: type[Change | Tree], tables: Any) -> Iterator[dict[str, Any]]:
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-        raise BadInput(where, f"{key} is not written as [[{key}]] tables")
-    return tables
+        raise BadInput(where, f"{kind.__name__.lower()} is not written as [[{kind.__name__.lower()}]] tables")
+    return (_checked(where, kind, table) for table in tables)
 
 
 def _checked(where: str, kind: type[Change | Tree], table: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,12 +1,12 @@
 """Discovery of plugins through entry points, and isolation of broken ones.
 
 Kind and name of a plugin are known without importing it: the kind is the entry-point group (``pfnmap.arch``,
-``pfnmap.driver``, ``pfnmap.vmm``, ``pfnmap.changes``), the name the entry point's. Only what is asked for is imported.
-A plugin of kind ``changes`` is a package that brings a changes.toml and nothing else.
+``pfnmap.driver``, ``pfnmap.vmm``, ``pfnmap.changes``, ``pfnmap.command``), the name the entry point's. Only what is
+asked for is imported. A plugin of kind ``changes`` is a package that brings a changes.toml and nothing else.
 
 The variable ``PFNMAP_PLUGINS`` is an allow-list: names separated by commas, each optionally ``name@distribution`` to
 choose between two distributions that claim one name. Everything else is listed as disabled, and the upstream changes
-that it brings are not known.
+that it brings are not known, but for pfnmap's own commands.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import inspect
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from importlib.metadata import EntryPoint, entry_points, requires
+from functools import cache, cached_property
+from importlib.metadata import Distribution, EntryPoint, entry_points, requires
 from typing import Any, Literal
 
 from pfnmap.changes import brought
@@ -28,9 +29,9 @@ from pfnmap.hookspecs import PROJECT
 
 __all__ = ["KINDS", "Kind", "Offer", "Plugin", "Registry", "implemented_hooks", "offer", "why_not_linked"]
 
-Kind = Literal["arch", "driver", "vmm", "changes"]
+Kind = Literal["arch", "driver", "vmm", "changes", "command"]
 Status = Literal["ok", "broken", "disabled", "ambiguous"]
-KINDS: tuple[Kind, ...] = ("arch", "driver", "vmm", "changes")
+KINDS: tuple[Kind, ...] = ("arch", "driver", "vmm", "changes", "command")
 _NO_ARCHITECTURE = "no architecture plugin is installed; pip install 'pfnmap[all]' installs all of them"
 _CLASSES: dict[Kind, type[Any]] = {"arch": Arch, "driver": Module}
 _WORDS = {
@@ -38,20 +39,34 @@ _WORDS = {
     "driver": "driver",
     "vmm": "VMM placement policy",
     "changes": "package of upstream changes",
+    "command": "command",
 }
+_OWN = "pfnmap"
+"""The distribution of the core, and its package."""
 
 
 @dataclass(frozen=True)
 class Plugin:
-    """One discovered plugin. `status` is "ok" until it was imported and found broken; `reason` says why not."""
+    """One discovered plugin. `status` is "ok" until it was imported and found broken; `reason` says why not.
+
+    `distribution` and `version` are read from its metadata when they are asked for.
+    """
 
     name: str
     kind: Kind
-    distribution: str
-    version: str
     entry_point: EntryPoint
     status: Status = "ok"
     reason: str = ""
+
+    @cached_property
+    def distribution(self) -> str:
+        """The name of the distribution that brings it."""
+        return _identity(self.entry_point.dist)[0]
+
+    @cached_property
+    def version(self) -> str:
+        """The version of the distribution that brings it."""
+        return _identity(self.entry_point.dist)[1]
 
     @property
     def package(self) -> str:
@@ -67,6 +82,15 @@ class Offer:
     provides: tuple[str, ...] = ()
     consumes: tuple[str, ...] = ()
     actions: tuple[str, ...] = ()
+
+
+@cache
+def _identity(distribution: Distribution | None) -> tuple[str, str]:
+    """Name and version of a distribution, whose metadata are parsed each time they are asked for."""
+    if distribution is None:
+        return "?", "?"
+    metadata = distribution.metadata
+    return metadata["Name"], metadata["Version"]
 
 
 def implemented_hooks(plugin: Any) -> list[str]:
@@ -85,9 +109,9 @@ class Registry:
         if allow is None:
             allow = os.environ.get("PFNMAP_PLUGINS")
         chosen = None if allow is None else [item.strip() for item in allow.split(",") if item.strip()]
-        found = [_describe(kind, ep) for kind in KINDS for ep in entry_points(group=f"pfnmap.{kind}")]
-        unique = {(p.kind, p.name, p.distribution): p for p in found}
-        plugins = [_allowed(p, chosen, disabled) for p in unique.values()]
+        everything = entry_points()
+        found = [Plugin(ep.name, kind, ep) for kind in KINDS for ep in everything.select(group=f"pfnmap.{kind}")]
+        plugins = [_allowed(p, chosen, disabled) for p in _once(found)]
         claims = Counter((p.kind, p.name) for p in plugins if p.status == "ok")
         self._plugins = sorted(
             (
@@ -100,7 +124,7 @@ class Registry:
                 else p
                 for p in plugins
             ),
-            key=lambda p: (KINDS.index(p.kind), p.name, p.distribution),
+            key=lambda p: (KINDS.index(p.kind), p.name),
         )
         self._loaded: dict[tuple[Kind, str], Any] = {}
 
@@ -112,22 +136,26 @@ class Registry:
         """Return the names of a kind that can be loaded."""
         return [p.name for p in self.plugins(kind) if p.status == "ok"]
 
-    def packages(self) -> list[tuple[str, str]]:
-        """Return the top-level packages of the plugins that may be used, each once, with their distributions."""
-        usable = [p for p in self._plugins if p.status == "ok"]
-        return list({p.package: (p.package, p.distribution) for p in usable}.values())
+    def packages(self) -> tuple[str, ...]:
+        """Return the top-level packages of the plugins that may be used, each once; the core's is not among them."""
+        return tuple(dict.fromkeys(p.package for p in self._plugins if p.status == "ok" and p.package != _OWN))
+
+    def distribution_of(self, package: str) -> str:
+        """Return the name of the distribution that brings a top-level package, "?" where no plugin is in it."""
+        return next((p.distribution for p in self._plugins if p.package == package), "?")
 
     def with_dependencies(self, packages: Iterable[str]) -> frozenset[str]:
         """Return packages, and those of the plugins that their distributions depend on: whose changes they may ask
         for."""
-        distributions = dict(self.packages())
+        found = {p.package: p.distribution for p in self._plugins if p.package in set(packages)}
         wanted = {
             _normal_name(line)
-            for package in packages
-            for line in requires(distributions.get(package, "pfnmap")) or ()
+            for distribution in found.values()
+            for line in requires(distribution) or ()
             if "extra ==" not in line
         }
-        return frozenset({*packages, *(p for p, name in distributions.items() if _normal_name(name) in wanted)})
+        needed = (p for p in self.packages() if _normal_name(self.distribution_of(p)) in wanted)
+        return frozenset({*packages, *needed})
 
     def architectures(self) -> list[str]:
         """Return the names of the architectures that can be loaded. Raises PfnmapError where there is none."""
@@ -206,22 +234,37 @@ def _normal_name(requirement: str) -> str:
     return re.sub(r"[-_.]+", "-", name[0]).lower() if name else ""
 
 
-def _describe(kind: Kind, ep: EntryPoint) -> Plugin:
-    dist = ep.dist
-    return Plugin(ep.name, kind, dist.name if dist else "?", dist.version if dist else "?", ep)
+def _once(found: Iterable[Plugin]) -> Iterator[Plugin]:
+    """Yield each plugin once, though its distribution may be found on several ways; those of one name by
+    distribution."""
+    claims: dict[tuple[Kind, str], list[Plugin]] = {}
+    for plugin in found:
+        claims.setdefault((plugin.kind, plugin.name), []).append(plugin)
+    for plugins in claims.values():
+        if len(plugins) == 1:
+            yield plugins[0]
+        else:
+            unique = {p.distribution: p for p in plugins}
+            yield from (unique[name] for name in sorted(unique))
 
 
 def _allowed(plugin: Plugin, chosen: list[str] | None, disabled: bool) -> Plugin:
-    if disabled:
+    if not disabled and chosen is None:
+        return plugin
+    if plugin.kind == "command" and plugin.distribution == _OWN:  # unless another's of that name was chosen
+        names = [item for item in chosen or () if item.partition("@")[0] == plugin.name]
+        if disabled or not names or any(item in (plugin.name, f"{plugin.name}@{_OWN}") for item in names):
+            return plugin
+    if disabled or chosen is None:
         return replace(plugin, status="disabled", reason="--no-plugins")
-    if chosen is None or plugin.name in chosen or f"{plugin.name}@{plugin.distribution}" in chosen:
+    if plugin.name in chosen or f"{plugin.name}@{plugin.distribution}" in chosen:
         return plugin
     return replace(plugin, status="disabled", reason="not in PFNMAP_PLUGINS")
 
 
 def _load(plugin: Plugin) -> Any:
     try:
-        brought(plugin.package, plugin.distribution)
+        brought(plugin.package)
     except BadInput as error:
         raise PluginError(plugin.name, str(error)) from error
     try:
@@ -232,4 +275,6 @@ def _load(plugin: Plugin) -> Any:
     wanted = _CLASSES.get(plugin.kind)
     if wanted is not None and not (isinstance(loaded, type) and issubclass(loaded, wanted)):
         raise PluginError(plugin.name, f"{plugin.entry_point.value} is no subclass of pfnmap.{wanted.__name__}")
+    if plugin.kind == "command" and not callable(loaded):
+        raise PluginError(plugin.name, f"{plugin.entry_point.value} is neither a function nor a typer application")
     return loaded

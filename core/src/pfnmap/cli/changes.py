@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from pfnmap.host.gitlog import LogReport
+    from pfnmap.plugins import Registry
     from pfnmap.release import Change, Facts, MissingFix, Release
 
 _STYLES = {
@@ -55,23 +56,26 @@ def command(
     from pfnmap.release import facts
 
     settings: Settings = context.obj
-    known = facts(settings.registry())
+    registry = settings.registry
+    known = facts(registry)
     if log is not None:
         return _log(log, base, output, known, json)
     if first is None:
-        return _all(known, json)
+        return _all(registry, known, json)
     return _release(first, output, known, json) if second is None else _difference(first, second, known, json)
 
 
-def _all(known: Facts, json: bool) -> int:
+def _all(registry: Registry, known: Facts, json: bool) -> int:
     from dataclasses import asdict
 
     changes = known.changes.values()
+    by = {package: registry.distribution_of(package) for package in {change.package for change in changes}}
     if json:
-        print_json("changes", {"changes": [asdict(change) for change in changes]})
+        rows = [{**asdict(change), "by": by[change.package]} for change in changes]
+        print_json("changes", {"changes": rows})
         return 0
-    rows = [(c.id, c.first, ", ".join(c.backports), c.sure, c.by, _what(c)) for c in changes]
-    show(table(("change", "first", "backports", "established by", "brought by", "what it does"), rows))
+    cells = [(c.id, c.first, ", ".join(c.backports), c.sure, by[c.package], _what(c)) for c in changes]
+    show(table(("change", "first", "backports", "established by", "brought by", "what it does"), cells))
     return 0
 
 

@@ -14,7 +14,7 @@ from pfnmap.plugins import Registry
 
 __all__ = ["Facts", "Version", "facts", "upstream_changes", "upstream_trees", "version"]
 
-_CORE = ("pfnmap", "pfnmap")
+_CORE = "pfnmap"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -55,7 +55,7 @@ class Facts:
     @cached_property
     def newest(self) -> Version:
         """The newest release that was looked at for the core's changes; which plugins are installed alters nothing."""
-        return max(_seen(change for change in self.changes.values() if change.package == _CORE[0]))
+        return max(_seen(change for change in self.changes.values() if change.package == _CORE))
 
     @cached_property
     def releases(self) -> tuple[str, ...]:
@@ -96,7 +96,7 @@ def upstream_trees() -> Mapping[str, Tree]:
 
 
 def _read(registry: Registry) -> Facts:
-    return _together((brought(*_CORE), *(_readable(package, by) for package, by in registry.packages())))
+    return _together((brought(_CORE), *map(_readable, registry.packages())))
 
 
 @cache
@@ -118,13 +118,13 @@ def _together(files: tuple[Brought, ...]) -> Facts:
     )
 
 
-def _readable(package: str, distribution: str) -> Brought:
+def _readable(package: str) -> Brought:
     try:
-        return brought(package, distribution)
+        return brought(package)
     except BadInput:
         return Brought()
 
 
 def _clash(what: str, name: str, one: Change | Tree, other: Change | Tree) -> LinkError:
-    packages = f"{one.package} ({one.by}) and {other.package} ({other.by})"
-    return LinkError(f"{what} {name!r} is brought by two packages, {packages}; PFNMAP_PLUGINS can leave one out")
+    both = f"{one.package} and {other.package}"
+    return LinkError(f"{what} {name!r} is brought by two packages, {both}; PFNMAP_PLUGINS can leave one out")
