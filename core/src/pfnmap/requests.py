@@ -47,13 +47,10 @@ def of_devices(devices: Iterable[PciDevice], source: str) -> list[Request]:
 def unplannable(devices: Iterable[PciDevice]) -> list[str]:
     """Return a sentence for each BAR of PCI devices that `of_devices` leaves out."""
     return [
-        *(
-            f"{d.bdf} BAR {b.index} has no address, so nothing is planned for it"
-            for d in devices
-            for b in d.bars
-            if b.phys is None
-        ),
-        *(f"{d.bdf} BAR {n} has no size, so nothing is planned for it" for d in devices for n in d.unsized),
+        f"{d.bdf} BAR {b.index} has no address, so nothing is planned for it"
+        for d in devices
+        for b in d.bars
+        if b.phys is None
     ]
 
 

@@ -104,14 +104,13 @@ def command(
 
 def _of_lspci(path: str) -> tuple[list[Request], dict[str, str]]:
     """Return a request for each BAR, and what the devices are called."""
-    from pfnmap.host.bounded import source_name
-    from pfnmap.host.lspci import read_lspci
+    from pfnmap.host.input import read_input
     from pfnmap.requests import of_devices, unplannable
 
-    devices = read_lspci(path)
-    for sentence in unplannable(devices):
+    read = read_input(path)
+    for sentence in (*(f"{s.device}: {s.reason}" for s in read.skipped), *unplannable(read.devices)):
         warn(sentence)
-    return of_devices(devices, source_name(path)), {device.bdf: plain(device.name) for device in devices}
+    return of_devices(read.devices, read.source), {d.bdf: plain(d.name) for d in read.devices if d.bdf}
 
 
 def _of_scenario(path: str) -> tuple[list[Request], KernelSpec]:

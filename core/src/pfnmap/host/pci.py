@@ -6,8 +6,12 @@ import re
 from dataclasses import dataclass
 
 from pfnmap.errors import BadInput
+from pfnmap.sizes import format_size, is_power_of_two
 
-__all__ = ["Bar", "PciDevice", "normalize_bdf"]
+__all__ = ["Bar", "Msix", "PciDevice", "Skipped", "normalize_bdf", "why_not_a_bar"]
+
+BARS = 6
+"""Base address registers of a function; a 64-bit BAR takes two."""
 
 _BDF = re.compile(r"(?:([0-9a-fA-F]{4,8}):)?([0-9a-fA-F]{2}):([01][0-9a-fA-F])\.([0-7])")
 
@@ -36,11 +40,32 @@ class Bar:
 
 
 @dataclass(frozen=True, slots=True)
+class Msix:
+    """An MSI-X capability: where its table of `vectors` (16 bytes each) and its pending bits are, as BAR indices and
+    byte offsets in them."""
+
+    bar: int
+    table: int
+    vectors: int
+    pba_bar: int | None = None
+    """None, as `pba`: not said."""
+    pba: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A part of an input that is left out, and why. `device`: its PCI address, None where there is none."""
+
+    device: str | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class PciDevice:
     """A PCI function."""
 
-    bdf: str
-    """Address with its domain, in lower case: ``0000:3b:00.0``."""
+    bdf: str | None
+    """Address with its domain, in lower case: ``0000:3b:00.0``; None where the source does not say."""
     class_name: str
     """What the source calls its class: ``3D controller``, or ``0302``."""
     name: str
@@ -51,8 +76,7 @@ class PciDevice:
     """Memory BARs in ascending order; I/O ports and the expansion ROM are not among them."""
     driver: str | None = None
     """The kernel driver bound to it."""
-    unsized: tuple[int, ...] = ()
-    """Indices of memory BARs that the source names without a size; nothing can be planned for them."""
+    msix: Msix | None = None
 
 
 def normalize_bdf(text: str, where: str = "") -> str:
@@ -62,3 +86,12 @@ def normalize_bdf(text: str, where: str = "") -> str:
         raise BadInput(where, f"{text!r} is not a PCI address such as 0000:3b:00.0")
     domain, bus, device, function = found.groups()
     return f"{int(domain or '0', 16):04x}:{bus}:{device}.{function}".lower()
+
+
+def why_not_a_bar(size: int, phys: int | None) -> str:
+    """Return why no memory BAR has this size and address in bytes, "" where one can have them."""
+    if size < 16 or not is_power_of_two(size):
+        return f"size {format_size(size)} is not a power of two of at least 16 bytes"
+    if phys is not None and phys % size:
+        return f"address {phys:#x} is not a multiple of its size {format_size(size)}"
+    return ""
