@@ -246,6 +246,16 @@ class Arch(ABC):
     name: ClassVar[str]
     """The plugin's name, as in ``--arch``."""
 
+    aliases: ClassVar[tuple[str, ...]] = ()
+    """What other tools call it (dpkg, uname -m, rpm), in lower case with ``_`` for ``-``."""
+
+    config_symbol: ClassVar[str] = ""
+    """The Kconfig symbol that every configuration of this architecture sets to y, and no other's."""
+
+    release_suffixes: ClassVar[Mapping[str, str]] = {}
+    """Words in distributions' kernel names (``uname -r``) that only kernels of this architecture have, with the page
+    size that they stand for: ``{"64k": "64K"}``."""
+
     cpu_defaults: ClassVar[Mapping[str, object]]
     """Boot-time state that `--cpu` may set, with the value of a current machine: key -> bool, int or str."""
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast
 import pluggy
 
 from pfnmap import release as releases
-from pfnmap.arch import OPTIONAL_OPS, Arch, Geometry, Level
+from pfnmap.arch import OPTIONAL_OPS, Arch, Geometry, Has, Level
 from pfnmap.errors import BadInput, LinkError, PluginError, Refused, Unknown
 from pfnmap.generic import Generic
 from pfnmap.hookspecs import ENTRY_HOOKS, PROJECT, EntryHooks, LinkHooks
@@ -98,20 +98,22 @@ class Kernel:
         *,
         given: Mapping[str, str] | None = None,
         file: Mapping[str, str] | None = None,
+        whole: bool = True,
         defaults: Mapping[str, str] | None = None,
         known: Iterable[str] = (),
         page_size: str | None = None,
         config_source: str = "",
-        thp: str = "always",
+        thp: str | None = None,
         registry: Registry | None = None,
     ) -> Kernel:
         """Link a kernel from plugins.
 
         `config`: resolved symbols that are taken as they are, whatever depends on what (a vector file's); all others
-        take their Kconfig default. `given`, `file`, `defaults`, `known`: what a user would set, a real .config, what is
-        set where neither says otherwise, symbols of plugins that are not linked, all as `pfnmap.kconfig.resolve` takes
-        them. `page_size`: "4K", "16K", ..., set by the architecture's own symbols. `release`: a name or a Release
-        (default: the newest known). `cpu`: keys of the architecture's `cpu_defaults`.
+        take their Kconfig default. `given`, `file`, `whole`, `defaults`, `known`: what a user would set, a real
+        .config, what is set where neither says otherwise, symbols of plugins that are not linked, all as
+        `pfnmap.kconfig.resolve` takes them. `page_size`: "4K", "16K", ..., set by the architecture's own symbols.
+        `release`: a name or a Release (default: the newest known). `cpu`: keys of the architecture's `cpu_defaults`.
+        `thp`: the setting in sysfs (default: the one that this configuration boots with).
 
         Raises LinkError for parts that do not fit together, Unknown for a name nobody has, PluginError for a plugin
         that fails.
@@ -127,6 +129,7 @@ class Kernel:
             cpu=cpu,
             given=given,
             file=file,
+            whole=whole,
             defaults=defaults,
             known=known,
             page_size=page_size,
@@ -139,15 +142,24 @@ class Kernel:
         parts = [registry.load("driver", d) if isinstance(d, str) else d for d in drivers]
         linked = [cast("Module", _instance(part, "driver")) for part in parts]
         manager = _manager(self.arch, linked)
-        fragments = _fragments(manager, self.release)
+        fragments = _fragments(manager, self.release.has)
+        otherwise = _fragments(manager, lambda change: self.release.changes.get(change) != "no") if file else ()
         asked = {**(page_size_symbols(fragments, page_size) if page_size else {}), **(given or {})}
         self.config = resolve(
-            fragments, asked, file=file, defaults=defaults, force=config, known=known, source=config_source
+            fragments,
+            asked,
+            file=file,
+            whole=whole,
+            otherwise=otherwise,
+            defaults=defaults,
+            force=config,
+            known=known,
+            source=config_source,
         )
         self.cpu = _cpu(self.arch, cpu or {})
-        if thp not in THP_SETTINGS:
+        if thp is not None and thp not in THP_SETTINGS:
             raise BadInput("thp", f"{thp!r} is none of {', '.join(THP_SETTINGS)}")
-        self._boot_thp = thp
+        self._boot_thp = thp or _thp(self.config)
         self.assumed = (*self.release.assumed, *_assumed(self.arch, cpu or {}, self.config))
         self.arch.setup_arch(self.config, self.cpu, self.release.has)
         self.geometry = self.arch.geometry
@@ -261,10 +273,17 @@ def _manager(arch: Arch, drivers: list[Module]) -> pluggy.PluginManager:
     return manager
 
 
-def _fragments(manager: pluggy.PluginManager, release: Release) -> list[tuple[str, str]]:
-    fragments = [("pfnmap", fragment("pfnmap", release.has))]
+def _thp(config: Config) -> str:
+    """Return the THP setting that a configuration boots with (hugepage_flags, mm/huge_memory.c); "always" without
+    THP."""
+    chosen = (s for s in THP_SETTINGS if config.enabled(f"TRANSPARENT_HUGEPAGE_{s.upper()}"))
+    return next(chosen, "always")
+
+
+def _fragments(manager: pluggy.PluginManager, has: Has) -> list[tuple[str, str]]:
+    fragments = [("pfnmap", fragment("pfnmap", has))]
     for impl in manager.hook.kconfig.get_hookimpls():
-        text = cast("str | None", impl.function(release.has))
+        text = cast("str | None", impl.function(has))
         if text is not None:
             fragments.append((impl.plugin_name, text))
     return fragments

@@ -130,6 +130,8 @@ class S390(Arch):
     """
 
     name: ClassVar[str] = "s390"
+    aliases: ClassVar[tuple[str, ...]] = ("s390x",)
+    config_symbol: ClassVar[str] = "S390"
     cpu_defaults: ClassVar[Mapping[str, object]] = {"nx": True, "zpci": True, "mio": False, "mio_wb_bit_mask": 0}
     provides = ("s390_pci_mmio_read", "s390_pci_mmio_write")
     consumes = ("copy_from_user", "copy_to_user", "fixup_user_fault", "follow_pfnmap", "follow_pte", "mmap_lock")
