@@ -369,7 +369,11 @@ class _Engine:
         return members[value]
 
     def load(self, file: Mapping[str, str], where: str, whole: bool) -> tuple[Conflict, ...]:
-        """Ask for every prompt that a ``.config`` answers, and compare all else with what follows."""
+        """Ask for every prompt that a ``.config`` answers, and compare all else with what follows.
+
+        Of one that is not whole, prompts are not compared: conf drops what cannot be had, and such files hold much of
+        it.
+        """
         lib = self._lib
         said = {
             name: file.get(name, "n" if symbol.orig_type in (lib.BOOL, lib.TRISTATE) else "")
@@ -388,7 +392,7 @@ class _Engine:
         return tuple(
             Conflict(name, value, self._symbols[name].str_value)
             for name, value in said.items()
-            if self._symbols[name].str_value != value
+            if self._symbols[name].str_value != value and (whole or not _prompts(self._symbols[name]))
         )
 
     def force(self, values: Mapping[str, str]) -> None:

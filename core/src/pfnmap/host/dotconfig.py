@@ -44,7 +44,7 @@ class DotConfig:
         """What a plugin for this architecture may be called: the header's name, and that name with 64 bits."""
         if not self.arch:
             return ()
-        if self.values.get("64BIT") != "y":
+        if self.release and self.values.get("64BIT") != "y":
             return (self.arch,)
         return (self.arch, f"{self.arch}_64", f"{self.arch}64")
 
