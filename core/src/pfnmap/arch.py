@@ -253,8 +253,8 @@ class Arch(ABC):
     """The Kconfig symbol that every configuration of this architecture sets to y, and no other's."""
 
     release_suffixes: ClassVar[Mapping[str, str]] = {}
-    """Words in distributions' kernel names (``uname -r``) that only kernels of this architecture have, with the page
-    size that they stand for: ``{"64k": "64K"}``."""
+    """Words in distributions' kernel names (``uname -r``) that stand for a page size: ``{"64k": "64K"}``. Where no word
+    names the architecture, it is taken for the first that has the suffix."""
 
     cpu_defaults: ClassVar[Mapping[str, object]]
     """Boot-time state that `--cpu` may set, with the value of a current machine: key -> bool, int or str."""

@@ -48,8 +48,7 @@ class KernelName(NamedTuple):
 def arch_of_release(release: str, registry: Registry) -> KernelName:
     """Return what ``6.12.0-55.el10.aarch64`` or ``6.14.0-1015-nvidia-64k`` says of architecture and page size.
 
-    Looked at are the words after the version: names of architectures, and suffixes that only one architecture's kernels
-    have (`pfnmap.Arch.release_suffixes`).
+    Looked at are the words after the version: names of architectures, and suffixes (`pfnmap.Arch.release_suffixes`).
     """
     words = [word for word in re.split(r"[.+~-]", release.lower())[1:] if _HAS_LETTERS_AND_DIGITS.fullmatch(word)]
     if not words:

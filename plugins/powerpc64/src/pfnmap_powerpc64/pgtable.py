@@ -72,8 +72,10 @@ class Powerpc64(Arch):
     """The architecture. Not modelled, taken as absent: protection keys, coprocessors, 4K pages inside of 64K ones."""
 
     name: ClassVar[str] = "powerpc64"
-    aliases: ClassVar[tuple[str, ...]] = ("ppc64", "ppc64el", "ppc64le")
+    aliases: ClassVar[tuple[str, ...]] = ("powerpc64le", "ppc64", "ppc64el", "ppc64le")
     config_symbol: ClassVar[str] = "PPC64"
+    release_suffixes: ClassVar[Mapping[str, str]] = {"64k": "64K"}
+    """A flavour of Debian 7.2."""
 
     cpu_defaults: ClassVar[Mapping[str, object]] = {"mmu": "auto", "hw_access_dirty": True}
     """`mmu`: radix (POWER9 and later), hash, or auto: what the kernel takes on a CPU with both.
