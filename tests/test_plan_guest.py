@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from pfnmap import BadInput, Device, DeviceBar, Refused
-from pfnmap.guest import GUEST_BASE
 from pfnmap.kernel import Kernel
 from pfnmap.plan import MappingPlan, Request, plan
 from pfnmap.run import Run, Step
+from pfnmap_kvm.plan import GUEST_BASE
 
 MIB, GIB = 1 << 20, 1 << 30
 PHYS = 0x80_0000_0000
@@ -40,7 +40,7 @@ def linked(build: str, release: str) -> Kernel:
 
 
 def planned(build: str, release: str, request: Request) -> MappingPlan:
-    (mapping,) = plan(linked(build, release), [request], kvm=True).mappings
+    (mapping,) = plan(linked(build, release), [request], hypervisor="kvm").mappings
     return mapping
 
 
@@ -166,7 +166,7 @@ def test_riscv_maps_wrong_memory_at_once_from_6_10_to_6_17():
 def test_an_unknown_change_is_planned_both_ways():
     rows = {
         row.change: row
-        for row in plan(linked("arm64 4K", "6.12.94"), [Request(0, PHYS, GIB, va=VA)], kvm=True).undetermined
+        for row in plan(linked("arm64 4K", "6.12.94"), [Request(0, PHYS, GIB, va=VA)], hypervisor="kvm").undetermined
     }
     sides = (rows["arm64-kvm-pfnmap-block"].if_yes, rows["arm64-kvm-pfnmap-block"].if_no)
     assert [side["mappings"][0]["guest"]["faults"] for side in sides] == [512, 1 << 18]
@@ -179,7 +179,7 @@ def test_the_document_has_a_guest_only_where_it_is_asked_for():
     kernel = linked("x86_64", "7.3.4")
     request = Request(0, PHYS, 3 * MIB, va=VA, gpa=GUEST_BASE)
     assert "guest" not in plan(kernel, [request]).as_json()["mappings"][0]
-    assert plan(kernel, [request], kvm=True).as_json()["mappings"][0]["guest"] == {
+    assert plan(kernel, [request], hypervisor="kvm").as_json()["mappings"][0]["guest"] == {
         "hypervisor": "kvm",
         "gpa": hex(GUEST_BASE),
         "runs": [
@@ -197,9 +197,9 @@ def test_the_document_has_a_guest_only_where_it_is_asked_for():
 
 @pytest.mark.parametrize(("arch", "cpu"), [("s390", {}), ("powerpc64", {"mmu": "hash"})])
 def test_a_kvm_that_is_not_modelled_is_refused(arch: str, cpu: dict[str, str]):
-    kernel = Kernel.link(arch, ["vfio_pci"], release="7.3.4", defaults=THP, cpu=cpu)
+    kernel = Kernel.link(arch, ["vfio_pci", "kvm"], release="7.3.4", defaults=THP, cpu=cpu)
     with pytest.raises(Refused, match=f"plan --kvm: {arch}'s KVM is not modelled in this boot"):
-        plan(kernel, [Request(0, PHYS, GIB, policy="aligned")], kvm=True)
+        plan(kernel, [Request(0, PHYS, GIB, policy="aligned")], hypervisor="kvm")
 
 
 @pytest.mark.parametrize(

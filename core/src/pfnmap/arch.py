@@ -27,6 +27,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 from pfnmap.vm_flags import VM_EXEC, VM_READ, VM_WRITE
 
 if TYPE_CHECKING:
+    from pfnmap.contract.guest import Host, SecondStage
+    from pfnmap.contract.plan import LeafLevel
     from pfnmap.driver import Action
     from pfnmap.kernel import Kernel
 
@@ -265,6 +267,9 @@ class Arch(ABC):
     consumes: ClassVar[tuple[str, ...]] = ()
     """The functions of `kernel.mm` that it calls, of all releases."""
 
+    leaf_changes: ClassVar[Mapping[LeafLevel, tuple[str, ...]]] = {}
+    """The upstream changes without which this architecture has no pfnmap leaves of a level, for the planner."""
+
     undefined: frozenset[str] = frozenset()
     """Ops that this class implements but that this config or release does not define; settled in `setup_arch`. A hook
     falls back to generic, an optional op becomes absent."""
@@ -310,6 +315,13 @@ class Arch(ABC):
     def actions(self) -> Mapping[str, Action]:
         """Return the scenario actions of this architecture (system calls of its own, say), by name without its own."""
         return {}
+
+    def second_stage(self, kernel: Host, hypervisor: str) -> SecondStage | None:
+        """Tell the planner what a hypervisor (its plugin's name) makes of a process's leaves on this architecture.
+
+        None: that is left to what the hypervisor's plugin itself knows.
+        """
+        return None
 
     # What is in memory
 

@@ -9,13 +9,18 @@ names, `kernel.ops`, `kernel.trace`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Protocol
 
+from pfnmap.contract.plan import DEFAULT_DRIVER
 from pfnmap.errors import Refused
 
 if TYPE_CHECKING:
+    from pfnmap.contract.dma import DmaBackend
+    from pfnmap.contract.guest import Hypervisor
+    from pfnmap.contract.option import PlanOption
+    from pfnmap.contract.plan import Image, RegionRules, Request
     from pfnmap.kernel import Kernel
     from pfnmap.mm.vma import File, MmStruct, VmArea, VmFault
 
@@ -26,13 +31,15 @@ __all__ = ["Action", "Device", "DeviceBar", "Driver", "Module", "ScenarioRun", "
 class DeviceBar:
     """A BAR of a simulated device: `index`, `size` and physical address `phys` in bytes. `mmapable`: whether the
     driver offers it to mmap (vfio's region flag 4); None leaves that to the driver's own rule. `memory`: how many of
-    its bytes have memory behind them, where a driver shows memory of another size as a BAR; None: all."""
+    its bytes have memory behind them, where a driver shows memory of another size as a BAR; None: all.
+    `prefetchable`: the BAR's own bit; None: not said."""
 
     index: int
     size: int
     phys: int
     mmapable: bool | None = None
     memory: int | None = None
+    prefetchable: bool | None = None
 
 
 @dataclass
@@ -45,7 +52,7 @@ class Device:
     bars: Mapping[int, DeviceBar] = field(default_factory=dict)
     command: int = 0x3
     reset_works: bool = False
-    driver: str = "vfio_pci"
+    driver: str = DEFAULT_DRIVER
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,10 @@ class VmOperations:
     huge_fault: Callable[[VmFault, int], int] | None = None
     """``huge_fault(vmf, order)``: map the block of 2**order base pages around `vmf.address` with one leaf and return
     VM_FAULT_NOPAGE, or map nothing and return VM_FAULT_FALLBACK: then the next smaller order is asked for."""
+
+    page_mkwrite: Callable[[VmFault], int] | None = None
+    """``page_mkwrite(vmf)``: a page becomes writable. A pfnmap has no pages to say this of; that the op is there makes
+    the first write after an mprotect fault (vma_wants_writenotify)."""
 
     access: Callable[[VmArea, int, int, bool], int] | None = None
     """``access(vma, address, length, write)``: serve access_process_vm (ptrace); return bytes moved or a negative
@@ -123,6 +134,17 @@ class Module:
     consumes: ClassVar[tuple[str, ...]] = ()
     """The functions of `kernel.mm` that it calls, of all releases."""
 
+    # What the planner is told
+
+    dma_backends: ClassVar[tuple[DmaBackend, ...]] = ()
+    """Who maps memory for DMA, where this module brings that."""
+
+    hypervisor: ClassVar[Hypervisor | None] = None
+    """What it makes of a process's mappings for its guests, where it is a hypervisor."""
+
+    plan_options: ClassVar[tuple[PlanOption, ...]] = ()
+    """The options of ``pfnmap plan`` that are about it; applied in this order."""
+
     # What the conformance kit (`pfnmap.testing`) is told
 
     machines: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
@@ -149,6 +171,15 @@ class Driver(Module, ABC):
 
     sample: ClassVar[Device | None] = None
     """For the conformance kit, a device that `probe` binds; None: a PCI device with memory BARs of several sizes."""
+
+    @classmethod
+    def region(cls, kernel: Image, request: Request, others: Sequence[Request]) -> RegionRules:
+        """Tell the planner how a region of a device is mapped; `others`: all that is planned together with it.
+
+        It shares no code with `mmap` and the fault handlers. Raises Refused where the driver does not say it, and for
+        a region whose mapping it does not model.
+        """
+        raise Refused(f"plan of {request.where}", f"driver {cls.name} does not say how it maps a region")
 
     @abstractmethod
     def probe(self, device: Device) -> File:

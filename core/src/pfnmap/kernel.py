@@ -213,6 +213,13 @@ class Kernel:
         """Tell whether this release has an upstream change; an unknown one counts as absent and stands in `assumed`."""
         return self.release.has(change)
 
+    def lacks(self, change: str) -> str:
+        """Return a sentence that says that this release has not, or is not known to have, an upstream change."""
+        known = releases.upstream_changes()[change]
+        lacks = "is not known to have" if self.release.changes[change] == "unknown" else "lacks"
+        since = "never merged" if known.first == "-" else f"first in {', '.join((known.first, *known.backports))}"
+        return f"{self.release.name} {lacks} {change} ({since})"
+
     def pfnmap(self, level: Level) -> bool:
         """Tell whether leaves of a level can be installed for a pfnmap under this configuration and release."""
         return level == "pte" or (

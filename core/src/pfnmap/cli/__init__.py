@@ -93,7 +93,8 @@ def _global(
 
 
 for _module in (plan, caps, kconfig, changes, run, replay, check, new, plugins):
-    app.command(_module.__name__.rpartition(".")[2])(_module.command)
+    _class = plan.PlanCommand if _module is plan else None
+    app.command(_module.__name__.rpartition(".")[2], cls=_class)(_module.command)
 
 
 def main() -> None:

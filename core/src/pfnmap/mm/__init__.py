@@ -11,6 +11,7 @@ from pfnmap.mm.follow_pfnmap import (
     follow_pfnmap_start,
     follow_pte,
 )
+from pfnmap.mm.mmap import do_mmap
 from pfnmap.mm.vm_normal_page import pfn_valid, vm_normal_page, vm_normal_page_pmd, vm_normal_page_pud
 
 __all__ = ["MmFunctions", "in_release"]
@@ -41,6 +42,8 @@ class MmFunctions:
     VM_FAULT_HWPOISON = memory.VM_FAULT_HWPOISON
     VM_FAULT_NOPAGE = memory.VM_FAULT_NOPAGE
     VM_FAULT_FALLBACK = memory.VM_FAULT_FALLBACK
+
+    do_mmap = staticmethod(do_mmap)
 
     vmf_insert_pfn = staticmethod(memory.vmf_insert_pfn)
     vmf_insert_pfn_pmd = staticmethod(huge_memory.vmf_insert_pfn_pmd)

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
 from pfnmap import Arch, Entry, Has, Level, MmuCpu, WordFormat, hookimpl
+from pfnmap.contract.plan import HUGE_LEVELS, LeafLevel
 from pfnmap.kconfig import fragment
 from pfnmap.vm_flags import VM_READ, VM_WRITE
 from pfnmap_riscv64.bits import (
@@ -62,6 +63,7 @@ class Riscv64(Arch):
 
     name: ClassVar[str] = "riscv64"
     config_symbol: ClassVar[str] = "ARCH_RV64I"
+    leaf_changes: ClassVar[Mapping[LeafLevel, tuple[str, ...]]] = dict.fromkeys(HUGE_LEVELS, ("riscv-huge-pfnmap",))
 
     cpu_defaults: ClassVar[Mapping[str, object]] = {
         "mode": "sv48",
