@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from pfnmap.cli import caps, changes, check, kconfig, new, plan, plugins, replay, run
+from pfnmap.cli.once import OnceCommand
 from pfnmap.cli.options import Settings
 from pfnmap.cli.terminal import complain
 from pfnmap.errors import PfnmapError
@@ -93,7 +94,7 @@ def _global(
 
 
 for _module in (plan, caps, kconfig, changes, run, replay, check, new, plugins):
-    _class = plan.PlanCommand if _module is plan else None
+    _class = plan.PlanCommand if _module is plan else OnceCommand
     app.command(_module.__name__.rpartition(".")[2], cls=_class)(_module.command)
 
 
