@@ -49,12 +49,18 @@ LSHW = """\
        bus info: pci@0000:d7:00.0
        resources: irq:24 memory:ec000000-ecffffff memory:380000000000-3903ffffffff
   *-display
-       description: 3D controller product: GA100 [A100 PCIe 40GB] vendor: NVIDIA Corporation physical id: 0 bus info:
-       pci@0000:d8:00.0 width: 64 bits configuration: driver=vfio-pci latency=0 resources: iomemory:38000-37fff irq:18
-       memory:ec000000-ecffffff memory:380000000000-380fffffffff memory:390000000000-390001ffffff
+       description: 3D controller
+       product: GA100 [A100 PCIe 40GB]
+       vendor: NVIDIA Corporation
+       physical id: 0
+       bus info: pci@0000:d8:00.0
+       width: 64 bits
+       configuration: driver=vfio-pci latency=0
+       resources: iomemory:38000-37fff irq:18 memory:ec000000-ecffffff memory:380000000000-380fffffffff memory:390000000000-390001ffffff
   *-display UNCLAIMED
-       description: VGA compatible controller bus info: pci@0000:01:00.0 resources: memory:fa000000-faffffff
-       memory:c0000000-cfffffff memory:d0000000-d1ffffff ioport:e000(size=128) memory:c0000-dffff
+       description: VGA compatible controller
+       bus info: pci@0000:01:00.0
+       resources: memory:fa000000-faffffff memory:c0000000-cfffffff memory:d0000000-d1ffffff ioport:e000(size=128) memory:c0000-dffff
 """  # noqa: E501
 HWINFO = """\
   87: PCI 1f.0: 0604 PCI bridge
@@ -174,11 +180,11 @@ def test_iomem_read_without_root_is_named():
 
 SMAPS = MAPS.replace("anon_inode:[vfio-device]\n", "anon_inode:[vfio-device]\nSize: 134217728 kB\nVmFlags: rd wr sh\n")
 PMAPS = {
-    "pmap": "7137c0000000 134217728K rw-s- anon_inode:[vfio-device]", "pmap -x": "00007137c0000000 134217728       0
-    0 rw-s- anon_inode:[vfio-device]", "pmap -d": "00007137c0000000 134217728 rw-s- 0000020000000000 000:0000f
-    anon_inode:[vfio-device]", "pmap -X": "    7137c0000000 rw-s 20000000000  00:0f    1050  134217728    0    0    0
-    0 anon_inode:[vfio-device]", "pmap -XX": "7137c0000000 rw-s 20000000000 00:0f 1050 134217728  4  4  0 rd wr sh mr de
-    anon_inode:[vfio-device]",
+    "pmap": "7137c0000000 134217728K rw-s- anon_inode:[vfio-device]",
+    "pmap -x": "00007137c0000000 134217728       0       0 rw-s- anon_inode:[vfio-device]",
+    "pmap -d": "00007137c0000000 134217728 rw-s- 0000020000000000 000:0000f anon_inode:[vfio-device]",
+    "pmap -X": "   7137c0000000 rw-s 20000000000  00:0f    1050  134217728    0    0   0   0 anon_inode:[vfio-device]",
+    "pmap -XX": "7137c0000000 rw-s 20000000000 00:0f 1050 134217728  4  4  0 rd wr sh mr de anon_inode:[vfio-device]",
 }
 
 

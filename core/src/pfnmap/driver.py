@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pfnmap.contract.mapping import MappedPart
     from pfnmap.contract.option import PlanOption
     from pfnmap.contract.plan import Image, RegionRules, Request
+    from pfnmap.host.reading import InputKind
     from pfnmap.kernel import Kernel
     from pfnmap.mm.vma import File, MmStruct, VmArea, VmFault
 
@@ -176,6 +177,9 @@ class Driver(Module, ABC):
 
     kernel_names: ClassVar[tuple[str, ...]] = ()
     """What the kernel calls the driver, as in lspci's "Kernel driver in use"."""
+
+    inputs: ClassVar[Mapping[str, InputKind]] = {}
+    """Kinds of input that it can read besides those of `pfnmap.host.input`, by name."""
 
     config_symbol: ClassVar[str] = ""
     """The Kconfig symbol that builds it; "" where none does."""

@@ -20,8 +20,6 @@ from pfnmap.host.pci import Bar, PciDevice, Skipped
 
 __all__ = ["Selection", "Wanted", "of_inputs"]
 
-_WINDOW = 0x80_0000_0000
-"""BARs of which nobody says an address lie one after another from here on."""
 _SLOT = re.compile(r"(?:(?:([0-9a-f]{1,8}):)?([0-9a-f]{0,2}):)?([0-9a-f]{0,2})(?:\.([0-7]?))?", re.IGNORECASE)
 _ID = re.compile(r"([0-9a-f]{4}|)(?::([0-9a-f]{4}|))?", re.IGNORECASE)
 
@@ -77,6 +75,14 @@ class Wanted:
     names: dict[str, str] = field(default_factory=dict)
     skipped: list[Skipped] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    _free: int = 0x80_0000_0000
+    """BARs of which nobody says an address lie one after another from here on."""
+
+    def free_address(self, size: int) -> int:
+        """Return an address for a BAR of which nobody says one: some multiple of its size."""
+        phys = -(-self._free // size) * size
+        self._free = phys + size
+        return phys
 
 
 def of_inputs(inputs: Sequence[Input], drivers: Mapping[str, Any], has: Has, only: Selection | None = None) -> Wanted:
@@ -116,11 +122,18 @@ def _of_device(read: Input, device: PciDevice, drivers: Mapping[str, Any], wante
     """Yield a request for each BAR of a device that has an address."""
     driver = _driver(device, drivers, wanted)
     for bar in device.bars:
-        if bar.phys is None:
+        if bar.phys is None and bar.address_told:
             wanted.skipped.append(Skipped(device.bdf, f"BAR {bar.index} has no address, so nothing is planned for it"))
-        else:
-            source = InputName(read.source, read.kind)
-            yield Request(bar.index, bar.phys, bar.size, device=device.bdf, driver=driver, input=source)
+            continue
+        yield Request(
+            bar.index,
+            wanted.free_address(bar.size) if bar.phys is None else bar.phys,
+            bar.size,
+            device=device.bdf,
+            driver=driver,
+            phys_assumed=bar.phys is None,
+            input=InputName(read.source, read.kind),
+        )
 
 
 def _driver(device: PciDevice, drivers: Mapping[str, Any], wanted: Wanted) -> str:
@@ -139,7 +152,6 @@ def _of_mappings(
     inputs: Sequence[Input], drivers: Mapping[str, Any], has: Has, devices: Sequence[PciDevice], wanted: Wanted
 ) -> Iterator[Request]:
     """Yield a request for each mapping of a BAR, at the address where the process has it."""
-    free = _WINDOW
     for read in inputs:
         for n, mapping in enumerate(read.mappings):
             found = next(
@@ -158,8 +170,7 @@ def _of_mappings(
             size = fits[0][1].size if fits else 1 << (end - 1).bit_length()
             phys, offset = _place(part, fits)
             if phys is None:
-                phys = -(-free // size) * size
-                free = phys + size
+                phys = wanted.free_address(size)
             device = part.device or (fits[0][0].bdf if len(fits) == 1 else None)
             bound = next((d for d in devices if d.bdf == device), None)
             yield Request(

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from pfnmap.cli.once import OnceCommand
-from pfnmap.cli.options import JsonOption, KernelOptions, Settings, kernel_options, linked
+from pfnmap.cli.options import JsonOption, KernelOptions, Settings, kernel_options
 from pfnmap.cli.terminal import heading, plain, print_json, show, warn
 from pfnmap.errors import BadInput
 
 if TYPE_CHECKING:
     from pfnmap.contract.option import Asked, PlanOption
+    from pfnmap.driver import Driver
     from pfnmap.host.input import Input
     from pfnmap.inputs import Selection, Wanted
     from pfnmap.kernel import Kernel
@@ -141,7 +142,7 @@ def command(
         list[str] | None,
         typer.Argument(
             metavar="[INPUT]...",
-            help="lspci, sysfs' resource, lshw, hwinfo, dmesg, /proc/iomem, /proc/PID/maps, pmap, a scenario; - is stdin.",
+            help="lspci, sysfs resource, lshw, hwinfo, dmesg, /proc/iomem, /proc/PID/maps, pmap, a scenario; - is stdin.",
             show_default=False,
         ),
     ] = None,
@@ -195,7 +196,7 @@ def command(
 
     Without --va or --vmm both core policies are planned side by side.
     """
-    from pfnmap.host.input import read_input
+    from pfnmap.host.input import KINDS, read_input
     from pfnmap.inputs import Selection
     from pfnmap.plan import plan
     from pfnmap.requests import at_guest_address, of_bars, placed
@@ -214,11 +215,12 @@ def command(
     if va is not None and vmm:
         raise BadInput("", "--va and --vmm exclude each other")
     asked = _asked(context)
-    read = [read_input(file) for file in files]
+    registry = _settings(context).registry()
+    kinds = {**KINDS, **{name: kind for driver in _drivers(registry) for name, kind in driver.inputs.items()}}
+    read = [read_input(file, kinds) for file in files]
     scenarios = [file for file, one in zip(files, read, strict=True) if one.kind == "scenario"]
     if scenarios and len(files) > 1:
         raise BadInput(scenarios[0], "a scenario is planned by itself, and there are other files")
-    registry = _settings(context).registry()
     base, requests, wanted = KernelSpec(), [], None
     if bars:
         start = parse_size(offset, "--offset") if offset is not None else 0
@@ -226,11 +228,14 @@ def command(
     elif scenarios:
         requests, base = _of_scenario(scenarios[0])
     _check_drivers(registry, requests)
-    image = linked(kernel.over(base), registry)
+    said: list[str] = []
+    image = kernel.over(base).link(registry, said.append)
     if not requests:
         wanted = _of_inputs(read, image, Selection(tuple(slot or ()), tuple(device_id or ())))
         requests = wanted.requests
         _check_drivers(registry, requests)
+    for text in (*_not_built(image, requests), *said, *(_left_out(wanted) if wanted else ())):
+        warn(text)
     requests = placed(requests, parse_address(va, "--va") if va is not None else None, vmm or ())
     if asked.gpa is not None:
         requests = at_guest_address(requests, asked.gpa)
@@ -252,17 +257,58 @@ def command(
 
 
 def _of_inputs(read: Sequence[Input], image: Kernel, only: Selection) -> Wanted:
-    """Return what inputs ask for, and say what is left out and what was taken."""
+    """Return what inputs ask for, less what a driver does not say how it maps."""
     from pfnmap.driver import Driver
+    from pfnmap.errors import Refused
+    from pfnmap.host.pci import Skipped
     from pfnmap.inputs import of_inputs
 
     drivers = {name: type(driver) for name, driver in image.drivers.items() if isinstance(driver, Driver)}
     wanted = of_inputs(read, drivers, image.has, only)
-    for one in wanted.skipped:
-        warn(f"{one.device}: {one.reason}" if one.device else f"not used: {one.reason}")
-    for note in wanted.notes:
-        warn(note)
+    refused: list[Refused] = []
+    for request in list(wanted.requests):
+        try:
+            drivers[request.driver].region(image, request, wanted.requests)
+        except Refused as error:
+            refused.append(error)
+            wanted.requests.remove(request)
+            wanted.skipped.append(Skipped(request.device, str(error)))
+    if not wanted.requests:
+        raise refused[0]
     return wanted
+
+
+def _left_out(wanted: Wanted) -> list[str]:
+    """What of inputs is left out, and what was taken."""
+    return [f"{one.device}: {one.reason}" if one.device else f"not used: {one.reason}" for one in wanted.skipped] + [
+        *wanted.notes
+    ]
+
+
+def _not_built(image: Kernel, requests: Sequence[Request]) -> list[str]:
+    """Which drivers the configuration does not build."""
+    found = []
+    for name in dict.fromkeys(request.driver for request in requests):
+        symbol = getattr(image.drivers[name], "config_symbol", "")
+        if image.config.value(symbol) == "n":
+            found.append(
+                f"this kernel has no {name}: {symbol} is not set in {image.config.source or 'its configuration'}"
+            )
+    return found
+
+
+def _drivers(registry: Registry) -> list[type[Driver]]:
+    """The classes of the drivers that can be used."""
+    from pfnmap.driver import Driver
+    from pfnmap.errors import PluginError
+
+    found = []
+    for name in registry.names("driver"):
+        with suppress(PluginError):  # told where the kernel is linked
+            loaded = registry.load("driver", name)
+            if issubclass(loaded, Driver):
+                found.append(loaded)
+    return found
 
 
 def _check_drivers(registry: Registry, requests: Sequence[Request]) -> None:

@@ -25,7 +25,7 @@ class Bar:
     size: int
     """A power of two, except for a region of Enhanced Allocation."""
     phys: int | None
-    """CPU physical address, or None where the BAR has none (unassigned)."""
+    """CPU physical address, or None where the BAR has none (unassigned) or the source prints none (`address_told`)."""
     bits: int
     """Width of the BAR: 64, or 32 (a 32-bit BAR may lie above 4G where the host bridge translates)."""
     prefetchable: bool
@@ -35,6 +35,8 @@ class Bar:
     """Known to the OS but not in the function's registers, as every BAR of an SR-IOV virtual function."""
     index_inferred: bool = False
     """`index` is the lowest that fits; the source does not print it."""
+    address_told: bool = True
+    """False: the source tells no addresses."""
     rebar_sizes: tuple[int, ...] = ()
     """Sizes in bytes that the BAR can be resized to, ascending; empty where not shown."""
 

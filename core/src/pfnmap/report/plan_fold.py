@@ -65,19 +65,18 @@ def _likeness(mappings: Sequence[MappingPlan], name: str) -> object:
 
 
 def summary(plan: Plan, names: Mapping[str, str]) -> list[Text]:
-    """Return a line for each device and placement, those that are alike in one, and a total for each placement."""
+    """Return a line for each device, those that are alike in one, and a total."""
     lines: dict[tuple[str, str], int] = {}
-    for device, of_device in groupby(plan.mappings, key=lambda m: m.device):
-        mappings = list(of_device)
-        for policy in dict.fromkeys(m.policy for m in mappings):
-            called = names.get(device or "") or device or "BARs"
-            said = f"{policy or 'as given'}: {_sum([m for m in mappings if m.policy == policy])}"
-            lines[called, said] = lines.get((called, said), 0) + 1
+    for device, mappings in groupby(plan.mappings, key=lambda m: m.device):
+        line = names.get(device or "") or device or "BARs", _by_policy(list(mappings))
+        lines[line] = lines.get(line, 0) + 1
     parts = [Text(f"{f'{count} x ' if count > 1 else ''}{called}  {said}") for (called, said), count in lines.items()]
-    for policy in dict.fromkeys(m.policy for m in plan.mappings):
-        whole = [m for m in plan.mappings if m.policy == policy]
-        parts.append(Text(f"total  {policy or 'as given'}: {_sum(whole)}", "bold"))
-    return parts
+    return [*parts, Text(f"total  {_by_policy(plan.mappings)}", "bold")]
+
+
+def _by_policy(mappings: Sequence[MappingPlan]) -> str:
+    policies = dict.fromkeys(m.policy for m in mappings)
+    return "; ".join(f"{p or 'as given'}: {_sum([m for m in mappings if m.policy == p])}" for p in policies)
 
 
 def _sum(mappings: Sequence[MappingPlan]) -> str:

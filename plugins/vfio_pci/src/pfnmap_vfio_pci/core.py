@@ -30,11 +30,13 @@ from pfnmap.contract.dma import DmaBackend
 from pfnmap.contract.mapping import MappedPart
 from pfnmap.contract.option import PlanOption
 from pfnmap.contract.plan import Image, RegionRules, Request
+from pfnmap.host.reading import InputKind
 from pfnmap.vm_flags import VM_ALLOW_ANY_UNCACHED, VM_DONTDUMP, VM_DONTEXPAND, VM_IO, VM_PFNMAP, VM_SHARED
 
 from .iommufd import IoPagetable
 from .maps import mapped
 from .plan import DMA, Iommufd, Type1, region_rules
+from .qemu_trace import QEMU_TRACE
 from .type1 import VfioIommu
 
 VFIO_PCI_OFFSET_SHIFT = 40
@@ -89,6 +91,7 @@ class VfioPci(Driver):
     name = "vfio_pci"
     kernel_names: ClassVar[tuple[str, ...]] = ("vfio-pci",)
     config_symbol = "VFIO_PCI"
+    inputs: ClassVar[Mapping[str, InputKind]] = {"qemu-trace": QEMU_TRACE}
     provides: ClassVar[tuple[str, ...]] = (
         "vfio_pci_core_mmap",
         "vfio_pci_mmap_huge_fault",
