@@ -142,7 +142,7 @@ def command(
         list[str] | None,
         typer.Argument(
             metavar="[INPUT]...",
-            help="lspci, sysfs resource, lshw, hwinfo, dmesg, /proc/iomem, /proc/PID/maps, pmap, a scenario; - is stdin.",
+            help="lspci, lshw, hwinfo, dmesg, sysfs resource, iomem, /proc/PID/maps, pmap, a scenario; - is stdin.",
             show_default=False,
         ),
     ] = None,
