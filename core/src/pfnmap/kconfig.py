@@ -450,13 +450,17 @@ class _Engine:
         return None if below is None else {**below, expr.name: "y" if want else "n"}
 
     def _free(self, item: Any) -> bool:
-        """Tell whether an item of an expression is a symbol that somebody could set and nobody did."""
+        """Tell whether an item of an expression is a symbol that somebody could set and nobody did.
+
+        What an architecture supports (ARCH_SUPPORTS_RT, where patches decide it) is never presumed.
+        """
         return (
             isinstance(item, self._lib.Symbol)
             and item.orig_type in (self._lib.BOOL, self._lib.TRISTATE)
             and item.choice is None
             and bool(_prompts(item))
             and item.name not in self._origin
+            and not item.name.startswith("ARCH_")
         )
 
     def refused(self, given: Mapping[str, str]) -> Iterator[str]:
