@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 
 from pfnmap import Device, DeviceBar, Refused
+from pfnmap.contract.step import Step
 from pfnmap.kernel import Kernel
 from pfnmap.plan import Request, plan
-from pfnmap.run import Run, Step
+from pfnmap.run import Run
 
 GIB = 1 << 30
 VA, PHYS = 0x10_0000_0000, 0x40_0000_0000

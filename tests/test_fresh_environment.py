@@ -119,7 +119,7 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
 
 
 def test_they_are_discovered_and_nothing_else_is(fresh):
-    plugins = fresh("plugins")["plugins"]
+    plugins = [p for p in fresh("plugins")["plugins"] if p["distribution"] != "pfnmap"]
     assert [(p["name"], p["kind"], p["distribution"], p["status"]) for p in plugins] == [
         ("outside", "arch", "pfnmap-outside", "ok"),
         ("outside_bar", "driver", "pfnmap-outside-bar", "ok"),

@@ -392,13 +392,14 @@ def test_as_many_steps_for_16_tib_as_for_2_mib(shift: int) -> None:
     assert calls_made(large) <= calls_made(small) * 1.05
 
 
-def test_planning_leaves_numpy_out() -> None:
+def test_planning_leaves_numpy_and_the_mm_out() -> None:
     code = f"""
 import sys
 from pfnmap.spec import KernelSpec
 from pfnmap.plan import Request, plan
 plan(KernelSpec().link(), [Request(0, {PHYS}, {GIB}, policy=name) for name in ("kernel", "aligned")])
 assert "numpy" not in sys.modules
+assert not [name for name in sys.modules if name.startswith("pfnmap.mm")]
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 

@@ -11,9 +11,10 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from pfnmap import BadInput, Device, DeviceBar, Refused
+from pfnmap.contract.step import Step
 from pfnmap.kernel import Kernel
 from pfnmap.plan import MappingPlan, Request, plan
-from pfnmap.run import Run, Step
+from pfnmap.run import Run
 from pfnmap_kvm.plan import GUEST_BASE
 
 MIB, GIB = 1 << 20, 1 << 30

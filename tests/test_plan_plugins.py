@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import cache
+from importlib.metadata import EntryPoints, entry_points
 from pathlib import Path
 from typing import Any
 
@@ -315,12 +316,9 @@ def test_a_driver_that_is_ambiguous_broken_or_missing_is_one_line(
     bar = '[[device.bar]]\nindex = 0\nsize = "1G"\nphys = "0x8000000000"\n'
     scenario.write_text(f'[[device]]\nname = "d"\ndriver = "mlx5"\n{bar}')
     assert "unknown driver 'mlx5'" in refused("plan", scenario)
-    import pfnmap.plugins
-
-    found = pfnmap.plugins.entry_points
-    monkeypatch.setattr(
-        pfnmap.plugins, "entry_points", lambda group: [e for e in found(group=group) if e.name != "vfio_pci"]
-    )
+    groups = [entry_points(group=f"pfnmap.{kind}") for kind in ("arch", "driver", "command")]
+    others = EntryPoints(entry for group in groups for entry in group if entry.name != "vfio_pci")
+    monkeypatch.setattr("pfnmap.plugins.entry_points", lambda: others)
     assert refused("plan", "--bar", "8G").endswith("driver vfio_pci is not installed; pip install pfnmap-vfio-pci")
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import ast
 import tomllib
+from importlib.metadata import EntryPoints
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pfnmap import BadInput
+from pfnmap.contract.machine import MmFunctions
+from pfnmap.contract.step import Step
 from pfnmap.kernel import Kernel
-from pfnmap.mm import MmFunctions
 from pfnmap.plugins import Registry, offer, why_not_linked
-from pfnmap.run import Run, Step
+from pfnmap.run import Run
 
 ROOT = Path(__file__).resolve().parents[1]
 REGISTRY = Registry()
@@ -60,7 +62,7 @@ def test_a_plugin_imports_no_other_plugin_and_nothing_of_the_mm(plugin: Any):
 
 @each_plugin
 def test_a_plugin_calls_of_the_mm_what_it_says(plugin: Any):
-    functions = {name for name, value in vars(MmFunctions).items() if isinstance(value, staticmethod)}
+    functions = {name for name in MmFunctions.__dataclass_fields__ if name.islower()}
     called = set()
     for tree in trees(plugin):
         for node in ast.walk(tree):
@@ -109,7 +111,7 @@ def test_an_action_of_a_plugin_that_is_switched_off_or_misspelt_is_told(process:
 
 def test_a_plugin_of_this_repository_that_is_not_installed_is_told_how_to_install(monkeypatch: pytest.MonkeyPatch):
     extras = tomllib.loads((ROOT / "core/pyproject.toml").read_text())["project"]["optional-dependencies"]
-    monkeypatch.setattr("pfnmap.plugins.entry_points", lambda group: ())
+    monkeypatch.setattr("pfnmap.plugins.entry_points", lambda: EntryPoints(()))
     monkeypatch.setattr("pfnmap.plugins.requires", lambda name: [f'{word}; extra == "all"' for word in extras["all"]])
     assert why_not_linked("kvm", "x86_64") == "which is not installed; pip install pfnmap-kvm"
     assert why_not_linked("nvgrace_gpu", "x86_64") == "which is not installed; pip install pfnmap-nvgrace-gpu"

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from pfnmap import Device, DeviceBar
+from pfnmap.contract.step import Step
 from pfnmap.kernel import Kernel
-from pfnmap.run import Run, Step
+from pfnmap.run import Run
 
 A = 0x1000_0000_0000
 PAGE = 4096

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from pfnmap import BadInput, Device, DeviceBar, Refused
+from pfnmap.contract.step import Step
 from pfnmap.kernel import Kernel
 from pfnmap.replay import replay_record
-from pfnmap.run import Run, Step
+from pfnmap.run import Run
 from pfnmap.scenario import read_recording
 
 RECORDINGS = Path(__file__).parent / "data" / "recordings"
@@ -214,7 +215,7 @@ def test_pagemap_of_anonymous_memory_shows_page_and_owner():
     machine("clear_refs", value=4)
     page, empty = (int(entry, 16) for entry in machine("pagemap", va=BASE, count=2)["entries"])
     assert (page >> 63 & 1, page >> 61 & 1, page >> 56 & 1, page >> 55 & 1, empty) == (1, 0, 1, 0, 0)
-    assert (page & (1 << 55) - 1) << 12 in machine.kernel.phys.ram
+    assert (page & (1 << 55) - 1) << 12 in machine.run.machine.phys.ram
 
 
 def test_pagemap_ends_with_the_address_space():

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pfnmap.arch import Has
+from pfnmap.contract.device import DEFAULT_DRIVER
+from pfnmap.contract.entry import Has
 from pfnmap.contract.mapping import MappedPart
-from pfnmap.contract.plan import DEFAULT_DRIVER, InputName, Request
+from pfnmap.contract.plan import InputName, Request
 from pfnmap.errors import BadInput
 from pfnmap.host.input import Input
 from pfnmap.host.pci import Bar, PciDevice, Skipped

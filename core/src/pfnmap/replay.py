@@ -14,10 +14,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pfnmap.contract.step import Step
 from pfnmap.errors import BadInput, PluginError, Refused, nearest
 from pfnmap.kernel import Kernel
 from pfnmap.plugins import Registry
-from pfnmap.run import Run, Step, address_value
+from pfnmap.run import Run, address_value
 from pfnmap.scenario import Record, Recording
 
 __all__ = [
@@ -135,7 +136,7 @@ def replay_record(
         run = Run(kernel, list(recording.devices), image=True)
     except BadInput as error:
         raise error.placed(recording.source) from None
-    kernel.thp = record.thp_enabled
+    run.machine.thp = record.thp_enabled
     for n, step in enumerate(record.steps):
         run.chosen = _chosen(step)
         try:

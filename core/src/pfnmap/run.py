@@ -9,24 +9,23 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from traceback import walk_tb
 from types import NoneType
 from typing import TYPE_CHECKING, Any
 
-from pfnmap.driver import Action, Device, DeviceBar, Driver
+from pfnmap.contract.device import Device, DeviceBar
+from pfnmap.contract.module import Driver
+from pfnmap.contract.step import Action, Step
+from pfnmap.contract.vma import File, MmStruct, VmArea, prot_flags
 from pfnmap.errors import BadInput, PfnmapError, PluginError, Unknown, nearest
-from pfnmap.mm.vma import MmStruct, VmArea, prot_flags
+from pfnmap.mm.boot import boot
 from pfnmap.ops import ACTIONS_OF, OPS
 from pfnmap.plugins import why_not_linked
 from pfnmap.trace import Call, Event, Fault, KernelDied, Message, Oops, Split
 from pfnmap.vm_flags import VM_DONTEXPAND, VM_READ
 
 if TYPE_CHECKING:
-    from pfnmap.arch import Arch
-    from pfnmap.driver import Module
     from pfnmap.kernel import Kernel
-    from pfnmap.mm.vma import File
 
 __all__ = ["LISTED_FAULTS", "Run", "Step", "address_value"]
 
@@ -40,21 +39,6 @@ files")."""
 _FOLLOWS = ("follow_pfnmap_start", "follow_pte")
 
 _TABLE_MASK = (1 << 48) - 1
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step: `op`, its arguments as they were read, who does it, and what it is expected to give.
-
-    `where` says where it was read ("steps[3]"), for errors.
-    """
-
-    op: str
-    arguments: Mapping[str, Any]
-    expect: Mapping[str, Any] = field(default_factory=dict)
-    by: str = "parent"
-    at: Any = None
-    where: str = ""
 
 
 def address_value(value: Any, names: Mapping[str, int], where: str) -> int:
@@ -78,7 +62,7 @@ def address_value(value: Any, names: Mapping[str, int], where: str) -> int:
 
 
 class Run:
-    """One process, its child if it forks, and the open devices, on a freshly booted kernel.
+    """One process, its child if it forks, and the open devices, on a machine that it boots.
 
     `image`: give each process the vmas of a small program (text low, stack high), whose upper tables exist from the
     start as in a real process; without, the address space is empty (what `plan` plans for).
@@ -93,9 +77,9 @@ class Run:
                     f"BAR {bar.index} ends at {bar.phys + bar.size:#x}, "
                     f"beyond the {kernel.phys_limit:#x} that an entry of {kernel.arch.name} can hold",
                 )
-        kernel.boot((bar.phys, bar.size) for _, bar in bars)
+        self.machine = boot(kernel, ((bar.phys, bar.size) for _, bar in bars))
         self.kernel = kernel
-        self.parent = MmStruct(kernel)
+        self.parent = MmStruct(self.machine)
         if image:
             self._load_image(self.parent)
         self.child: MmStruct | None = None
@@ -107,16 +91,18 @@ class Run:
         self.devices = {device.name: device for device in devices}
         self.chosen: int | None = None
         self.chosen_ranges: list[tuple[int, int]] = []
-        self._plugins: dict[str, Arch | Module] = {kernel.arch.name: kernel.arch, **kernel.drivers}
+        self.drivers: dict[str, Driver] = {}
         for device in devices:
             with self._blaming_plugins(f"device {device.name}"):
-                self.files[device.name] = self._driver(device, driver or device.driver).probe(device)
+                self.drivers[device.name] = bound = self._driver(device, driver or device.driver)
+                self.files[device.name] = bound.probe(device)
         self._actions = self._plugin_actions()
 
     def _driver(self, device: Device, name: str) -> Driver:
-        module = self.kernel.drivers.get(name)
+        modules = self.machine.modules
+        module = modules.get(name)
         if module is None:
-            known = nearest(name, (n for n, m in self.kernel.drivers.items() if isinstance(m, Driver)))
+            known = nearest(name, (n for n, m in modules.items() if isinstance(m, Driver)))
             raise BadInput(f"device {device.name}", f"its driver {name} is not linked{known}")
         if not isinstance(module, Driver):
             raise BadInput(f"device {device.name}", f"{name} is no driver: it binds no device")
@@ -125,7 +111,9 @@ class Run:
     def _plugin_actions(self) -> dict[str, tuple[str, Action]]:
         """Actions with the plugins that they are of, by "plugin.action", and by the bare name where one alone has
         it."""
-        full = {f"{p}.{name}": (p, a) for p, module in self._plugins.items() for name, a in module.actions().items()}
+        full = {
+            f"{p}.{name}": (p, a) for p, module in self.machine.modules.items() for name, a in module.actions().items()
+        }
         claims = Counter(name.partition(".")[2] for name in full)
         bare = {name.partition(".")[2]: a for name, a in full.items() if claims[name.partition(".")[2]] == 1}
         return {**bare, **full}
@@ -136,8 +124,8 @@ class Run:
         tables = mm.tables
         for start in (_IMAGE_TEXT, geometry.stack_top - 16 * geometry.PAGE_SIZE):
             mm.insert(VmArea(mm, start, start + geometry.PAGE_SIZE, VM_READ | VM_DONTEXPAND))
-            pud = tables.pud_alloc(mm, tables.p4d_alloc(mm, tables.pgd_offset(start), start), start)
-            tables.pte_alloc(mm, tables.pmd_alloc(mm, pud, start), start)
+            pud = tables.pud_alloc(tables.p4d_alloc(tables.pgd_offset(start), start), start)
+            tables.pte_alloc(tables.pmd_alloc(pud, start), start)
 
     def bar(self, device: str, index: int) -> DeviceBar:
         """Return a BAR of a device by its index. Raises Unknown for a device, BadInput for a BAR it does not have."""
@@ -162,11 +150,10 @@ class Run:
         Raises Refused for what the model does not cover, BadInput for arguments that cannot be, PluginError where a
         plugin raises anything else.
         """
-        kernel = self.kernel
         if self.oops is not None:
             raise BadInput(step.where, f"the kernel died before it: {self.oops.finding} in {self.oops.function}")
         mm = self.current = self.process(step.by, step.where)
-        kernel.trace.drain()
+        self.machine.trace.drain()
         measured = self.parent if step.op == "exit" else mm  # the child is gone then
         before = measured.pgtables_bytes
         result: dict[str, Any] = {"result": "ok"}
@@ -179,10 +166,10 @@ class Run:
             raise
         except KernelDied as death:
             self.oops = death.oops
-            kernel.trace.emit(death.oops)
+            self.machine.trace.emit(death.oops)
             result["result"] = "OOPS"
         if step.op != "scan":
-            result.update(_collated(kernel.trace.drain()))
+            result.update(_collated(self.machine.trace.drain()))
         result["table_bytes"] = measured.pgtables_bytes - before
         if step.at is not None and self.oops is None:
             result.update(self.entry(mm, address_value(step.at, self.names, step.where)))
@@ -215,7 +202,7 @@ class Run:
 
     def _culprit(self, error: Exception) -> str | None:
         """Return the plugin in whose code an exception was raised: the innermost one on the way there."""
-        packages = {type(p).__module__.partition(".")[0]: name for name, p in self._plugins.items()}
+        packages = {type(p).__module__.partition(".")[0]: name for name, p in self.machine.modules.items()}
         packages.pop("pfnmap", None)
         found = None
         for frame, _ in walk_tb(error.__traceback__):
@@ -225,15 +212,15 @@ class Run:
     def _unknown_op(self, step: Step) -> Exception:
         plugin, dot, action = step.op.partition(".")
         if not dot:
-            owners = [name for name, module in self._plugins.items() if step.op in module.actions()]
+            owners = [name for name, module in self.machine.modules.items() if step.op in module.actions()]
             if owners:
                 said = " or ".join(f"{name}.{step.op}" for name in owners)
                 return BadInput(step.where, f"op {step.op!r} is an action of several plugins; say {said}")
             if step.op not in ACTIONS_OF:
                 return Unknown(f"op at {step.where}", step.op, [*OPS, *self._actions])
             plugin = ACTIONS_OF[step.op]
-        elif plugin in self._plugins:
-            return Unknown(f"action of {plugin} at {step.where}", action, self._plugins[plugin].actions())
+        elif plugin in self.machine.modules:
+            return Unknown(f"action of {plugin} at {step.where}", action, self.machine.modules[plugin].actions())
         why = why_not_linked(plugin, self.kernel.arch.name)
         return BadInput(step.where, f"op {step.op!r} is an action of plugin {plugin!r}, {why}")
 
@@ -254,15 +241,15 @@ class Run:
         """Return `entry` and `upper` of an address: the leaf or the first empty entry, and the tables above it."""
         *above, (level, slot) = mm.tables.walk(va)
         page_bits = _TABLE_MASK & -self.kernel.geometry.PAGE_SIZE
-        value = slot[0][slot[1]]
-        ops, phys = self.kernel.ops, self.kernel.phys
+        value = slot.entry
+        ops, phys = self.kernel.ops, self.machine.phys
         found: dict[str, Any] = {"level": level, "value": hex(value)}
         frame = ops.pte_pfn(value) << self.kernel.geometry.PAGE_SHIFT if level == "pte" else None
         if frame in phys.ram and ops.pte_present(value):  # the frame's number says nothing
             found = {"level": level, "ram": True, "flags": hex(value & ~page_bits)}
         return {
             "entry": found,
-            "upper": [{"level": name, "flags": hex(s[0][s[1]] & ~page_bits)} for name, s in above],
+            "upper": [{"level": name, "flags": hex(s.entry & ~page_bits)} for name, s in above],
         }
 
 

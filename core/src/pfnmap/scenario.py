@@ -17,12 +17,13 @@ from typing import Any, TypeAlias
 
 import tomli
 
-from pfnmap.driver import Device, DeviceBar
+from pfnmap.contract.device import Device, DeviceBar
+from pfnmap.contract.kernel import THP_SETTINGS
+from pfnmap.contract.step import Step
 from pfnmap.errors import BadInput, LinkError, Unknown, nearest
 from pfnmap.host.bounded import MIB, read_json, read_text
-from pfnmap.kernel import THP_SETTINGS, Kernel
+from pfnmap.kernel import Kernel
 from pfnmap.plugins import Registry
-from pfnmap.run import Step
 from pfnmap.sizes import format_size, is_power_of_two, parse_address, parse_size
 from pfnmap.spec import KernelSpec
 
@@ -74,7 +75,7 @@ class Recording:
         try:
             return Kernel.link(
                 self.arch,
-                ["vfio_pci"],
+                sorted({Device.driver, *(device.driver for device in self.devices)}),
                 config=self.config,
                 release=self.release,
                 cpu=self.cpu,
@@ -197,7 +198,7 @@ def _device(value: Any, where: str) -> Device:
             raise BadInput(here, f"memory {bar['memory']} is not within the BAR's size")
         rows.append((here, DeviceBar(bar["index"], size, phys, memory=memory, prefetchable=bar.get("prefetchable"))))
     bdf = table.get("bdf", "0000:00:01.0")
-    reset, driver = table.get("reset", False), table.get("driver", "vfio_pci")
+    reset, driver = table.get("reset", False), table.get("driver", Device.driver)
     return Device(table["name"], bdf, _bars(rows), reset_works=reset, driver=driver)
 
 
@@ -310,9 +311,10 @@ _DOCUMENT: _Kinds = {"machine": dict, "kernel": dict, "devices": list, "records"
 _MACHINE: _Kinds = {"release": str, "config": dict, "cpu": dict}
 _KERNEL: _Kinds = {"arch": str, "traced": list}
 _DEVICE: _Kinds = {"name": str, "bdf": str, "bars": list}
-_BAR: _Kinds = {"index": int, "size": int, "phys": str, "vfio_region_flags": int, "prefetchable": bool}
+_REGION_FLAGS = "vfio_region_flags"
+_BAR: _Kinds = {"index": int, "size": int, "phys": str, _REGION_FLAGS: int, "prefetchable": bool}
 _RECORD: _Kinds = {"id": str, "thp_enabled": str, "own_boot": bool, "steps": list}
-_VFIO_REGION_INFO_FLAG_MMAP = 4
+_REGION_INFO_FLAG_MMAP = 4
 
 
 def _commands(records: Iterable[Record]) -> dict[str, int]:
@@ -336,7 +338,7 @@ def _recorded_device(value: Any, where: str, commands: Mapping[str, int]) -> Dev
     for n, item in enumerate(_list(table["bars"], where, _BARS)):
         here = f"{where} bar {n}"
         bar = _table(item, here, _BAR, _BAR.keys() - {"prefetchable"}, others=True)
-        mmapable = bool(bar["vfio_region_flags"] & _VFIO_REGION_INFO_FLAG_MMAP)
+        mmapable = bool(bar[_REGION_FLAGS] & _REGION_INFO_FLAG_MMAP)
         phys, prefetchable = parse_address(bar["phys"], here), bar.get("prefetchable")
         rows.append((here, DeviceBar(bar["index"], bar["size"], phys, mmapable, prefetchable=prefetchable)))
     name = table["name"]

@@ -9,21 +9,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from pfnmap.archnames import KernelName, arch_of_config, arch_of_release, canonical_arch
-from pfnmap.errors import BadInput, LinkError, PluginError, Unknown
+from pfnmap.contract.kernel import THP_SETTINGS
+from pfnmap.errors import BadInput, PluginError, Unknown
 from pfnmap.host.dotconfig import DotConfig, read_dotconfig
 from pfnmap.kconfig import DEFAULTS, Conflict, declared
-from pfnmap.kernel import THP_SETTINGS, Kernel
+from pfnmap.kernel import DEFAULT_ARCH, Kernel
 from pfnmap.plugins import Registry
 from pfnmap.release import newest, parse_release
 from pfnmap.sizes import format_size, parse_size
 
-__all__ = ["DEFAULT_ARCH", "KernelSpec"]
+__all__ = ["KernelSpec"]
 
-DEFAULT_ARCH: Final = "x86_64"
 
 _SWITCH: Final[Mapping[str, bool]] = {
     **dict.fromkeys(("on", "yes", "y", "true", "1"), True),
@@ -92,7 +92,8 @@ class KernelSpec:
             f"page size: {got}": self.page_size or self.config or name.page_size,
             f"THP: {kernel.thp}": self.thp or (file and _says_thp(file)),
         }
-        kernel.assumed = (*(sentence for sentence, source in said.items() if not source), *kernel.assumed)
+        new = (sentence for sentence, source in said.items() if not source)
+        kernel = replace(kernel, assumed=(*new, *kernel.assumed))
         for text in kernel.config.warnings:
             warn(text)
         for text in self._contradictions(kernel, name, of_file, file):
@@ -171,13 +172,7 @@ def _drivers(registry: Registry, warn: Callable[[str], None]) -> list[str]:
 
 def _declared_by_all(registry: Registry) -> frozenset[str]:
     """Return the symbols that any installed plugin declares in any release; nothing is imported."""
-    found: frozenset[str] = frozenset()
-    for plugin in registry.plugins():
-        try:
-            found |= declared(plugin.entry_point.module.partition(".")[0])
-        except LinkError:  # a plugin without a fragment
-            continue
-    return found
+    return declared(*{plugin.entry_point.module.partition(".")[0] for plugin in registry.plugins()})
 
 
 def _cpu_value(key: str, value: Any, defaults: Mapping[str, object]) -> Any:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from pfnmap import Device, DeviceBar
+from pfnmap.contract.step import Step
 from pfnmap.kernel import Kernel
-from pfnmap.run import Run, Step
+from pfnmap.run import Run
 from pfnmap.testing.bar_driver import BarDriver
 from pfnmap_kvm import Kvm
 

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from pfnmap import Device, DeviceBar, Refused, Unknown
+from pfnmap.contract.step import Step
 from pfnmap.kernel import Kernel
-from pfnmap.run import Run, Step
+from pfnmap.run import Run
 
 PAGE = 4096
 MIB = 1 << 20
@@ -102,8 +103,8 @@ def test_a_gpu_without_usable_memory_maps_nothing_of_it():
     kernel = Kernel.link("x86_64", ["nvgrace_gpu"], release=OLD, config=CONFIG)
     driver: Any = kernel.drivers["nvgrace_gpu"]
     file = driver.probe(Device("gpu", "0009:01:00.0", {}, driver="nvgrace_gpu"))
+    from pfnmap.contract.vma import MmStruct
     from pfnmap.mm.mmap import do_mmap
-    from pfnmap.mm.vma import MmStruct
 
     at = driver.mmap_offset(4, 0)
     assert do_mmap(MmStruct(kernel), file, BASE, PAGE, 0, at, fixed=True, shared=True) == -22

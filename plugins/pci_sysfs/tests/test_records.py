@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from pfnmap import Device, DeviceBar, Refused
+from pfnmap.contract.step import Step
 from pfnmap.kernel import Kernel
-from pfnmap.run import Run, Step
+from pfnmap.run import Run
 
 RECORDING: dict[str, Any] = json.loads(
     gzip.decompress((Path(__file__).parent / "data" / "res-6.12.117.json.gz").read_bytes())

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from pfnmap import BadInput, Device, DeviceBar, Refused, Unknown
+from pfnmap.contract.step import Step
 from pfnmap.kernel import Kernel
-from pfnmap.run import Run, Step
+from pfnmap.run import Run
 
 MIB = 1 << 20
 BASE = 0x1000_0000_0000

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from uar import DeadUar, LazyUar, Uar
 
 from pfnmap import BadInput, Device, DeviceBar, Refused, Unknown
+from pfnmap.contract.step import Step
 from pfnmap.kernel import Kernel
-from pfnmap.run import Run, Step
+from pfnmap.run import Run
 from pfnmap_s390 import S390
 from pfnmap_s390.pci_mmio import ZPCI_ADDR, zpci_get_max_io_size
 

@@ -15,8 +15,8 @@ from pfnmap.cli.terminal import heading, plain, print_json, show, warn
 from pfnmap.errors import BadInput
 
 if TYPE_CHECKING:
+    from pfnmap.contract.module import Driver
     from pfnmap.contract.option import Asked, PlanOption
-    from pfnmap.driver import Driver
     from pfnmap.host.input import Input
     from pfnmap.inputs import Selection, Wanted
     from pfnmap.kernel import Kernel
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pfnmap.spec import KernelSpec
 
 
-__all__ = ["PlanCommand", "command"]
+__all__ = ["app", "command"]
 
 _OPTIONS: Final = "pfnmap.plan options"
 _VALUES: Final = "pfnmap.plan values"
@@ -35,7 +35,7 @@ def _option(name: str, metavar: str, text: str, panel: str) -> object:
     return typer.Option(name, metavar=metavar, help=text, rich_help_panel=panel, show_default=False)
 
 
-class PlanCommand(OnceCommand):
+class _PlanCommand(OnceCommand):
     """``plan`` with the options that plugins bring; which those are is known once it is known which may be used."""
 
     def get_params(self, ctx: Any) -> list[Any]:
@@ -49,7 +49,7 @@ class PlanCommand(OnceCommand):
         brought = {option.name for option in _brought(ctx)}
         for name, plugin in _offered().items():
             if name not in brought and any(arg.partition("=")[0] == f"--{name}" for arg in args):
-                registry = _settings(ctx).registry()
+                registry = _settings(ctx).registry
                 raise BadInput(f"--{name}", why_unusable(registry, "driver", plugin) or f"plugin {plugin} lacks it")
         return super().parse_args(ctx, args)
 
@@ -63,7 +63,7 @@ def _brought(context: typer.Context) -> tuple[PlanOption, ...]:
     from pfnmap.errors import PluginError
 
     if _OPTIONS not in context.meta:
-        registry = _settings(context).registry()
+        registry = _settings(context).registry
         found: list[PlanOption] = []
         for name in registry.names("driver"):
             with suppress(PluginError):  # told where the kernel is linked
@@ -215,7 +215,7 @@ def command(
     if va is not None and vmm:
         raise BadInput("", "--va and --vmm exclude each other")
     asked = _asked(context)
-    registry = _settings(context).registry()
+    registry = _settings(context).registry
     kinds = {**KINDS, **{name: kind for driver in _drivers(registry) for name, kind in driver.inputs.items()}}
     read = [read_input(file, kinds) for file in files]
     scenarios = [file for file, one in zip(files, read, strict=True) if one.kind == "scenario"]
@@ -258,7 +258,7 @@ def command(
 
 def _of_inputs(read: Sequence[Input], image: Kernel, only: Selection) -> Wanted:
     """Return what inputs ask for, less what a driver does not say how it maps."""
-    from pfnmap.driver import Driver
+    from pfnmap.contract.module import Driver
     from pfnmap.errors import Refused
     from pfnmap.host.pci import Skipped
     from pfnmap.inputs import of_inputs
@@ -299,7 +299,7 @@ def _not_built(image: Kernel, requests: Sequence[Request]) -> list[str]:
 
 def _drivers(registry: Registry) -> list[type[Driver]]:
     """The classes of the drivers that can be used."""
-    from pfnmap.driver import Driver
+    from pfnmap.contract.module import Driver
     from pfnmap.errors import PluginError
 
     found = []
@@ -327,3 +327,7 @@ def _of_scenario(path: str) -> tuple[list[Request], KernelSpec]:
 
     scenario = read_scenario(path)
     return of_scenario(scenario), scenario.kernel
+
+
+app = typer.Typer(add_completion=False)
+app.command("plan", cls=_PlanCommand)(command)

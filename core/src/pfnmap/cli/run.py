@@ -14,7 +14,8 @@ from pfnmap.errors import BadInput, Refused
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from pfnmap.run import Run, Step
+    from pfnmap.contract.step import Step
+    from pfnmap.run import Run
     from pfnmap.trace import Event
 
 _SHOWN_FAULTS = 4
@@ -40,7 +41,7 @@ def command(
     read = read_scenario(scenario)
     if not read.steps:
         raise BadInput(scenario, "no [[step]] in it, so there is nothing to run")
-    image = linked(kernel.over(read.kernel), settings.registry())
+    image = linked(kernel.over(read.kernel), settings.registry)
     try:
         run = Run(image, list(read.devices))
     except BadInput as error:
@@ -49,7 +50,7 @@ def command(
     if not json:
         heading(document["kernel"])
     events: list[Event] = []
-    run.kernel.trace.listeners.append(events.append if json else _show_event if trace else _show_complaint)
+    run.machine.trace.listeners.append(events.append if json else _show_event if trace else _show_complaint)
     refusal: Refused | None = None
     for number, step in enumerate(read.steps):
         if not json:

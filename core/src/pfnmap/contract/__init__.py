@@ -1,1 +1,1 @@
-"""The ground floor: what the parts of the model and its plugins say to each other. It imports nothing above it."""
+"""The ground floor: the types that the core and plugins share. It imports nothing of what stands on it."""

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 
+from pfnmap.contract.device import DEFAULT_DRIVER
+
 __all__ = [
-    "DEFAULT_DRIVER",
     "HUGE_LEVELS",
     "LEAF_LEVELS",
     "Filling",
@@ -29,9 +30,6 @@ LeafLevel: TypeAlias = Literal["pte", "pmd", "pud"]
 
 LEAF_LEVELS: Final[tuple[LeafLevel, ...]] = ("pte", "pmd", "pud")
 HUGE_LEVELS: Final[tuple[LeafLevel, ...]] = LEAF_LEVELS[1:]
-
-DEFAULT_DRIVER: Final = "vfio_pci"
-"""Who binds a device of which nobody says it: user space maps BARs through vfio-pci nearly always."""
 
 Filling: TypeAlias = Literal["fault", "first fault", "mmap"]
 """When entries appear: each fault maps the leaf around it; the first one fills the whole vma with base pages; or mmap

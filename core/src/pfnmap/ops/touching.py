@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pfnmap.contract.vma import MmStruct
 from pfnmap.errors import BadInput
 from pfnmap.limits import bounded
 from pfnmap.mm.fault import AccessResult, user_access
@@ -12,7 +13,6 @@ from pfnmap.ops.op import Op
 from pfnmap.trace import Call, Fault, Message
 
 if TYPE_CHECKING:
-    from pfnmap.mm.vma import MmStruct
     from pfnmap.run import Run
 
 __all__ = ["OPS"]
@@ -42,7 +42,7 @@ def _scan(run: Run, mm: MmStruct, start: int, end: int, step: int, access: str) 
         raise BadInput("scan", "step must be positive")
     bounded("scan", -((start - end) // step), unit="touches")
     write = _is_write(access)
-    trace = run.kernel.trace
+    trace = run.machine.trace
     runs: list[dict[str, Any]] = []
     messages: list[str] = []
     total = touches = 0
@@ -86,7 +86,7 @@ def _vm_normal_page(run: Run, mm: MmStruct, va: int) -> dict[str, Any]:
     level, (table, index) = leaf
     size = run.kernel.geometry.size(level)
     found = _NORMAL_PAGE[level](vma, max(va & -size, vma.vm_start), table[index])
-    return {"page": "none" if found is None else "ram" if pfn_valid(run.kernel, found) else "device"}
+    return {"page": "none" if found is None else "ram" if pfn_valid(run.machine, found) else "device"}
 
 
 _NORMAL_PAGE = {"pte": vm_normal_page, "pmd": vm_normal_page_pmd, "pud": vm_normal_page_pud}

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from pfnmap.contract.dma import DmaBackend
 from pfnmap.contract.guest import Hypervisor
+from pfnmap.contract.module import Driver
 from pfnmap.contract.plan import HUGE_LEVELS, RegionRules, Request
-from pfnmap.driver import Driver
 from pfnmap.errors import BadInput, Refused, Unknown
 from pfnmap.plan.document import MappingPlan, Plan, Undetermined
 from pfnmap.plan.mapping import Region

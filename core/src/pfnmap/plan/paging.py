@@ -11,7 +11,7 @@ from pfnmap.contract.plan import HUGE_LEVELS, LEAF_LEVELS, LeafLevel, Reason
 from pfnmap.plan.reasons import arch_lacks, level_reasons, thp_disabled
 
 if TYPE_CHECKING:
-    from pfnmap.arch import Geometry, WalkLevel
+    from pfnmap.contract.geometry import Geometry, WalkLevel
     from pfnmap.kernel import Kernel
 
 __all__ = ["Paging"]

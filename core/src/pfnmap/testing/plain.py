@@ -12,7 +12,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
-from pfnmap.arch import Arch, Entry, Geometry, Has, Level, WalkLevel, WordFormat
+from pfnmap.contract.arch import Arch
+from pfnmap.contract.entry import Entry, Has, Level
+from pfnmap.contract.geometry import Geometry, WalkLevel, WordFormat
 from pfnmap.hookspecs import hookimpl
 from pfnmap.kconfig import settle
 from pfnmap.vm_flags import VM_EXEC, VM_READ, VM_SHARED, VM_WRITE

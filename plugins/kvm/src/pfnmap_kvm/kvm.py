@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from errno import errorcode
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-from pfnmap import Action, BadInput, Module, Refused, ScenarioRun
+from pfnmap import Action, BadInput, Machine, Module, Refused, ScenarioRun
 from pfnmap.contract.guest import Hypervisor
 from pfnmap.contract.option import PlanOption
 from pfnmap.limits import bounded
@@ -17,9 +17,6 @@ from .kvm_main import Vm
 from .mmu import MMIO, guest_mmu, leaf_for
 from .plan import GPA, KVM, KvmGuests
 from .stage2 import LEVELS, Leaf
-
-if TYPE_CHECKING:
-    from pfnmap.kernel import Kernel
 
 __all__ = ["Kvm"]
 
@@ -48,9 +45,9 @@ class Kvm(Module):
     hypervisor: ClassVar[Hypervisor | None] = KvmGuests()
     plan_options: ClassVar[tuple[PlanOption, ...]] = (KVM, GPA)
 
-    def boot(self, kernel: Kernel) -> None:
+    def boot(self, machine: Machine) -> None:
         """Start over without a virtual machine."""
-        super().boot(kernel)
+        super().boot(machine)
         self._vm: Vm | None = None
 
     def actions(self) -> Mapping[str, Action]:
@@ -77,7 +74,7 @@ class Kvm(Module):
         if readonly and not mmu.has_readonly:
             return {"result": "EINVAL", "leaves": {}}
         if self._vm is None:
-            self._vm = Vm(self.kernel, run.current, mmu.prepare, mmu.flush, mmu.internal_slots)
+            self._vm = Vm(self.machine, run.current, mmu.prepare, mmu.flush, mmu.internal_slots)
         error = self._vm.set_memory_region(run.current, slot, gpa, length, va, readonly, log)
         return {"result": errorcode[-error] if error else "ok", "leaves": _counted(self._vm.stage2)}
 

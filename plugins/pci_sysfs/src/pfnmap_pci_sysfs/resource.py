@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from errno import EINVAL, ENOENT, EPERM, errorcode
+from errno import EINVAL, ENOENT, errorcode
 from typing import Any, ClassVar
 
 from pfnmap import (
@@ -20,7 +20,9 @@ from pfnmap import (
     DeviceBar,
     Driver,
     File,
+    FileOperations,
     Has,
+    Machine,
     Refused,
     ScenarioRun,
     Unknown,
@@ -30,7 +32,7 @@ from pfnmap import (
 )
 from pfnmap.contract.mapping import MappedPart
 from pfnmap.contract.plan import Image, RegionRules, Request
-from pfnmap.vm_flags import VM_EXEC, VM_MAYEXEC, VM_READ, VM_WRITE
+from pfnmap.vm_flags import VM_EXEC, VM_READ, VM_WRITE
 
 from .plan import region_rules
 
@@ -78,18 +80,18 @@ class PciSysfs(Driver):
         """Tell the planner how a BAR is mapped."""
         return region_rules(kernel, request)
 
-    def boot(self, kernel: Any) -> None:
-        """Forget all devices."""
-        super().boot(kernel)
+    def boot(self, machine: Machine) -> None:
+        """Begin without devices."""
+        super().boot(machine)
         self.devices: dict[str, Device] = {}
-        access = kernel.mm.generic_access_phys if kernel.config.enabled("HAVE_IOREMAP_PROT") else None
+        access = machine.mm.generic_access_phys if machine.kernel.config.enabled("HAVE_IOREMAP_PROT") else None
         # kernfs_vm_ops: pci_phys_vm_ops, which it wraps, has no fault, and page_mkwrite only notes the time.
         self._vm_ops = VmOperations(fault=self._fault, page_mkwrite=lambda vmf: 0, access=access)
 
     def probe(self, device: Device) -> File:
         """Return the resource files of a device, all of them as one file."""
         self.devices[device.name] = device
-        return File(self, Resources(device))
+        return self.open(Resources(device))
 
     def mmap_offset(self, bar: int, offset: int) -> int:
         """The BAR in the bits from 40 up: in sysfs each is a file of its own, whose offsets begin at 0. What is left of
@@ -99,8 +101,7 @@ class PciSysfs(Driver):
     def mmap(self, file: File, vma: VmArea) -> int:
         """pci_mmap_resource: fill the vma with base pages, device memory or write-combining; private ones too.
 
-        -EINVAL beyond the BAR, which counts in whole pages; -EPERM for PROT_EXEC, sysfs being noexec; and where there
-        is no such file, what open gives: -ENOENT.
+        -EINVAL beyond the BAR, which counts in whole pages; and where there is no such file, what open gives: -ENOENT.
         """
         kernel = self.kernel
         resources: Resources = file.private_data
@@ -109,9 +110,6 @@ class PciSysfs(Driver):
         bar = resources.pdev.bars.get(index)
         if bar is None or not self._exists(bar, resources.write_combine):
             return -ENOENT
-        if vma.vm_flags & VM_EXEC:
-            return -EPERM
-        vma.vm_flags &= ~VM_MAYEXEC
         if pgoff + (vma.size >> shift) > ((bar.size - 1) >> shift) + 1:
             return -EINVAL
         ops = kernel.ops
@@ -119,7 +117,7 @@ class PciSysfs(Driver):
         prot = vma.vm_page_prot = caching(vma.vm_page_prot)
         vma.vm_pgoff = pfn = (bar.phys >> shift) + pgoff
         vma.vm_ops = self._vm_ops
-        return int(kernel.mm.remap_pfn_range(vma, vma.vm_start, pfn, vma.size, ops.pgprot_decrypted(prot)))
+        return int(self.machine.mm.remap_pfn_range(vma, vma.vm_start, pfn, vma.size, ops.pgprot_decrypted(prot)))
 
     def _exists(self, bar: DeviceBar, write_combine: bool) -> bool:
         """pci_create_resource_files. On s390 there are none before 6.16 (a 6.12.107 has none, a 7.2.12 has)."""
@@ -134,7 +132,11 @@ class PciSysfs(Driver):
 
     def _fault(self, vmf: VmFault) -> int:
         """kernfs_vma_fault."""
-        return self.kernel.mm.VM_FAULT_SIGBUS
+        return self.machine.mm.VM_FAULT_SIGBUS
+
+    def file_operations(self) -> FileOperations:
+        """sysfs is noexec."""
+        return FileOperations(self.mmap, self.path, noexec=True)
 
     def path(self, file: File) -> str:
         """Not known: a sysfs path leads through the bridges above the device."""
@@ -168,10 +170,10 @@ class PciSysfs(Driver):
             raise Unknown("device", device, run.devices)
         if device not in self.devices:
             raise Refused("res_mmap", f"{device} is bound by another driver, which may have requested its BARs")
-        file = File(self, Resources(self.devices[device], True)) if wc else run.files[device]
+        file = self.open(Resources(self.devices[device], True)) if wc else run.files[device]
         flags = 0 if prot == "none" else sum(_protection(letter) for letter in set(prot))
         at = self.mmap_offset(bar, offset)
-        got = self.kernel.mm.do_mmap(run.current, file, addr, length, flags, at, fixed=fixed, shared=shared)
+        got = self.machine.mm.do_mmap(run.current, file, addr, length, flags, at, fixed=fixed, shared=shared)
         return {"result": errorcode[-got]} if got < 0 else {"addr": hex(got)}
 
 
