@@ -59,7 +59,7 @@ def touching() -> float:
     def mm() -> None:
         run = Run(kernel, [device])
         run.step(Step("mmap", mapped))
-        assert run.step(Step("scan", scan))["touches"] == GIB >> 12
+        assert run.step(Step("scan", scan)).as_json()["touches"] == GIB >> 12
 
     return seconds(mm, 1) / seconds(fill_dict)
 

@@ -288,10 +288,10 @@ def test_reading_a_whole_file_drops_leaves_before_a_mapping_is_found_wanting(sce
     *before, last = read.steps
     for one in before:
         run.step(one)
-    assert run.entry(run.parent, run.names["m0"])["entry"]["level"] == "pud"
+    assert run.entry(run.parent, run.names["m0"]).level == "pud"
     with pytest.raises(PfnmapError):
         run.step(last)
-    assert run.entry(run.parent, run.names["m0"])["entry"]["value"] == "0x0"
+    assert run.entry(run.parent, run.names["m0"]).value == 0
 
 
 def test_an_op_of_vfio_pci_is_told_to_be_one_where_it_is_not_linked():

@@ -40,7 +40,7 @@ class Machine:
         self.mapping = self.run.files["dev"].f_mapping
 
     def __call__(self, op: str, *, by: str = "parent", **arguments: Any) -> dict[str, Any]:
-        return self.run.step(Step(op, arguments, by=by, where=f"step {op}"))
+        return self.run.step(Step(op, arguments, by=by, where=f"step {op}")).as_json()
 
     def map(self, va: int = BASE, length: int = 8 * GIB, prot: str = "rw", **arguments: Any) -> None:
         arguments = {"device": "dev", "bar": 0, "addr": va, "length": length, "fixed": True, "prot": prot, **arguments}

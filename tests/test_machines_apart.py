@@ -61,7 +61,7 @@ class Program:
         if op == "fork" and self.run.child is not None:
             op, placed = "exit", {}
         by = "child" if op == "exit" else "parent"
-        self.results.append(self.run.step(Step(op, placed, by=by, where=op)))
+        self.results.append(self.run.step(Step(op, placed, by=by, where=op)).as_json())
 
     def finish(self) -> Program:
         """Perform what is left."""

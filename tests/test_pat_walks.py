@@ -30,7 +30,7 @@ class Machine:
         self("touch", va=BASE, access="read")
 
     def __call__(self, op: str, *, by: str = "parent", **arguments: Any) -> dict[str, Any]:
-        return self.run.step(Step(op, arguments, by=by, where=f"step {op}"))
+        return self.run.step(Step(op, arguments, by=by, where=f"step {op}")).as_json()
 
     def flags(self) -> list[str]:
         """VmFlags of the mapping, as smaps shows them: VM_PAT is `ar`."""
@@ -101,6 +101,6 @@ def test_a_vma_that_was_filled_by_remap_pfn_range_is_walked_by_the_new_look_up_i
     vma = run.parent.vma_lookup(BASE)
     assert vma is not None
     assert run.machine.mm.remap_pfn_range(vma, BASE, 0x80_0000, 8 * MIB, vma.vm_page_prot) == 0
-    got = run.step(Step("munmap", {"addr": BASE, "length": 8 * MIB}))
+    got = run.step(Step("munmap", {"addr": BASE, "length": 8 * MIB})).as_json()
     assert got["calls"] == {"follow_pfnmap_start": 1}
     assert got["follow_returns"] == {"ok": 1}

@@ -152,7 +152,7 @@ def ran(kernel: Kernel, request: Request, most: int = MOST_LEAVES) -> dict[str, 
     An assertion fails where that takes more than `most` touches.
     """
     run = Run(kernel, [device_of(request)])
-    mapped = run.step(Step("mmap", mmap_arguments(request)))
+    mapped = run.step(Step("mmap", mmap_arguments(request))).as_json()
     counts = {"pte": 0, "pmd": 0, "pud": 0}
     if mapped["result"] != "ok":
         assert mapped["result"] == ("ENOENT" if request.driver == "pci_sysfs" else "EINVAL")
@@ -245,12 +245,12 @@ def test_plan_equals_a_scan_of_every_page(machine: Machined, data: st.DataObject
     assume((request.length or 0) > 0)
     assume(not any(row.reason == "not_mmapable" for row in plan(kernel, [request]).mappings[0].blocked))
     run = Run(kernel, [device_of(request)])
-    mapped = run.step(Step("mmap", mmap_arguments(request)))
+    mapped = run.step(Step("mmap", mmap_arguments(request))).as_json()
     assert mapped["result"] == "ok"
     assert request.va is not None
     assert request.length is not None
     end = request.va + request.length
-    scan = run.step(Step("scan", {"start": request.va, "end": end, "step": page, "access": "read"}))
+    scan = run.step(Step("scan", {"start": request.va, "end": end, "step": page, "access": "read"})).as_json()
     found = plan(kernel, [request]).mappings[0].costs
     tables = mapped["table_bytes"] + scan["table_bytes"]
     assert (scan["faults_total"], tables) == (found.driver_calls, found.table_bytes)
@@ -294,7 +294,7 @@ def test_the_plan_refuses_what_mmap_refuses(machine: Machined, data: st.DataObje
     request = replace(request, length=max(1, (request.length or 0) + data.draw(st.sampled_from([-1, 0, 1, page]))))
     assume((request.va or 0) + (request.length or 0) + page <= kernel.geometry.task_size)
     assume((request.length or 0) // page <= MOST_FILLED)
-    result = Run(kernel, [device_of(request)]).step(Step("mmap", mmap_arguments(request)))["result"]
+    result = Run(kernel, [device_of(request)]).step(Step("mmap", mmap_arguments(request))).as_json()["result"]
     whole = -(-(request.memory or request.bar_size) // page) * page
     if (request.length or 0) + request.offset > whole and result == "EINVAL":
         with pytest.raises(BadInput, match="beyond"):

@@ -61,7 +61,7 @@ class Machine:
         self.run = Run(self.kernel, [Device("dev", "0000:00:01.0", bars)])
 
     def __call__(self, op: str, **arguments: Any) -> dict[str, Any]:
-        return self.run.step(Step(op, arguments, where=f"step {op}"))
+        return self.run.step(Step(op, arguments, where=f"step {op}")).as_json()
 
     def map(self, va: int = BASE, length: int = 8 * GIB, offset: int = 0, **arguments: Any) -> None:
         where = {"device": "dev", "bar": 0, "addr": va, "length": length, "offset": offset, "fixed": True}
@@ -147,7 +147,7 @@ def test_the_walk_of_anonymous_memory_in_the_hole_of_a_leaked_leaf_drops_it():
     assert child is not None
     step = {"device": None, "addr": BASE + 4 * MIB, "length": 2 * MIB, "fixed": True, "prot": "rw", "shared": False}
     machine.run.step(Step("mmap", step, by="child"))
-    got = machine.run.step(Step("pagemap", {"va": BASE + 4 * MIB, "count": 1}, by="child"))
+    got = machine.run.step(Step("pagemap", {"va": BASE + 4 * MIB, "count": 1}, by="child")).as_json()
     assert got["calls"] == {"__split_huge_pud": 1}
     assert machine.level(BASE) == "pud"
 

@@ -98,7 +98,7 @@ class Mappings(RuleBasedStateMachine):
         if self.run.oops is not None or (by == "child" and self.run.child is None):
             return {}
         try:
-            return self.run.step(Step(op, arguments, by=by, where="step"))
+            return self.run.step(Step(op, arguments, by=by, where="step")).as_json()
         except Refused:
             return {}
 

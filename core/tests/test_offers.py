@@ -101,7 +101,7 @@ def test_a_plugin_that_is_switched_off_is_told_apart_from_one_that_is_not_there(
 
 
 def test_an_op_of_the_core_is_not_taken_away_by_an_action_of_that_name():
-    assert run().step(Step("fork", {}, where="step 0"))["result"] == "ok"
+    assert run().step(Step("fork", {}, where="step 0")).result == "ok"
 
 
 @pytest.mark.parametrize(

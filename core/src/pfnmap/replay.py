@@ -140,7 +140,7 @@ def replay_record(
     for n, step in enumerate(record.steps):
         run.chosen = _chosen(step)
         try:
-            got = run.step(step)
+            got = run.step(step).as_json()
         except Refused as refusal:
             op = step.op if refusal.what == step.op else f"{step.op}:{refusal.what}"
             return RecordRefused(record.id, op, str(refusal))

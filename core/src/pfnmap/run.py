@@ -1,7 +1,7 @@
 """A run: the steps of a scenario or of a recording, executed on one linked kernel.
 
 The core's ops are in `pfnmap.ops`; ops of the architecture and of drivers are their `actions`. `Run.step` performs one
-step and returns its results under the names of a recording's `expect`.
+step and returns its results.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pfnmap.contract.device import Device, DeviceBar
 from pfnmap.contract.module import Driver
-from pfnmap.contract.step import Action, Step
+from pfnmap.contract.step import Action, FoundEntry, Step, StepEvents, StepResult
 from pfnmap.contract.vma import File, MmStruct, VmArea, prot_flags
 from pfnmap.errors import BadInput, PfnmapError, PluginError, Unknown, nearest
 from pfnmap.mm.boot import boot
@@ -27,10 +27,7 @@ from pfnmap.vm_flags import VM_DONTEXPAND, VM_READ
 if TYPE_CHECKING:
     from pfnmap.kernel import Kernel
 
-__all__ = ["LISTED_FAULTS", "Run", "Step", "address_value"]
-
-LISTED_FAULTS = 1200
-"""A step lists at most so many faults; `faults_total` tells when there were more (RECORDINGS.md)."""
+__all__ = ["Run", "Step", "address_value"]
 
 _IMAGE_TEXT = 0x400000
 """Where a static program's first segment lies; what matters is only that it is low (FINDINGS, "Also true of the
@@ -144,8 +141,8 @@ class Run:
             raise BadInput(where, "there is no child process")
         return self.child
 
-    def step(self, step: Step) -> dict[str, Any]:
-        """Perform one step and return its results, named as in a recording's `expect`.
+    def step(self, step: Step) -> StepResult:
+        """Perform one step and return its results.
 
         Raises Refused for what the model does not cover, BadInput for arguments that cannot be, PluginError where a
         plugin raises anything else.
@@ -153,27 +150,28 @@ class Run:
         if self.oops is not None:
             raise BadInput(step.where, f"the kernel died before it: {self.oops.finding} in {self.oops.function}")
         mm = self.current = self.process(step.by, step.where)
-        self.machine.trace.drain()
+        trace = self.machine.trace
+        trace.drain()
         measured = self.parent if step.op == "exit" else mm  # the child is gone then
         before = measured.pgtables_bytes
-        result: dict[str, Any] = {"result": "ok"}
+        more: dict[str, Any] = {}
         try:
             with self._blaming_plugins(step.op):
-                result.update(self._perform(step, mm))
+                more.update(self._perform(step, mm))
         except (BadInput, Unknown) as error:
             if step.where not in str(error):
                 error.placed(step.where)
             raise
         except KernelDied as death:
             self.oops = death.oops
-            self.machine.trace.emit(death.oops)
-            result["result"] = "OOPS"
-        if step.op != "scan":
-            result.update(_collated(self.machine.trace.drain()))
-        result["table_bytes"] = measured.pgtables_bytes - before
+            trace.emit(death.oops)
+            more["result"] = "OOPS"
+        result = more.pop("result", "ok")
+        events = None if step.op == "scan" else _collated(trace.drain())
+        found = None
         if step.at is not None and self.oops is None:
-            result.update(self.entry(mm, address_value(step.at, self.names, step.where)))
-        return result
+            found = self.entry(mm, address_value(step.at, self.names, step.where))
+        return StepResult(result, more, events, measured.pgtables_bytes - before, found)
 
     def _perform(self, step: Step, mm: MmStruct) -> Mapping[str, Any]:
         if step.op in OPS:
@@ -237,20 +235,16 @@ class Run:
             for name, value in step.arguments.items()
         }
 
-    def entry(self, mm: MmStruct, va: int) -> dict[str, Any]:
-        """Return `entry` and `upper` of an address: the leaf or the first empty entry, and the tables above it."""
+    def entry(self, mm: MmStruct, va: int) -> FoundEntry:
+        """Return the leaf or the first empty entry of an address, and the tables above it."""
         *above, (level, slot) = mm.tables.walk(va)
         page_bits = _TABLE_MASK & -self.kernel.geometry.PAGE_SIZE
+        ops = self.kernel.ops
         value = slot.entry
-        ops, phys = self.kernel.ops, self.machine.phys
-        found: dict[str, Any] = {"level": level, "value": hex(value)}
         frame = ops.pte_pfn(value) << self.kernel.geometry.PAGE_SHIFT if level == "pte" else None
-        if frame in phys.ram and ops.pte_present(value):  # the frame's number says nothing
-            found = {"level": level, "ram": True, "flags": hex(value & ~page_bits)}
-        return {
-            "entry": found,
-            "upper": [{"level": name, "flags": hex(s.entry & ~page_bits)} for name, s in above],
-        }
+        ram = frame in self.machine.phys.ram and bool(ops.pte_present(value))
+        upper = tuple((name, s.entry & ~page_bits) for name, s in above)
+        return FoundEntry(level, value & ~page_bits if ram else value, ram, upper)
 
 
 _BARS = 6
@@ -300,27 +294,15 @@ def _checked(value: Any, types: Any, where: str) -> Any:
     return value
 
 
-def _collated(events: list[Event]) -> dict[str, Any]:
-    """Fold a step's events into `faults`, `handle_mm_fault`, `calls`, `follow_returns`, `vmstat` and `messages`."""
-    faults = [e for e in events if isinstance(e, Fault)]
-    calls = Counter(e.function for e in events if isinstance(e, Call))
-    result: dict[str, Any] = {
-        "faults": [
-            {"order": f.order, "ret": f.ret, "va": hex(f.va), "write": f.write, "vma_lock": f.vma_lock}
-            for f in faults[:LISTED_FAULTS]
-        ],
-        "handle_mm_fault": calls.pop("handle_mm_fault", 0),
-        "calls": dict(calls),
-    }
-    if len(faults) > LISTED_FAULTS:
-        result["faults_total"] = len(faults)
-    follows = Counter(e.ret for e in events if isinstance(e, Call) and e.function in _FOLLOWS)
-    if follows:
-        result["follow_returns"] = {"ok": 0, **follows}
-    splits = Counter(f"thp_split_{e.level}" for e in events if isinstance(e, Split))
-    if splits:
-        result["vmstat"] = dict(splits)
-    messages = [e.text for e in events if isinstance(e, Message)]
-    if messages:
-        result["messages"] = messages
-    return result
+def _collated(events: list[Event]) -> StepEvents:
+    """Fold a step's events."""
+    calls = [e for e in events if isinstance(e, Call)]
+    counts = Counter(e.function for e in calls)
+    return StepEvents(
+        tuple(e for e in events if isinstance(e, Fault)),
+        counts.pop("handle_mm_fault", 0),
+        counts,
+        Counter(e.ret for e in calls if e.function in _FOLLOWS),
+        Counter(f"thp_split_{e.level}" for e in events if isinstance(e, Split)),
+        tuple(e.text for e in events if isinstance(e, Message)),
+    )

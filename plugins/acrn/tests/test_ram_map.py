@@ -40,7 +40,7 @@ class Machine:
         assert self("mmap", device="dev", bar=0, prot=prot, shared=True, **where)["result"] == "ok"
 
     def __call__(self, op: str, **arguments: Any) -> dict[str, Any]:
-        return self.run.step(Step(op, arguments, where=f"step {op}"))
+        return self.run.step(Step(op, arguments, where=f"step {op}")).as_json()
 
     def ram_map(self, va: int = BASE, length: int = 2 * MIB, access: str = "rw", gpa: int = GPA) -> dict[str, Any]:
         return self("acrn.ram_map", gpa=gpa, va=va, length=length, access=access)

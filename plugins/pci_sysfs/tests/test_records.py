@@ -59,7 +59,7 @@ def as_op(row: dict[str, Any], n: int) -> Step:
 def test_a_record_comes_out_as_recorded(kernel: Kernel, name: str):
     run = Run(kernel, [device(row) for row in RECORDING["devices"]], image=True)
     for n, row in enumerate(RECORDS[name]["steps"]):
-        got = run.step(as_op(row, n))
+        got = run.step(as_op(row, n)).as_json()
         expect = row["expect"]
         keys = [key for key in COMPARED if key in expect]
         assert {key: got.get(key) for key in keys} == {key: expect[key] for key in keys}, (n, row["op"])

@@ -23,7 +23,7 @@ def machine(arch: str = "x86_64", release: str = "6.12.117", **bar: Any) -> Run:
 
 
 def do(run: Run, op: str, at: int | None = None, **arguments: Any) -> dict[str, Any]:
-    return run.step(Step(op, arguments, at=at, where=f"step {op}"))
+    return run.step(Step(op, arguments, at=at, where=f"step {op}")).as_json()
 
 
 def res_mmap(run: Run, **said: Any) -> dict[str, Any]:

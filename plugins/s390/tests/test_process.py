@@ -28,7 +28,7 @@ class Process:
         self.run = Run(Kernel.link(S390, [driver], release=release), [device], driver.name)
 
     def do(self, op: str, by: str = "parent", **arguments: Any) -> dict[str, Any]:
-        return self.run.step(Step(op, arguments, by=by))
+        return self.run.step(Step(op, arguments, by=by)).as_json()
 
     def mmap(self, addr: int, length: int = 4 * MIB, prot: str = "rw") -> dict[str, Any]:
         result = self.do(

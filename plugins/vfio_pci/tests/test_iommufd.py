@@ -31,7 +31,7 @@ class Machine:
         self("mmap", device=None, addr=RAM, length=4 * PAGE, shared=False, **where)
 
     def __call__(self, op: str, **arguments: Any) -> dict[str, Any]:
-        return self.run.step(Step(op, arguments, where=f"step {op}"))
+        return self.run.step(Step(op, arguments, where=f"step {op}")).as_json()
 
     def map(self, va: int = RAM, length: int = 4 * PAGE, iova: int = IOVA, prot: str = "rw") -> dict[str, Any]:
         return self("iommufd_map", iova=iova, va=va, length=length, prot=prot)

@@ -30,7 +30,7 @@ class Machine:
         self.run = Run(self.kernel, [device])
 
     def __call__(self, op: str, *, by: str = "parent", **arguments: Any) -> dict[str, Any]:
-        return self.run.step(Step(op, arguments, by=by, where=f"step {op}"))
+        return self.run.step(Step(op, arguments, by=by, where=f"step {op}")).as_json()
 
     def map(self, va: int = BASE, length: int = 8 * GIB, offset: int = 0, prot: str = "rw") -> None:
         where = {"device": "dev", "bar": 0, "offset": offset, "addr": va, "length": length, "fixed": True}

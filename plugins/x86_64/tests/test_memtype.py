@@ -70,7 +70,7 @@ class Machine:
         self.run = Run(self.kernel, [device])
 
     def __call__(self, op: str, *, by: str = "parent", **arguments: Any) -> dict[str, Any]:
-        return self.run.step(Step(op, arguments, by=by, where=f"step {op}"))
+        return self.run.step(Step(op, arguments, by=by, where=f"step {op}")).as_json()
 
     def map(self, length: int = 4 * PAGE, *, shared: bool = True, va: int = BASE, offset: int = 0) -> str:
         where = {"addr": va, "length": length, "fixed": True, "offset": offset}
@@ -265,8 +265,11 @@ def test_a_mode_that_will_not_do_is_refused_and_said(release: str):
     ops = machine.kernel.ops
     prot = with_cachemode(0x27, WT)
     vma = VmArea(machine.run.parent, BASE, BASE + 4 * PAGE, 0)
-    track = ops.pfnmap_track if release == "7.3.4" else lambda *a: ops.track_pfn_remap(vma, prot, a[0], BASE, a[1])
-    assert track(PHYS // PAGE, 4 * PAGE, prot) == -EINVAL
+    if release == "7.3.4":
+        error = ops.pfnmap_track(machine.run.machine, PHYS // PAGE, 4 * PAGE, prot)
+    else:
+        error = ops.track_pfn_remap(vma, prot, PHYS // PAGE, BASE, 4 * PAGE)
+    assert error == -EINVAL
     (event,) = machine.run.machine.trace.drain()
     assert event.text == (  # type: ignore[attr-defined]
         "x86/PAT: init:1 map pfn expected mapping type write-through for"

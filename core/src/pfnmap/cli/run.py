@@ -56,7 +56,7 @@ def command(
         if not json:
             _show_call(number, step)
         try:
-            result = run.step(step)
+            result = run.step(step).as_json()
         except Refused as error:
             refusal = error
             document["refused"] = {"step": number, "op": step.op, "reason": str(error)}

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Concatenate, Protocol
+from typing import Any, Concatenate, Final, Protocol
 
 from pfnmap.contract.device import Device, DeviceBar
+from pfnmap.contract.entry import Level
 from pfnmap.contract.machine import Machine
 from pfnmap.contract.vma import File, MmStruct
+from pfnmap.trace import Fault
 
-__all__ = ["Action", "ScenarioRun", "Step"]
+__all__ = ["LISTED_FAULTS", "Action", "FoundEntry", "ScenarioRun", "Step", "StepEvents", "StepResult"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,72 @@ class Step:
     by: str = "parent"
     at: Any = None
     where: str = ""
+
+
+LISTED_FAULTS: Final = 1200
+"""A step lists at most so many faults; `faults_total` tells when there were more (RECORDINGS.md)."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundEntry:
+    """The leaf of an address or its first empty entry: the `value` at a `level`; `ram`: it maps a page of RAM, whose
+    frame says nothing, and `value` has the flags alone. `upper`: the flags of the tables' entries above, by level."""
+
+    level: Level
+    value: int
+    ram: bool
+    upper: tuple[tuple[Level, int], ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return `entry` and `upper` as a recording has them."""
+        entry = {"ram": True, "flags": hex(self.value)} if self.ram else {"value": hex(self.value)}
+        upper = [{"level": level, "flags": hex(flags)} for level, flags in self.upper]
+        return {"entry": {"level": self.level, **entry}, "upper": upper}
+
+
+@dataclass(frozen=True, slots=True)
+class StepEvents:
+    """What was traced in a step: the driver's `faults`, `handle_mm_fault` and `calls` of functions, `follow_returns` by
+    what the look-ups returned, `vmstat` counters, and the kernel's `messages`."""
+
+    faults: tuple[Fault, ...]
+    handle_mm_fault: int
+    calls: Mapping[str, int]
+    follow_returns: Mapping[str, int]
+    vmstat: Mapping[str, int]
+    messages: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the keys of a recording's `expect`; those that say nothing are left out."""
+        listed = [
+            {"order": f.order, "ret": f.ret, "va": hex(f.va), "write": f.write, "vma_lock": f.vma_lock}
+            for f in self.faults[:LISTED_FAULTS]
+        ]
+        total = {"faults_total": len(self.faults)} if len(self.faults) > LISTED_FAULTS else {}
+        returns = {"follow_returns": {"ok": 0, **self.follow_returns}} if self.follow_returns else {}
+        vmstat = {"vmstat": dict(self.vmstat)} if self.vmstat else {}
+        messages = {"messages": list(self.messages)} if self.messages else {}
+        always = {"faults": listed, "handle_mm_fault": self.handle_mm_fault, "calls": dict(self.calls)}
+        return {**always, **total, **returns, **vmstat, **messages}
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What a step gave. `result`: "ok", an errno's name, a signal, "OOPS", ...; `more`: what its op tells besides, JSON
+    values by the names of a recording's `expect`; `events`: what was traced (None where the op folds that into `more`);
+    `table_bytes`: by how much the process's page tables grew; `found`: the entry at the step's `at`."""
+
+    result: str
+    more: Mapping[str, Any]
+    events: StepEvents | None
+    table_bytes: int
+    found: FoundEntry | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it under the names of a recording's `expect`: the one place where a result becomes JSON."""
+        events = self.events.as_json() if self.events else {}
+        found = self.found.as_json() if self.found else {}
+        return {"result": self.result, **self.more, **events, "table_bytes": self.table_bytes, **found}
 
 
 class ScenarioRun(Protocol):

@@ -48,7 +48,7 @@ def _access(run: Run, mm: MmStruct, via: str, va: int, length: int, target: str 
         result = {"result": errorcode[-ret] if ret < 0 else "ok", "ret": max(ret, -1)}
     except NeverCompletes:
         result = {"result": "HANG"}
-    return result if target == "child" else {**result, **run.entry(mm, va)}
+    return result if target == "child" else {**result, **run.entry(mm, va).as_json()}
 
 
 def _write_syscall(mm: MmStruct, va: int, length: int) -> int:

@@ -158,7 +158,7 @@ class NvgraceGpu(Driver):
         if index == RESMEM_REGION_INDEX:
             if self.kernel.has("vfio-allow-any-uncached"):
                 vma.vm_flags |= VM_ALLOW_ANY_UNCACHED
-            vma.vm_page_prot = self.kernel.arch.pgprot_writecombine(vma.vm_page_prot)
+            vma.vm_page_prot = self.kernel.ops.pgprot_writecombine(vma.vm_page_prot)
         vma.vm_ops = self._vm_ops
         vma.vm_private_data = nvdev
         if self._faults:
