@@ -8,7 +8,7 @@ import gzip
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pfnmap.errors import BadInput
@@ -300,6 +300,7 @@ WORDS += [
 ]
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(WORDS), max_size=40).map("".join))
 def test_any_text_is_read_or_refused_in_one_line(text):
     try:
