@@ -219,7 +219,7 @@ def test_the_command_line_plans_a_guest(answer: Any, refused: Any, pfnmap: Any):
     asked = ("plan", "--bar", "8G@0x8000000000", "--va", "0x4000000000")
     (mapping,) = answer(*asked, "--kvm", "--gpa", "0x8000200000")["mappings"]
     assert mapping["guest"]["counts"] == {"pud": 0, "pmd": 4096, "pte": 0}
-    assert "4,096x2M" in pfnmap(*asked, "--kvm", "--gpa", "0x8000200000").stdout
+    assert "4,096x2M" in pfnmap(*asked, "--kvm", "--gpa", "0x8000200000", env={"COLUMNS": "120"}).stdout
     assert refused(*asked, "--gpa", "0x0").endswith("--gpa goes with --kvm")
     both = ("plan", "--bar", "8G@0x8000000000", "--bar", "8G@0x9000000000", "--kvm", "--gpa", "0")
     assert refused(*both).endswith("one guest address for several mappings; give one BAR")

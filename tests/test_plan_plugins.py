@@ -153,7 +153,7 @@ def test_vmms_stand_side_by_side_on_the_command_line(install: Install, answer: A
     install("toy-vmm", "vmm", "toy_vmm", VMM)
     asked = ("plan", "--bar", "16M@0x8000000000", "--vmm", "toy-vmm-2.0", "--vmm", "aligned")
     assert [row["policy"] for row in answer(*asked)["mappings"]] == ["toy-vmm-2.0", "toy-vmm-2.0", "aligned"]
-    text = pfnmap(*asked).stdout
+    text = pfnmap(*asked, env={"COLUMNS": "120"}).stdout
     assert "not mapped: 4K from offset 0x8000: the MSI-X table" in " ".join(text.split())
     assert refused(*asked, "--vmm", "aligned").endswith("--vmm: aligned is asked for twice")
     assert "unknown version of toy_vmm '9'" in refused("plan", "--bar", "16M", "--vmm", "toy-vmm-9")
