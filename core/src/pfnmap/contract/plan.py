@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 
-from pfnmap.contract.device import DEFAULT_DRIVER
+from pfnmap.contract.defaults import DEFAULT_DRIVER
 
 __all__ = [
     "HUGE_LEVELS",
