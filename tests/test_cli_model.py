@@ -353,6 +353,20 @@ def test_vectors_of_another_architecture_are_bad_input(refused, root):
     assert "vectors of x86_64, not of arm64" in refused("check", "arm64", "--vectors", file)
 
 
+def test_check_takes_boot_time_state_that_the_files_do_not_say(answer, refused, root):
+    file = root / "plugins/powerpc64/tests/data/powerpc64-64k.json.gz"
+    (entry,) = answer("check", "powerpc64", "--vectors", file, "--cpu", "mmu=hash", exit_code=1)["files"]
+    assert entry["kernel"]["cpu"]["mmu"] == "hash"
+    assert entry["agree"] < entry["rows"]
+    assert "did you mean 'mmu'" in refused("check", "powerpc64", "--vectors", file, "--cpu", "mm=hash")
+    assert "--cpu goes with --vectors" in refused("check", "powerpc64", "--cpu", "mmu=hash")
+
+
+def test_mutants_are_made_of_architectures(refused):
+    assert "vfio_pci: mutants are made of architectures" in refused("check", "vfio_pci", "--mutants", "1")
+    assert "--cpu goes with --vectors" in refused("check", "x86_64", "--mutants", "1", "--cpu", "la57=on")
+
+
 # changes
 
 

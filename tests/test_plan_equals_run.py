@@ -50,6 +50,11 @@ BUILDS: dict[str, tuple[str, dict[str, str], dict[str, Any]]] = {
     "powerpc64 hash 4K": ("powerpc64", {"PPC_4K_PAGES": "y"}, {"mmu": "hash"}),
     "powerpc64 hash 64K": ("powerpc64", {}, {"mmu": "hash"}),
     "s390": ("s390", {}, {}),
+    "loongarch64 16K": ("loongarch64", {}, {}),
+    "loongarch64 16K 2 levels": ("loongarch64", {"16KB_2LEVEL": "y"}, {}),
+    "loongarch64 4K 4 levels": ("loongarch64", {"4KB_4LEVEL": "y"}, {}),
+    "sparc64": ("sparc64", {}, {}),
+    "sparc64 sun4u": ("sparc64", {}, {"sun4v": False}),
 }
 DRIVERS = {"vfio_pci": (2,), "nvgrace_gpu": (2, 4), "pci_sysfs": (0,)}
 """The drivers that map, and which BARs of a device of theirs are asked for."""

@@ -45,6 +45,9 @@ class Arch(PgtableOps):
     """Checks of the kit that this architecture fails, with the reason: "check", "check:level" or
     "check:level@machine" (the machine may hold ``*``) -> why."""
 
+    vector_state: ClassVar[Mapping[str, str]] = {}
+    """Boot-time state that a golden vector file tells among its `bits`: `cpu` key -> the name there."""
+
     mmu_cpu: ClassVar[MmuCpu | None] = None
     """The emulated CPU that walks this architecture's tables, if the kit has one: ``MmuCpu("x86_64", {})``."""
 
