@@ -27,16 +27,15 @@ numbers stay true, and it is still known what other releases declare.
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from pfnmap.contract.entry import Has
 from pfnmap.errors import BadInput, LinkError, Refused, Unknown
+from pfnmap.packages import file_text
 
 __all__ = [
     "DEFAULTS",
@@ -72,7 +71,7 @@ def fragment(package: str, has: Has) -> str:
     This is what a plugin's `kconfig` hook returns. Raises LinkError for a package without a fragment and for a
     malformed directive, Unknown for a change that changes.toml does not name.
     """
-    text = _text(package)
+    text = file_text(package, "Kconfig")
     if text is None:
         raise LinkError(f"package {package} has no file Kconfig")
     return settle(text, has, f"Kconfig of {package}")
@@ -110,17 +109,7 @@ def declared(*packages: str) -> frozenset[str]:
 
     A package without a fragment declares none.
     """
-    return frozenset(name for package in packages for name in _names(_text(package) or ""))
-
-
-def _text(package: str) -> str | None:
-    """Return the text of a top-level package's file Kconfig, None where it has none; the package is not imported."""
-    spec = importlib.util.find_spec(package)
-    for folder in (spec and spec.submodule_search_locations) or ():
-        path = Path(folder) / "Kconfig"
-        if path.is_file():
-            return path.read_text(encoding="utf-8")
-    return None
+    return frozenset(name for package in packages for name in _names(file_text(package, "Kconfig") or ""))
 
 
 def _lines(text: str) -> Iterator[str]:

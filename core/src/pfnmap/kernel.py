@@ -16,7 +16,6 @@ from typing import Any, NoReturn, cast
 
 import pluggy
 
-from pfnmap import release as releases
 from pfnmap.contract.arch import Arch
 from pfnmap.contract.geometry import Geometry
 from pfnmap.contract.kernel import THP_SETTINGS, LinkedKernel
@@ -27,7 +26,7 @@ from pfnmap.generic import Generic
 from pfnmap.hookspecs import ENTRY_HOOKS, PROJECT, EntryHooks, LinkHooks
 from pfnmap.kconfig import Config, fragment, page_size_symbols, resolve
 from pfnmap.plugins import Registry
-from pfnmap.release import Release
+from pfnmap.release import Release, facts, parse_release
 
 __all__ = ["DEFAULT_ARCH", "Kernel"]
 
@@ -118,11 +117,12 @@ class Kernel(LinkedKernel):
             thp=thp,
             registry=registry,
         )
-        found = _release(release)
+        found = _release(release, registry)
         arch_class = registry.load("arch", arch) if isinstance(arch, str) else arch
         of = cast("Arch", _instance(arch_class, "architecture"))
         parts = [registry.load("driver", d) if isinstance(d, str) else d for d in drivers]
         linked = [cast("Module", _instance(part, "driver")) for part in parts]
+        _refuse_unasked(found, of, linked, registry)
         manager = _manager(of, linked)
         fragments = _fragments(manager, found)
         asked = {**(page_size_symbols(fragments, page_size) if page_size else {}), **(given or {})}
@@ -153,7 +153,9 @@ class Kernel(LinkedKernel):
 
     def lacks(self, change: str) -> str:
         """Return a sentence that says that this release has not, or is not known to have, an upstream change."""
-        known = releases.upstream_changes()[change]
+        if change not in self.release.known:
+            return f"no plugin here knows of {change}"
+        known = self.release.known[change]
         lacks = "is not known to have" if self.release.changes[change] == "unknown" else "lacks"
         since = "never merged" if known.first == "-" else f"first in {', '.join((known.first, *known.backports))}"
         return f"{self.release.name} {lacks} {change} ({since})"
@@ -172,10 +174,29 @@ class Kernel(LinkedKernel):
         }
 
 
-def _release(release: str | Release | None) -> Release:
+def _release(release: str | Release | None, registry: Registry) -> Release:
     if isinstance(release, Release):
         return release
-    return releases.parse_release(release or releases.newest())
+    known = facts(registry)
+    return parse_release(release or str(known.newest), known=known)
+
+
+def _refuse_unasked(release: Release, arch: Arch, drivers: list[Module], registry: Registry) -> None:
+    """Refuse a change that somebody set and that nothing which is linked asks for: it would do nothing, in silence."""
+    if not release.settled:
+        return
+    linked = {type(part).__module__.partition(".")[0] for part in (arch, *drivers)}
+    asking = {"pfnmap", *registry.with_dependencies(linked)}
+    for id in sorted(release.settled):
+        change = release.known[id]
+        what = f"change {id!r}"
+        if not change.modelled:
+            raise Refused(what, "it is listed and not modelled: setting it would alter nothing")
+        if change.arch and arch.name not in change.arch:
+            raise Refused(what, f"it is about {', '.join(change.arch)} and alters nothing on {arch.name}")
+        if change.package not in asking:
+            by = registry.distribution_of(change.package)
+            raise Refused(what, f"it is brought by {by}, and nothing of that is linked with {arch.name}")
 
 
 def _instance(part: type[Any], what: str) -> Any:

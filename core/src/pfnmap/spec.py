@@ -15,7 +15,7 @@ from pfnmap.host.dotconfig import DotConfig, read_dotconfig
 from pfnmap.kconfig import DEFAULTS, Conflict, declared
 from pfnmap.kernel import DEFAULT_ARCH, Kernel
 from pfnmap.plugins import Registry
-from pfnmap.release import newest, parse_release
+from pfnmap.release import Facts, facts, parse_release
 from pfnmap.sizes import format_size, parse_size
 
 __all__ = ["KernelSpec", "cpu_value"]
@@ -57,7 +57,9 @@ class KernelSpec:
         registry = registry or Registry()
         file = read_dotconfig(self.config) if self.config is not None else None
         arch = self.arch or _arch_of(file, registry) or DEFAULT_ARCH
-        release = parse_release(self.release or _release_of(file) or newest(), self.with_, self.without)
+        known = facts(registry)
+        named = self.release or _release_of(file, known) or str(known.newest)
+        release = parse_release(named, self.with_, self.without, known)
         defaults = getattr(registry.load("arch", arch), "cpu_defaults", {})
         page_size = format_size(parse_size(self.page_size, "page size")) if self.page_size else None
         kernel = Kernel.link(
@@ -78,16 +80,16 @@ class KernelSpec:
         got = format_size(kernel.geometry.PAGE_SIZE)
         if page_size not in (None, got):
             raise BadInput("page size", f"{page_size} was asked for, the configuration gives {got}")
-        kernel = replace(kernel, assumed=(*self._assumed(kernel, file), *kernel.assumed))
+        kernel = replace(kernel, assumed=(*self._assumed(kernel, file, known), *kernel.assumed))
         for text in kernel.config.warnings:
             warn(text)
         if file:
             self._warn_of_file(file, kernel, warn)
         return kernel
 
-    def _assumed(self, kernel: Kernel, file: DotConfig | None) -> list[str]:
+    def _assumed(self, kernel: Kernel, file: DotConfig | None, known: Facts) -> list[str]:
         """Return in sentences which defaults were taken."""
-        why = f"as {self.config} says" if _release_of(file) else "the newest that was looked at"
+        why = f"as {self.config} says" if _release_of(file, known) else "the newest that was looked at"
         said = {
             f"architecture: {kernel.arch.name}": self.arch,
             f"release: {kernel.release.name}, {why}": self.release,
@@ -109,12 +111,12 @@ def _arch_of(file: DotConfig | None, registry: Registry) -> str | None:
     return next((name for name in reversed(names) if name in registry.names("arch")), None)
 
 
-def _release_of(file: DotConfig | None) -> str | None:
+def _release_of(file: DotConfig | None, known: Facts) -> str | None:
     """Return the release that a .config says it is of, if that is one."""
     if file is None or file.release.endswith(".toml"):
         return None
     try:
-        parse_release(file.release)
+        parse_release(file.release, known=known)
     except Unknown:
         return None
     return file.release
@@ -141,7 +143,7 @@ def _drivers(registry: Registry, warn: Callable[[str], None]) -> list[str]:
 
 def _declared_by_all(registry: Registry) -> frozenset[str]:
     """Return the symbols that any installed plugin declares in any release; nothing is imported."""
-    return declared(*{plugin.entry_point.module.partition(".")[0] for plugin in registry.plugins()})
+    return declared(*{plugin.package for plugin in registry.plugins()})
 
 
 def cpu_value(key: str, value: Any, defaults: Mapping[str, object]) -> Any:

@@ -49,7 +49,8 @@ class Arch(PgtableOps):
     """Boot-time state that a golden vector file tells among its `bits`: `cpu` key -> the name there."""
 
     mmu_cpu: ClassVar[MmuCpu | None] = None
-    """The emulated CPU that walks this architecture's tables, if the kit has one: ``MmuCpu("x86_64", {})``."""
+    """The emulated CPU that walks this architecture's tables, if there is one, as
+    ``MmuCpu("package.module:Class", {})``."""
 
     def second_stage(self, kernel: Host, hypervisor: str) -> SecondStage | None:
         """Tell the planner what a hypervisor (its plugin's name) makes of a process's leaves on this architecture.

@@ -153,6 +153,9 @@ class RegionRules:
     the kernel has the entry for it. `unchecked`: it maps a leaf at an aligned address even where the PFN is not, which
     maps the wrong memory, because of this. `unaligned`: a fault in the middle of a block maps no leaf, because of this.
 
+    `mapping_order`: the levels of whose leaves its get_mapping_order gives the order, by which mmap(NULL) makes a
+    mapping congruent to its file offset.
+
     `reasons`: what of the driver rules a level out, by level. `dma`: the backend by which user space maps such regions
     for DMA unless another is asked for; None: it does not. `changes`: the upstream changes that any of this hangs on.
     """
@@ -166,6 +169,7 @@ class RegionRules:
     answers: frozenset[LeafLevel] = frozenset(HUGE_LEVELS)
     unchecked: str = ""
     unaligned: str = ""
+    mapping_order: frozenset[LeafLevel] = frozenset()
     reasons: Mapping[LeafLevel, tuple[Reason, ...]] = field(default_factory=dict)
     dma: str | None = None
     changes: tuple[str, ...] = ()

@@ -199,8 +199,29 @@ class VfioPci(Driver):
         return (bar << VFIO_PCI_OFFSET_SHIFT) + offset
 
     def file_operations(self) -> FileOperations:
-        """No PROT_EXEC where the files are on a file system of their own (`vfio-mmap-noexec`)."""
-        return replace(super().file_operations(), noexec=self.kernel.has("vfio-mmap-noexec"))
+        """No PROT_EXEC where the file system of anonymous inodes allows none (`vfio-mmap-noexec`)."""
+        return replace(
+            super().file_operations(), noexec=self.kernel.has("vfio-mmap-noexec"), get_mapping_order=self._mapping_order
+        )
+
+    def _mapping_order(self, file: File, offset: int, length: int) -> int:
+        """The order of the largest leaf of which an aligned block lies in the range, as far as it is in the BAR.
+
+        Posted, not merged (the change get-mapping-order). That a smaller leaf is tried where the PUD's block does not
+        fit is inference.
+        """
+        geometry, config = self.kernel.geometry, self.kernel.config
+        vdev: VfioPciCoreDevice = file.private_data
+        index, start = divmod(offset, 1 << VFIO_PCI_OFFSET_SHIFT)
+        if index not in vdev.bar_mmap_supported:
+            return 0
+        end = min(start + length, -(-vdev.pdev.bars[index].size // geometry.PAGE_SIZE) * geometry.PAGE_SIZE)
+        for level, order in (("pud", geometry.PUD_ORDER), ("pmd", geometry.PMD_ORDER)):
+            size = geometry.PAGE_SIZE << order
+            fits = -(-start // size) * size + size <= end
+            if fits and config.enabled(f"ARCH_SUPPORTS_{level.upper()}_PFNMAP"):
+                return order
+        return 0
 
     def path(self, file: File) -> str:
         """A device's file has no place in a file system (vfio_device_open_file)."""
