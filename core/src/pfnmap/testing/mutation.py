@@ -79,7 +79,7 @@ def _checked(name: str, package: Path, mutant: Mutant | None, vectors: Sequence[
         if done.returncode:
             return (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
         answer = json.loads(done.stdout)
-        if not Path(answer["file"]).is_relative_to(Path(folder).resolve()):
+        if answer["file"] and not Path(answer["file"]).is_relative_to(Path(folder).resolve()):  # "": no kit was made
             raise PluginError(name, f"{answer['file']} is imported, not the copy in {folder}")
         return str(answer["caught"])
 

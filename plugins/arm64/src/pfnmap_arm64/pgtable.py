@@ -82,7 +82,7 @@ class Arm64(Arch):
         },
     }
 
-    mmu_cpu = MmuCpu("aarch64", {"lpa2": False, "hw_access_dirty": False})
+    mmu_cpu = MmuCpu("pfnmap_arm64.emulated_cpu:Aarch64", {"lpa2": False, "hw_access_dirty": False})
 
     def word_format(self, level: Level) -> WordFormat:
         """See `pfnmap.Arch.word_format`. Source: the Arm architecture's manual (DDI 0487), "VMSAv8-64 descriptors".

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
 from pfnmap import Arch, Entry, Has, Level, Refused, WordFormat, hookimpl
+from pfnmap.contract.plan import HUGE_LEVELS, LeafLevel
 from pfnmap.kconfig import fragment
 from pfnmap.vm_flags import VM_ACCESS_FLAGS, VM_ARCH_1, VM_EXEC, VM_READ, VM_WRITE
 from pfnmap_powerpc64.bits import (
@@ -73,6 +74,7 @@ class Powerpc64(Arch):
     """The architecture. Not modelled, taken as absent: protection keys, coprocessors, 4K pages inside of 64K ones."""
 
     name: ClassVar[str] = "powerpc64"
+    leaf_changes: ClassVar[Mapping[LeafLevel, tuple[str, ...]]] = dict.fromkeys(HUGE_LEVELS, ("powerpc-huge-pfnmap",))
 
     cpu_defaults: ClassVar[Mapping[str, object]] = {"mmu": "auto", "hw_access_dirty": True, "pte_table_size": 0}
     """`mmu`: radix (POWER9 and later), hash, or auto: what the kernel takes on a CPU with both.
