@@ -17,6 +17,7 @@ from typing import Any, NoReturn, cast
 import pluggy
 
 from pfnmap.contract.arch import Arch
+from pfnmap.contract.entry import Has
 from pfnmap.contract.geometry import Geometry
 from pfnmap.contract.kernel import THP_SETTINGS, LinkedKernel
 from pfnmap.contract.module import Module
@@ -81,21 +82,23 @@ class Kernel(LinkedKernel):
         *,
         given: Mapping[str, str] | None = None,
         file: Mapping[str, str] | None = None,
+        whole: bool = True,
         defaults: Mapping[str, str] | None = None,
         known: Iterable[str] = (),
         page_size: str | None = None,
         config_source: str = "",
-        thp: str = "always",
+        thp: str | None = None,
         assumed: Iterable[str] = (),
         registry: Registry | None = None,
     ) -> Kernel:
         """Link a kernel from plugins.
 
         `config`: resolved symbols that are taken as they are, whatever depends on what (a vector file's); all others
-        take their Kconfig default. `given`, `file`, `defaults`, `known`: what a user would set, a real .config, what is
-        set where neither says otherwise, symbols of plugins that are not linked, all as `pfnmap.kconfig.resolve` takes
-        them. `page_size`: "4K", "16K", ..., set by the architecture's own symbols. `release`: a name or a Release
-        (default: the newest known). `cpu`: keys of the architecture's `cpu_defaults`.
+        take their Kconfig default. `given`, `file`, `whole`, `defaults`, `known`: what a user would set, a real
+        .config, what is set where neither says otherwise, symbols of plugins that are not linked, all as
+        `pfnmap.kconfig.resolve` takes them. `page_size`: "4K", "16K", ..., set by the architecture's own symbols.
+        `release`: a name or a Release (default: the newest known). `cpu`: keys of the architecture's `cpu_defaults`.
+        `thp`: the setting in sysfs (default: the one that this configuration boots with).
 
         Raises LinkError for parts that do not fit together, Unknown for a name nobody has, PluginError for a plugin
         that fails.
@@ -110,6 +113,7 @@ class Kernel(LinkedKernel):
             cpu=cpu,
             given=given,
             file=file,
+            whole=whole,
             defaults=defaults,
             known=known,
             page_size=page_size,
@@ -124,12 +128,21 @@ class Kernel(LinkedKernel):
         linked = [cast("Module", _instance(part, "driver")) for part in parts]
         _refuse_unasked(found, of, linked, registry)
         manager = _manager(of, linked)
-        fragments = _fragments(manager, found)
+        fragments = _fragments(manager, found.has)
+        otherwise = _fragments(manager, lambda change: found.changes.get(change) != "no") if file else ()
         asked = {**(page_size_symbols(fragments, page_size) if page_size else {}), **(given or {})}
         resolved = resolve(
-            fragments, asked, file=file, defaults=defaults, force=config, known=known, source=config_source
+            fragments,
+            asked,
+            file=file,
+            whole=whole,
+            otherwise=otherwise,
+            defaults=defaults,
+            force=config,
+            known=known,
+            source=config_source,
         )
-        if thp not in THP_SETTINGS:
+        if thp is not None and thp not in THP_SETTINGS:
             raise BadInput("thp", f"{thp!r} is none of {', '.join(THP_SETTINGS)}")
         state = _cpu(of, cpu or {})
         of.setup_arch(resolved, state, found.has)
@@ -141,7 +154,7 @@ class Kernel(LinkedKernel):
             config=resolved,
             release=found,
             cpu=MappingProxyType(state),
-            thp=thp,
+            thp=thp or _thp(resolved),
             drivers=MappingProxyType({driver.name: driver for driver in linked}),
             assumed=(*assumed, *found.assumed, *_assumed(of, cpu or {}, resolved)),
             link_again=link_again,
@@ -234,10 +247,17 @@ def _manager(arch: Arch, drivers: list[Module]) -> pluggy.PluginManager:
     return manager
 
 
-def _fragments(manager: pluggy.PluginManager, release: Release) -> list[tuple[str, str]]:
-    fragments = [("pfnmap", fragment("pfnmap", release.has))]
+def _thp(config: Config) -> str:
+    """Return the THP setting that a configuration boots with (hugepage_flags, mm/huge_memory.c); "always" without
+    THP."""
+    chosen = (s for s in THP_SETTINGS if config.enabled(f"TRANSPARENT_HUGEPAGE_{s.upper()}"))
+    return next(chosen, "always")
+
+
+def _fragments(manager: pluggy.PluginManager, has: Has) -> list[tuple[str, str]]:
+    fragments = [("pfnmap", fragment("pfnmap", has))]
     for impl in manager.hook.kconfig.get_hookimpls():
-        text = cast("str | None", impl.function(release.has))
+        text = cast("str | None", impl.function(has))
         if text is not None:
             fragments.append((impl.plugin_name, text))
     return fragments

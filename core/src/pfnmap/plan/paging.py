@@ -22,7 +22,6 @@ _CHANGES = (
     "thp-bypass-pfnmap",
     "no-thp-align-without-get-unmapped-area",
     "remap-pfn-range-pmd",
-    "get-mapping-order",
 )
 
 
@@ -35,9 +34,8 @@ class Paging:
     `stack_top`: the end of what those of a new process reach. `asked`: the levels that a fault asks a huge_fault for
     (mm/memory.c, __handle_mm_fault; recordings' faults). `entries`: those that there is an entry for; `remapped`: those
     that remap_pfn_range uses. `passes`: of a user fault that ends at a base page. `deposit`: bytes of page table that a
-    PMD leaf needs. `thp_aligned`: mmap(NULL) may align to the PMD size; `mapping_order`: it asks the driver to what.
-    `huge`: has huge-pfnmap. `reasons`: what rules a level out anywhere. `changes`: the upstream changes that all this
-    hangs on.
+    PMD leaf needs. `thp_aligned`: mmap(NULL) may align to the PMD size. `huge`: has huge-pfnmap. `reasons`: what rules
+    a level out anywhere. `changes`: the upstream changes that all this hangs on.
     """
 
     sizes: Mapping[LeafLevel, int]
@@ -51,7 +49,6 @@ class Paging:
     passes: int
     deposit: int
     thp_aligned: bool
-    mapping_order: bool
     reasons: Mapping[LeafLevel, tuple[Reason, ...]]
     changes: tuple[str, ...]
 
@@ -76,7 +73,6 @@ class Paging:
             passes=2 if has("per-vma-lock-faults") and config.enabled("PER_VMA_LOCK") else 1,
             deposit=geometry.ptrs("pte") * 8 if kernel.ops.arch_needs_pgtable_deposit() else 0,
             thp_aligned=huge and thp and not has("no-thp-align-without-get-unmapped-area"),
-            mapping_order=has("get-mapping-order"),
             reasons={level: tuple(level_reasons(kernel, level)) for level in HUGE_LEVELS},
             changes=(*_CHANGES, *dict.fromkeys(own)),
         )

@@ -60,7 +60,7 @@ class Space:
 
     def leaf(self, request: Request, length: int) -> int:
         """Return the largest leaf (bytes) that can be mapped of a request and that fits into `length` bytes."""
-        levels = self.levels[request.device, request.bar]
+        levels = self._levels(request)
         sizes = (levels.sizes[level] for level in levels.leaves)
         return max((size for size in sizes if size <= length), default=self.page)
 
@@ -84,24 +84,27 @@ class Space:
         return Area(span.offset, length, va, alignment, larger <= grain, 0.0 if larger <= grain else grain / larger)
 
     def _aligned_to(self, request: Request, span: Span) -> int:
-        """Modulo what mmap(NULL) makes a part of a BAR congruent to its file offset: the largest leaf that the driver
-        or THP names and of which an aligned block lies in the part, or a page."""
-        sizes = self.paging.sizes
-        named = {sizes[level] for level in self.levels[request.device, request.bar].ordered}
-        if self.paging.thp_aligned and span.length % sizes["pmd"] == 0:
-            named.add(sizes["pmd"])
+        """Modulo what mmap(NULL) makes a part of a BAR congruent to its file offset: the largest of these sizes of
+        which a block fits, or a page."""
+        sizes = {self.paging.sizes[level] for level in self._levels(request).mapping_order}
+        pmd = self.paging.sizes["pmd"]
+        if self.paging.thp_aligned and span.length % pmd == 0:
+            sizes.add(pmd)
         end = span.offset + span.length
-        return max((size for size in named if up(span.offset, size) + size <= end), default=self.page)
+        return max((size for size in sizes if up(span.offset, size) + size <= end), default=self.page)
+
+    def _levels(self, request: Request) -> Levels:
+        return self.levels[request.device, request.bar]
 
     def mmap_note(self, request: Request, area: Area) -> str:
         """Return what has to be said of an area that mmap(NULL) placed; empty: nothing."""
         pmd = self.paging.sizes["pmd"]
-        if not self.levels[request.device, request.bar].leaves or area.length < pmd:
+        if not self._levels(request).leaves or area.length < pmd:
             return ""
         grain = self._aligned_to(request, Span(area.offset, area.length))
         if grain > self.page:
-            never = "" if self.paging.mapping_order else ", never modulo a larger leaf"
-            return f"mmap(NULL) makes such mappings congruent modulo {format_size(grain)}{never}"
+            larger = "" if self._levels(request).mapping_order else ", never modulo a larger leaf"
+            return f"mmap(NULL) makes such mappings congruent modulo {format_size(grain)}{larger}"
         found = "no larger leaf fits, below another base one may by luck"
         if (down(request.phys, self.page) + area.offset - area.va) % pmd == 0:
             found = f"they are congruent modulo {format_size(pmd)} by luck"

@@ -37,8 +37,8 @@ class Levels:
 
     `sizes`: bytes of a leaf per level. `filling`: when entries appear. `asked`: the levels that a fault asks the
     driver's huge_fault for; `leaves`: those at which leaves appear. `checks_pfn`: only where the PFN is aligned, too.
-    `passes`: of a user fault that ends at a base page. `deposit`: bytes of page table that a PMD leaf needs. `ordered`:
-    those modulo whose sizes mmap(NULL) makes a region congruent, because its driver says so.
+    `passes`: of a user fault that ends at a base page. `deposit`: bytes of page table that a PMD leaf needs.
+    `mapping_order`: the levels of which mmap(NULL) asks the driver.
     """
 
     sizes: Mapping[LeafLevel, int]
@@ -48,7 +48,7 @@ class Levels:
     checks_pfn: bool
     passes: int
     deposit: int
-    ordered: frozenset[LeafLevel]
+    mapping_order: frozenset[LeafLevel] = frozenset()
 
     @classmethod
     def of(cls, paging: Paging, rules: RegionRules) -> Levels:
@@ -61,14 +61,14 @@ class Levels:
             asked = paging.asked
             leaves = asked & paging.entries & rules.answers
         deposit = paging.deposit if rules.filling == "fault" else 0
-        ordered = rules.ordered if paging.mapping_order else frozenset[LeafLevel]()
-        return cls(paging.sizes, rules.filling, asked, leaves, not rules.unchecked, paging.passes, deposit, ordered)
+        checked = not rules.unchecked
+        order = rules.mapping_order
+        return cls(paging.sizes, rules.filling, asked, leaves, checked, paging.passes, deposit, order)
 
     @classmethod
     def before(cls, paging: Paging, rules: RegionRules) -> Levels:
         """Return those of a region without huge pfnmaps, as before 6.12."""
-        none = frozenset[LeafLevel]()
-        return cls(paging.sizes, rules.before, none, none, not rules.unchecked, paging.passes, 0, none)
+        return cls(paging.sizes, rules.before, frozenset(), frozenset(), not rules.unchecked, paging.passes, 0)
 
     @property
     def page(self) -> int:
