@@ -165,8 +165,6 @@ class Kernel(LinkedKernel):
 
     def lacks(self, change: str) -> str:
         """Return a sentence that says that this release has not, or is not known to have, an upstream change."""
-        if change not in self.release.known:
-            return f"no plugin here knows of {change}"
         known = self.release.known[change]
         lacks = "is not known to have" if self.release.changes[change] == "unknown" else "lacks"
         since = "never merged" if known.first == "-" else f"first in {', '.join((known.first, *known.backports))}"
