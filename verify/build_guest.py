@@ -7,6 +7,7 @@ alone. The same sources give the same bytes.
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -27,13 +28,17 @@ def build(arch: str, sources: Path, output: Path) -> None:
 
 
 class GuestBuildHook(BuildHookInterface):  # type: ignore[type-arg]
-    """Puts ``guests/init-ARCH`` into the package."""
+    """Puts ``guests/init-ARCH`` into the wheel, and the project's example scenarios into wheel and sdist."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Build what is older than its sources."""
+        """Copy the examples, and build what is older than its sources."""
+        root = Path(self.root)
+        for example in sorted((root.parent / "examples/scenarios").glob("*.toml")):  # an sdist brings its own
+            scenarios = root / "src/pfnmap_verify/scenarios"
+            scenarios.mkdir(exist_ok=True)
+            shutil.copyfile(example, scenarios / example.name)
         if self.target_name != "wheel":
             return
-        root = Path(self.root)
         sources = root / "guest"
         newest = max(path.stat().st_mtime for path in (*sources.iterdir(), Path(__file__)))
         for arch in TARGETS:

@@ -34,7 +34,7 @@
 
 #define WINDOW_START 0x100000000000ull
 #define WINDOW_END 0x180000000000ull
-#define MAX_RANGES 16
+#define MAX_RANGES 64
 #define MAX_EVENTS 64
 #define MAX_RETURNS 64
 #define ANSWER_BYTES (512 << 10)
@@ -213,7 +213,7 @@ static int in_ranges(unsigned long long va)
 
 void watch_range(unsigned long long start, unsigned long long length)
 {
-	if (n_ranges < MAX_RANGES && !in_ranges(start))
+	if (n_ranges < MAX_RANGES && !(in_ranges(start) && in_ranges(start + length - 1)))
 		ranges[n_ranges++] = (struct range){ start, start + length };
 }
 

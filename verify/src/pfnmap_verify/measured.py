@@ -21,7 +21,7 @@ _BARE = ("walk", "note_tables", "vmas")
 RECORDED = re.compile(r"bad p|^WARNING:|^BUG:|Oops|vfio_pci_mmap_huge_fault")
 """The messages that a recording holds."""
 
-_POINTER = re.compile(r"\b(bad p\w\d?) (\(____ptrval____\)|[0-9a-f]+)\(")
+_POINTER = re.compile(r"\b(bad p(?:gd|4d|ud|md|te)) (?:\(____ptrval____\)|[0-9a-f]+)\(")
 _ADDRESS = re.compile(r"(page fault for address:) \S+")
 _PID = re.compile(r"\bPID: \d+")
 
