@@ -16,19 +16,15 @@ import typer
 
 from pfnmap.cli.options import JsonOption, KernelOptions, Settings, kernel_options, linked
 from pfnmap.cli.terminal import complain, heading, print_json, progress_bar, show, styled, table
-from pfnmap.errors import BadInput, PfnmapError, Refused
+from pfnmap.errors import BadInput, Refused
 
 if TYPE_CHECKING:
     from pfnmap.kernel import Kernel
-    from pfnmap.plugins import Registry
     from pfnmap_verify.machine import TestDevice
     from pfnmap_verify.recorder import Program
     from pfnmap_verify.session import Session
     from pfnmap_verify.subject import Subject
     from pfnmap_verify.verdicts import Verdict
-
-_EXPLAINED = 3
-"""Records that differ whose reason is looked for."""
 
 
 def _option(name: str, metavar: str | None, text: str) -> Any:
@@ -39,12 +35,18 @@ def _option(name: str, metavar: str | None, text: str) -> Any:
 def command(
     context: typer.Context,
     kernel: KernelOptions,
-    image: Annotated[str | None, _option("--kernel", "IMAGE", "The kernel: bzImage, Image, Image.gz or vmlinux.")] = None,
+    image: Annotated[
+        str | None, _option("--kernel", "IMAGE", "The kernel: bzImage, Image, Image.gz or vmlinux.")
+    ] = None,
     modules: Annotated[
         str | None, _option("--modules", "DIR", "Its modules, where they are not built in: /lib/modules/RELEASE.")
     ] = None,
-    deb: Annotated[list[str] | None, _option("--deb", "FILE", "Debian packages with kernel and modules; repeatable.")] = None,
-    rpm: Annotated[list[str] | None, _option("--rpm", "FILE", "RPM packages with kernel and modules; repeatable.")] = None,
+    deb: Annotated[
+        list[str] | None, _option("--deb", "FILE", "Debian packages with kernel and modules; repeatable.")
+    ] = None,
+    rpm: Annotated[
+        list[str] | None, _option("--rpm", "FILE", "RPM packages with kernel and modules; repeatable.")
+    ] = None,
     suite: Annotated[str | None, _option("--suite", "core|full", "What is run; core if nothing is said.")] = None,
     scenario: Annotated[
         list[str] | None, _option("--scenario", "FILE", "A scenario, or the programs of a recording; repeatable.")
@@ -59,6 +61,7 @@ def command(
     json: JsonOption = False,
 ) -> int:
     """Boot a real kernel in QEMU, drive vfio-pci through scenarios, and compare with the model."""
+    from pfnmap_verify.judge import judged, shortest
     from pfnmap_verify.session import Session, run_session
 
     settings: Settings = context.obj
@@ -68,9 +71,7 @@ def command(
     with ExitStack() as stack, _terminated():
         subject = _subject(kernel, image, modules, deb or [], rpm or [], stack)
         model = linked(subject.spec, registry)
-        if random is not None:
-            return _random(subject, model, random, seed)
-        programs, devices = _programs(suite, scenario or [], model)
+        programs, devices = _programs(suite, scenario or [], random, seed, model)
         if not (json or ktap):
             heading(model.describe())
         with progress_bar(len(programs), f"{subject.image.uname}") as progress:
@@ -80,7 +81,9 @@ def command(
             _write(record, gzip.compress(_json.dumps(session.document()).encode(), mtime=0))
         if error is not None and not session.records:
             raise error
-        verdicts = _verdicts(session, registry)
+        verdicts = judged(session, registry)
+        if random is not None and (found := shortest(session, programs, verdicts, registry)):
+            verdicts.append(found)
         _report(session, verdicts, ktap=ktap, json=json, junit=junit)
         if error is not None:
             raise error
@@ -129,7 +132,8 @@ def _subject(
 
     said = [name for name, value in (("--kernel", image), ("--deb", deb), ("--rpm", rpm)) if value]
     if len(said) != 1:
-        raise BadInput("verify", "one of --kernel, --deb and --rpm says which kernel" + (f", not {' and '.join(said)}" if said else ""))
+        also = f", not {' and '.join(said)}" if said else ""
+        raise BadInput("verify", f"one of --kernel, --deb and --rpm says which kernel{also}")
     try:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pfnmap-verify-")))
     except OSError as error:
@@ -152,61 +156,31 @@ def _subject(
     return Subject.prepare(read, machine, root, spec)
 
 
-def _programs(suite: str | None, scenarios: list[str], model: Kernel) -> tuple[list[Program], Sequence[TestDevice]]:
-    """Return what is to be run, and the devices that it needs; what the model expects to oops gets a boot of its own."""
+def _programs(
+    suite: str | None, scenarios: list[str], random: int | None, seed: int, model: Kernel
+) -> tuple[list[Program], Sequence[TestDevice]]:
+    """Return what is to be run, and the devices that it needs; what the model expects to oops is to boot alone."""
     from pfnmap_verify.compare import kills
+    from pfnmap_verify.draw import draw
     from pfnmap_verify.machine import DEVICES
     from pfnmap_verify.programs import read_programs
     from pfnmap_verify.suites import suite as suite_named
 
+    if sum((suite is not None, bool(scenarios), random is not None)) > 1:
+        raise BadInput("verify", "one of --suite, --scenario and --random says what is run")
     programs: list[Program] = []
-    devices: Sequence[TestDevice] = DEVICES
-    if suite is not None or not scenarios:
-        programs = suite_named(suite or "core")
-    elif len(scenarios) == 1:
-        programs, devices, _ = read_programs(scenarios[0])
-    else:
-        for path in scenarios:
-            found, needed, _ = read_programs(path)
-            if needed != DEVICES and len(scenarios) > 1 and not set(needed) <= set(devices):
-                devices = (*devices, *(one for one in needed if one not in devices))
-            programs += found
-    return [replace(p, own_boot=True) if not p.own_boot and kills(model, p, devices) else p for p in programs], devices
-
-
-def _random(subject: Subject, model: Kernel, count: int, seed: int) -> int:
-    raise Refused("--random", "not written yet")
-
-
-def _verdicts(session: Session, registry: Registry) -> list[Verdict]:
-    """Compare what was recorded; what was not recorded is a verdict as well."""
-    from pfnmap.scenario import parse_recording
-    from pfnmap_verify.compare import compare, reasons
-    from pfnmap_verify.verdicts import Verdict
-
-    verdicts = [Verdict(f.id, "refused" if f.refused else "lost", [f.reason]) for f in session.failures]
-    if not session.records:
-        return verdicts
-    recording = parse_recording(session.document(), "the kernel")
-    spec, own = session.subject.spec, session.subject.own_spec
-    explained = 0
-    for comparison in compare(session.kernel, recording, spec.thp):
-        record = comparison.record
-        if comparison.outcome in ("refused", "unwitnessed"):
-            verdicts.append(Verdict(record.id, "refused", [comparison.reason]))
-            continue
-        because: list[str] = []
-        if comparison.outcome == "differ" and explained < _EXPLAINED:
-            explained += 1
-            because = reasons(spec, own, recording, comparison, registry)
-        differences = [
-            {"step": d.step, "op": record.steps[d.step].op, "field": d.field, "real": d.expected, "model": d.got}
-            for d in comparison.differences
-        ]
-        unexpected = [d for d in differences if d["field"] == "result" and d["real"] == "OOPS"]
-        lines = record.steps[unexpected[0]["step"]].expect.get("messages", []) if unexpected else []
-        verdicts.append(Verdict(record.id, "oops" if unexpected else comparison.outcome, lines, differences, because))
-    return verdicts
+    devices: dict[str, TestDevice] = {}
+    for path in scenarios:
+        found, needed = read_programs(path)
+        for device in needed:
+            if devices.setdefault(device.name, device) != device:
+                raise BadInput(path, f"device {device.name} is another one than in the files before it")
+        programs += found
+    if not scenarios:
+        devices = {device.name: device for device in DEVICES}
+        programs = draw(seed, random, model) if random is not None else suite_named(suite or "core")
+    alone = [replace(p, own_boot=p.own_boot or kills(model, p, [*devices.values()])) for p in programs]
+    return alone, [*devices.values()]
 
 
 def _report(session: Session, verdicts: Sequence[Verdict], *, ktap: bool, json: bool, junit: str | None) -> None:
@@ -236,7 +210,10 @@ def _show(booted: dict[str, Any], verdicts: Sequence[Verdict]) -> None:
     show("", table(("record", "verdict"), rows), "")
     for verdict in verdicts:
         if verdict.outcome != "agree":
-            show(styled(f"{verdict.id}: {verdict.outcome}", _STYLES[verdict.outcome]), *(f"  {line}" for line in details(verdict)))
+            show(
+                styled(f"{verdict.id}: {verdict.outcome}", _STYLES[verdict.outcome]),
+                *(f"  {line}" for line in details(verdict)),
+            )
     agree = sum(verdict.outcome == "agree" for verdict in verdicts)
     show(
         styled(f"{agree} of {len(verdicts)} records agree", "bold"),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from pfnmap.driver import Device, DeviceBar
 from pfnmap.errors import LinkError, PfnmapError, Refused
-from pfnmap.kernel import THP_SETTINGS, Kernel
+from pfnmap.kernel import Kernel
 from pfnmap.plugins import Registry
 from pfnmap.release import Release
 from pfnmap.replay import Disagreement, RecordRefused, replay_record
@@ -58,24 +58,30 @@ def reasons(
     step = comparison.differences[0].step
     record = replace(comparison.record, steps=comparison.record.steps[: step + 1])
     meets = _Meets(recording, record, registry)
-    kernel = spec.link(registry)
+    release, real = spec.link(registry).release, own.link(registry).release
+    apart = [name for name in release.changes if release.has(name) != real.has(name)]
+    found = [name for name in apart or release.changes if meets(_flipped(spec, release, [name]))]
+    if not found and apart and meets(replace(own, thp=spec.thp)):
+        found = _needed(apart, lambda names: meets(_flipped(spec, release, names)))
+    words = [_words(release, name) for name in found]
     if spec.thp and meets(replace(spec, thp=None)):
-        return [f"THP is {record.thp_enabled} in the real kernel, {spec.thp} in the model"]
-    single = [name for name in kernel.release.changes if meets(_flipped(spec, kernel.release, [name]))]
-    if single:
-        return [_words(kernel.release, name) for name in single]
-    for thp in THP_SETTINGS if spec.thp else ():
-        if thp != spec.thp and meets(replace(spec, thp=thp)):
-            return [f"THP acts as {thp} in the real kernel, it is {spec.thp} in the model"]
-    real = own.link(registry).release
-    if real.changes == kernel.release.changes or not meets(replace(own, thp=spec.thp)):
-        return []
-    needed = [name for name in kernel.release.changes if kernel.release.has(name) != real.has(name)]
-    for name in list(needed):
-        fewer = [other for other in needed if other != name]
-        if meets(_flipped(spec, kernel.release, fewer)):
-            needed = fewer
-    return [_words(kernel.release, name) for name in needed]
+        words.append(f"THP is {record.thp_enabled} in the real kernel, {spec.thp} in the model")
+    return words
+
+
+def _needed(names: list[str], enough: Callable[[list[str]], bool]) -> list[str]:
+    """Return as few of the names as are enough, by leaving out ever smaller parts of them."""
+    part = len(names) // 2
+    while part:
+        for start in range(0, len(names), part):
+            fewer = [*names[:start], *names[start + part :]]
+            if enough(fewer):
+                names = fewer
+                break
+        else:
+            part //= 2
+        part = min(part, len(names) // 2) if len(names) > 1 else 0
+    return names
 
 
 class _Meets:
@@ -108,8 +114,10 @@ def _flipped(spec: KernelSpec, release: Release, names: Iterable[str]) -> Kernel
 
 def _words(release: Release, name: str) -> str:
     has = release.has(name)
-    return f"{name}: the model has it, the real kernel acts as if not" if has else (
-        f"{name}: the model lacks it, the real kernel acts as if it were there"
+    return (
+        f"{name}: the model has it, the real kernel acts as if not"
+        if has
+        else (f"{name}: the model lacks it, the real kernel acts as if it were there")
     )
 
 

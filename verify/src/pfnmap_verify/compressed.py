@@ -41,10 +41,8 @@ def decompressed(data: bytes, where: str) -> bytes:
 
     What follows the compressed part is ignored. Raises BadInput for a stream that is cut or broken, or over `LIMIT`.
     """
-    for magic, opened in _FORMATS:
-        if data.startswith(magic):
-            break
-    else:
+    opened = next((opened for magic, opened in _FORMATS if data.startswith(magic)), None)
+    if opened is None:
         return data
     stream, parts, size, view = opened(), [], 0, memoryview(data)
     for start in range(0, len(view), 1 << 20):

@@ -134,7 +134,9 @@ class Guest:
                 break
             self.not_traceable.append(handler[0].function)
         else:
-            raise Refused("verify", "vfio-pci's fault handler cannot be probed: it needs CONFIG_KPROBE_EVENTS and vfio-pci")
+            raise Refused(
+                "verify", "vfio-pci's fault handler cannot be probed: it needs CONFIG_KPROBE_EVENTS and vfio-pci"
+            )
         for probe in PROBES:
             if not await self._set(probe, in_module) and not probe.is_return:
                 self.not_traceable.append(probe.function)
@@ -192,8 +194,8 @@ class Guest:
 _MISSING = {
     "bind": "{bdf} cannot be bound to vfio-pci ({errno}): CONFIG_VFIO_PCI is neither built in nor in --modules",
     "container": "/dev/vfio/vfio: {errno}: CONFIG_VFIO_CONTAINER (group and container) is not there",
-    "group": "{bdf} is in no IOMMU group ({errno}): no IOMMU that this kernel drives (CONFIG_INTEL_IOMMU, CONFIG_ARM_SMMU_V3)",
-    "type1": "the vfio container takes no type1 IOMMU ({errno}): CONFIG_VFIO_IOMMU_TYPE1 is neither built in nor in --modules",
+    "group": "{bdf} is in no IOMMU group ({errno}): this kernel drives no IOMMU of the machine",
+    "type1": "no type1 IOMMU ({errno}): CONFIG_VFIO_IOMMU_TYPE1 is neither built in nor in --modules",
     "devices": "more devices than the guest's init can hold",
 }
 

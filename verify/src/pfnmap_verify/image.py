@@ -71,7 +71,7 @@ def read_image(path: Path) -> KernelImage:
         raise BadInput(where, "is no kernel image (bzImage, Image, Image.gz or vmlinux of x86_64, arm64 or riscv64)")
     found = _BANNER.search(data)
     if found is None:
-        raise BadInput(where, "a kernel image without a banner (\"Linux version ...\"), or a truncated one")
+        raise BadInput(where, 'a kernel image without a banner ("Linux version ..."), or a truncated one')
     return KernelImage(path, arch, f"{found[1].decode()} {found[2].decode(errors='replace')}", data)
 
 

@@ -57,7 +57,9 @@ def modules_directory(path: Path, release: str) -> Path:
     for candidate in (path, path / release, path / "lib/modules" / release, path / "usr/lib/modules" / release):
         if (candidate / "kernel").is_dir():
             return candidate
-    raise BadInput(str(path), f"no modules of {release} there (a directory with kernel/ in it, as /lib/modules/{release})")
+    raise BadInput(
+        str(path), f"no modules of {release} there (a directory with kernel/ in it, as /lib/modules/{release})"
+    )
 
 
 def load_order(directory: Path, wanted: Iterable[str]) -> list[Module]:
@@ -65,7 +67,9 @@ def load_order(directory: Path, wanted: Iterable[str]) -> list[Module]:
 
     Raises Refused for one that is neither there nor built in.
     """
-    files = {_name(file.name): file for file in sorted((directory / "kernel").rglob("*.ko*")) if _SUFFIX.search(file.name)}
+    files = {
+        _name(file.name): file for file in sorted((directory / "kernel").rglob("*.ko*")) if _SUFFIX.search(file.name)
+    }
     built_in = {_name(line) for line in _lines(directory / "modules.builtin")}
     said = dict(_dependencies(directory / "modules.dep"))
     ordered: dict[str, Module] = {}

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pfnmap.errors import BadInput, Refused
-from pfnmap.run import address_value
-from pfnmap.scenario import Recording, Scenario, Step, read_recording, read_scenario
+from pfnmap.run import Step, address_value
+from pfnmap.scenario import Recording, Scenario, read_recording, read_scenario
 from pfnmap.sizes import is_power_of_two, parse_size
 from pfnmap_verify.machine import DEVICES, TestDevice
 from pfnmap_verify.recorder import ADDRESSES, Program
@@ -21,14 +21,13 @@ _BAR = 2
 _MAX_DEVICES = 16
 
 
-def read_programs(path: str) -> tuple[list[Program], Sequence[TestDevice], str | None]:
-    """Return the programs of a scenario (.toml) or a recording (.json, .json.gz), the devices that they need, and the
-    THP setting that it names."""
+def read_programs(path: str) -> tuple[list[Program], Sequence[TestDevice]]:
+    """Return the programs of a scenario (.toml) or a recording (.json, .json.gz), and the devices that they need."""
     if path.endswith(".toml"):
         scenario = read_scenario(path)
-        return [of_scenario(scenario)], _devices(scenario), scenario.kernel.thp
+        return [of_scenario(scenario)], _devices(scenario)
     recording = read_recording(path)
-    return of_recording(recording), DEVICES, None
+    return of_recording(recording), DEVICES
 
 
 def of_scenario(scenario: Scenario) -> Program:

@@ -97,9 +97,12 @@ class Qemu:
         except OSError as error:
             raise Refused("verify", f"no room for the initramfs: {error}") from None
         connected: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.Future()
-        server = await asyncio.start_unix_server(
-            lambda reader, writer: connected.done() or connected.set_result((reader, writer)), directory / "serial"
-        )
+
+        def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            if not connected.done():
+                connected.set_result((reader, writer))
+
+        server = await asyncio.start_unix_server(accept, directory / "serial")
         self._servers.append(server)
         await self._qmp.start_server(str(directory / "qmp"))
         command = [qemu, *self._arguments(directory)]

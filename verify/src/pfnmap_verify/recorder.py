@@ -21,10 +21,47 @@ _LOOKS = ("touch", "walk", "note_tables")
 """Ops that give the entry of their own address."""
 
 GUEST_OPS = frozenset(
-    "access clear_refs dev_dbg device_reset dma_map dma_unmap exit fork get_mempolicy madvise mbind mincore mlock "
-    "mlockall mmap move_pages mprotect mremap mseal msync munlock munlockall munmap note_tables numa_maps pagemap "
-    "pagemap_scan pci_memory prctl_thp_disable scan set_thp_enabled set_thp_sizes sleep_ms smaps smaps_rollup touch "
-    "userfaultfd_register vmas walk".split()
+    [
+        "access",
+        "clear_refs",
+        "dev_dbg",
+        "device_reset",
+        "dma_map",
+        "dma_unmap",
+        "exit",
+        "fork",
+        "get_mempolicy",
+        "madvise",
+        "mbind",
+        "mincore",
+        "mlock",
+        "mlockall",
+        "mmap",
+        "move_pages",
+        "mprotect",
+        "mremap",
+        "mseal",
+        "msync",
+        "munlock",
+        "munlockall",
+        "munmap",
+        "note_tables",
+        "numa_maps",
+        "pagemap",
+        "pagemap_scan",
+        "pci_memory",
+        "prctl_thp_disable",
+        "scan",
+        "set_thp_enabled",
+        "set_thp_sizes",
+        "sleep_ms",
+        "smaps",
+        "smaps_rollup",
+        "touch",
+        "userfaultfd_register",
+        "vmas",
+        "walk",
+    ]
 )
 """What the guest's init can do."""
 
@@ -108,13 +145,13 @@ async def _step(
 
 def _absolute(step: Mapping[str, Any], names: Mapping[str, int], where: str) -> dict[str, Any]:
     """Return a step with its addresses as a recording has them. Raises BadInput for a mapping that there is not."""
-    return {
-        key: hex(address_value(value, names, where)) if key in ADDRESSES else value for key, value in step.items()
-    }
+    return {key: hex(address_value(value, names, where)) if key in ADDRESSES else value for key, value in step.items()}
 
 
 def _request(step: Mapping[str, Any]) -> str:
-    return " ".join([step["op"], *(f"{key}={_word(value)}" for key, value in step.items() if key not in ("op", "id", "at"))])
+    return " ".join(
+        [step["op"], *(f"{key}={_word(value)}" for key, value in step.items() if key not in ("op", "id", "at"))]
+    )
 
 
 def _word(value: Any) -> str:

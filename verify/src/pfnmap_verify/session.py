@@ -53,6 +53,7 @@ class Session:
     boots: int = 0
     elapsed: float = 0.0
     _described: dict[str, Any] = field(default_factory=dict)
+    _order: dict[str, int] = field(default_factory=dict)
     _begun: float = field(default_factory=time.monotonic)
 
     def document(self) -> dict[str, Any]:
@@ -61,13 +62,19 @@ class Session:
             "schema": "pfnmap-recording/1",
             "machine": self.subject.recorded(self.kernel),
             **self._described,
-            "records": self.records,
+            "records": sorted(self.records, key=lambda record: self._order.get(record["id"], 0)),
         }
+
+    def anew(self) -> Session:
+        """Return a session of the same kernel in which nothing was run, with the time that is left."""
+        return Session(self.subject, self.kernel, self.devices, self.append, self._time_left(), self.step_seconds)
 
     async def run(self, programs: Sequence[Program]) -> None:
         """Run programs: those that need a boot of their own after the others. Raises Refused for what makes every
         record impossible, GuestLost when two boots in a row do not come up."""
-        together, alone = [], []
+        together: list[Program] = []
+        alone: list[Program] = []
+        self._order = {program.id: n for n, program in enumerate(programs)}
         for program in programs:
             try:
                 program.check()

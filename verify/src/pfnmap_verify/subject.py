@@ -20,7 +20,14 @@ from pfnmap_verify.modules import Module, load_order, modules_directory
 __all__ = ["Subject", "guest_agent"]
 
 _NEEDED = ("VFIO_PCI", "VFIO_IOMMU_TYPE1", "KPROBE_EVENTS", "DEVTMPFS", "BLK_DEV_INITRD")
-_RECORDED = ("TRANSPARENT_HUGEPAGE", "MEM_SOFT_DIRTY", "PREEMPT_RT", "ARM64_4K_PAGES", "ARM64_16K_PAGES", "ARM64_64K_PAGES")
+_RECORDED = (
+    "TRANSPARENT_HUGEPAGE",
+    "MEM_SOFT_DIRTY",
+    "PREEMPT_RT",
+    "ARM64_4K_PAGES",
+    "ARM64_16K_PAGES",
+    "ARM64_64K_PAGES",
+)
 """Symbols that a recording takes over from the kernel's configuration."""
 
 
@@ -63,7 +70,9 @@ class Subject:
     @property
     def own_spec(self) -> KernelSpec:
         """What the model is if nobody says other than the image does."""
-        return KernelSpec(arch=self.image.arch, release=self.image.release, config=self.spec.config, cpu=self.machine.cpu)
+        return KernelSpec(
+            arch=self.image.arch, release=self.image.release, config=self.spec.config, cpu=self.machine.cpu
+        )
 
     def files(self) -> dict[str, bytes]:
         """Return what the initramfs holds."""

@@ -6,7 +6,7 @@ and the splits that end in an oops.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from importlib import resources
 from typing import Any
@@ -73,7 +73,13 @@ def _placed(name: str, size: str, va: int, offset: int = 0, length: int | None =
         {"op": "note_tables", "va": "m0"},
         _touch("m0"),
         _touch(f"m0+{length - 1:#x}", "write"),
-        {"op": "scan", "start": "m0", "end": f"m0+{length:#x}", "step": max(length // 8 & -PAGE, PAGE), "access": "read"},
+        {
+            "op": "scan",
+            "start": "m0",
+            "end": f"m0+{length:#x}",
+            "step": max(length // 8 & -PAGE, PAGE),
+            "access": "read",
+        },
     ]
     return Program(f"matrix.{size}.{name}", steps)
 
@@ -91,12 +97,32 @@ def _levels(every: bool) -> Iterator[Program]:
 
 
 def _partial(every: bool) -> Iterator[Program]:
-    offsets = {"page": PAGE, "pmd": PMD, "512M": 512 * MIB, "pud": PUD, "pmd_plus_page": PMD + PAGE, "pud_plus_pmd": PUD + PMD}
-    lengths = {
-        **{"page": PAGE, "2pages": 2 * PAGE, "pmd_minus_page": PMD - PAGE, "pmd": PMD, "pmd_plus_page": PMD + PAGE},
-        **{"2pmd": 2 * PMD, "pud_minus_page": PUD - PAGE, "pud": PUD, "pud_plus_page": PUD + PAGE},
+    offsets = {
+        "page": PAGE,
+        "pmd": PMD,
+        "512M": 512 * MIB,
+        "pud": PUD,
+        "pmd_plus_page": PMD + PAGE,
+        "pud_plus_pmd": PUD + PMD,
     }
-    core_offsets = (("8G", "page", True), ("8G", "512M", False), ("1G", "pmd", True), ("16G", "pud", True), ("16G", "pud_plus_pmd", False))
+    lengths = {
+        "page": PAGE,
+        "2pages": 2 * PAGE,
+        "pmd_minus_page": PMD - PAGE,
+        "pmd": PMD,
+        "pmd_plus_page": PMD + PAGE,
+        "2pmd": 2 * PMD,
+        "pud_minus_page": PUD - PAGE,
+        "pud": PUD,
+        "pud_plus_page": PUD + PAGE,
+    }
+    core_offsets = (
+        ("8G", "page", True),
+        ("8G", "512M", False),
+        ("1G", "pmd", True),
+        ("16G", "pud", True),
+        ("16G", "pud_plus_pmd", False),
+    )
     core_lengths = ("page", "pmd_minus_page", "pmd_plus_page", "pud_minus_page", "pud_plus_page")
     for size, bar in _SIZES.items():
         for what, offset in offsets.items():
@@ -110,11 +136,21 @@ def _partial(every: bool) -> Iterator[Program]:
 
 
 def _access(every: bool) -> Iterator[Program]:
-    middle = [_touch("m0+0x52345678"), _touch("m0+0x40000000"), _touch("m0+0x7fffffff"), _touch("m0+0x3fffffff", "write")]
+    middle = [
+        _touch("m0+0x52345678"),
+        _touch("m0+0x40000000"),
+        _touch("m0+0x7fffffff"),
+        _touch("m0+0x3fffffff", "write"),
+    ]
     for shift in ("natural", "va_plus_pmd", *(("va_plus_page",) if every else ())):
         yield Program(f"middle.8G.{shift}.middle_first", [*_on("8G", shift), *middle])
     for prot in ("r", "w", "none", *(("x", "rx", "rwx") if every else ())):
-        steps = [_mmap("1G", WINDOW, prot=prot), _touch("m0+0x3005"), _touch("m0+0x3005", "write"), {"op": "walk", "va": "m0"}]
+        steps = [
+            _mmap("1G", WINDOW, prot=prot),
+            _touch("m0+0x3005"),
+            _touch("m0+0x3005", "write"),
+            {"op": "walk", "va": "m0"},
+        ]
         yield Program(f"middle.1G.{prot}_mapping", steps)
     for shift in _SHIFTS if every else ("natural", "va_plus_page"):
         again = [_touch("m0+0x1000"), _touch("m0+0x1000", "write"), _touch("m0+0x1000")]
@@ -124,7 +160,15 @@ def _access(every: bool) -> Iterator[Program]:
 def _decode(every: bool) -> Iterator[Program]:
     off, on = ({"op": "pci_memory", "device": "bar8G", "enabled": enabled} for enabled in (False, True))
     for shift in ("natural", "va_plus_pmd", "va_plus_page"):
-        around = [_touch("m0"), off, {"op": "walk", "va": "m0"}, _touch("m0"), on, {"op": "walk", "va": "m0"}, _touch("m0")]
+        around = [
+            _touch("m0"),
+            off,
+            {"op": "walk", "va": "m0"},
+            _touch("m0"),
+            on,
+            {"op": "walk", "va": "m0"},
+            _touch("m0"),
+        ]
         yield Program(f"disable.8G.{shift}", [*_on("8G", shift), *around])
     write = {"op": "access", "via": "write_syscall", "va": "m0", "length": 16}
     yield Program("disable.kernel_access", [*_on("8G"), off, write, on, write, {"op": "walk", "va": "m0"}])
@@ -139,7 +183,12 @@ def _fork(every: bool) -> Iterator[Program]:
         yield Program(f"fork.{size}.{shift}", [*_on(size, shift), *steps, *after])
     faults = [{"op": "fork"}, _touch("m0+0x40000000", **child), {"op": "walk", "va": "m0+0x40000000"}, gone]
     yield Program("fork.8G.untouched_then_child_faults", [*_on("8G"), *faults])
-    unmaps = [_touch("m0"), {"op": "fork"}, {"op": "munmap", "addr": "m0", "length": PUD, **child}, _touch("m0", **child)]
+    unmaps = [
+        _touch("m0"),
+        {"op": "fork"},
+        {"op": "munmap", "addr": "m0", "length": PUD, **child},
+        _touch("m0", **child),
+    ]
     yield Program("fork.8G.child_munmaps", [*_on("8G"), *unmaps, {"op": "walk", "va": "m0"}, gone])
 
 
@@ -161,7 +210,12 @@ def _split(every: bool) -> Iterator[Program]:
         "mbind_page": {"op": "mbind", "addr": page, "length": PAGE},
         "mseal_page": {"op": "mseal", "addr": page, "length": PAGE},
     }
-    look = [{"op": "vmas", "start": "m0", "end": "m0+0x200000000"}, {"op": "walk", "va": page}, _touch(page), _touch(at)]
+    look = [
+        {"op": "vmas", "start": "m0", "end": "m0+0x200000000"},
+        {"op": "walk", "va": page},
+        _touch(page),
+        _touch(at),
+    ]
     touched = [_touch("m0"), _touch(page, "write")]
     for what, call in calls.items():
         yield Program(f"split.8G.natural.{what}", [*_on("8G"), *touched, call, *look])
@@ -187,7 +241,10 @@ def _dma(every: bool) -> Iterator[Program]:
         dma_map = {"op": "dma_map", "iova": "0x100000000", "va": "m0", "length": length, "prot": "rw", "at": "m0"}
         unmap = {"op": "dma_unmap", "iova": "0x100000000", "length": length}
         yield Program(f"dma.8G.{shift}.cold_then_warm", [*_on("8G", shift), dma_map, unmap, dma_map, unmap])
-    touched = [_touch("m0"), {"op": "dma_map", "iova": "0x100000000", "va": "m0+0x1000", "length": 4 * MIB, "prot": "r"}]
+    touched = [
+        _touch("m0"),
+        {"op": "dma_map", "iova": "0x100000000", "va": "m0+0x1000", "length": 4 * MIB, "prot": "r"},
+    ]
     yield Program("dma.8G.natural.touched", [*_on("8G"), *touched])
 
 
@@ -211,7 +268,10 @@ def _placement(every: bool) -> Iterator[Program]:
 def _kernel_accesses(every: bool) -> Iterator[Program]:
     for shift in _SHIFTS if every else ("natural", "va_plus_page"):
         ways = ("write_syscall", "read_syscall", "process_vm_readv", "proc_mem_read", "futex_wake", "vmsplice")
-        accesses = [{"op": "access", "via": via, "va": f"m0+{n * PMD:#x}", "length": 16 if n != 4 else 4} for n, via in enumerate(ways)]
+        accesses = [
+            {"op": "access", "via": via, "va": f"m0+{n * PMD:#x}", "length": 16 if n != 4 else 4}
+            for n, via in enumerate(ways)
+        ]
         yield Program(f"gup.8G.{shift}", [*_on("8G", shift), *accesses])
     look = [_touch("m0"), {"op": "mincore", "addr": "m0", "length": 4 * MIB}, {"op": "pagemap", "va": "m0", "count": 4}]
     files = [{"op": "smaps", "va": "m0"}, {"op": "walk", "va": "m0"}, _touch("m0"), {"op": "numa_maps", "va": "m0"}]
