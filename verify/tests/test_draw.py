@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
+
+from pfnmap.kernel import Kernel
+from pfnmap.spec import KernelSpec
 from pfnmap_verify.compare import kills
 from pfnmap_verify.draw import draw, shrink
 from pfnmap_verify.machine import DEVICES
 from pfnmap_verify.recorder import Program
-
-from pfnmap.kernel import Kernel
-from pfnmap.spec import KernelSpec
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from pfnmap_verify.initramfs import newc
 
 FILES = {"init": b"\x7fELF" + bytes(range(256)), "modules/vfio.ko": b"x" * 4097, "empty": b""}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from zlib import crc32
 
 import pytest
+
 from pfnmap_verify.protocol import Answer, request_line
 
 

@@ -93,11 +93,7 @@ def command(
 @contextmanager
 def _terminated() -> Iterator[None]:
     """Turn SIGTERM into what Ctrl-C is, so that nothing is left behind."""
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
     try:
         yield
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,7 @@ _WANTED = re.compile(r"(boot/(vmlinu[xz]|config|Image)[^/]*|(usr/)?lib/modules/[
 _IMAGES = ("boot/vmlinu[xz]*", "boot/Image*", "lib/modules/*/vmlinu[xz]*", "usr/lib/modules/*/vmlinu[xz]*")
 _CONFIGS = ("boot/config*", "lib/modules/*/config", "usr/lib/modules/*/config")
 _MOST = 100_000
+_AR_MAGIC, _AR_HEADER = b"!<arch>\n", 60
 
 
 class PackagedKernel:
@@ -71,6 +73,7 @@ def _deb(package: str) -> Iterator[tuple[str, IO[bytes]]]:
     from debian.debfile import DebFile
 
     _check_readable(package)
+    _check_whole(package)
     with DebFile(package) as deb:
         archive: tarfile.TarFile = deb.data.tgz()
         for member in archive:
@@ -97,6 +100,22 @@ def _check_readable(package: str) -> None:
             pass
     except OSError as error:
         raise BadInput(package, error.strerror or str(error)) from None
+
+
+def _check_whole(package: str) -> None:
+    """Raise BadInput for an ar archive that ends within a member: an unpacker may not read as far as that."""
+    with open(package, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        at = len(_AR_MAGIC)
+        while at < size:
+            file.seek(at)
+            header = file.read(_AR_HEADER)
+            if len(header) < _AR_HEADER or not header[48:58].strip().isdigit():
+                raise BadInput(package, "is no deb package, or a truncated one")
+            at += _AR_HEADER + int(header[48:58])
+            if at > size:
+                raise BadInput(package, f"a truncated package: {size} bytes, where {at} are needed")
+            at += at % 2
 
 
 _DEB_RPM = {"deb": _deb, "rpm": _rpm}

@@ -156,10 +156,10 @@ class Session:
         return f" (serial log: {file.name})"
 
 
-def run_session(session: Session, programs: Sequence[Program]) -> PfnmapError | None:
-    """Run programs to their end; return what ended it before."""
+def run_session(session: Session, programs: Sequence[Program]) -> PfnmapError | KeyboardInterrupt | None:
+    """Run programs to their end; return what ended it before. What was recorded until then is in the session."""
     try:
         asyncio.run(session.run(programs))
-    except PfnmapError as error:
+    except (PfnmapError, KeyboardInterrupt) as error:
         return error
     return None
