@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from pfnmap.driver import Device, DeviceBar
+from pfnmap.contract.device import Device, DeviceBar
+from pfnmap.contract.step import Step
 from pfnmap.host.bounded import MIB, read_json
 from pfnmap.plan import Request, plan
 from pfnmap.replay import replay
-from pfnmap.run import Run, Step
+from pfnmap.run import Run
 from pfnmap.scenario import read_recording
 from pfnmap.spec import KernelSpec
 
@@ -58,7 +59,7 @@ def touching() -> float:
     def mm() -> None:
         run = Run(kernel, [device])
         run.step(Step("mmap", mapped))
-        assert run.step(Step("scan", scan))["touches"] == GIB >> 12
+        assert run.step(Step("scan", scan)).as_json()["touches"] == GIB >> 12
 
     return seconds(mm, 1) / seconds(fill_dict)
 

@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 
 from pfnmap import Device, DeviceBar, Refused
+from pfnmap.contract.step import Step
 from pfnmap.kernel import Kernel
 from pfnmap.plan import Request, plan
-from pfnmap.run import Run, Step
+from pfnmap.run import Run
 
 GIB = 1 << 30
 VA, PHYS = 0x10_0000_0000, 0x40_0000_0000
@@ -19,7 +20,7 @@ def mapped(arch: str, bar_size: int, cpu: dict[str, Any]) -> Run:
     kernel = Kernel.link(arch, ["vfio_pci"], defaults=defaults, release="7.3.4", cpu=cpu)
     run = Run(kernel, [Device("d", "0000:00:01.0", {2: DeviceBar(2, bar_size, PHYS)})])
     arguments = {"device": "d", "bar": 2, "length": bar_size, "addr": VA, "fixed": True, "prot": "rw", "shared": True}
-    assert run.step(Step("mmap", arguments))["result"] == "ok"
+    assert run.step(Step("mmap", arguments)).result == "ok"
     return run
 
 
@@ -28,10 +29,10 @@ def mapped(arch: str, bar_size: int, cpu: dict[str, Any]) -> Run:
 def test_a_1g_leaf_that_was_prot_none_is_a_bad_pud_to_what_comes_next(mode: str, last: str):
     run = mapped("riscv64", GIB, {"mode": mode, "svpbmt": False})
     run.step(Step("touch", {"va": VA, "access": "read"}))
-    silenced = run.step(Step("mprotect", {"addr": VA, "length": GIB, "prot": "none"}))
+    silenced = run.step(Step("mprotect", {"addr": VA, "length": GIB, "prot": "none"})).as_json()
     assert (silenced["result"], silenced.get("messages", [])) == ("ok", [])
     arguments = {"addr": VA, "length": GIB} | ({"prot": "rw"} if last == "mprotect" else {})
-    restored = run.step(Step(last, arguments))
+    restored = run.step(Step(last, arguments)).as_json()
     # The leaf: 0x4000000000 >> 2, special, accessed, and PAGE_NONE.
     assert restored["messages"] == ["mm/pgtable-generic.c: bad pud *(0000001000000162)"]
     assert restored["result"] == "ok"
@@ -45,7 +46,7 @@ def test_a_16g_block_under_hash_is_refused_by_the_helper_that_would_kill_the_ker
 
 def test_a_smaller_block_under_hash_gets_16m_leaves_and_a_table_behind_each():
     run = mapped("powerpc64", 8 * GIB, {"mmu": "hash"})
-    touched = run.step(Step("touch", {"va": VA, "access": "read"}))
+    touched = run.step(Step("touch", {"va": VA, "access": "read"})).as_json()
     assert [(fault["order"], fault["ret"]) for fault in touched["faults"]] == [(18, "FALLBACK"), (8, "NOPAGE")]
     # A table of PUDs and one of PMDs (1024 entries each), and the deposited one of PTEs (256).
     assert touched["table_bytes"] == 1024 * 8 + 1024 * 8 + 256 * 8

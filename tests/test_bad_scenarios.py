@@ -260,7 +260,7 @@ def test_a_whole_vma_population_of_64_terabytes_is_refused_with_the_number_of_pt
 
 
 def test_page_tables_without_end_are_refused(stopped, scenario, monkeypatch):
-    monkeypatch.setattr("pfnmap.mm.pgtable.TABLE_BYTES", 1 << 20)
+    monkeypatch.setattr("pfnmap.contract.phys.TABLE_BYTES", 1 << 20)
     touches = step("scan", start='"m0"', end='"m0+0x40000000"', step='"2M"', access='"read"')
     path = scenario(ANONYMOUS, touches)
     assert "bytes of page tables" in stopped(path, "--set", "TRANSPARENT_HUGEPAGE=n", exit_code=3)
@@ -288,16 +288,17 @@ def test_reading_a_whole_file_drops_leaves_before_a_mapping_is_found_wanting(sce
     *before, last = read.steps
     for one in before:
         run.step(one)
-    assert run.entry(run.parent, run.names["m0"])["entry"]["level"] == "pud"
+    assert run.entry(run.parent, run.names["m0"]).level == "pud"
     with pytest.raises(PfnmapError):
         run.step(last)
-    assert run.entry(run.parent, run.names["m0"])["entry"]["value"] == "0x0"
+    assert run.entry(run.parent, run.names["m0"]).value == 0
 
 
 def test_an_op_of_vfio_pci_is_told_to_be_one_where_it_is_not_linked():
+    from pfnmap.contract.step import Step
     from pfnmap.errors import BadInput
     from pfnmap.kernel import Kernel
-    from pfnmap.run import Run, Step
+    from pfnmap.run import Run
 
     run = Run(Kernel.link("x86_64"), [])
     with pytest.raises(BadInput, match="'dma_map' is an action of plugin 'vfio_pci', which is not linked"):

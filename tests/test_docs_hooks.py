@@ -7,7 +7,7 @@ import re
 import pytest
 
 from pfnmap import Arch, Driver, VmOperations
-from pfnmap.arch import OPTIONAL_OPS
+from pfnmap.contract.pgtable_ops import OPTIONAL_OPS
 from pfnmap.hookspecs import ENTRY_HOOKS, EntryHooks
 from pfnmap.testing.kit import ARCH_CHECKS, DRIVER_CHECKS
 from pfnmap.testing.reference import entries, page, sentence

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from pfnmap import Device, DeviceBar, Refused, Unknown, VmArea, VmOperations
+from pfnmap.contract.follow import FollowPfnmapArgs
+from pfnmap.contract.step import Step
 from pfnmap.errors import Misuse
 from pfnmap.kernel import Kernel
-from pfnmap.mm.follow_pfnmap import FollowPfnmapArgs
 from pfnmap.mm.gup import gup_fast
 from pfnmap.mm.locking import i_mmap_rwsem, mmap_lock, page_table_lock
-from pfnmap.run import Run, Step
+from pfnmap.run import Run
 from pfnmap.trace import Call
 from pfnmap.vm_flags import VM_MAYWRITE, VM_MIXEDMAP, VM_PFNMAP, VM_SHARED
 
@@ -39,7 +40,7 @@ class Machine:
         self.mapping = self.run.files["dev"].f_mapping
 
     def __call__(self, op: str, *, by: str = "parent", **arguments: Any) -> dict[str, Any]:
-        return self.run.step(Step(op, arguments, by=by, where=f"step {op}"))
+        return self.run.step(Step(op, arguments, by=by, where=f"step {op}")).as_json()
 
     def map(self, va: int = BASE, length: int = 8 * GIB, prot: str = "rw", **arguments: Any) -> None:
         arguments = {"device": "dev", "bar": 0, "addr": va, "length": length, "fixed": True, "prot": prot, **arguments}
@@ -66,7 +67,7 @@ class Machine:
     def entry(self, va: int) -> int:
         found = self.mm.tables.leaf(va)
         assert found is not None
-        return found[1][0][found[1][1]]
+        return found[1].entry
 
 
 @pytest.fixture(params=["6.12.117", "7.3.4", "posted-v2"])
@@ -90,7 +91,7 @@ def test_follow_pfnmap_finds_the_page_inside_a_leaf_of_any_level(levels: Machine
     va = PLACES[level]
     within = {"pud": 0x12345000, "pmd": 0x123000, "pte": 0}[level]
     vma = levels.vma(va)
-    with mmap_lock(levels.mm), levels.kernel.mm.follow_pfnmap(vma, va + within + 0x10) as args:
+    with mmap_lock(levels.mm), levels.run.machine.mm.follow_pfnmap(vma, va + within + 0x10) as args:
         assert args is not None
         assert args.pfn == (PHYS + within) >> 12
         assert (args.writable, args.special) == (True, True)
@@ -105,10 +106,10 @@ def test_addr_mask_says_how_much_the_entry_maps_where_the_release_has_it(level: 
     old, new = Machine("6.12.117"), Machine("7.3.4")
     for machine in (old, new):
         machine.map_each_level()
-    with mmap_lock(new.mm), new.kernel.mm.follow_pfnmap(new.vma(PLACES[level]), PLACES[level]) as args:
+    with mmap_lock(new.mm), new.run.machine.mm.follow_pfnmap(new.vma(PLACES[level]), PLACES[level]) as args:
         assert args is not None
         assert args.addr_mask == mask % (1 << 64)
-    with mmap_lock(old.mm), old.kernel.mm.follow_pfnmap(old.vma(PLACES[level]), PLACES[level]) as args:
+    with mmap_lock(old.mm), old.run.machine.mm.follow_pfnmap(old.vma(PLACES[level]), PLACES[level]) as args:
         assert args is not None
         with pytest.raises(Refused, match="follow-addr-mask"):
             _ = args.addr_mask
@@ -117,7 +118,7 @@ def test_addr_mask_says_how_much_the_entry_maps_where_the_release_has_it(level: 
 def test_follow_pfnmap_answers_einval_outside_the_vma_for_other_memory_and_where_nothing_is(machine: Machine):
     machine.map(BASE, 4 * MIB)
     machine.map_anonymous(BASE + GIB, 4, 0)
-    follow = machine.kernel.mm.follow_pfnmap_start
+    follow = machine.run.machine.mm.follow_pfnmap_start
     machine("touch", va=BASE, access="read")
     bar, other = machine.vma(BASE), machine.vma(BASE + GIB)
     with mmap_lock(machine.mm):
@@ -125,7 +126,7 @@ def test_follow_pfnmap_answers_einval_outside_the_vma_for_other_memory_and_where
         assert follow(FollowPfnmapArgs(bar, BASE + 4 * MIB)) == -EINVAL
         assert follow(FollowPfnmapArgs(other, BASE + GIB)) == -EINVAL
         assert follow(FollowPfnmapArgs(bar, BASE + 2 * MIB)) == -EINVAL
-        with machine.kernel.mm.follow_pfnmap(bar, BASE + 2 * MIB) as nothing:
+        with machine.run.machine.mm.follow_pfnmap(bar, BASE + 2 * MIB) as nothing:
             assert nothing is None
     assert not page_table_lock(machine.mm).held
 
@@ -135,20 +136,20 @@ def read_after_end(args: FollowPfnmapArgs) -> int:
 
 
 def test_outputs_are_gone_after_follow_pfnmap_end_and_the_error_names_who_reads_them(levels: Machine):
-    args = levels.kernel.mm.FollowPfnmapArgs(levels.vma(BASE), BASE)
+    args = levels.run.machine.mm.FollowPfnmapArgs(levels.vma(BASE), BASE)
     with pytest.raises(Misuse, match="read_after_end"):
         read_after_end(args)
     with mmap_lock(levels.mm):
-        assert levels.kernel.mm.follow_pfnmap_start(args) == 0
+        assert levels.run.machine.mm.follow_pfnmap_start(args) == 0
         assert read_after_end(args) == PHYS >> 12
-        levels.kernel.mm.follow_pfnmap_end(args)
+        levels.run.machine.mm.follow_pfnmap_end(args)
     with pytest.raises(Misuse, match=r"read_after_end: pfn is valid between"):
         read_after_end(args)
 
 
 def test_follow_pfnmap_asserts_mmap_lock_or_i_mmap_rwsem_of_the_file(levels: Machine):
     args = FollowPfnmapArgs(levels.vma(BASE), BASE)
-    start, end = levels.kernel.mm.follow_pfnmap_start, levels.kernel.mm.follow_pfnmap_end
+    start, end = levels.run.machine.mm.follow_pfnmap_start, levels.run.machine.mm.follow_pfnmap_end
     with pytest.raises(Misuse, match="test_follow_pfnmap_asserts_mmap_lock"):
         start(args)
     for lock in (mmap_lock(levels.mm), i_mmap_rwsem(levels.mapping)):
@@ -161,10 +162,10 @@ def test_start_and_end_come_in_pairs(levels: Machine):
     args = FollowPfnmapArgs(levels.vma(BASE), BASE)
     with mmap_lock(levels.mm):
         with pytest.raises(Misuse, match="without a successful"):
-            levels.kernel.mm.follow_pfnmap_end(args)
-        levels.kernel.mm.follow_pfnmap_start(args)
+            levels.run.machine.mm.follow_pfnmap_end(args)
+        levels.run.machine.mm.follow_pfnmap_start(args)
         with pytest.raises(Misuse, match="again before"):
-            levels.kernel.mm.follow_pfnmap_start(args)
+            levels.run.machine.mm.follow_pfnmap_start(args)
 
 
 @pytest.mark.parametrize("level", ["pud", "pmd"])
@@ -174,9 +175,9 @@ def test_an_entry_zapped_before_the_lock_is_found_only_without_the_recheck(level
     machine = Machine(release)
     machine.map_each_level()
     vma = machine.vma(PLACES[level])
-    zap = machine.kernel.mm.zap_vma_ptes
+    zap = machine.run.machine.mm.zap_vma_ptes
     page_table_lock(machine.mm).contend(lambda: zap(vma, vma.vm_start, vma.size))
-    with mmap_lock(machine.mm), machine.kernel.mm.follow_pfnmap(vma, PLACES[level]) as args:
+    with mmap_lock(machine.mm), machine.run.machine.mm.follow_pfnmap(vma, PLACES[level]) as args:
         assert (args is not None) == stale
     assert not page_table_lock(machine.mm).held
 
@@ -185,7 +186,7 @@ def test_an_entry_that_changed_before_the_lock_is_looked_at_again():
     machine = Machine("6.12.117")
     machine.map_each_level()
     page_table_lock(machine.mm).contend(lambda: _protect(machine, "r"))
-    with mmap_lock(machine.mm), machine.kernel.mm.follow_pfnmap(machine.vma(BASE), BASE) as args:
+    with mmap_lock(machine.mm), machine.run.machine.mm.follow_pfnmap(machine.vma(BASE), BASE) as args:
         assert args is not None
         assert not args.writable
 
@@ -201,7 +202,7 @@ def test_a_1g_leaf_without_access_is_not_present_to_later_releases():
         machine.map(length=2 * GIB)
         machine("touch", va=BASE, access="read")
         _protect(machine, "none")
-        with mmap_lock(machine.mm), machine.kernel.mm.follow_pfnmap(machine.vma(BASE), BASE) as args:
+        with mmap_lock(machine.mm), machine.run.machine.mm.follow_pfnmap(machine.vma(BASE), BASE) as args:
             assert (args is not None and args.pfn == PHYS >> 12) == found, release
 
 
@@ -211,18 +212,18 @@ def test_each_release_has_one_of_the_two_look_ups():
         machine.map(length=4 * MIB)
         machine("touch", va=BASE, access="read")
     with mmap_lock(old.mm), pytest.raises(Refused, match="follow_pte"):
-        old.kernel.mm.follow_pfnmap_start(FollowPfnmapArgs(old.vma(BASE), BASE))
-    assert old.kernel.mm.follow_pte(old.vma(BASE), BASE + PAGE) == old.entry(BASE + PAGE)
-    assert old.kernel.mm.follow_pte(old.vma(BASE), BASE + GIB) is None
+        old.run.machine.mm.follow_pfnmap_start(FollowPfnmapArgs(old.vma(BASE), BASE))
+    assert old.run.machine.mm.follow_pte(old.vma(BASE), BASE + PAGE) == old.entry(BASE + PAGE)
+    assert old.run.machine.mm.follow_pte(old.vma(BASE), BASE + GIB) is None
     with pytest.raises(Refused, match="follow_pfnmap_start"):
-        new.kernel.mm.follow_pte(new.vma(BASE), BASE)
+        new.run.machine.mm.follow_pte(new.vma(BASE), BASE)
 
 
 # generic_access_phys and access_process_vm
 
 
 def _calls(machine: Machine, function: str) -> int:
-    return sum(e.function == function for e in machine.kernel.trace.drain() if isinstance(e, Call))
+    return sum(e.function == function for e in machine.run.machine.trace.drain() if isinstance(e, Call))
 
 
 def _wrprotect(machine: Machine) -> None:
@@ -237,7 +238,7 @@ def test_generic_access_phys_maps_again_when_the_entry_changed_under_it(release:
     machine = Machine(release)
     machine.map(length=2 * MIB)
     machine("touch", va=BASE, access="read")
-    access = machine.kernel.mm.generic_access_phys
+    access = machine.run.machine.mm.generic_access_phys
     look = "follow_pte" if release == "6.1.192" else "follow_pfnmap_start"
     with mmap_lock(machine.mm):
         assert access(machine.vma(BASE), BASE + 16, 64, True) == 64
@@ -251,11 +252,11 @@ def test_generic_access_phys_maps_again_when_the_entry_changed_under_it(release:
 
 def test_generic_access_phys_gives_up_when_the_entry_is_gone(machine: Machine):
     machine.map(length=2 * MIB)
-    access = machine.kernel.mm.generic_access_phys
+    access = machine.run.machine.mm.generic_access_phys
     with mmap_lock(machine.mm):
         assert access(machine.vma(BASE), BASE, 64, False) == -EINVAL
     machine("touch", va=BASE, access="read")
-    zap = machine.kernel.mm.zap_vma_ptes
+    zap = machine.run.machine.mm.zap_vma_ptes
     page_table_lock(machine.mm).contend(lambda: None, lambda: zap(machine.vma(BASE), BASE, 2 * MIB))
     with mmap_lock(machine.mm):
         assert access(machine.vma(BASE), BASE, 64, False) == -EINVAL
@@ -269,7 +270,7 @@ def test_another_process_reaches_device_memory_only_through_the_drivers_access(m
     assert got["ret"] == -1
     vma = machine.vma(BASE)
     assert vma.vm_ops is not None
-    vma.vm_ops = replace(vma.vm_ops, access=machine.kernel.mm.generic_access_phys)
+    vma.vm_ops = replace(vma.vm_ops, access=machine.run.machine.mm.generic_access_phys)
     got = machine("access", via=via, va=BASE, length=2 * PAGE)
     assert (got["result"], got["ret"], got["calls"]["generic_access_phys"]) == ("ok", 2 * PAGE, 2)
 
@@ -279,7 +280,7 @@ def test_access_needs_ioremap_prot():
     machine.map(length=2 * MIB)
     machine("touch", va=BASE, access="write")
     vma = machine.vma(BASE)
-    vma.vm_ops = VmOperations(fault=lambda vmf: 0, access=machine.kernel.mm.generic_access_phys)
+    vma.vm_ops = VmOperations(fault=lambda vmf: 0, access=machine.run.machine.mm.generic_access_phys)
     assert machine("access", via="proc_mem_read", va=BASE, length=8)["result"] == "EIO"
 
 
@@ -329,7 +330,7 @@ def test_gup_gets_what_is_there_without_locks_and_faults_the_rest_in(machine: Ma
     machine.map(BASE + 4 * PAGE, 2 * MIB)
     pages: list[int] = []
     assert gup_fast(machine.mm, BASE, BASE + 4 * PAGE, 1, pages) == 2
-    machine.kernel.mm.unpin_user_pages(machine.kernel, pages)
+    machine.run.machine.mm.unpin_user_pages(machine.run.machine, pages)
     got = machine("access", via="process_vm_writev", va=BASE + 8, length=4 * PAGE)
     assert (got["result"], got["ret"], got["handle_mm_fault"]) == ("ok", 4 * PAGE - 8, 2)
 
@@ -338,21 +339,24 @@ def test_a_pinned_page_outlives_its_mapping(machine: Machine):
     machine.map_anonymous(BASE, 1, 0)
     pages: list[int] = []
     with mmap_lock(machine.mm):
-        assert machine.kernel.mm.pin_user_pages_remote(machine.mm, BASE, 1, machine.kernel.mm.FOLL_WRITE, pages) == 1
+        assert (
+            machine.run.machine.mm.pin_user_pages_remote(machine.mm, BASE, 1, machine.run.machine.mm.FOLL_WRITE, pages)
+            == 1
+        )
     machine("munmap", addr=BASE, length=PAGE)
-    assert machine.kernel.mm.pfn_valid(machine.kernel, pages[0])
-    machine.kernel.mm.unpin_user_pages(machine.kernel, pages)
-    assert not machine.kernel.mm.pfn_valid(machine.kernel, pages[0])
+    assert machine.run.machine.mm.pfn_valid(machine.run.machine, pages[0])
+    machine.run.machine.mm.unpin_user_pages(machine.run.machine, pages)
+    assert not machine.run.machine.mm.pfn_valid(machine.run.machine, pages[0])
 
 
 def test_fixup_user_fault_is_one_pass_and_none_without_permission(machine: Machine):
-    mm = machine.kernel.mm
+    mm = machine.run.machine.mm
     machine.map(BASE, 2 * MIB, prot="r")
     flags = mm.FAULT_FLAG_REMOTE | mm.FAULT_FLAG_WRITE
-    machine.kernel.trace.drain()
+    machine.run.machine.trace.drain()
     assert mm.fixup_user_fault(machine.mm, BASE, flags) == (-EFAULT, False)
     assert mm.fixup_user_fault(machine.mm, BASE + GIB, mm.FAULT_FLAG_REMOTE) == (-EFAULT, False)
-    assert [e.function for e in machine.kernel.trace.drain() if isinstance(e, Call)] == ["fixup_user_fault"] * 2
+    assert [e.function for e in machine.run.machine.trace.drain() if isinstance(e, Call)] == ["fixup_user_fault"] * 2
     assert mm.fixup_user_fault(machine.mm, BASE, mm.FAULT_FLAG_REMOTE) == (0, False)
     assert _calls(machine, "handle_mm_fault") == 1
 
@@ -363,19 +367,19 @@ def test_fixup_user_fault_is_one_pass_and_none_without_permission(machine: Machi
 @pytest.mark.parametrize("level", PLACES)
 def test_no_folio_behind_special_entries(levels: Machine, level: str):
     with mmap_lock(levels.mm):
-        assert levels.kernel.mm.folio_walk_start(levels.vma(PLACES[level]), PLACES[level]) is None
+        assert levels.run.machine.mm.folio_walk_start(levels.vma(PLACES[level]), PLACES[level]) is None
 
 
 def test_a_folio_walk_finds_pages_and_on_request_the_zero_page(machine: Machine):
     machine.map_anonymous(BASE, 3, 0)
     machine("touch", va=BASE + PAGE, access="read")
-    walk = machine.kernel.mm.folio_walk_start
+    walk = machine.run.machine.mm.folio_walk_start
     vma = machine.vma(BASE)
     with mmap_lock(machine.mm):
         found = walk(vma, BASE)
         assert found is not None
         assert found.page is not None
-        assert machine.kernel.mm.pfn_valid(machine.kernel, found.page)
+        assert machine.run.machine.mm.pfn_valid(machine.run.machine, found.page)
         assert walk(vma, BASE + PAGE) is None
         zero = walk(vma, BASE + PAGE, 2)
         assert zero is not None
@@ -399,7 +403,7 @@ def test_without_a_special_bit_vm_pgoff_tells_the_pfnmap_from_what_was_copied(re
     copied = machine.entry(BASE + GIB)
     page = machine.kernel.ops.pte_pfn(copied)
     raw = machine.kernel.ops.pfn_pte(PFN + 3, machine.kernel.ops.vm_get_page_prot(1))
-    look = machine.kernel.mm.vm_normal_page
+    look = machine.run.machine.mm.vm_normal_page
     cow = _cow_pfnmap(machine, PFN)
     assert look(cow, BASE + 3 * PAGE, raw) is None
     assert look(cow, BASE + 3 * PAGE, copied) == page
@@ -415,7 +419,7 @@ def test_with_a_special_bit_the_vma_is_not_asked_for_its_pgoff(release: str):
     machine.map_anonymous(BASE + GIB, 1, 0)
     special = ops.pte_mkspecial(ops.pfn_pte(PFN, ops.vm_get_page_prot(1)))
     copied = machine.entry(BASE + GIB)
-    look = machine.kernel.mm.vm_normal_page
+    look = machine.run.machine.mm.vm_normal_page
     for pgoff in (PFN, 0):
         assert look(_cow_pfnmap(machine, pgoff), BASE, special) is None
         assert look(_cow_pfnmap(machine, pgoff), BASE, copied) == ops.pte_pfn(copied)
@@ -424,9 +428,9 @@ def test_with_a_special_bit_the_vma_is_not_asked_for_its_pgoff(release: str):
 def test_an_entry_that_is_no_page_and_not_special_is_complained_about(machine: Machine):
     ops = machine.kernel.ops
     bad = ops.pfn_pte(PFN, ops.vm_get_page_prot(1))
-    machine.kernel.trace.drain()
-    assert machine.kernel.mm.vm_normal_page(VmArea(machine.mm, BASE, BASE + PAGE, 0), BASE, bad) is None
-    assert ["Bad page map" in e.text for e in machine.kernel.trace.drain()] == [True]
+    machine.run.machine.trace.drain()
+    assert machine.run.machine.mm.vm_normal_page(VmArea(machine.mm, BASE, BASE + PAGE, 0), BASE, bad) is None
+    assert ["Bad page map" in e.text for e in machine.run.machine.trace.drain()] == [True]
 
 
 @pytest.mark.parametrize(
@@ -440,11 +444,11 @@ def test_an_entry_that_is_no_page_and_not_special_is_complained_about(machine: M
 )
 def test_the_posted_pmd_look_up_takes_a_special_leaf_of_a_cow_mapping_for_a_page(release: str, phys: int, page: bool):
     machine = Machine(release)
-    machine.kernel.phys.reserve(0, GIB)
-    machine.kernel.phys.alloc_page()
+    machine.run.machine.phys.reserve(0, GIB)
+    machine.run.machine.phys.alloc_page()
     ops = machine.kernel.ops
     leaf = ops.pmd_mkspecial(ops.pmd_mkhuge(ops.pfn_pmd(phys >> 12, ops.vm_get_page_prot(1))))
-    look = machine.kernel.mm.vm_normal_page_pmd
+    look = machine.run.machine.mm.vm_normal_page_pmd
     assert look(_cow_pfnmap(machine, 0), BASE, leaf) == (phys >> 12 if page else None)
     assert look(_cow_pfnmap(machine, phys >> 12), BASE, leaf) is None
     assert look(_cow_pfnmap(machine, 0, VM_PFNMAP | VM_SHARED), BASE, leaf) is None
@@ -454,7 +458,7 @@ def test_vm_normal_page_pud_comes_with_the_common_form():
     for release in ("6.12.117", "7.3.4"):
         machine = Machine(release)
         machine.map_each_level()
-        look = machine.kernel.mm.vm_normal_page_pud
+        look = machine.run.machine.mm.vm_normal_page_pud
         if release == "6.12.117":
             with pytest.raises(Refused, match="vm-normal-page-by-level"):
                 look(machine.vma(BASE), BASE, machine.entry(BASE))

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import pytest
 
 from pfnmap import MmuCpu, hookimpl
-from pfnmap.arch import Arch
+from pfnmap.contract.arch import Arch
 from pfnmap.plugins import Registry
 from pfnmap.testing import mmu
 from pfnmap.testing.arch_subject import ArchSubject

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from pfnmap import Device, DeviceBar
+from pfnmap.contract.step import Step
 from pfnmap.kernel import Kernel
-from pfnmap.run import Run, Step
+from pfnmap.run import Run
 
 HOOKS = ("track_pfn_remap", "track_pfn_insert", "track_pfn_copy", "untrack_pfn", "untrack_pfn_clear")
 CONTEXT = ("pfnmap_track", "pfnmap_untrack", "pfnmap_setup_cachemode")
@@ -29,7 +30,7 @@ class Machine:
         self("touch", va=BASE, access="read")
 
     def __call__(self, op: str, *, by: str = "parent", **arguments: Any) -> dict[str, Any]:
-        return self.run.step(Step(op, arguments, by=by, where=f"step {op}"))
+        return self.run.step(Step(op, arguments, by=by, where=f"step {op}")).as_json()
 
     def flags(self) -> list[str]:
         """VmFlags of the mapping, as smaps shows them: VM_PAT is `ar`."""
@@ -99,7 +100,7 @@ def test_a_vma_that_was_filled_by_remap_pfn_range_is_walked_by_the_new_look_up_i
     run.step(Step("mmap", {"prot": "rw", "shared": True, **where}))
     vma = run.parent.vma_lookup(BASE)
     assert vma is not None
-    assert kernel.mm.remap_pfn_range(vma, BASE, 0x80_0000, 8 * MIB, vma.vm_page_prot) == 0
-    got = run.step(Step("munmap", {"addr": BASE, "length": 8 * MIB}))
+    assert run.machine.mm.remap_pfn_range(vma, BASE, 0x80_0000, 8 * MIB, vma.vm_page_prot) == 0
+    got = run.step(Step("munmap", {"addr": BASE, "length": 8 * MIB})).as_json()
     assert got["calls"] == {"follow_pfnmap_start": 1}
     assert got["follow_returns"] == {"ok": 1}

@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 
 import pfnmap.plan as planner
 from pfnmap import BadInput, Device, DeviceBar, VmFault
+from pfnmap.contract.step import Step
 from pfnmap.errors import Refused
 from pfnmap.kernel import Kernel
 from pfnmap.mm import fault, huge_memory
 from pfnmap.mm.fault import user_access
 from pfnmap.mm.mmap import MMAP_BASE, get_unmapped_area
 from pfnmap.plan import Machine, Request, plan
-from pfnmap.run import Run, Step
+from pfnmap.run import Run
 from pfnmap.trace import Fault, Install
 
 THP = {"TRANSPARENT_HUGEPAGE": "y", "VFIO_PCI": "y"}
@@ -128,7 +129,7 @@ def ran(kernel: Kernel, request: Request, most: int = MOST_LEAVES) -> dict[str, 
     An assertion fails where that takes more than `most` touches.
     """
     run = Run(kernel, [Device("d", "0000:00:01.0", {2: DeviceBar(2, request.bar_size, request.phys)})])
-    mapped = run.step(Step("mmap", mmap_arguments(request)))
+    mapped = run.step(Step("mmap", mmap_arguments(request))).as_json()
     counts = {"pte": 0, "pmd": 0, "pud": 0}
     if mapped["result"] != "ok":
         assert mapped["result"] == "EINVAL"
@@ -150,7 +151,7 @@ def ran(kernel: Kernel, request: Request, most: int = MOST_LEAVES) -> dict[str, 
         else:
             size = 1 << next(w.shift for w in kernel.geometry.walk if w.name == level)
             va = va // size * size + size
-    events = kernel.trace.drain()
+    events = run.machine.trace.drain()
     for event in events:
         if isinstance(event, Install):
             counts[event.level] += event.count
@@ -218,12 +219,12 @@ def test_plan_equals_a_scan_of_every_page(machine: Machined, data: st.DataObject
     assume(request.bar_size >= page and (request.length or 0) > 0)
     assume(kernel.config.value("VFIO_PCI_MMAP") != "n")  # s390 until that went
     run = Run(kernel, [Device("d", "0000:00:01.0", {2: DeviceBar(2, request.bar_size, request.phys)})])
-    mapped = run.step(Step("mmap", mmap_arguments(request)))
+    mapped = run.step(Step("mmap", mmap_arguments(request))).as_json()
     assert mapped["result"] == "ok"
     assert request.va is not None
     assert request.length is not None
     end = request.va + request.length
-    scan = run.step(Step("scan", {"start": request.va, "end": end, "step": page, "access": "read"}))
+    scan = run.step(Step("scan", {"start": request.va, "end": end, "step": page, "access": "read"})).as_json()
     costs = plan(kernel, [request]).mappings[0].costs
     assert (scan["faults_total"], scan["table_bytes"]) == (costs.driver_calls, costs.table_bytes)
 
@@ -327,7 +328,7 @@ def no_pud(right: Any) -> Any:
     """The handler never takes the PUD order."""
 
     def huge_fault(self: Any, vmf: VmFault, order: int) -> Any:
-        return self.kernel.mm.VM_FAULT_FALLBACK if order == self.kernel.geometry.PUD_ORDER else right(self, vmf, order)
+        return self.machine.mm.VM_FAULT_FALLBACK if order == self.kernel.geometry.PUD_ORDER else right(self, vmf, order)
 
     return huge_fault
 

@@ -11,10 +11,11 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from pfnmap import BadInput, Device, DeviceBar, Refused
+from pfnmap.contract.step import Step
 from pfnmap.guest import GUEST_BASE
 from pfnmap.kernel import Kernel
 from pfnmap.plan import MappingPlan, Request, plan
-from pfnmap.run import Run, Step
+from pfnmap.run import Run
 
 MIB, GIB = 1 << 20, 1 << 30
 PHYS = 0x80_0000_0000
@@ -68,10 +69,13 @@ def guested(kernel: Kernel, request: Request) -> dict[str, Any]:
     """Let a guest touch every page of a mapping that its process has not touched."""
     run = Run(kernel, [Device("d", "0000:00:01.0", {2: DeviceBar(2, request.bar_size, request.phys)})])
     where = {"addr": request.va, "length": request.length, "fixed": True, "offset": request.offset}
-    assert run.step(Step("mmap", {"device": "d", "bar": 2, "prot": "rw", "shared": True, **where}))["result"] == "ok"
+    assert (
+        run.step(Step("mmap", {"device": "d", "bar": 2, "prot": "rw", "shared": True, **where})).as_json()["result"]
+        == "ok"
+    )
     slot = {"slot": 0, "gpa": request.gpa, "va": request.va, "length": request.length}
-    assert run.step(Step("kvm.memslot", slot))["result"] == "ok"
-    return run.step(Step("kvm.map", {"gpa": request.gpa, "length": request.length, "access": "write"}))
+    assert run.step(Step("kvm.memslot", slot)).result == "ok"
+    return run.step(Step("kvm.map", {"gpa": request.gpa, "length": request.length, "access": "write"})).as_json()
 
 
 def levels(runs: list[tuple[int, int, str]]) -> list[tuple[int, int, str]]:

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from pfnmap import BadInput
+from pfnmap.contract.machine import MmFunctions
+from pfnmap.contract.step import Step
 from pfnmap.kernel import Kernel
-from pfnmap.mm import MmFunctions
 from pfnmap.plugins import Registry, offer, why_not_linked
-from pfnmap.run import Run, Step
+from pfnmap.run import Run
 
 ROOT = Path(__file__).resolve().parents[1]
 REGISTRY = Registry()
@@ -60,7 +61,7 @@ def test_a_plugin_imports_no_other_plugin_and_nothing_of_the_mm(plugin: Any):
 
 @each_plugin
 def test_a_plugin_calls_of_the_mm_what_it_says(plugin: Any):
-    functions = {name for name, value in vars(MmFunctions).items() if isinstance(value, staticmethod)}
+    functions = {name for name in MmFunctions.__dataclass_fields__ if name.islower()}
     called = set()
     for tree in trees(plugin):
         for node in ast.walk(tree):

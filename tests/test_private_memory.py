@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from pfnmap import Device, DeviceBar
+from pfnmap.contract.step import Step
 from pfnmap.kernel import Kernel
-from pfnmap.run import Run, Step
+from pfnmap.run import Run
 
 A = 0x1000_0000_0000
 PAGE = 4096
@@ -30,7 +31,7 @@ class Process:
         self.run = Run(kernel(release), [Device("d", "0000:00:01.0", {2: DeviceBar(2, 8 << 30, 0x8_0000_0000)})])
 
     def __call__(self, op: str, by: str = "parent", **arguments: Any) -> dict[str, Any]:
-        return self.run.step(Step(op, arguments, by=by, where="step"))
+        return self.run.step(Step(op, arguments, by=by, where="step")).as_json()
 
     def anon(self, addr: int = A, length: int = PAGE, prot: str = "rw", **more: Any) -> None:
         self("mmap", length=length, prot=prot, shared=False, addr=addr, fixed=True, **more)

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from pfnmap import BadInput, Device, DeviceBar, Refused
+from pfnmap.contract.step import Step
 from pfnmap.kernel import Kernel
 from pfnmap.replay import replay_record
-from pfnmap.run import Run, Step
+from pfnmap.run import Run
 from pfnmap.scenario import read_recording
 
 RECORDINGS = Path(__file__).parent / "data" / "recordings"
@@ -60,7 +61,7 @@ class Machine:
         self.run = Run(self.kernel, [Device("dev", "0000:00:01.0", bars)])
 
     def __call__(self, op: str, **arguments: Any) -> dict[str, Any]:
-        return self.run.step(Step(op, arguments, where=f"step {op}"))
+        return self.run.step(Step(op, arguments, where=f"step {op}")).as_json()
 
     def map(self, va: int = BASE, length: int = 8 * GIB, offset: int = 0, **arguments: Any) -> None:
         where = {"device": "dev", "bar": 0, "addr": va, "length": length, "offset": offset, "fixed": True}
@@ -146,7 +147,7 @@ def test_the_walk_of_anonymous_memory_in_the_hole_of_a_leaked_leaf_drops_it():
     assert child is not None
     step = {"device": None, "addr": BASE + 4 * MIB, "length": 2 * MIB, "fixed": True, "prot": "rw", "shared": False}
     machine.run.step(Step("mmap", step, by="child"))
-    got = machine.run.step(Step("pagemap", {"va": BASE + 4 * MIB, "count": 1}, by="child"))
+    got = machine.run.step(Step("pagemap", {"va": BASE + 4 * MIB, "count": 1}, by="child")).as_json()
     assert got["calls"] == {"__split_huge_pud": 1}
     assert machine.level(BASE) == "pud"
 
@@ -214,7 +215,7 @@ def test_pagemap_of_anonymous_memory_shows_page_and_owner():
     machine("clear_refs", value=4)
     page, empty = (int(entry, 16) for entry in machine("pagemap", va=BASE, count=2)["entries"])
     assert (page >> 63 & 1, page >> 61 & 1, page >> 56 & 1, page >> 55 & 1, empty) == (1, 0, 1, 0, 0)
-    assert (page & (1 << 55) - 1) << 12 in machine.kernel.phys.ram
+    assert (page & (1 << 55) - 1) << 12 in machine.run.machine.phys.ram
 
 
 def test_pagemap_ends_with_the_address_space():

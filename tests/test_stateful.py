@@ -11,8 +11,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from pfnmap import Device, DeviceBar, MmStruct, Refused
+from pfnmap.contract.step import Step
 from pfnmap.kernel import Kernel
-from pfnmap.run import Run, Step
+from pfnmap.run import Run
 
 BASE = 0x1000_0000_0000
 PHYS = 0x8_0000_0000
@@ -55,7 +56,7 @@ def _leaves(mm: MmStruct, table: Any, depth: int, start: int) -> Iterator[tuple[
         if getattr(ops, f"{op}_leaf")(entry):
             yield va, op, entry
         else:
-            below = mm.kernel.phys.tables[tables.steps[walked.name].pgtable(entry)]
+            below = mm.machine.phys.tables[tables.steps[walked.name].pgtable(entry)]
             yield from _leaves(mm, below, depth + 1, va)
 
 
@@ -74,7 +75,7 @@ def _reachable(mm: MmStruct, table: Any, depth: int) -> Iterator[tuple[str, int]
         if entry != tables.empty[walked.name] and not step.leaf(entry):
             address = step.pgtable(entry)
             yield tables.levels[depth + 1].name, address
-            yield from _reachable(mm, mm.kernel.phys.tables[address], depth + 1)
+            yield from _reachable(mm, mm.machine.phys.tables[address], depth + 1)
 
 
 class Mappings(RuleBasedStateMachine):
@@ -97,7 +98,7 @@ class Mappings(RuleBasedStateMachine):
         if self.run.oops is not None or (by == "child" and self.run.child is None):
             return {}
         try:
-            return self.run.step(Step(op, arguments, by=by, where="step"))
+            return self.run.step(Step(op, arguments, by=by, where="step")).as_json()
         except Refused:
             return {}
 
@@ -207,7 +208,7 @@ class Mappings(RuleBasedStateMachine):
             assert mm.pgtables_bytes == sum(mm.tables.bytes[level] for level, _ in found)
             seen.update(address for _, address in found)
             seen.add(mm.tables.pgd_pa)
-        assert seen == set(self.kernel.phys.tables)
+        assert seen == set(self.machine.phys.tables)
 
 
 Mappings.TestCase.settings = settings(

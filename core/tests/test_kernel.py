@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from dataclasses import FrozenInstanceError
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from pfnmap import Arch, BadInput, Driver, Geometry, LinkError, PluginError, Refused, Unknown, WalkLevel, hookimpl
 from pfnmap.hookspecs import ENTRY_HOOKS
 from pfnmap.kernel import Kernel
+from pfnmap.mm.boot import boot
 from pfnmap.release import newest
 
 GEOMETRY = Geometry(
@@ -213,16 +215,27 @@ def test_two_kernels_live_side_by_side():
     assert (one.cpu, two.cpu) == ({"turbo": False}, {"turbo": True})
     assert (one.has("huge-pfnmap"), two.has("huge-pfnmap")) == (False, True)
     assert one.drivers["toydrv"] is not two.drivers["toydrv"]
+
+
+def test_a_boot_begins_with_the_knob_as_linked_and_shares_nothing():
+    kernel = Kernel.link(arch(), [driver()], thp="madvise")
+    one = boot(kernel)
+    one.thp, one.clock_ms = "never", 5
     one.phys.alloc_table(TABLE)
-    assert (len(one.phys.tables), len(two.phys.tables)) == (1, 0)
+    two = boot(kernel)
+    assert (two.thp, two.clock_ms, two.phys.tables) == ("madvise", 0, {})
+    assert one.modules["toydrv"] is not two.modules["toydrv"]
+    assert two.modules["toydrv"] is not kernel.drivers["toydrv"]
 
 
-def test_a_boot_starts_over_with_the_knob_as_linked():
-    kernel = Kernel.link(arch(), thp="madvise")
-    kernel.thp, kernel.clock_ms = "never", 5
-    kernel.phys.alloc_table(TABLE)
-    kernel.boot()
-    assert (kernel.thp, kernel.clock_ms, kernel.phys.tables) == ("madvise", 0, {})
+def test_a_linked_kernel_cannot_be_changed():
+    kernel = Kernel.link(arch())
+    with pytest.raises(FrozenInstanceError):
+        kernel.thp = "never"  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        kernel.cpu["turbo"] = True  # type: ignore[index]
+    with pytest.raises(TypeError):
+        kernel.drivers["x"] = None  # type: ignore[index]
 
 
 # what it says of itself

@@ -14,7 +14,20 @@ from typing import Any, ClassVar
 
 import pytest
 
-from pfnmap import Action, Arch, BadInput, Device, Driver, File, Unknown, VmArea, VmFault, VmOperations, hookimpl
+from pfnmap import (
+    Action,
+    Arch,
+    BadInput,
+    Device,
+    Driver,
+    File,
+    Machine,
+    Unknown,
+    VmArea,
+    VmFault,
+    VmOperations,
+    hookimpl,
+)
 from pfnmap.errors import PluginError, Unwritten
 from pfnmap.testing import driver_checks, entry_checks, geometry_checks, kconfig_checks, mm_checks
 from pfnmap.testing.check import Result, bits, cases
@@ -353,14 +366,14 @@ class Good(Driver):
     name: ClassVar[str] = "good"
     shift = 40
 
-    def boot(self, kernel: Any) -> None:
-        super().boot(kernel)
+    def boot(self, machine: Machine) -> None:
+        super().boot(machine)
         self.enabled: dict[str, bool] = {}
         self.files: dict[str, File] = {}
 
     def probe(self, device: Device) -> File:
         self.enabled[device.name] = True
-        self.files[device.name] = File(self, device)
+        self.files[device.name] = self.open(device)
         return self.files[device.name]
 
     def mmap_offset(self, bar: int, offset: int) -> int:
@@ -386,7 +399,7 @@ class Good(Driver):
 
     def fault(self, vmf: VmFault, order: int) -> int:
         kernel, vma = self.kernel, vmf.vma
-        mm, geometry = kernel.mm, kernel.geometry
+        mm, geometry = self.machine.mm, kernel.geometry
         device, first = vma.vm_private_data
         size = geometry.PAGE_SIZE << order
         address = vmf.address & -size
@@ -402,7 +415,7 @@ class Good(Driver):
         return aligned and vma.vm_start <= address and address + size <= vma.vm_end
 
     def insert(self, vmf: VmFault, order: int, address: int, pfn: int) -> int:
-        mm, geometry = self.kernel.mm, self.kernel.geometry
+        mm, geometry = self.machine.mm, self.kernel.geometry
         if order == 0:
             return mm.vmf_insert_pfn(vmf.vma, address, pfn)
         if order == geometry.PMD_ORDER and self.kernel.pfnmap("pmd"):
@@ -417,7 +430,7 @@ class Good(Driver):
     def pci_memory(self, run: Any, device: str, enabled: bool) -> dict[str, Any]:
         self.enabled[device] = enabled
         if not enabled:
-            self.kernel.mm.unmap_mapping_range(self.files[device].f_mapping, 0, 0)
+            self.machine.mm.unmap_mapping_range(self.files[device].f_mapping, 0, 0)
         return {}
 
 
@@ -482,12 +495,12 @@ class UnalignedPfnInAHugeLeaf(Good):
 
 class BasePageForAHugeOrder(Good):
     def insert(self, vmf: VmFault, order: int, address: int, pfn: int) -> int:
-        return self.kernel.mm.vmf_insert_pfn(vmf.vma, address, pfn)
+        return self.machine.mm.vmf_insert_pfn(vmf.vma, address, pfn)
 
 
 class HugeFaultThatAlwaysFallsBack(Good):
     def insert(self, vmf: VmFault, order: int, address: int, pfn: int) -> int:
-        return self.kernel.mm.VM_FAULT_FALLBACK if order else super().insert(vmf, order, address, pfn)
+        return self.machine.mm.VM_FAULT_FALLBACK if order else super().insert(vmf, order, address, pfn)
 
 
 class AnyOrderIsABasePage(Good):
@@ -517,7 +530,7 @@ class ForkZapsEverybody(Good):
 
     def open(self, vma: VmArea) -> None:
         assert vma.vm_file is not None
-        self.kernel.mm.unmap_mapping_range(vma.vm_file.f_mapping, 0, 0)
+        self.machine.mm.unmap_mapping_range(vma.vm_file.f_mapping, 0, 0)
 
 
 DRIVERS: list[tuple[type[Driver], str]] = [

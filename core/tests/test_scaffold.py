@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pfnmap import Arch, BadInput, Driver
-from pfnmap.arch import OPTIONAL_OPS
+from pfnmap.contract.pgtable_ops import OPTIONAL_OPS
 from pfnmap.hookspecs import ENTRY_HOOKS
 from pfnmap.scaffold import KINDS, Kind, write_package
 from pfnmap.testing.kit import arch_kit, driver_kit

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from pfnmap.arch import Geometry, WalkLevel
+from pfnmap.contract.geometry import Geometry, WalkLevel
 from pfnmap.errors import BadInput, Refused
 from pfnmap.testing.vectors import check_vectors, machine_of, parse_vectors, read_vectors
 from pfnmap.vm_flags import VM_WRITE

@@ -20,7 +20,8 @@ from pfnmap_verify.suites import suite
 
 DATA = Path(__file__).parent / "data/core-6.12.117.json.gz"
 CPU = {"hw_access_dirty": True, "la57": False, "pdpe1gb": True, "pti": False, "pku": True}
-OWN = KernelSpec(arch="x86_64", release="6.12.117", cpu=CPU)
+CONFIG = {"TRANSPARENT_HUGEPAGE": "y", "MEM_SOFT_DIRTY": "y"}
+OWN = KernelSpec(arch="x86_64", release="6.12.117", cpu=CPU, resolved=CONFIG)
 
 
 @cache

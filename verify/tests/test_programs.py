@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pfnmap.errors import BadInput, Refused
-from pfnmap_verify.machine import DEVICES, TestDevice
+from pfnmap_verify.machine import DEVICES, PciTestdev
 from pfnmap_verify.programs import read_programs
 from pfnmap_verify.recorder import Program
 from pfnmap_verify.suites import suite
@@ -39,7 +39,7 @@ def test_a_scenarios_bar_becomes_that_of_a_test_device(tmp_path: Path) -> None:
     path = tmp_path / "one.toml"
     path.write_text(SCENARIO)
     (program,), devices = read_programs(str(path))
-    assert devices == [TestDevice("gpu", 256 << 20)]
+    assert devices == [PciTestdev("gpu", 256 << 20)]
     assert program.id == "one"
     assert program.steps[0] == {
         "op": "mmap",

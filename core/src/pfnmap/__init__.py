@@ -1,10 +1,17 @@
 """pfnmap: an executable model of Linux huge pfnmaps. What stands here is what a plugin may use."""
 
-from pfnmap.arch import Arch, Entry, Geometry, Has, Level, MmuCpu, WalkLevel, WordFormat
-from pfnmap.driver import Action, Device, DeviceBar, Driver, Module, ScenarioRun, VmOperations
+from pfnmap.contract.arch import Arch
+from pfnmap.contract.device import Device, DeviceBar
+from pfnmap.contract.entry import Entry, Has, Level
+from pfnmap.contract.geometry import Geometry, MmuCpu, WalkLevel, WordFormat
+from pfnmap.contract.kernel import LinkedKernel, MachineState
+from pfnmap.contract.machine import Machine, MmFunctions, PfnSpace
+from pfnmap.contract.module import Driver, Module
+from pfnmap.contract.slot import Slot
+from pfnmap.contract.step import Action, ScenarioRun
+from pfnmap.contract.vma import File, FileOperations, MmStruct, VmArea, VmFault, VmOperations
 from pfnmap.errors import BadInput, LinkError, PfnmapError, PluginError, Refused, Unknown, Unwritten
 from pfnmap.hookspecs import hookimpl
-from pfnmap.mm.vma import File, MmStruct, VmArea, VmFault
 from pfnmap.trace import Call, Event, Message
 
 __all__ = [
@@ -18,18 +25,25 @@ __all__ = [
     "Entry",
     "Event",
     "File",
+    "FileOperations",
     "Geometry",
     "Has",
     "Level",
     "LinkError",
+    "LinkedKernel",
+    "Machine",
+    "MachineState",
     "Message",
+    "MmFunctions",
     "MmStruct",
     "MmuCpu",
     "Module",
+    "PfnSpace",
     "PfnmapError",
     "PluginError",
     "Refused",
     "ScenarioRun",
+    "Slot",
     "Unknown",
     "Unwritten",
     "VmArea",

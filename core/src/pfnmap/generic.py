@@ -8,13 +8,13 @@ Registered as a plugin like any other, tried last. The kernel's fallbacks are pi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
-from pfnmap.arch import Arch, Entry
+from pfnmap.contract.arch import Arch
+from pfnmap.contract.entry import Entry
+from pfnmap.contract.kernel import MachineState
+from pfnmap.contract.vma import VmArea
 from pfnmap.hookspecs import hookimpl
-
-if TYPE_CHECKING:
-    from pfnmap.mm.vma import VmArea
 
 __all__ = ["Generic"]
 
@@ -223,15 +223,15 @@ class Generic:
         return 0
 
     @hookimpl(trylast=True)
-    def pfnmap_track(self, pfn: int, size: int, prot: int) -> int:
+    def pfnmap_track(self, machine: MachineState, pfn: int, size: int, prot: int) -> int:
         return prot
 
     @hookimpl(trylast=True)
-    def pfnmap_untrack(self, pfn: int, size: int) -> int:
+    def pfnmap_untrack(self, machine: MachineState, pfn: int, size: int) -> int:
         return 0
 
     @hookimpl(trylast=True)
-    def pfnmap_setup_cachemode(self, pfn: int, size: int, prot: int) -> int:
+    def pfnmap_setup_cachemode(self, machine: MachineState, pfn: int, size: int, prot: int) -> int:
         return prot
 
     @hookimpl(trylast=True)

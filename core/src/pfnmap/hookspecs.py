@@ -2,8 +2,9 @@
 
 Two families. `EntryHooks`: ops on page-table entries for which the kernel's headers have a fallback under ``#ifndef``
 (pfnmap.generic has it). They are called through pluggy once, when a kernel is linked: the owner's method is bound and
-the hot path calls it directly. So an entry hook has one owner, no wrapper, and never answers None. See `pfnmap.arch`
-for what an entry is. `LinkHooks`: asked while a kernel is linked, with pluggy's ordinary collecting semantics.
+the hot path calls it directly. So an entry hook has one owner, no wrapper, and never answers None.
+`pfnmap.contract.entry` says what an entry is. `LinkHooks`: asked while a kernel is linked, with pluggy's ordinary
+collecting semantics.
 """
 
 # mypy: disable-error-code="empty-body"
@@ -11,14 +12,13 @@ for what an entry is. `LinkHooks`: asked while a kernel is linked, with pluggy's
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import pluggy
 
-from pfnmap.arch import Entry, Has
-
-if TYPE_CHECKING:
-    from pfnmap.mm.vma import VmArea
+from pfnmap.contract.entry import Entry, Has
+from pfnmap.contract.kernel import MachineState
+from pfnmap.contract.vma import VmArea
 
 __all__ = ["ENTRY_HOOKS", "PROJECT", "EntryHooks", "LinkHooks", "hookimpl", "hookspec"]
 
@@ -239,16 +239,16 @@ class EntryHooks:
         """mremap has moved a pfnmap away from this vma; return 0. Fallback: 0."""
 
     @hookspec(firstresult=True)
-    def pfnmap_track(self, pfn: int, size: int, prot: int) -> int:
+    def pfnmap_track(self, machine: MachineState, pfn: int, size: int, prot: int) -> int:
         """remap_pfn_range is about to fill a vma with `size` bytes from `pfn` on; return the pgprot for them, or
         -errno. From `pat-pfnmap-track` on. Fallback: `prot`."""
 
     @hookspec(firstresult=True)
-    def pfnmap_untrack(self, pfn: int, size: int) -> int:
+    def pfnmap_untrack(self, machine: MachineState, pfn: int, size: int) -> int:
         """What `pfnmap_track` began ends; return 0. Fallback: 0."""
 
     @hookspec(firstresult=True)
-    def pfnmap_setup_cachemode(self, pfn: int, size: int, prot: int) -> int:
+    def pfnmap_setup_cachemode(self, machine: MachineState, pfn: int, size: int, prot: int) -> int:
         """`size` bytes from `pfn` on are about to be mapped; return the pgprot for them, or -errno. From
         `pat-pfnmap-track` on. Fallback: `prot`."""
 

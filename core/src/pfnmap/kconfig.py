@@ -35,7 +35,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pfnmap.arch import Has
+from pfnmap.contract.entry import Has
 from pfnmap.errors import BadInput, LinkError, Refused, Unknown
 
 __all__ = [

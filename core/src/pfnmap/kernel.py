@@ -8,33 +8,28 @@ owner. After that nothing goes through pluggy. Two kernels live side by side; no
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import cached_property, partial
+from dataclasses import dataclass, field
+from functools import partial
 from inspect import signature
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast
+from types import MappingProxyType
+from typing import Any, NoReturn, cast
 
 import pluggy
 
 from pfnmap import release as releases
-from pfnmap.arch import OPTIONAL_OPS, Arch, Geometry, Level
+from pfnmap.contract.arch import Arch
+from pfnmap.contract.geometry import Geometry
+from pfnmap.contract.kernel import THP_SETTINGS, LinkedKernel
+from pfnmap.contract.module import Module
+from pfnmap.contract.pgtable_ops import OPTIONAL_OPS, Ops, Owner
 from pfnmap.errors import BadInput, LinkError, PluginError, Refused, Unknown
 from pfnmap.generic import Generic
 from pfnmap.hookspecs import ENTRY_HOOKS, PROJECT, EntryHooks, LinkHooks
 from pfnmap.kconfig import Config, fragment, page_size_symbols, resolve
 from pfnmap.plugins import Registry
 from pfnmap.release import Release
-from pfnmap.trace import Trace, Warn
-from pfnmap.vm_flags import VM_READ, VM_SHARED
 
-if TYPE_CHECKING:
-    from pfnmap.driver import Module
-    from pfnmap.mm import MmFunctions
-    from pfnmap.mm.memory_failure import PfnSpace
-    from pfnmap.mm.pgtable import PhysicalMemory
-
-__all__ = ["THP_SETTINGS", "Kernel", "Ops", "Owner"]
-
-Owner = Literal["arch", "generic", "absent"]
-THP_SETTINGS = ("always", "madvise", "never")
+__all__ = ["Kernel"]
 
 _NOT_OPS = frozenset({"setup_arch", "mmu_access", "protection_map"})
 _ABSTRACT_OPS = frozenset(Arch.__abstractmethods__) - _NOT_OPS
@@ -50,26 +45,17 @@ _GATED = {
 """What the kernel's headers ask before they look for an architecture's special bit at a level."""
 
 
-class Ops:
-    """The bound ops of a kernel: one attribute per op, each a plain function. `owners` tells who provides which."""
-
-    owners: Mapping[str, Owner]
-
-    if TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Callable[..., Any]: ...
-
-
 def _absent(arch: str, op: str, *_: object) -> NoReturn:
     raise Refused(op, f"absent on {arch} with this configuration and release")
 
 
-class Kernel:
-    """A linked kernel, and the state of its one boot. Make one with `Kernel.link`.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Kernel(LinkedKernel):
+    """A linked kernel: immutable, without memory or devices; any number of machines boot it (`pfnmap.mm.boot.boot`).
 
-    Attributes: `arch` (the Arch instance), `ops`, `geometry`, `config`, `release`, `cpu` (boot-time state), `thp` (the
-    sysfs knob transparent_hugepage/enabled), `drivers` (name -> Module), `trace`, `clock_ms`, `phys` (simulated
-    physical memory), `mm` (the functions a plugin may call, `pfnmap.mm`), `assumed` (what of all this nobody said).
+    Attributes: `arch` (the Arch instance), `ops`, `geometry`, `config`, `release`, `cpu` (boot-time state), `thp` (what
+    a boot sets the sysfs knob transparent_hugepage/enabled to), `drivers` (name -> Module, not booted), `assumed` (what
+    of all this nobody said).
     """
 
     arch: Arch
@@ -78,14 +64,10 @@ class Kernel:
     config: Config
     release: Release
     cpu: Mapping[str, Any]
+    thp: str
     drivers: Mapping[str, Module]
     assumed: tuple[str, ...]
-    thp: str
-    trace: Trace
-    clock_ms: int
-    phys: PhysicalMemory
-    _link_again: Callable[..., Kernel]
-    _boot_thp: str
+    link_again: Callable[..., Kernel] = field(repr=False)
 
     @classmethod
     def link(
@@ -103,6 +85,7 @@ class Kernel:
         page_size: str | None = None,
         config_source: str = "",
         thp: str = "always",
+        assumed: Iterable[str] = (),
         registry: Registry | None = None,
     ) -> Kernel:
         """Link a kernel from plugins.
@@ -117,9 +100,8 @@ class Kernel:
         that fails.
         """
         registry = registry or Registry()
-        drivers, known = tuple(drivers), tuple(known)
-        self = cls()
-        self._link_again = partial(
+        drivers, known, assumed = tuple(drivers), tuple(known), tuple(assumed)
+        link_again = partial(
             cls.link,
             arch,
             drivers,
@@ -131,89 +113,41 @@ class Kernel:
             known=known,
             page_size=page_size,
             config_source=config_source,
+            thp=thp,
             registry=registry,
         )
-        self.release = _release(release)
+        found = _release(release)
         arch_class = registry.load("arch", arch) if isinstance(arch, str) else arch
-        self.arch = _instance(arch_class, "architecture")
+        of = cast("Arch", _instance(arch_class, "architecture"))
         parts = [registry.load("driver", d) if isinstance(d, str) else d for d in drivers]
         linked = [cast("Module", _instance(part, "driver")) for part in parts]
-        manager = _manager(self.arch, linked)
-        fragments = _fragments(manager, self.release)
+        manager = _manager(of, linked)
+        fragments = _fragments(manager, found)
         asked = {**(page_size_symbols(fragments, page_size) if page_size else {}), **(given or {})}
-        self.config = resolve(
+        resolved = resolve(
             fragments, asked, file=file, defaults=defaults, force=config, known=known, source=config_source
         )
-        self.cpu = _cpu(self.arch, cpu or {})
         if thp not in THP_SETTINGS:
             raise BadInput("thp", f"{thp!r} is none of {', '.join(THP_SETTINGS)}")
-        self._boot_thp = thp
-        self.assumed = (*self.release.assumed, *_assumed(self.arch, cpu or {}, self.config))
-        self.arch.setup_arch(self.config, self.cpu, self.release.has)
-        self.geometry = self.arch.geometry
-        manager.register(Generic(self.arch, self.config), name="generic")
-        self.ops = _bind(manager, self.arch, self.config)
-        self.drivers = {driver.name: driver for driver in linked}
-        self.boot()
-        return self
+        state = _cpu(of, cpu or {})
+        of.setup_arch(resolved, state, found.has)
+        manager.register(Generic(of, resolved), name="generic")
+        return cls(
+            arch=of,
+            ops=_bind(manager, of, resolved),
+            geometry=of.geometry,
+            config=resolved,
+            release=found,
+            cpu=MappingProxyType(state),
+            thp=thp,
+            drivers=MappingProxyType({driver.name: driver for driver in linked}),
+            assumed=(*assumed, *found.assumed, *_assumed(of, cpu or {}, resolved)),
+            link_again=link_again,
+        )
 
     def relink(self, release: str | Release) -> Kernel:
         """Link this kernel again as another release, with everything else as it was said for this one."""
-        return self._link_again(release=release, thp=self.thp)
-
-    @cached_property
-    def phys_limit(self) -> int:
-        """The first physical address (bytes) that no PTE can hold."""
-        shift, prot = self.geometry.PAGE_SHIFT, self.arch.protection_map[VM_READ | VM_SHARED]
-        for bits in range(64, shift, -1):
-            last = ((1 << bits) - 1) >> shift
-            if self.ops.pte_pfn(self.ops.pfn_pte(last, prot)) == last:
-                return 1 << bits
-        raise LinkError(f"architecture {self.arch.name}: pte_pfn does not return what pfn_pte was given")
-
-    def boot(self, reserved: Iterable[tuple[int, int]] = ()) -> None:
-        """Start over: empty physical memory, an empty trace, the THP knob as linked, no devices.
-
-        `reserved`: where BARs will be, (address, size) in bytes each; no RAM is there.
-        """
-        from pfnmap.mm.pgtable import PhysicalMemory
-
-        self.thp = self._boot_thp
-        self.trace = Trace()
-        self._warned: set[str] = set()
-        self.clock_ms = 0
-        self.poisoned: set[int] = set()
-        self.pfn_spaces: list[PfnSpace] = []
-        reserved = list(reserved)
-        self.phys = PhysicalMemory(self.geometry.PAGE_SIZE, self.phys_limit if reserved else 1 << 64, reserved)
-        self.arch.boot(self)
-        for driver in self.drivers.values():
-            driver.boot(self)
-
-    @property
-    def mm(self) -> type[MmFunctions]:
-        """The functions of the mm core that a plugin may call, by their kernel names."""
-        from pfnmap.mm import MmFunctions
-
-        return MmFunctions
-
-    def has(self, change: str) -> bool:
-        """Tell whether this release has an upstream change; an unknown one counts as absent and stands in `assumed`."""
-        return self.release.has(change)
-
-    def pfnmap(self, level: Level) -> bool:
-        """Tell whether leaves of a level can be installed for a pfnmap under this configuration and release."""
-        return level == "pte" or (
-            level in ("pmd", "pud")
-            and self.config.enabled("TRANSPARENT_HUGEPAGE")
-            and self.config.enabled(f"ARCH_SUPPORTS_{level.upper()}_PFNMAP")
-        )
-
-    def warn_once(self, where: str, finding: str = "") -> None:
-        """WARN_ON_ONCE: write a WARNING to the log, once per boot for each place ("file function")."""
-        if where not in self._warned:
-            self._warned.add(where)
-            self.trace.emit(Warn(f"WARNING: CPU: 0 PID: 1 at {where}", finding))
+        return self.link_again(release=release)
 
     def describe(self) -> dict[str, Any]:
         """Return the ``"kernel"`` object of the command line's JSON: what this kernel is and what of it was assumed."""

@@ -37,7 +37,7 @@ from pfnmap.release import upstream_changes
 from pfnmap.sizes import format_size
 
 if TYPE_CHECKING:
-    from pfnmap.arch import Geometry, WalkLevel
+    from pfnmap.contract.geometry import Geometry, WalkLevel
     from pfnmap.kernel import Kernel
 
 __all__ = [

@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points, requires
 from typing import Any, Literal
 
-from pfnmap.arch import Arch
-from pfnmap.driver import Module
+from pfnmap.contract.arch import Arch
+from pfnmap.contract.module import Module
 from pfnmap.errors import PfnmapError, PluginError, Unknown, nearest
 from pfnmap.hookspecs import PROJECT
 
@@ -157,14 +157,15 @@ def offer(loaded: Any) -> Offer:
 
     Raises PluginError where its `actions` fail.
     """
-    if not (inspect.isclass(loaded) and issubclass(loaded, (Arch, Module))):
+    module = loaded.module if inspect.isclass(loaded) and issubclass(loaded, Arch) else loaded
+    if not (inspect.isclass(module) and issubclass(module, Module)):
         return Offer()
     try:
-        actions = tuple(f"{loaded.name}.{action}" for action in loaded().actions())
+        actions = tuple(f"{loaded.name}.{action}" for action in module().actions())
     except Exception as error:
         said = " ".join(f"{type(error).__name__}: {error}".split())
         raise PluginError(loaded.name, f"actions() raised {said}") from error
-    return Offer(loaded.provides, loaded.consumes, actions)
+    return Offer(module.provides, module.consumes, actions)
 
 
 def _describe(kind: Kind, ep: EntryPoint) -> Plugin:

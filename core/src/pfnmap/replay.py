@@ -14,10 +14,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pfnmap.contract.step import Step
 from pfnmap.errors import BadInput, PluginError, Refused, nearest
 from pfnmap.kernel import Kernel
 from pfnmap.plugins import Registry
-from pfnmap.run import Run, Step, address_value
+from pfnmap.run import Run, address_value
 from pfnmap.scenario import Record, Recording
 
 __all__ = [
@@ -135,11 +136,11 @@ def replay_record(
         run = Run(kernel, list(recording.devices), image=True)
     except BadInput as error:
         raise error.placed(recording.source) from None
-    kernel.thp = record.thp_enabled
+    run.machine.thp = record.thp_enabled
     for n, step in enumerate(record.steps):
         run.chosen = _chosen(step)
         try:
-            got = run.step(step)
+            got = run.step(step).as_json()
         except Refused as refusal:
             op = step.op if refusal.what == step.op else f"{step.op}:{refusal.what}"
             return RecordRefused(record.id, op, str(refusal))

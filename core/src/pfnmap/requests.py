@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from pfnmap.contract.step import Step
 from pfnmap.errors import BadInput, Refused, Unknown
 from pfnmap.host.pci import PciDevice
 from pfnmap.plan import POLICIES, Request
-from pfnmap.run import Step, address_value
+from pfnmap.run import address_value
 from pfnmap.scenario import Scenario
 from pfnmap.sizes import parse_bar, parse_size
 

@@ -1,7 +1,7 @@
 """A run: the steps of a scenario or of a recording, executed on one linked kernel.
 
 The core's ops are in `pfnmap.ops`; ops of the architecture and of drivers are their `actions`. `Run.step` performs one
-step and returns its results under the names of a recording's `expect`.
+step and returns its results.
 """
 
 from __future__ import annotations
@@ -9,29 +9,25 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from traceback import walk_tb
 from types import NoneType
 from typing import TYPE_CHECKING, Any
 
-from pfnmap.driver import Action, Device, DeviceBar, Driver
+from pfnmap.contract.device import Device, DeviceBar
+from pfnmap.contract.module import Driver
+from pfnmap.contract.step import Action, FoundEntry, Step, StepEvents, StepResult
+from pfnmap.contract.vma import File, MmStruct, VmArea, prot_flags
 from pfnmap.errors import BadInput, PfnmapError, PluginError, Unknown, nearest
-from pfnmap.mm.vma import MmStruct, VmArea, prot_flags
+from pfnmap.mm.boot import boot
 from pfnmap.ops import ACTIONS_OF, OPS
 from pfnmap.plugins import why_not_linked
 from pfnmap.trace import Call, Event, Fault, KernelDied, Message, Oops, Split
 from pfnmap.vm_flags import VM_DONTEXPAND, VM_READ
 
 if TYPE_CHECKING:
-    from pfnmap.arch import Arch
-    from pfnmap.driver import Module
     from pfnmap.kernel import Kernel
-    from pfnmap.mm.vma import File
 
-__all__ = ["LISTED_FAULTS", "Run", "Step", "address_value"]
-
-LISTED_FAULTS = 1200
-"""A step lists at most so many faults; `faults_total` tells when there were more (RECORDINGS.md)."""
+__all__ = ["Run", "Step", "address_value"]
 
 _IMAGE_TEXT = 0x400000
 """Where a static program's first segment lies; what matters is only that it is low (FINDINGS, "Also true of the
@@ -40,21 +36,6 @@ files")."""
 _FOLLOWS = ("follow_pfnmap_start", "follow_pte")
 
 _TABLE_MASK = (1 << 48) - 1
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step: `op`, its arguments as they were read, who does it, and what it is expected to give.
-
-    `where` says where it was read ("steps[3]"), for errors.
-    """
-
-    op: str
-    arguments: Mapping[str, Any]
-    expect: Mapping[str, Any] = field(default_factory=dict)
-    by: str = "parent"
-    at: Any = None
-    where: str = ""
 
 
 def address_value(value: Any, names: Mapping[str, int], where: str) -> int:
@@ -78,7 +59,7 @@ def address_value(value: Any, names: Mapping[str, int], where: str) -> int:
 
 
 class Run:
-    """One process, its child if it forks, and the open devices, on a freshly booted kernel.
+    """One process, its child if it forks, and the open devices, on a machine that it boots.
 
     `image`: give each process the vmas of a small program (text low, stack high), whose upper tables exist from the
     start as in a real process; without, the address space is empty (what `plan` plans for).
@@ -93,9 +74,9 @@ class Run:
                     f"BAR {bar.index} ends at {bar.phys + bar.size:#x}, "
                     f"beyond the {kernel.phys_limit:#x} that an entry of {kernel.arch.name} can hold",
                 )
-        kernel.boot((bar.phys, bar.size) for _, bar in bars)
+        self.machine = boot(kernel, ((bar.phys, bar.size) for _, bar in bars))
         self.kernel = kernel
-        self.parent = MmStruct(kernel)
+        self.parent = MmStruct(self.machine)
         if image:
             self._load_image(self.parent)
         self.child: MmStruct | None = None
@@ -107,16 +88,18 @@ class Run:
         self.devices = {device.name: device for device in devices}
         self.chosen: int | None = None
         self.chosen_ranges: list[tuple[int, int]] = []
-        self._plugins: dict[str, Arch | Module] = {kernel.arch.name: kernel.arch, **kernel.drivers}
+        self.drivers: dict[str, Driver] = {}
         for device in devices:
             with self._blaming_plugins(f"device {device.name}"):
-                self.files[device.name] = self._driver(device, driver or device.driver).probe(device)
+                self.drivers[device.name] = bound = self._driver(device, driver or device.driver)
+                self.files[device.name] = bound.probe(device)
         self._actions = self._plugin_actions()
 
     def _driver(self, device: Device, name: str) -> Driver:
-        module = self.kernel.drivers.get(name)
+        modules = self.machine.modules
+        module = modules.get(name)
         if module is None:
-            known = nearest(name, (n for n, m in self.kernel.drivers.items() if isinstance(m, Driver)))
+            known = nearest(name, (n for n, m in modules.items() if isinstance(m, Driver)))
             raise BadInput(f"device {device.name}", f"its driver {name} is not linked{known}")
         if not isinstance(module, Driver):
             raise BadInput(f"device {device.name}", f"{name} is no driver: it binds no device")
@@ -125,7 +108,9 @@ class Run:
     def _plugin_actions(self) -> dict[str, tuple[str, Action]]:
         """Actions with the plugins that they are of, by "plugin.action", and by the bare name where one alone has
         it."""
-        full = {f"{p}.{name}": (p, a) for p, module in self._plugins.items() for name, a in module.actions().items()}
+        full = {
+            f"{p}.{name}": (p, a) for p, module in self.machine.modules.items() for name, a in module.actions().items()
+        }
         claims = Counter(name.partition(".")[2] for name in full)
         bare = {name.partition(".")[2]: a for name, a in full.items() if claims[name.partition(".")[2]] == 1}
         return {**bare, **full}
@@ -136,8 +121,8 @@ class Run:
         tables = mm.tables
         for start in (_IMAGE_TEXT, geometry.stack_top - 16 * geometry.PAGE_SIZE):
             mm.insert(VmArea(mm, start, start + geometry.PAGE_SIZE, VM_READ | VM_DONTEXPAND))
-            pud = tables.pud_alloc(mm, tables.p4d_alloc(mm, tables.pgd_offset(start), start), start)
-            tables.pte_alloc(mm, tables.pmd_alloc(mm, pud, start), start)
+            pud = tables.pud_alloc(tables.p4d_alloc(tables.pgd_offset(start), start), start)
+            tables.pte_alloc(tables.pmd_alloc(pud, start), start)
 
     def bar(self, device: str, index: int) -> DeviceBar:
         """Return a BAR of a device by its index. Raises Unknown for a device, BadInput for a BAR it does not have."""
@@ -156,37 +141,37 @@ class Run:
             raise BadInput(where, "there is no child process")
         return self.child
 
-    def step(self, step: Step) -> dict[str, Any]:
-        """Perform one step and return its results, named as in a recording's `expect`.
+    def step(self, step: Step) -> StepResult:
+        """Perform one step and return its results.
 
         Raises Refused for what the model does not cover, BadInput for arguments that cannot be, PluginError where a
         plugin raises anything else.
         """
-        kernel = self.kernel
         if self.oops is not None:
             raise BadInput(step.where, f"the kernel died before it: {self.oops.finding} in {self.oops.function}")
         mm = self.current = self.process(step.by, step.where)
-        kernel.trace.drain()
+        trace = self.machine.trace
+        trace.drain()
         measured = self.parent if step.op == "exit" else mm  # the child is gone then
         before = measured.pgtables_bytes
-        result: dict[str, Any] = {"result": "ok"}
+        more: dict[str, Any] = {}
         try:
             with self._blaming_plugins(step.op):
-                result.update(self._perform(step, mm))
+                more.update(self._perform(step, mm))
         except (BadInput, Unknown) as error:
             if step.where not in str(error):
                 error.placed(step.where)
             raise
         except KernelDied as death:
             self.oops = death.oops
-            kernel.trace.emit(death.oops)
-            result["result"] = "OOPS"
-        if step.op != "scan":
-            result.update(_collated(kernel.trace.drain()))
-        result["table_bytes"] = measured.pgtables_bytes - before
+            trace.emit(death.oops)
+            more["result"] = "OOPS"
+        result = more.pop("result", "ok")
+        events = None if step.op == "scan" else _collated(trace.drain())
+        found = None
         if step.at is not None and self.oops is None:
-            result.update(self.entry(mm, address_value(step.at, self.names, step.where)))
-        return result
+            found = self.entry(mm, address_value(step.at, self.names, step.where))
+        return StepResult(result, more, events, measured.pgtables_bytes - before, found)
 
     def _perform(self, step: Step, mm: MmStruct) -> Mapping[str, Any]:
         if step.op in OPS:
@@ -215,7 +200,7 @@ class Run:
 
     def _culprit(self, error: Exception) -> str | None:
         """Return the plugin in whose code an exception was raised: the innermost one on the way there."""
-        packages = {type(p).__module__.partition(".")[0]: name for name, p in self._plugins.items()}
+        packages = {type(p).__module__.partition(".")[0]: name for name, p in self.machine.modules.items()}
         packages.pop("pfnmap", None)
         found = None
         for frame, _ in walk_tb(error.__traceback__):
@@ -225,15 +210,15 @@ class Run:
     def _unknown_op(self, step: Step) -> Exception:
         plugin, dot, action = step.op.partition(".")
         if not dot:
-            owners = [name for name, module in self._plugins.items() if step.op in module.actions()]
+            owners = [name for name, module in self.machine.modules.items() if step.op in module.actions()]
             if owners:
                 said = " or ".join(f"{name}.{step.op}" for name in owners)
                 return BadInput(step.where, f"op {step.op!r} is an action of several plugins; say {said}")
             if step.op not in ACTIONS_OF:
                 return Unknown(f"op at {step.where}", step.op, [*OPS, *self._actions])
             plugin = ACTIONS_OF[step.op]
-        elif plugin in self._plugins:
-            return Unknown(f"action of {plugin} at {step.where}", action, self._plugins[plugin].actions())
+        elif plugin in self.machine.modules:
+            return Unknown(f"action of {plugin} at {step.where}", action, self.machine.modules[plugin].actions())
         why = why_not_linked(plugin, self.kernel.arch.name)
         return BadInput(step.where, f"op {step.op!r} is an action of plugin {plugin!r}, {why}")
 
@@ -250,20 +235,16 @@ class Run:
             for name, value in step.arguments.items()
         }
 
-    def entry(self, mm: MmStruct, va: int) -> dict[str, Any]:
-        """Return `entry` and `upper` of an address: the leaf or the first empty entry, and the tables above it."""
+    def entry(self, mm: MmStruct, va: int) -> FoundEntry:
+        """Return the leaf or the first empty entry of an address, and the tables above it."""
         *above, (level, slot) = mm.tables.walk(va)
         page_bits = _TABLE_MASK & -self.kernel.geometry.PAGE_SIZE
-        value = slot[0][slot[1]]
-        ops, phys = self.kernel.ops, self.kernel.phys
-        found: dict[str, Any] = {"level": level, "value": hex(value)}
+        ops = self.kernel.ops
+        value = slot.entry
         frame = ops.pte_pfn(value) << self.kernel.geometry.PAGE_SHIFT if level == "pte" else None
-        if frame in phys.ram and ops.pte_present(value):  # the frame's number says nothing
-            found = {"level": level, "ram": True, "flags": hex(value & ~page_bits)}
-        return {
-            "entry": found,
-            "upper": [{"level": name, "flags": hex(s[0][s[1]] & ~page_bits)} for name, s in above],
-        }
+        ram = frame in self.machine.phys.ram and bool(ops.pte_present(value))
+        upper = tuple((name, s.entry & ~page_bits) for name, s in above)
+        return FoundEntry(level, value & ~page_bits if ram else value, ram, upper)
 
 
 _BARS = 6
@@ -313,27 +294,15 @@ def _checked(value: Any, types: Any, where: str) -> Any:
     return value
 
 
-def _collated(events: list[Event]) -> dict[str, Any]:
-    """Fold a step's events into `faults`, `handle_mm_fault`, `calls`, `follow_returns`, `vmstat` and `messages`."""
-    faults = [e for e in events if isinstance(e, Fault)]
-    calls = Counter(e.function for e in events if isinstance(e, Call))
-    result: dict[str, Any] = {
-        "faults": [
-            {"order": f.order, "ret": f.ret, "va": hex(f.va), "write": f.write, "vma_lock": f.vma_lock}
-            for f in faults[:LISTED_FAULTS]
-        ],
-        "handle_mm_fault": calls.pop("handle_mm_fault", 0),
-        "calls": dict(calls),
-    }
-    if len(faults) > LISTED_FAULTS:
-        result["faults_total"] = len(faults)
-    follows = Counter(e.ret for e in events if isinstance(e, Call) and e.function in _FOLLOWS)
-    if follows:
-        result["follow_returns"] = {"ok": 0, **follows}
-    splits = Counter(f"thp_split_{e.level}" for e in events if isinstance(e, Split))
-    if splits:
-        result["vmstat"] = dict(splits)
-    messages = [e.text for e in events if isinstance(e, Message)]
-    if messages:
-        result["messages"] = messages
-    return result
+def _collated(events: list[Event]) -> StepEvents:
+    """Fold a step's events."""
+    calls = [e for e in events if isinstance(e, Call)]
+    counts = Counter(e.function for e in calls)
+    return StepEvents(
+        tuple(e for e in events if isinstance(e, Fault)),
+        counts.pop("handle_mm_fault", 0),
+        counts,
+        Counter(e.ret for e in calls if e.function in _FOLLOWS),
+        Counter(f"thp_split_{e.level}" for e in events if isinstance(e, Split)),
+        tuple(e.text for e in events if isinstance(e, Message)),
+    )

@@ -17,12 +17,13 @@ from typing import Any, TypeAlias
 
 import tomli
 
-from pfnmap.driver import Device, DeviceBar
+from pfnmap.contract.device import Device, DeviceBar
+from pfnmap.contract.kernel import THP_SETTINGS
+from pfnmap.contract.step import Step
 from pfnmap.errors import BadInput, LinkError, Unknown, nearest
 from pfnmap.host.bounded import MIB, read_json, read_text
-from pfnmap.kernel import THP_SETTINGS, Kernel
+from pfnmap.kernel import Kernel
 from pfnmap.plugins import Registry
-from pfnmap.run import Step
 from pfnmap.sizes import format_size, is_power_of_two, parse_address, parse_size
 from pfnmap.spec import KernelSpec
 

@@ -7,7 +7,7 @@ is what the head of the .config says (architecture, release), or else a default,
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from pfnmap.errors import BadInput, LinkError, PluginError, Unknown
@@ -79,7 +79,7 @@ class KernelSpec:
         got = format_size(kernel.geometry.PAGE_SIZE)
         if page_size not in (None, got):
             raise BadInput("page size", f"{page_size} was asked for, the configuration gives {got}")
-        kernel.assumed = (*self._assumed(kernel, file), *kernel.assumed)
+        kernel = replace(kernel, assumed=(*self._assumed(kernel, file), *kernel.assumed))
         for text in kernel.config.warnings:
             warn(text)
         if file:

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from pfnmap import BadInput, Device, DeviceBar, Refused
+from pfnmap.contract.step import Step
 from pfnmap.kernel import Kernel
 from pfnmap.limits import bounded
 from pfnmap.plugins import Registry
-from pfnmap.run import Run, Step
+from pfnmap.run import Run
 from pfnmap.testing.bar_driver import BarDriver
 from pfnmap_acrn import Acrn
 
@@ -39,7 +40,7 @@ class Machine:
         assert self("mmap", device="dev", bar=0, prot=prot, shared=True, **where)["result"] == "ok"
 
     def __call__(self, op: str, **arguments: Any) -> dict[str, Any]:
-        return self.run.step(Step(op, arguments, where=f"step {op}"))
+        return self.run.step(Step(op, arguments, where=f"step {op}")).as_json()
 
     def ram_map(self, va: int = BASE, length: int = 2 * MIB, access: str = "rw", gpa: int = GPA) -> dict[str, Any]:
         return self("acrn.ram_map", gpa=gpa, va=va, length=length, access=access)
@@ -115,8 +116,8 @@ def test_page_frames_that_are_not_in_a_row():
     machine = Machine(length=4 * PAGE)
     vma = machine.run.parent.vma_lookup(BASE)
     assert vma is not None
-    machine.kernel.mm.zap_vma_ptes(vma, BASE + 2 * PAGE, PAGE)
-    machine.kernel.mm.insert_pfns(vma, BASE + 2 * PAGE, PHYS // PAGE + 7, PAGE, vma.vm_page_prot)
+    machine.run.machine.mm.zap_vma_ptes(vma, BASE + 2 * PAGE, PAGE)
+    machine.run.machine.mm.insert_pfns(vma, BASE + 2 * PAGE, PHYS // PAGE + 7, PAGE, vma.vm_page_prot)
     got = machine.ram_map(length=4 * PAGE)
     assert (got["result"], got["follow_returns"]) == ("EINVAL", {"ok": 3})
 
@@ -127,8 +128,8 @@ def test_a_page_of_ram(release: str):
     machine = Machine(release, length=2 * PAGE)
     vma = machine.run.parent.vma_lookup(BASE)
     assert vma is not None
-    machine.kernel.mm.zap_vma_ptes(vma, BASE, PAGE)
-    machine.kernel.mm.insert_pfns(vma, BASE, machine.kernel.phys.alloc_page() // PAGE, PAGE, vma.vm_page_prot)
+    machine.run.machine.mm.zap_vma_ptes(vma, BASE, PAGE)
+    machine.run.machine.mm.insert_pfns(vma, BASE, machine.run.machine.phys.alloc_page() // PAGE, PAGE, vma.vm_page_prot)
     got = machine.ram_map(length=PAGE)
     assert (got["result"], got["follow_returns"]) == ("EFAULT", {"ok": 1})
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from pfnmap import Device, DeviceBar
+from pfnmap.contract.step import Step
 from pfnmap.kernel import Kernel
-from pfnmap.run import Run, Step
+from pfnmap.run import Run
 from pfnmap.testing.bar_driver import BarDriver
 from pfnmap_kvm import Kvm
 
@@ -27,7 +28,7 @@ class Machine:
         self.run = Run(self.kernel, [Device("dev", "0000:00:01.0", {0: DeviceBar(0, SIZE, PHYS)}, driver="kit_bar")])
 
     def __call__(self, op: str, *, by: str = "parent", **arguments: Any) -> dict[str, Any]:
-        return self.run.step(Step(op, arguments, by=by, where=f"step {op}"))
+        return self.run.step(Step(op, arguments, by=by, where=f"step {op}")).as_json()
 
     def map(self, va: int = BASE, length: int = SIZE, offset: int = 0, prot: str = "rw") -> None:
         where = {"addr": va, "length": length, "fixed": True, "offset": offset}

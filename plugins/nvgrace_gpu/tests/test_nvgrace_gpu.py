@@ -8,8 +8,12 @@ from typing import Any
 import pytest
 
 from pfnmap import Device, DeviceBar, Refused, Unknown
+from pfnmap.contract.step import Step
+from pfnmap.contract.vma import MmStruct
 from pfnmap.kernel import Kernel
-from pfnmap.run import Run, Step
+from pfnmap.mm.boot import boot
+from pfnmap.mm.mmap import do_mmap
+from pfnmap.run import Run
 
 PAGE = 4096
 MIB = 1 << 20
@@ -35,7 +39,7 @@ class Machine:
 
     def __call__(self, op: str, **arguments: Any) -> dict[str, Any]:
         at = arguments.pop("at", None)
-        return self.run.step(Step(op, arguments, at=at, where=f"step {op}"))
+        return self.run.step(Step(op, arguments, at=at, where=f"step {op}")).as_json()
 
     def map(self, bar: int = 4, offset: int = 0, length: int = 6 * MIB, *, shared: bool = True) -> dict[str, Any]:
         where = {"device": "gpu", "bar": bar, "offset": offset, "addr": BASE + offset, "length": length}
@@ -99,14 +103,11 @@ def test_what_can_be_mapped(release: str, bar: int, offset: int, length: int, re
 
 
 def test_a_gpu_without_usable_memory_maps_nothing_of_it():
-    kernel = Kernel.link("x86_64", ["nvgrace_gpu"], release=OLD, config=CONFIG)
-    driver: Any = kernel.drivers["nvgrace_gpu"]
+    machine = boot(Kernel.link("x86_64", ["nvgrace_gpu"], release=OLD, config=CONFIG))
+    driver: Any = machine.modules["nvgrace_gpu"]
     file = driver.probe(Device("gpu", "0009:01:00.0", {}, driver="nvgrace_gpu"))
-    from pfnmap.mm.mmap import do_mmap
-    from pfnmap.mm.vma import MmStruct
-
     at = driver.mmap_offset(4, 0)
-    assert do_mmap(MmStruct(kernel), file, BASE, PAGE, 0, at, fixed=True, shared=True) == -22
+    assert do_mmap(MmStruct(machine), file, BASE, PAGE, 0, at, fixed=True, shared=True) == -22
 
 
 def test_the_device_s_own_bars_are_refused_by_name():

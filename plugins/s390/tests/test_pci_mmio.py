@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from uar import DeadUar, LazyUar, Uar
 
 from pfnmap import BadInput, Device, DeviceBar, Refused, Unknown
+from pfnmap.contract.step import Step
 from pfnmap.kernel import Kernel
-from pfnmap.run import Run, Step
+from pfnmap.run import Run
 from pfnmap_s390 import S390
 from pfnmap_s390.pci_mmio import ZPCI_ADDR, zpci_get_max_io_size
 
@@ -44,20 +45,20 @@ def mapped(release: str = "6.12.117", *, driver: type[Uar] = Uar, config: Any = 
         (BAR0, 0, "rw"), (RW, 0, "rw"), (RO, 0, "r"), (WO, 0, "w"), (BELOW, 1, "rw"), (BAR2, 2, "rw"), (LOST, 3, "rw"),
     ):  # fmt: skip
         arguments = {"device": "nic", "bar": bar, "length": 1 << 20, "prot": prot, "shared": True}
-        assert run.step(Step("mmap", {**arguments, "addr": addr, "fixed": True}))["result"] == "ok"
+        assert run.step(Step("mmap", {**arguments, "addr": addr, "fixed": True})).result == "ok"
     tiny = {"device": "nic", "bar": 4, "length": PAGE, "prot": "rw", "shared": True, "addr": TINY, "fixed": True}
-    assert run.step(Step("mmap", tiny))["result"] == "ok"
+    assert run.step(Step("mmap", tiny)).result == "ok"
     memory = {"length": 2 * PAGE, "prot": "rw", "shared": False, "addr": MEMORY, "fixed": True}
-    assert run.step(Step("mmap", memory))["result"] == "ok"
+    assert run.step(Step("mmap", memory)).result == "ok"
     return run
 
 
 def write(run: Run, va: int, data: bytes, **arguments: Any) -> dict[str, Any]:
-    return run.step(Step("s390.pci_mmio_write", {"va": va, "data": data.hex(), **arguments}))
+    return run.step(Step("s390.pci_mmio_write", {"va": va, "data": data.hex(), **arguments})).as_json()
 
 
 def read(run: Run, va: int, length: int, **arguments: Any) -> dict[str, Any]:
-    return run.step(Step("s390.pci_mmio_read", {"va": va, "length": length, **arguments}))
+    return run.step(Step("s390.pci_mmio_read", {"va": va, "length": length, **arguments})).as_json()
 
 
 def both(run: Run, va: int, length: int = 8, **arguments: Any) -> tuple[str, str]:
@@ -282,7 +283,7 @@ def test_the_child_makes_the_call_in_its_own_address_space(run):
     run.step(Step("fork", {}))
     run.step(Step("munmap", {"addr": BAR2, "length": PAGE}, by="child"))
     step = Step("s390.pci_mmio_read", {"va": BAR2, "length": 1}, by="child")
-    assert run.step(step)["result"] == "EINVAL"
+    assert run.step(step).as_json()["result"] == "EINVAL"
     assert read(run, BAR2, 1)["result"] == "ok"
     run.step(Step("exit", {}, by="child"))
 

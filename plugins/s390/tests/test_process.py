@@ -9,8 +9,9 @@ import pytest
 from uar import LazyUar, Uar
 
 from pfnmap import Device, DeviceBar
+from pfnmap.contract.step import Step
 from pfnmap.kernel import Kernel
-from pfnmap.run import Run, Step
+from pfnmap.run import Run
 from pfnmap_s390 import S390
 
 MIB, TIB = 1 << 20, 1 << 40
@@ -27,7 +28,7 @@ class Process:
         self.run = Run(Kernel.link(S390, [driver], release=release), [device], driver.name)
 
     def do(self, op: str, by: str = "parent", **arguments: Any) -> dict[str, Any]:
-        return self.run.step(Step(op, arguments, by=by))
+        return self.run.step(Step(op, arguments, by=by)).as_json()
 
     def mmap(self, addr: int, length: int = 4 * MIB, prot: str = "rw") -> dict[str, Any]:
         result = self.do(
@@ -158,7 +159,7 @@ def test_a_zap_leaves_empty_entries():
     process.mmap(LOW)
     file = process.run.files["nic"]
     assert process.entry(LOW)[1] == "0x4000000000000375"
-    process.run.kernel.mm.unmap_mapping_range(file.f_mapping, 0, 0)
+    process.run.machine.mm.unmap_mapping_range(file.f_mapping, 0, 0)
     assert process.entry(LOW) == ("pte", "0x400", ["pgd", "pmd"])
     assert process.do("touch", va=LOW, access="read")["result"] == "SIGBUS"
 

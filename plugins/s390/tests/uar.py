@@ -13,7 +13,7 @@ class Uar(Driver):
     lazy = False
 
     def probe(self, device: Device) -> File:
-        return File(self, device)
+        return self.open(device)
 
     def mmap_offset(self, bar: int, offset: int) -> int:
         return (bar << BAR_SHIFT) + offset
@@ -22,8 +22,8 @@ class Uar(Driver):
         index, offset = divmod(vma.vm_pgoff << 12, 1 << BAR_SHIFT)
         pfn = (file.private_data.bars[index].phys + offset) >> 12
         if not self.lazy:
-            vma.vm_ops = VmOperations(fault=lambda vmf: self.kernel.mm.VM_FAULT_SIGBUS)
-            return self.kernel.mm.remap_pfn_range(vma, vma.vm_start, pfn, vma.size, vma.vm_page_prot)
+            vma.vm_ops = VmOperations(fault=lambda vmf: self.machine.mm.VM_FAULT_SIGBUS)
+            return self.machine.mm.remap_pfn_range(vma, vma.vm_start, pfn, vma.size, vma.vm_page_prot)
         vma.vm_flags |= VM_PFNMAP
         vma.vm_private_data = pfn
         vma.vm_ops = VmOperations(fault=self._fault)
@@ -31,7 +31,7 @@ class Uar(Driver):
 
     def _fault(self, vmf: VmFault) -> int:
         pfn = vmf.vma.vm_private_data + ((vmf.address - vmf.vma.vm_start) >> 12)
-        return self.kernel.mm.vmf_insert_pfn(vmf.vma, vmf.address, pfn)
+        return self.machine.mm.vmf_insert_pfn(vmf.vma, vmf.address, pfn)
 
 
 class LazyUar(Uar):
@@ -43,4 +43,4 @@ class DeadUar(LazyUar):
     name = "dead_uar"
 
     def _fault(self, vmf: VmFault) -> int:
-        return self.kernel.mm.VM_FAULT_SIGBUS
+        return self.machine.mm.VM_FAULT_SIGBUS

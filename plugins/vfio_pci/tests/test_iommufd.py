@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from pfnmap import BadInput, Device, DeviceBar
+from pfnmap.contract.step import Step
 from pfnmap.kernel import Kernel
-from pfnmap.run import Run, Step
+from pfnmap.run import Run
 
 PAGE = 4096
 MIB = 1 << 20
@@ -30,7 +31,7 @@ class Machine:
         self("mmap", device=None, addr=RAM, length=4 * PAGE, shared=False, **where)
 
     def __call__(self, op: str, **arguments: Any) -> dict[str, Any]:
-        return self.run.step(Step(op, arguments, where=f"step {op}"))
+        return self.run.step(Step(op, arguments, where=f"step {op}")).as_json()
 
     def map(self, va: int = RAM, length: int = 4 * PAGE, iova: int = IOVA, prot: str = "rw") -> dict[str, Any]:
         return self("iommufd_map", iova=iova, va=va, length=length, prot=prot)
@@ -54,9 +55,9 @@ def test_memory_is_pinned_until_the_unmap():
     got = machine.map()
     assert (got["result"], got["handle_mm_fault"]) == ("ok", 4)
     machine("munmap", addr=RAM, length=4 * PAGE)
-    kept = len(machine.kernel.phys.ram)
+    kept = len(machine.run.machine.phys.ram)
     assert machine("iommufd_unmap", iova=IOVA, length=4 * PAGE)["bytes"] == 4 * PAGE
-    assert len(machine.kernel.phys.ram) == kept - 4
+    assert len(machine.run.machine.phys.ram) == kept - 4
 
 
 def test_a_range_that_ends_in_a_bar_gives_its_pins_back():
@@ -64,7 +65,7 @@ def test_a_range_that_ends_in_a_bar_gives_its_pins_back():
     machine("mmap", device=None, addr=BASE - 2 * PAGE, length=2 * PAGE, shared=False, fixed=True, prot="rw")
     assert machine.map(BASE - 2 * PAGE, 4 * PAGE)["result"] == "EFAULT"
     machine("munmap", addr=BASE - 2 * PAGE, length=2 * PAGE)
-    assert set(machine.kernel.phys.ram) == {machine.kernel.phys.zero_page}
+    assert set(machine.run.machine.phys.ram) == {machine.run.machine.phys.zero_page}
 
 
 @pytest.mark.parametrize(

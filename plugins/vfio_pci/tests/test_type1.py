@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from pfnmap import BadInput, Device, DeviceBar, Unknown, VmFault
+from pfnmap.contract.step import Step
 from pfnmap.kernel import Kernel
-from pfnmap.run import Run, Step
+from pfnmap.run import Run
 
 PAGE = 4096
 MIB = 1 << 20
@@ -29,7 +30,7 @@ class Machine:
         self.run = Run(self.kernel, [device])
 
     def __call__(self, op: str, *, by: str = "parent", **arguments: Any) -> dict[str, Any]:
-        return self.run.step(Step(op, arguments, by=by, where=f"step {op}"))
+        return self.run.step(Step(op, arguments, by=by, where=f"step {op}")).as_json()
 
     def map(self, va: int = BASE, length: int = 8 * GIB, offset: int = 0, prot: str = "rw") -> None:
         where = {"device": "dev", "bar": 0, "offset": offset, "addr": va, "length": length, "fixed": True}
@@ -123,13 +124,13 @@ def test_memory_decode_off_is_efault():
 def test_anonymous_pages_are_faulted_in_by_the_pin_and_kept_until_the_unmap():
     machine = Machine()
     machine.map_anonymous(BASE, 4)
-    before = len(machine.kernel.phys.ram)
+    before = len(machine.run.machine.phys.ram)
     got = machine.dma_map(length=4 * PAGE)
     assert (got["result"], got["handle_mm_fault"], got["calls"]) == ("ok", 4, {})
     machine("munmap", addr=BASE, length=4 * PAGE)
-    assert len(machine.kernel.phys.ram) == before + 4
+    assert len(machine.run.machine.phys.ram) == before + 4
     assert machine("dma_unmap", iova=IOVA, length=4 * PAGE)["bytes"] == 4 * PAGE
-    assert len(machine.kernel.phys.ram) == before
+    assert len(machine.run.machine.phys.ram) == before
 
 
 def test_a_range_over_memory_and_a_bar_pins_the_one_and_walks_the_other():
@@ -146,7 +147,7 @@ def test_a_failed_map_gives_its_pins_back():
     machine.map_anonymous(BASE, 4)
     machine.dma_map(length=8 * PAGE)
     machine("munmap", addr=BASE, length=4 * PAGE)
-    assert set(machine.kernel.phys.ram) == {machine.kernel.phys.zero_page}
+    assert set(machine.run.machine.phys.ram) == {machine.run.machine.phys.zero_page}
 
 
 def test_the_child_maps_its_own_memory():

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from pfnmap import BadInput, Device, DeviceBar, Driver, File, Unknown, VmArea, VmOperations
+from pfnmap.contract.step import Step
 from pfnmap.kernel import Kernel
-from pfnmap.run import Run, Step
+from pfnmap.run import Run
 from pfnmap.testing.bar_driver import BarDriver
 from pfnmap.vm_flags import VM_DONTDUMP, VM_DONTEXPAND, VM_IO, VM_PFNMAP
 from pfnmap_x86_64.bits import CACHE_MASK, PCD, PWT
@@ -37,13 +38,13 @@ class Remapper(Driver):
     again = False
 
     def probe(self, device: Device) -> File:
-        return File(self, device.bars[0])
+        return self.open(device.bars[0])
 
     def mmap_offset(self, bar: int, offset: int) -> int:
         return offset
 
     def mmap(self, file: File, vma: VmArea) -> int:
-        mm = self.kernel.mm
+        mm = self.machine.mm
         prot = vma.vm_page_prot if self.cached else self.kernel.ops.pgprot_noncached(vma.vm_page_prot)
         vma.vm_page_prot = prot
         vma.vm_ops = VmOperations(fault=None)
@@ -69,7 +70,7 @@ class Machine:
         self.run = Run(self.kernel, [device])
 
     def __call__(self, op: str, *, by: str = "parent", **arguments: Any) -> dict[str, Any]:
-        return self.run.step(Step(op, arguments, by=by, where=f"step {op}"))
+        return self.run.step(Step(op, arguments, by=by, where=f"step {op}")).as_json()
 
     def map(self, length: int = 4 * PAGE, *, shared: bool = True, va: int = BASE, offset: int = 0) -> str:
         where = {"addr": va, "length": length, "fixed": True, "offset": offset}
@@ -264,9 +265,12 @@ def test_a_mode_that_will_not_do_is_refused_and_said(release: str):
     ops = machine.kernel.ops
     prot = with_cachemode(0x27, WT)
     vma = VmArea(machine.run.parent, BASE, BASE + 4 * PAGE, 0)
-    track = ops.pfnmap_track if release == "7.3.4" else lambda *a: ops.track_pfn_remap(vma, prot, a[0], BASE, a[1])
-    assert track(PHYS // PAGE, 4 * PAGE, prot) == -EINVAL
-    (event,) = machine.kernel.trace.drain()
+    if release == "7.3.4":
+        error = ops.pfnmap_track(machine.run.machine, PHYS // PAGE, 4 * PAGE, prot)
+    else:
+        error = ops.track_pfn_remap(vma, prot, PHYS // PAGE, BASE, 4 * PAGE)
+    assert error == -EINVAL
+    (event,) = machine.run.machine.trace.drain()
     assert event.text == (  # type: ignore[attr-defined]
         "x86/PAT: init:1 map pfn expected mapping type write-through for"
         f" [mem {PHYS:#x}-{PHYS + 4 * PAGE - 1:#x}], got write-combining"
@@ -328,11 +332,11 @@ def test_a_failed_fork_leaves_the_parent_as_it_was():
     machine("touch", va=BASE - MIB, access="write")
     machine.map(shared=False)
     machine("touch", va=BASE, access="write")
-    pages = dict(machine.kernel.phys.ram)
-    tables = len(machine.kernel.phys.tables)
+    pages = dict(machine.run.machine.phys.ram)
+    tables = len(machine.run.machine.phys.tables)
     assert machine("fork")["result"] == "ENOMEM"
-    assert machine.kernel.phys.ram == pages
-    assert len(machine.kernel.phys.tables) == tables
+    assert machine.run.machine.phys.ram == pages
+    assert len(machine.run.machine.phys.tables) == tables
 
 
 @pytest.mark.parametrize(
@@ -356,7 +360,7 @@ def test_zapping_a_part_ends_the_reservation_of_the_whole_until_the_context(rele
     machine.map()
     vma = machine.run.parent.vma_lookup(BASE)
     assert vma is not None
-    machine.kernel.mm.zap_vma_ptes(vma, BASE + PAGE, PAGE)
+    machine.run.machine.mm.zap_vma_ptes(vma, BASE + PAGE, PAGE)
     assert [row[:2] for row in machine.memtypes()] == left
 
 
@@ -388,7 +392,7 @@ def test_giving_back_what_was_not_reserved_is_said_in_the_words_that_6_1_was_see
     vma = machine.run.parent.vma_lookup(BASE)
     assert vma is not None
     machine.kernel.ops.untrack_pfn(vma, PHYS // PAGE, PAGE)
-    assert [event.text for event in machine.kernel.trace.drain()] == [  # type: ignore[attr-defined]
+    assert [event.text for event in machine.run.machine.trace.drain()] == [  # type: ignore[attr-defined]
         "x86/PAT: init:1 freeing invalid memtype [mem 0x800000000-0x800000fff]"
     ]
 

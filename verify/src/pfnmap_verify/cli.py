@@ -20,7 +20,7 @@ from pfnmap.errors import BadInput, Refused
 
 if TYPE_CHECKING:
     from pfnmap.kernel import Kernel
-    from pfnmap_verify.machine import TestDevice
+    from pfnmap_verify.machine import PciTestdev
     from pfnmap_verify.recorder import Program
     from pfnmap_verify.session import Session
     from pfnmap_verify.subject import Subject
@@ -154,7 +154,7 @@ def _subject(
 
 def _programs(
     suite: str | None, scenarios: list[str], random: int | None, seed: int, model: Kernel
-) -> tuple[list[Program], Sequence[TestDevice]]:
+) -> tuple[list[Program], Sequence[PciTestdev]]:
     """Return what is to be run, and the devices that it needs; what the model expects to oops is to boot alone."""
     from pfnmap_verify.compare import kills
     from pfnmap_verify.draw import draw
@@ -165,7 +165,7 @@ def _programs(
     if sum((suite is not None, bool(scenarios), random is not None)) > 1:
         raise BadInput("verify", "one of --suite, --scenario and --random says what is run")
     programs: list[Program] = []
-    devices: dict[str, TestDevice] = {}
+    devices: dict[str, PciTestdev] = {}
     for path in scenarios:
         found, needed = read_programs(path)
         for device in needed:

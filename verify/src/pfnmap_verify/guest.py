@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pfnmap.errors import Refused
-from pfnmap_verify.machine import Machine, TestDevice
+from pfnmap_verify.machine import Machine, PciTestdev
 from pfnmap_verify.modules import Module
 from pfnmap_verify.probes import HANDLERS, PROBES, Probe
 from pfnmap_verify.protocol import Answer, request_line
@@ -111,7 +111,7 @@ class Guest:
         first = next((n for n, said in enumerate(words) if _DEATH.search(said)), 0)
         return words[first : first + _SHOWN]
 
-    async def set_up(self, modules: Sequence[Module], devices: Sequence[TestDevice]) -> None:
+    async def set_up(self, modules: Sequence[Module], devices: Sequence[PciTestdev]) -> None:
         """Wait for the guest's init, then load modules, set probes and open devices. Raises Refused with what is
         missing."""
         await self._answer(None, BOOT_SECONDS)
@@ -152,7 +152,7 @@ class Guest:
         self._probes[probe.event] = probe
         return True
 
-    async def _open(self, device: TestDevice, bdf: str) -> None:
+    async def _open(self, device: PciTestdev, bdf: str) -> None:
         lines = await self.ask(f"vfio bdf={bdf} name={device.name}", 60)
         if (errno := _errno(lines)) is not None:
             where = next((line.split()[1] for line in lines if line.startswith("where ")), "")
@@ -168,7 +168,7 @@ class Guest:
         """Return the 64-bit word at a physical address."""
         return (await self.qemu.read_words(address))[0]
 
-    def description(self, devices: Sequence[TestDevice]) -> list[dict[str, Any]]:
+    def description(self, devices: Sequence[PciTestdev]) -> list[dict[str, Any]]:
         """Return the ``devices`` of a recording."""
         return [
             {

@@ -11,13 +11,13 @@ from typing import Any
 
 from pfnmap.errors import Refused
 
-__all__ = ["DEVICES", "MACHINES", "Machine", "TestDevice", "machine_of"]
+__all__ = ["DEVICES", "MACHINES", "Machine", "PciTestdev", "machine_of"]
 
 MIB, GIB = 1 << 20, 1 << 30
 
 
 @dataclass(frozen=True)
-class TestDevice:
+class PciTestdev:
     """A pci-testdev whose BAR 2 is memory of `size` bytes (a power of two)."""
 
     name: str
@@ -25,7 +25,7 @@ class TestDevice:
 
 
 DEVICES = tuple(
-    TestDevice(name, size)
+    PciTestdev(name, size)
     for name, size in (
         ("bar8G", 8 * GIB),
         ("bar2M", 2 * MIB),

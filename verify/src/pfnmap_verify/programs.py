@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pfnmap.contract.step import Step
 from pfnmap.errors import BadInput, Refused
-from pfnmap.run import Step, address_value
+from pfnmap.run import address_value
 from pfnmap.scenario import Recording, Scenario, read_recording, read_scenario
 from pfnmap.sizes import is_power_of_two, parse_size
-from pfnmap_verify.machine import DEVICES, TestDevice
+from pfnmap_verify.machine import DEVICES, PciTestdev
 from pfnmap_verify.recorder import ADDRESSES, Program
 
 __all__ = ["of_recording", "of_scenario", "read_programs"]
@@ -21,7 +22,7 @@ _BAR = 2
 _MAX_DEVICES = 16
 
 
-def read_programs(path: str) -> tuple[list[Program], Sequence[TestDevice]]:
+def read_programs(path: str) -> tuple[list[Program], Sequence[PciTestdev]]:
     """Return the programs of a scenario (.toml) or a recording (.json, .json.gz), and the devices that they need."""
     if path.endswith(".toml"):
         scenario = read_scenario(path)
@@ -62,7 +63,7 @@ def _plain(step: Step) -> dict[str, Any]:
     return plain
 
 
-def _devices(scenario: Scenario) -> list[TestDevice]:
+def _devices(scenario: Scenario) -> list[PciTestdev]:
     """Return test devices with the scenario's names and BARs. Raises Refused for what a pci-testdev cannot be."""
     found = []
     for device in scenario.devices:
@@ -71,7 +72,7 @@ def _devices(scenario: Scenario) -> list[TestDevice]:
             raise Refused("verify", f"{scenario.source}: device {device.name} has another driver than vfio_pci")
         if len(large) != 1 or large[0].memory is not None or not is_power_of_two(large[0].size):
             raise Refused("verify", f"{scenario.source}: device {device.name}: a pci-testdev has one memory BAR")
-        found.append(TestDevice(device.name, large[0].size))
+        found.append(PciTestdev(device.name, large[0].size))
     if len(found) > _MAX_DEVICES:
         raise Refused("verify", f"{scenario.source}: more than {_MAX_DEVICES} devices")
     return found

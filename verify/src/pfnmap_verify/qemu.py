@@ -24,7 +24,7 @@ from qemu.qmp.error import QMPError
 
 from pfnmap.errors import PfnmapError, Refused
 from pfnmap_verify.initramfs import newc
-from pfnmap_verify.machine import Machine, TestDevice
+from pfnmap_verify.machine import Machine, PciTestdev
 
 __all__ = ["GuestLost", "Qemu", "find_qemu"]
 
@@ -60,7 +60,7 @@ class Qemu:
     serial port (bytes, the newest 16 MiB)."""
 
     def __init__(
-        self, machine: Machine, kernel: Path, files: dict[str, bytes], devices: Sequence[TestDevice], append: str = ""
+        self, machine: Machine, kernel: Path, files: dict[str, bytes], devices: Sequence[PciTestdev], append: str = ""
     ) -> None:
         self.machine = machine
         self.log = bytearray()

@@ -13,7 +13,7 @@ from typing import Any
 from pfnmap.errors import BadInput, PfnmapError, Refused
 from pfnmap.kernel import Kernel
 from pfnmap_verify.guest import Guest
-from pfnmap_verify.machine import DEVICES, TestDevice
+from pfnmap_verify.machine import DEVICES, PciTestdev
 from pfnmap_verify.qemu import GuestLost, Qemu
 from pfnmap_verify.recorder import Program, run_program
 from pfnmap_verify.subject import Subject
@@ -42,7 +42,7 @@ class Session:
 
     subject: Subject
     kernel: Kernel
-    devices: Sequence[TestDevice] = DEVICES
+    devices: Sequence[PciTestdev] = DEVICES
     append: str = ""
     seconds: float = 3600.0
     step_seconds: float = 120.0

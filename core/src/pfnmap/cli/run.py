@@ -14,7 +14,8 @@ from pfnmap.errors import BadInput, Refused
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from pfnmap.run import Run, Step
+    from pfnmap.contract.step import Step
+    from pfnmap.run import Run
     from pfnmap.trace import Event
 
 _SHOWN_FAULTS = 4
@@ -49,13 +50,13 @@ def command(
     if not json:
         heading(document["kernel"])
     events: list[Event] = []
-    run.kernel.trace.listeners.append(events.append if json else _show_event if trace else _show_complaint)
+    run.machine.trace.listeners.append(events.append if json else _show_event if trace else _show_complaint)
     refusal: Refused | None = None
     for number, step in enumerate(read.steps):
         if not json:
             _show_call(number, step)
         try:
-            result = run.step(step)
+            result = run.step(step).as_json()
         except Refused as error:
             refusal = error
             document["refused"] = {"step": number, "op": step.op, "reason": str(error)}

@@ -8,16 +8,14 @@ generic_access_phys is read and not run. A file of its own: memory.c is long in 
 from __future__ import annotations
 
 from errno import EINVAL
-from typing import TYPE_CHECKING
 
+from pfnmap.contract.machine import FOLL_WRITE
+from pfnmap.contract.vma import MmStruct, VmArea
 from pfnmap.mm.follow_pfnmap import follow_pfnmap, follow_pte
-from pfnmap.mm.gup import FOLL_WRITE, get_user_page_remote, put_page
+from pfnmap.mm.gup import get_user_page_remote, put_page
 from pfnmap.mm.locking import mmap_lock
 from pfnmap.trace import Call
 from pfnmap.vm_flags import VM_IO, VM_PFNMAP
-
-if TYPE_CHECKING:
-    from pfnmap.mm.vma import MmStruct, VmArea
 
 __all__ = ["access_process_vm", "generic_access_phys"]
 
@@ -35,7 +33,7 @@ def access_process_vm(mm: MmStruct, address: int, length: int, gup_flags: int) -
             page = get_user_page_remote(mm, address, gup_flags)
             if page >= 0:
                 count = min(length - moved, page_size - address % page_size)
-                put_page(kernel, page)
+                put_page(mm.machine, page)
             else:
                 vma = mm.vma_lookup(address)
                 access = vma.vm_ops.access if vma is not None and vma.vm_ops is not None else None
@@ -57,8 +55,9 @@ def generic_access_phys(vma: VmArea, address: int, length: int, write: bool) -> 
     -EINVAL where nothing is mapped or a write meets a read-only entry. As in the kernel, what one look-up found
     serves for all `length` bytes.
     """
-    kernel = vma.vm_mm.kernel
-    kernel.trace.emit(Call("generic_access_phys", address))
+    machine = vma.vm_mm.machine
+    kernel = machine.kernel
+    machine.trace.emit(Call("generic_access_phys", address))
     look = _look_up if kernel.has("huge-pfnmap") else _look_up_pte
     while True:
         first = look(vma, address)
@@ -67,7 +66,7 @@ def generic_access_phys(vma: VmArea, address: int, length: int, write: bool) -> 
         writable = first[-1]
         if write and not writable:
             return -EINVAL
-        kernel.trace.emit(Call("ioremap_prot", address))
+        machine.trace.emit(Call("ioremap_prot", address))
         second = look(vma, address)
         if second is None:
             return -EINVAL

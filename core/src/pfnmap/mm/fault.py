@@ -7,30 +7,28 @@ the per-VMA lock and, where that answers RETRY, a second under mmap_lock.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
-from pfnmap.errors import Refused
-from pfnmap.mm.memory import (
+from pfnmap.contract.entry import Level
+from pfnmap.contract.fault import (
+    BUS_ADRERR,
+    BUS_MCEERR_AR,
+    FAULT_FLAG_USER,
+    FAULT_FLAG_VMA_LOCK,
+    FAULT_FLAG_WRITE,
+    SEGV_ACCERR,
+    SEGV_MAPERR,
     VM_FAULT_HWPOISON,
     VM_FAULT_OOM,
     VM_FAULT_RETRY,
     VM_FAULT_SIGBUS,
     VM_FAULT_SIGSEGV,
-    handle_mm_fault,
 )
-from pfnmap.mm.memory_failure import BUS_MCEERR_AR
-from pfnmap.mm.vma import FAULT_FLAG_USER, FAULT_FLAG_VMA_LOCK, FAULT_FLAG_WRITE
+from pfnmap.contract.vma import MmStruct
+from pfnmap.errors import Refused
+from pfnmap.mm.memory import handle_mm_fault
 from pfnmap.trace import Hang
 
-if TYPE_CHECKING:
-    from pfnmap.arch import Level
-    from pfnmap.mm.vma import MmStruct
-
 __all__ = ["AccessResult", "user_access"]
-
-SEGV_MAPERR = 1
-SEGV_ACCERR = 2
-BUS_ADRERR = 2
 
 _ENDLESS = 8  # faults of one access before it is told to be endless; none of the recorded ones took more than three
 
@@ -61,17 +59,18 @@ def user_access(mm: MmStruct, address: int, write: bool) -> AccessResult:
         if refused is not None:
             return replace(refused, si_addr=arch.fault_address(address))
     # The handler answers NOPAGE and changes nothing: only a signal would end it.
-    mm.kernel.trace.emit(Hang(address, "F21"))
+    mm.machine.trace.emit(Hang(address, "F21"))
     return AccessResult("HANG")
 
 
 def _consume(mm: MmStruct, address: int, level: Level, entry: int) -> AccessResult:
     """The bytes are read or written: poison is consumed as a machine check, which ends in SIGBUS."""
-    kernel = mm.kernel
-    if kernel.poisoned:
+    machine = mm.machine
+    kernel = machine.kernel
+    if machine.poisoned:
         shift = kernel.geometry.PAGE_SHIFT
         within = (address & (kernel.geometry.size(level) - 1)) >> shift
-        if getattr(kernel.ops, f"{level}_pfn")(entry) + within in kernel.poisoned:
+        if getattr(kernel.ops, f"{level}_pfn")(entry) + within in machine.poisoned:
             return AccessResult("SIGBUS", BUS_MCEERR_AR, address)
     return _OK
 

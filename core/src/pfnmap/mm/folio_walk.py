@@ -7,16 +7,13 @@ its own beside pagewalk.py: it is a look-up of one address, without callbacks.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from pfnmap.contract.entry import Level
+from pfnmap.contract.slot import Slot
+from pfnmap.contract.vma import VmArea
 from pfnmap.errors import Misuse
 from pfnmap.mm.locking import mmap_lock
 from pfnmap.mm.vm_normal_page import is_zero_pfn, vm_normal_page, vm_normal_page_pmd, vm_normal_page_pud
-
-if TYPE_CHECKING:
-    from pfnmap.arch import Level
-    from pfnmap.mm.pgtable import Slot
-    from pfnmap.mm.vma import VmArea
 
 __all__ = ["FW_ZEROPAGE", "FolioWalk", "folio_walk_start"]
 
@@ -41,20 +38,20 @@ def folio_walk_start(vma: VmArea, address: int, flags: int = 0) -> FolioWalk | N
     if not mmap_lock(vma.vm_mm).held:
         raise Misuse("folio_walk_start", "mmap_lock is not held")
     if not vma.vm_start <= address < vma.vm_end:
-        vma.vm_mm.kernel.warn_once("mm/pagewalk.c folio_walk_start")
+        vma.vm_mm.machine.warn_once("mm/pagewalk.c folio_walk_start")
         return None
     kernel = vma.vm_mm.kernel
     ops = kernel.ops
     tables = vma.vm_mm.tables
     huge = kernel.config.enabled("PGTABLE_HAS_HUGE_LEAVES")
     slot = tables.pud_slot(address)
-    if slot is None or ops.pud_none(slot[0][slot[1]]):
+    if slot is None or ops.pud_none(slot.entry):
         return None
-    entry = slot[0][slot[1]]
+    entry = slot.entry
     if huge and (not ops.pud_present(entry) or ops.pud_leaf(entry)):
         return _found(vma, address, "pud", entry, _pud_page(vma, address, entry))
     slot = tables.pmd_offset(slot, address)
-    entry = slot[0][slot[1]]
+    entry = slot.entry
     if ops.pmd_none(entry):
         return None
     if huge and (not ops.pmd_present(entry) or ops.pmd_leaf(entry)):
@@ -98,5 +95,5 @@ def _pte_folio(vma: VmArea, address: int, pmd: Slot, flags: int) -> FolioWalk | 
     page = vm_normal_page(vma, address, pte)
     if page is not None:
         return FolioWalk("pte", pte, page)
-    zero = flags & FW_ZEROPAGE and is_zero_pfn(kernel, kernel.ops.pte_pfn(pte))
+    zero = flags & FW_ZEROPAGE and is_zero_pfn(vma.vm_mm.machine, kernel.ops.pte_pfn(pte))
     return FolioWalk("pte", pte, None) if zero else None

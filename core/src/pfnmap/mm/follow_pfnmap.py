@@ -7,84 +7,27 @@ the kernel too.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from errno import EINVAL
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from pfnmap.contract.entry import Level
+from pfnmap.contract.follow import FollowOutputs, FollowPfnmapArgs, caller
+from pfnmap.contract.kernel import LinkedKernel
+from pfnmap.contract.slot import Slot
+from pfnmap.contract.vma import VmArea
 from pfnmap.errors import Misuse, Refused
 from pfnmap.mm.locking import i_mmap_rwsem, mmap_lock, page_table_lock
 from pfnmap.trace import Call
 from pfnmap.vm_flags import VM_IO, VM_PFNMAP
 
 if TYPE_CHECKING:
-    from pfnmap.arch import Level
-    from pfnmap.kernel import Kernel
-    from pfnmap.mm.pgtable import Slot
-    from pfnmap.mm.vma import VmArea
+    pass
 
 __all__ = ["FollowPfnmapArgs", "follow_pfnmap", "follow_pfnmap_end", "follow_pfnmap_start", "follow_pte"]
 
 _WORD = (1 << 64) - 1
-
-
-class _Outputs(NamedTuple):
-    pfn: int
-    pgprot: int
-    writable: bool
-    special: bool
-    addr_mask: int
-
-
-class FollowPfnmapArgs:
-    """follow_pfnmap_args. Inputs: `vma` and `address` (bytes). The outputs are there between a successful
-    `follow_pfnmap_start` and `follow_pfnmap_end`, under the page-table lock; reading one at another time raises Misuse,
-    which names who did it."""
-
-    __slots__ = ("_outputs", "address", "vma")
-
-    def __init__(self, vma: VmArea, address: int) -> None:
-        self.vma = vma
-        self.address = address
-        self._outputs: _Outputs | None = None
-
-    @property
-    def pfn(self) -> int:
-        """The page frame number of the page at `address`."""
-        return self._output("pfn").pfn
-
-    @property
-    def pgprot(self) -> int:
-        """The protection bits of the entry."""
-        return self._output("pgprot").pgprot
-
-    @property
-    def writable(self) -> bool:
-        """Whether the entry is writable."""
-        return self._output("writable").writable
-
-    @property
-    def special(self) -> bool:
-        """Whether the entry is special."""
-        return self._output("special").special
-
-    @property
-    def addr_mask(self) -> int:
-        """PAGE_MASK, PMD_MASK or PUD_MASK, after what the entry maps. Refused without `follow-addr-mask`."""
-        if not self.vma.vm_mm.kernel.has("follow-addr-mask"):
-            raise Refused("addr_mask", "follow_pfnmap_args has no such field in this release (follow-addr-mask)")
-        return self._output("addr_mask").addr_mask
-
-    def _output(self, name: str) -> _Outputs:
-        if self._outputs is None:
-            raise Misuse(_caller(3), f"{name} is valid between follow_pfnmap_start() and follow_pfnmap_end() only")
-        return self._outputs
-
-
-def _caller(depth: int) -> str:
-    frame = sys._getframe(depth)
-    return f"{frame.f_globals.get('__name__', '?')}.{frame.f_code.co_qualname}"
 
 
 def follow_pfnmap_start(args: FollowPfnmapArgs) -> int:
@@ -95,23 +38,24 @@ def follow_pfnmap_start(args: FollowPfnmapArgs) -> int:
     looked at again, but without `follow-recheck-under-lock` the stale copy is taken. Raises Misuse where neither
     mmap_lock nor, for a file's mapping, i_mmap_rwsem is held, Refused for releases before `huge-pfnmap`.
     """
-    kernel = args.vma.vm_mm.kernel
+    machine = args.vma.vm_mm.machine
+    kernel = machine.kernel
     if not kernel.has("huge-pfnmap"):
         raise Refused("follow_pfnmap_start", "not in this release (huge-pfnmap); it has follow_pte")
     _assert_locked(args.vma)
-    if args._outputs is not None:
-        raise Misuse(_caller(2), "follow_pfnmap_start() again before follow_pfnmap_end()")
-    args._outputs = _start(kernel, args.vma, args.address)
-    found = args._outputs is not None
-    kernel.trace.emit(Call("follow_pfnmap_start", args.address, "ok" if found else "EINVAL"))
+    if args.outputs is not None:
+        raise Misuse(caller(2), "follow_pfnmap_start() again before follow_pfnmap_end()")
+    args.outputs = _start(kernel, args.vma, args.address)
+    found = args.outputs is not None
+    machine.trace.emit(Call("follow_pfnmap_start", args.address, "ok" if found else "EINVAL"))
     return 0 if found else -EINVAL
 
 
 def follow_pfnmap_end(args: FollowPfnmapArgs) -> None:
     """End what follow_pfnmap_start began: the outputs are gone, the page-table lock is free."""
-    if args._outputs is None:
-        raise Misuse(_caller(2), "follow_pfnmap_end() without a successful follow_pfnmap_start()")
-    args._outputs = None
+    if args.outputs is None:
+        raise Misuse(caller(2), "follow_pfnmap_end() without a successful follow_pfnmap_start()")
+    args.outputs = None
     page_table_lock(args.vma.vm_mm).release()
 
 
@@ -134,10 +78,10 @@ def _assert_locked(vma: VmArea) -> None:
     if vma.vm_file is not None:
         held = held or i_mmap_rwsem(vma.vm_file.f_mapping).held
     if not held:
-        raise Misuse(_caller(3), "follow_pfnmap_start() needs mmap_lock, or i_mmap_rwsem of the file's mapping")
+        raise Misuse(caller(3), "follow_pfnmap_start() needs mmap_lock, or i_mmap_rwsem of the file's mapping")
 
 
-def _start(kernel: Kernel, vma: VmArea, address: int) -> _Outputs | None:
+def _start(kernel: LinkedKernel, vma: VmArea, address: int) -> FollowOutputs | None:
     if not vma.vm_start <= address < vma.vm_end or not vma.vm_flags & (VM_IO | VM_PFNMAP):
         return None
     tables = vma.vm_mm.tables
@@ -148,34 +92,34 @@ def _start(kernel: Kernel, vma: VmArea, address: int) -> _Outputs | None:
         slot = tables.pud_slot(address)
         if slot is None:
             return None
-        pud = slot[0][slot[1]]
+        pud = slot.entry
         if not ops.pud_present(pud) if recheck else ops.pud_none(pud):
             return None
         if ops.pud_leaf(pud):
             lock.acquire()
-            if not recheck or slot[0][slot[1]] == pud:
+            if not recheck or slot.entry == pud:
                 return _outputs(kernel, "pud", pud, address)
             lock.release()
             continue
         slot = tables.pmd_offset(slot, address)
-        pmd = slot[0][slot[1]]
+        pmd = slot.entry
         if recheck and not ops.pmd_present(pmd):
             return None
         if ops.pmd_leaf(pmd):
             lock.acquire()
-            if not recheck or slot[0][slot[1]] == pmd:
+            if not recheck or slot.entry == pmd:
                 return _outputs(kernel, "pmd", pmd, address)
             lock.release()
             continue
         return _start_pte(kernel, vma, slot, address)
 
 
-def _start_pte(kernel: Kernel, vma: VmArea, pmd: Slot, address: int) -> _Outputs | None:
+def _start_pte(kernel: LinkedKernel, vma: VmArea, pmd: Slot, address: int) -> FollowOutputs | None:
     tables = vma.vm_mm.tables
     lock = page_table_lock(vma.vm_mm)
     lock.acquire()
     # pte_offset_map_lock finds no table where the PMD entry changed before the lock was there.
-    if not kernel.ops.pmd_none(pmd[0][pmd[1]]) and not kernel.ops.pmd_bad(pmd[0][pmd[1]]):
+    if not kernel.ops.pmd_none(pmd.entry) and not kernel.ops.pmd_bad(pmd.entry):
         table, index = tables.pte_offset(pmd, address)
         if kernel.ops.pte_present(table[index]):
             return _outputs(kernel, "pte", table[index], address)
@@ -183,11 +127,11 @@ def _start_pte(kernel: Kernel, vma: VmArea, pmd: Slot, address: int) -> _Outputs
     return None
 
 
-def _outputs(kernel: Kernel, level: Level, entry: int, address: int) -> _Outputs:
+def _outputs(kernel: LinkedKernel, level: Level, entry: int, address: int) -> FollowOutputs:
     """pfnmap_args_setup."""
     ops = kernel.ops
     size = kernel.geometry.size(level)
-    return _Outputs(
+    return FollowOutputs(
         getattr(ops, f"{level}_pfn")(entry) + ((address & (size - 1)) >> kernel.geometry.PAGE_SHIFT),
         getattr(ops, f"{level}_pgprot")(entry),
         bool(getattr(ops, f"{level}_write")(entry)),
@@ -202,17 +146,18 @@ def follow_pte(vma: VmArea, address: int) -> int | None:
     It knows PTEs only: a huge leaf is a bad table to it. Neither the vma's kind nor its range are asked (6.1). Raises
     Refused from `huge-pfnmap` on, which took it away.
     """
-    kernel = vma.vm_mm.kernel
+    machine = vma.vm_mm.machine
+    kernel = machine.kernel
     ops = kernel.ops
     if kernel.has("huge-pfnmap"):
         raise Refused("follow_pte", "not in this release (huge-pfnmap); it has follow_pfnmap_start")
     tables = vma.vm_mm.tables
     slot = tables.pud_slot(address)
     found = None
-    if slot is not None and not ops.pud_none(slot[0][slot[1]]) and not ops.pud_bad(slot[0][slot[1]]):
+    if slot is not None and not ops.pud_none(slot.entry) and not ops.pud_bad(slot.entry):
         slot = tables.pmd_offset(slot, address)
-        if not ops.pmd_none(slot[0][slot[1]]) and not ops.pmd_bad(slot[0][slot[1]]):
+        if not ops.pmd_none(slot.entry) and not ops.pmd_bad(slot.entry):
             table, index = tables.pte_offset(slot, address)
             found = table[index] if ops.pte_present(table[index]) else None
-    kernel.trace.emit(Call("follow_pte", address, "EINVAL" if found is None else "ok"))
+    machine.trace.emit(Call("follow_pte", address, "EINVAL" if found is None else "ok"))
     return found

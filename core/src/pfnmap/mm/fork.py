@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from pfnmap.contract.vma import AnonVma, MmStruct
 from pfnmap.mm.memory import copy_page_range, unmap_single_vma
 from pfnmap.mm.pgtable import free_pgtables
-from pfnmap.mm.vma import AnonVma, MmStruct
+from pfnmap.mm.vma import vma_link, vma_unlink
 from pfnmap.vm_flags import VM_DONTCOPY, VM_LOCKED, VM_PFNMAP, VM_WIPEONFORK
 
 __all__ = ["dup_mmap", "exit_mmap"]
@@ -18,7 +19,7 @@ def dup_mmap(mm: MmStruct) -> MmStruct | None:
     A leaf that spans vmas is copied whole with any of them (FINDINGS F3). None where the architecture refuses to track
     the copy of a pfnmap: what was copied so far is undone, and fork is -ENOMEM whatever the reason (copy_mm).
     """
-    child = MmStruct(mm.kernel, levels=mm.tables.levels)
+    child = MmStruct(mm.machine, levels=mm.tables.levels)
     child.thp_disabled = mm.thp_disabled
     child.thp_disabled_except_advised = mm.thp_disabled_except_advised
     for vma in mm:
@@ -29,7 +30,7 @@ def dup_mmap(mm: MmStruct) -> MmStruct | None:
         copy = replace(vma, vm_mm=child, vm_flags=vma.vm_flags & ~VM_LOCKED, anon_vma=anon_vma)
         if copy.vm_flags & VM_PFNMAP:
             mm.kernel.ops.untrack_pfn_clear(copy)  # track_pfn_copy will say whether it is tracked
-        child.insert(copy)
+        vma_link(copy)
         if copy.vm_ops is not None and copy.vm_ops.open is not None:
             copy.vm_ops.open(copy)
         if not wiped and copy_page_range(copy, vma):
@@ -44,9 +45,9 @@ def exit_mmap(mm: MmStruct) -> None:
     for vma in vmas:
         unmap_single_vma(vma, vma.vm_start, vma.vm_end)
     for vma in vmas:
-        mm.remove(vma)
+        vma_unlink(vma)
     free_pgtables(mm, [(vma.vm_start, vma.vm_end) for vma in vmas], 0, 0)
     for vma in vmas:
         if vma.vm_ops is not None and vma.vm_ops.close is not None:
             vma.vm_ops.close(vma)
-    mm.tables.free(mm)
+    mm.tables.free()

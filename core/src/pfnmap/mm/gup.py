@@ -11,37 +11,32 @@ from collections.abc import Iterable
 from errno import EEXIST, EFAULT, EMLINK, ENOMEM
 from typing import TYPE_CHECKING, Final
 
-from pfnmap.arch import PKUERR
+from pfnmap.contract.entry import Level
+from pfnmap.contract.fault import (
+    FAULT_FLAG_REMOTE,
+    FAULT_FLAG_UNSHARE,
+    FAULT_FLAG_WRITE,
+    SEGV_PKUERR,
+    VM_FAULT_ERROR,
+    VM_FAULT_OOM,
+    VM_FAULT_RETRY,
+)
+from pfnmap.contract.kernel import MachineState
+from pfnmap.contract.machine import FOLL_FORCE, FOLL_LONGTERM, FOLL_WRITE
+from pfnmap.contract.vma import MmStruct, VmArea
 from pfnmap.errors import Refused
 from pfnmap.mm.huge_memory import is_cow_mapping
 from pfnmap.mm.locking import mmap_lock
-from pfnmap.mm.memory import (
-    VM_FAULT_HWPOISON,
-    VM_FAULT_OOM,
-    VM_FAULT_RETRY,
-    VM_FAULT_SIGBUS,
-    VM_FAULT_SIGSEGV,
-    handle_mm_fault,
-)
+from pfnmap.mm.memory import handle_mm_fault
 from pfnmap.mm.vm_normal_page import is_zero_pfn, vm_normal_page
-from pfnmap.mm.vma import FAULT_FLAG_UNSHARE, FAULT_FLAG_WRITE
 from pfnmap.trace import Call
 from pfnmap.vm_flags import VM_IO, VM_MAYREAD, VM_PFNMAP, VM_READ, VM_WRITE
 
 if TYPE_CHECKING:
     from array import array
 
-    from pfnmap.arch import Level
-    from pfnmap.kernel import Kernel
-    from pfnmap.mm.vma import MmStruct, VmArea
 
 __all__ = [
-    "FAULT_FLAG_REMOTE",
-    "FAULT_FLAG_WRITE",
-    "FOLL_FORCE",
-    "FOLL_LONGTERM",
-    "FOLL_WRITE",
-    "VM_FAULT_ERROR",
     "access_permitted",
     "fixup_user_fault",
     "get_user_page_remote",
@@ -53,16 +48,10 @@ __all__ = [
     "unpin_user_pages",
 ]
 
-FOLL_WRITE: Final = 0x1
-FOLL_FORCE: Final = 0x8
-FOLL_LONGTERM: Final = 0x100
 FOLL_REMOTE: Final = 0x40000
 FOLL_PIN: Final = 0x80000
 
-FAULT_FLAG_REMOTE: Final = 0x80
 FAULT_FLAG_TRIED: Final = 0x20
-
-VM_FAULT_ERROR: Final = VM_FAULT_OOM | VM_FAULT_SIGBUS | VM_FAULT_SIGSEGV | VM_FAULT_HWPOISON
 
 
 def fixup_user_fault(mm: MmStruct, address: int, fault_flags: int) -> tuple[int, bool]:
@@ -72,7 +61,7 @@ def fixup_user_fault(mm: MmStruct, address: int, fault_flags: int) -> tuple[int,
     -EFAULT without a fault where there is no vma or it does not permit the access; -EFAULT or -ENOMEM after one that
     failed.
     """
-    mm.kernel.trace.emit(Call("fixup_user_fault", address))
+    mm.machine.trace.emit(Call("fixup_user_fault", address))
     unlocked = False
     while True:
         vma = mm.vma_lookup(address)
@@ -96,7 +85,7 @@ def _vma_permits_fault(vma: VmArea, fault_flags: int) -> bool:
 
 def access_permitted(vma: VmArea, write: bool, *, foreign: bool) -> bool:
     """arch_vma_access_permitted: whether no protection key denies the access. Another process's keys are not asked."""
-    return foreign or vma.vm_mm.kernel.arch.access_error(vma.vm_flags, write) != PKUERR
+    return foreign or vma.vm_mm.kernel.arch.access_error(vma.vm_flags, write) != SEGV_PKUERR
 
 
 def _vm_fault_to_errno(ret: int) -> int:
@@ -149,7 +138,7 @@ def _gup_fast_range(
         if not getattr(ops, f"{op}_present")(entry):
             return False
         if op == "pte" or getattr(ops, f"{op}_leaf")(entry):
-            if not _gup_fast_leaf(kernel, op, entry, address, stop, gup_flags, pages):
+            if not _gup_fast_leaf(mm.machine, op, entry, address, stop, gup_flags, pages):
                 return False
         else:
             below = mm.tables.next_table(walked.name, entry)
@@ -160,22 +149,22 @@ def _gup_fast_range(
 
 
 def _gup_fast_leaf(
-    kernel: Kernel, level: Level, entry: int, start: int, end: int, gup_flags: int, pages: list[int]
+    machine: MachineState, level: Level, entry: int, start: int, end: int, gup_flags: int, pages: list[int]
 ) -> bool:
     """gup_fast_pte_range's body, gup_fast_pmd_leaf, gup_fast_pud_leaf. No memory of the model has a dev_pagemap."""
     permitted, special, devmap, to_pfn, writable = (
-        getattr(kernel.ops, f"{level}_{op}") for op in ("access_permitted", "special", "devmap", "pfn", "write")
+        getattr(machine.kernel.ops, f"{level}_{op}") for op in ("access_permitted", "special", "devmap", "pfn", "write")
     )
     if not permitted(entry, gup_flags & FOLL_WRITE) or special(entry) or devmap(entry):
         return False
-    shift = kernel.geometry.PAGE_SHIFT
-    first = to_pfn(entry) + ((start & (kernel.geometry.size(level) - 1)) >> shift)
+    shift = machine.kernel.geometry.PAGE_SHIFT
+    first = to_pfn(entry) + ((start & (machine.kernel.geometry.size(level) - 1)) >> shift)
     found = range(first, first + ((end - start) >> shift))
-    if any(pfn << shift not in kernel.phys.ram for pfn in found):
+    if any(pfn << shift not in machine.phys.ram for pfn in found):
         raise Refused("gup_fast", f"{level} entry {entry:#x} is not special and maps no RAM")
-    if not writable(entry) and any(_must_unshare(None, pfn, gup_flags, kernel) for pfn in found):
+    if not writable(entry) and any(_must_unshare(machine, None, pfn, gup_flags) for pfn in found):
         return False
-    _grab(kernel, found, pages, gup_flags)
+    _grab(machine, found, pages, gup_flags)
     return True
 
 
@@ -202,15 +191,15 @@ def get_user_page_remote(mm: MmStruct, address: int, gup_flags: int) -> int:
     return pages[0] if got > 0 else got
 
 
-def unpin_user_pages(kernel: Kernel, pages: Iterable[int]) -> None:
+def unpin_user_pages(machine: MachineState, pages: Iterable[int]) -> None:
     """Give the pins of pages (PFNs) back."""
     for pfn in pages:
-        kernel.phys.put_page(pfn << kernel.geometry.PAGE_SHIFT, pin=True)
+        machine.phys.put_page(pfn << machine.kernel.geometry.PAGE_SHIFT, pin=True)
 
 
-def put_page(kernel: Kernel, pfn: int) -> None:
+def put_page(machine: MachineState, pfn: int) -> None:
     """Give the reference of a page (PFN) back that was got without a pin."""
-    kernel.phys.put_page(pfn << kernel.geometry.PAGE_SHIFT, pin=False)
+    machine.phys.put_page(pfn << machine.kernel.geometry.PAGE_SHIFT, pin=False)
 
 
 def _get_user_pages(mm: MmStruct, start: int, nr_pages: int, gup_flags: int, pages: list[int]) -> int:
@@ -232,7 +221,7 @@ def _get_user_pages(mm: MmStruct, start: int, nr_pages: int, gup_flags: int, pag
         if page < 0:
             return got or page
         mm.has_pinned = mm.has_pinned or bool(gup_flags & FOLL_PIN)
-        _grab(mm.kernel, (page,), pages, gup_flags)
+        _grab(mm.machine, (page,), pages, gup_flags)
         address += page_size
     return nr_pages
 
@@ -267,14 +256,14 @@ def _follow_page(vma: VmArea, address: int, gup_flags: int) -> int | None:
     page = vm_normal_page(vma, address, pte)
     if page is None:
         page = ops.pte_pfn(pte)
-        if not is_zero_pfn(kernel, page):
+        if not is_zero_pfn(vma.vm_mm.machine, page):
             return -EEXIST
-    if not ops.pte_write(pte) and _must_unshare(vma, page, gup_flags):
+    if not ops.pte_write(pte) and _must_unshare(vma.vm_mm.machine, vma, page, gup_flags):
         return -EMLINK
     return page
 
 
-def _must_unshare(vma: VmArea | None, pfn: int, gup_flags: int, kernel: Kernel | None = None) -> bool:
+def _must_unshare(machine: MachineState, vma: VmArea | None, pfn: int, gup_flags: int) -> bool:
     """gup_must_unshare, of a page that is mapped read-only; gup-fast knows no vma.
 
     Pinned for reading it must be the process's own: not shared with another since a fork, nor, for a long-term pin in
@@ -282,13 +271,11 @@ def _must_unshare(vma: VmArea | None, pfn: int, gup_flags: int, kernel: Kernel |
     """
     if gup_flags & (FOLL_WRITE | FOLL_PIN) != FOLL_PIN:
         return False
-    kernel = vma.vm_mm.kernel if vma is not None else kernel
-    assert kernel is not None
-    if is_zero_pfn(kernel, pfn):
-        if not gup_flags & FOLL_LONGTERM or not kernel.has("unshare-any-cow"):
+    if is_zero_pfn(machine, pfn):
+        if not gup_flags & FOLL_LONGTERM or not machine.kernel.has("unshare-any-cow"):
             return False
         return vma is None or is_cow_mapping(vma.vm_flags)
-    return not kernel.phys.ram[pfn << kernel.geometry.PAGE_SHIFT].exclusive
+    return not machine.phys.ram[pfn << machine.kernel.geometry.PAGE_SHIFT].exclusive
 
 
 def _faultin_page(vma: VmArea, address: int, gup_flags: int, *, unshare: bool = False) -> int:
@@ -299,7 +286,7 @@ def _faultin_page(vma: VmArea, address: int, gup_flags: int, *, unshare: bool = 
     return _vm_fault_to_errno(ret) if ret & VM_FAULT_ERROR else 0
 
 
-def _grab(kernel: Kernel, found: Iterable[int], pages: list[int], gup_flags: int) -> None:
+def _grab(machine: MachineState, found: Iterable[int], pages: list[int], gup_flags: int) -> None:
     for pfn in found:
-        kernel.phys.get_page(pfn << kernel.geometry.PAGE_SHIFT, pin=bool(gup_flags & FOLL_PIN))
+        machine.phys.get_page(pfn << machine.kernel.geometry.PAGE_SHIFT, pin=bool(gup_flags & FOLL_PIN))
         pages.append(pfn)

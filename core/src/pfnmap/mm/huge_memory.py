@@ -6,16 +6,13 @@ entry.* records, splitting by the mprotect.* and munmap.* ones.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from pfnmap.contract.fault import VM_FAULT_NOPAGE, VM_FAULT_SIGBUS
+from pfnmap.contract.slot import Slot
+from pfnmap.contract.vma import MmStruct, VmArea, VmFault
 from pfnmap.mm.mmu_notifier import mmu_notifier_invalidate_range
 from pfnmap.mm.pfnmap_track import setup_cachemode
 from pfnmap.trace import Call, Install, KernelDied, Oops, Split
 from pfnmap.vm_flags import VM_HUGEPAGE, VM_MAYWRITE, VM_NOHUGEPAGE, VM_PFNMAP, VM_SHARED, VM_WRITE
-
-if TYPE_CHECKING:
-    from pfnmap.mm.pgtable import Slot
-    from pfnmap.mm.vma import MmStruct, VmArea, VmFault
 
 __all__ = [
     "bug_on_cow",
@@ -38,9 +35,6 @@ __all__ = [
     "zap_huge_pud",
 ]
 
-VM_FAULT_SIGBUS = 0x2
-VM_FAULT_NOPAGE = 0x100
-
 
 def vma_thp_disabled(vma: VmArea) -> bool:
     """Tell whether MADV_NOHUGEPAGE or prctl(PR_SET_THP_DISABLE) forbid huge leaves in a vma."""
@@ -56,36 +50,39 @@ def thp_vma_allowable_order(vma: VmArea) -> bool:
     The sysfs knob gates pfnmaps until `thp-bypass-pfnmap`; the driver tests alignment and size itself. An anonymous
     vma answers False: the model maps anonymous memory with base pages only (as the recordings' processes do).
     """
-    kernel = vma.vm_mm.kernel
+    machine = vma.vm_mm.machine
+    kernel = machine.kernel
     if not kernel.config.enabled("TRANSPARENT_HUGEPAGE") or not vma.vm_flags & VM_PFNMAP:
         return False
     if not kernel.ops.has_transparent_hugepage() or vma_thp_disabled(vma):
         return False
     if kernel.has("thp-bypass-pfnmap"):
         return True
-    return kernel.thp == "always" or (kernel.thp == "madvise" and bool(vma.vm_flags & VM_HUGEPAGE))
+    return machine.thp == "always" or (machine.thp == "madvise" and bool(vma.vm_flags & VM_HUGEPAGE))
 
 
 def anonymous_thp_allowable(vma: VmArea, address: int) -> bool:
     """Tell whether a first touch of private anonymous memory would map a huge page: where its aligned block fits in
     the vma and nothing forbids it. The per-size knobs inherit from the global one, as they do by default."""
-    kernel = vma.vm_mm.kernel
+    machine = vma.vm_mm.machine
+    kernel = machine.kernel
     size = kernel.geometry.size("pmd")
     block = address & -size
     if not kernel.config.enabled("TRANSPARENT_HUGEPAGE") or block < vma.vm_start or block + size > vma.vm_end:
         return False
     if not kernel.ops.has_transparent_hugepage() or vma_thp_disabled(vma):
         return False
-    return kernel.thp == "always" or (kernel.thp == "madvise" and bool(vma.vm_flags & VM_HUGEPAGE))
+    return machine.thp == "always" or (machine.thp == "madvise" and bool(vma.vm_flags & VM_HUGEPAGE))
 
 
 def vmf_insert_pfn_pmd(vmf: VmFault, pfn: int, write: bool) -> int:
     """Insert a PMD leaf for `pfn` (base pages) at the PMD-aligned fault address; return a VM_FAULT code."""
     vma = vmf.vma
-    kernel = vma.vm_mm.kernel
+    machine = vma.vm_mm.machine
+    kernel = machine.kernel
     ops = kernel.ops
     address = vmf.address & -kernel.geometry.size("pmd")
-    kernel.trace.emit(Call("vmf_insert_pfn_pmd", vmf.address))
+    machine.trace.emit(Call("vmf_insert_pfn_pmd", vmf.address))
     bug_on_cow(vma, "vmf_insert_pfn_pmd")
     if not vma.vm_start <= address < vma.vm_end:
         return VM_FAULT_SIGBUS
@@ -100,9 +97,9 @@ def vmf_insert_pfn_pmd(vmf: VmFault, pfn: int, write: bool) -> int:
     if write:
         entry = _pmd_made_writable(vma, ops.pmd_mkyoung(entry))
     if ops.arch_needs_pgtable_deposit():
-        vma.vm_mm.tables.deposit(vma.vm_mm, address)
+        vma.vm_mm.tables.deposit(address)
     table[index] = entry
-    kernel.trace.emit(Install("pmd", address, pfn, entry))
+    machine.trace.emit(Install("pmd", address, pfn, entry))
     return VM_FAULT_NOPAGE
 
 
@@ -116,10 +113,11 @@ def _pmd_made_writable(vma: VmArea, pmd: int) -> int:
 def vmf_insert_pfn_pud(vmf: VmFault, pfn: int, write: bool) -> int:
     """Insert a PUD leaf for `pfn` (base pages) at the PUD-aligned fault address; return a VM_FAULT code."""
     vma = vmf.vma
-    kernel = vma.vm_mm.kernel
+    machine = vma.vm_mm.machine
+    kernel = machine.kernel
     ops = kernel.ops
     address = vmf.address & -kernel.geometry.size("pud")
-    kernel.trace.emit(Call("vmf_insert_pfn_pud", vmf.address))
+    machine.trace.emit(Call("vmf_insert_pfn_pud", vmf.address))
     bug_on_cow(vma, "vmf_insert_pfn_pud")
     if not vma.vm_start <= address < vma.vm_end:
         return VM_FAULT_SIGBUS
@@ -137,7 +135,7 @@ def vmf_insert_pfn_pud(vmf: VmFault, pfn: int, write: bool) -> int:
     if write:
         entry = _pud_made_writable(vma, ops.pud_mkyoung(entry))
     table[index] = entry
-    kernel.trace.emit(Install("pud", address, pfn, entry))
+    machine.trace.emit(Install("pud", address, pfn, entry))
     return VM_FAULT_NOPAGE
 
 
@@ -151,9 +149,10 @@ def _pud_made_writable(vma: VmArea, pud: int) -> int:
 def huge_pmd_set_accessed(vmf: VmFault) -> None:
     """Mark a PMD leaf accessed, and dirty on a write: the fault of a CPU that does not do it itself (RULES 7)."""
     vma = vmf.vma
-    kernel = vma.vm_mm.kernel
+    machine = vma.vm_mm.machine
+    kernel = machine.kernel
     ops = kernel.ops
-    kernel.trace.emit(Call("huge_pmd_set_accessed", vmf.address))
+    machine.trace.emit(Call("huge_pmd_set_accessed", vmf.address))
     assert vmf.pmd is not None
     table, index = vmf.pmd
     entry = ops.pmd_mkyoung(table[index])
@@ -165,9 +164,10 @@ def huge_pmd_set_accessed(vmf: VmFault) -> None:
 def huge_pud_set_accessed(vmf: VmFault) -> None:
     """Mark a PUD leaf accessed, and dirty on a write."""
     vma = vmf.vma
-    kernel = vma.vm_mm.kernel
+    machine = vma.vm_mm.machine
+    kernel = machine.kernel
     ops = kernel.ops
-    kernel.trace.emit(Call("huge_pud_set_accessed", vmf.address))
+    machine.trace.emit(Call("huge_pud_set_accessed", vmf.address))
     assert vmf.pud is not None
     table, index = vmf.pud
     entry = ops.pud_mkyoung(table[index])
@@ -177,35 +177,37 @@ def huge_pud_set_accessed(vmf: VmFault) -> None:
 def split_huge_pmd(vma: VmArea, slot: Slot, address: int) -> None:
     """__split_huge_pmd: a pfnmap's PMD leaf is dropped, not refilled with PTEs; any other entry is left alone."""
     mm = vma.vm_mm
-    kernel = mm.kernel
+    machine = mm.machine
+    kernel = machine.kernel
     ops = kernel.ops
-    kernel.trace.emit(Call("__split_huge_pmd", address))
+    machine.trace.emit(Call("__split_huge_pmd", address))
     size = kernel.geometry.size("pmd")
     address &= -size
     mmu_notifier_invalidate_range(mm, address, address + size)
-    entry = slot[0][slot[1]]
+    entry = slot.entry
     if not ops.pmd_trans_huge(entry) and not ops.pmd_devmap(entry):
         return
-    kernel.trace.emit(Split("pmd", address))
-    slot[0][slot[1]] = kernel.arch.empty("pmd")
+    machine.trace.emit(Split("pmd", address))
+    slot.table[slot.index] = kernel.arch.empty("pmd")
     if ops.arch_needs_pgtable_deposit():
-        mm.tables.withdraw(mm, address)
+        mm.tables.withdraw(address)
 
 
 def split_huge_pud(vma: VmArea, slot: Slot, address: int) -> None:
     """__split_huge_pud: a PUD leaf is dropped; any other entry is left alone."""
     mm = vma.vm_mm
-    kernel = mm.kernel
+    machine = mm.machine
+    kernel = machine.kernel
     ops = kernel.ops
-    kernel.trace.emit(Call("__split_huge_pud", address))
+    machine.trace.emit(Call("__split_huge_pud", address))
     size = kernel.geometry.size("pud")
     address &= -size
     mmu_notifier_invalidate_range(mm, address, address + size)
-    entry = slot[0][slot[1]]
+    entry = slot.entry
     if not ops.pud_trans_huge(entry) and not ops.pud_devmap(entry):
         return
-    kernel.trace.emit(Split("pud", address))
-    slot[0][slot[1]] = kernel.arch.empty("pud")
+    machine.trace.emit(Split("pud", address))
+    slot.table[slot.index] = kernel.arch.empty("pud")
 
 
 def vma_adjust_trans_huge(vma: VmArea, address: int) -> None:
@@ -213,7 +215,8 @@ def vma_adjust_trans_huge(vma: VmArea, address: int) -> None:
 
     The kernel finds the PMD by its upper entries being present, and takes a PUD leaf for a table: FINDINGS F1.
     """
-    kernel = vma.vm_mm.kernel
+    machine = vma.vm_mm.machine
+    kernel = machine.kernel
     size = kernel.geometry.size("pmd")
     start = address & -size
     if not kernel.config.enabled("TRANSPARENT_HUGEPAGE") or start == address:
@@ -222,10 +225,10 @@ def vma_adjust_trans_huge(vma: VmArea, address: int) -> None:
         return
     tables = vma.vm_mm.tables
     pud = tables.pud_slot(address)
-    if pud is None or not kernel.ops.pud_present(pud[0][pud[1]]):
+    if pud is None or not kernel.ops.pud_present(pud.entry):
         return
-    if kernel.ops.pud_leaf(pud[0][pud[1]]):
-        kernel.trace.emit(Call("__split_huge_pmd", address))
+    if kernel.ops.pud_leaf(pud.entry):
+        machine.trace.emit(Call("__split_huge_pmd", address))
         stack = ("_raw_spin_lock", "__split_huge_pmd", "vma_adjust_trans_huge", "__split_vma")
         raise KernelDied(Oops("_raw_spin_lock", stack, "F1"))
     split_huge_pmd(vma, tables.pmd_offset(pud, address), address)
@@ -237,64 +240,68 @@ def change_huge_pmd(vma: VmArea, slot: Slot, address: int, newprot: int, try_wri
     `try_writable`: the vma tracks soft-dirty (MM_CP_TRY_CHANGE_WRITABLE); a leaf that is dirty and soft-dirty already
     need not fault on the next write (can_change_pmd_writable).
     """
-    kernel = vma.vm_mm.kernel
+    machine = vma.vm_mm.machine
+    kernel = machine.kernel
     ops = kernel.ops
-    kernel.trace.emit(Call("change_huge_pmd", address))
-    entry = ops.pmd_modify(slot[0][slot[1]], newprot)
+    machine.trace.emit(Call("change_huge_pmd", address))
+    entry = ops.pmd_modify(slot.entry, newprot)
     if try_writable and ops.pmd_dirty(entry) and ops.pmd_soft_dirty(entry) and not ops.pmd_write(entry):
         entry = ops.pmd_mkwrite(entry, vma.vm_flags)
-    slot[0][slot[1]] = entry
+    slot.table[slot.index] = entry
 
 
 def change_huge_pud(vma: VmArea, slot: Slot, address: int, newprot: int) -> None:
     """Give a PUD leaf a new protection (mprotect of all it maps)."""
-    kernel = vma.vm_mm.kernel
-    kernel.trace.emit(Call("change_huge_pud", address))
-    slot[0][slot[1]] = kernel.ops.pud_modify(slot[0][slot[1]], newprot)
+    machine = vma.vm_mm.machine
+    kernel = machine.kernel
+    machine.trace.emit(Call("change_huge_pud", address))
+    slot.table[slot.index] = kernel.ops.pud_modify(slot.entry, newprot)
 
 
 def copy_huge_pmd(dst: MmStruct, dst_slot: Slot, vma: VmArea, src_slot: Slot, address: int) -> None:
     """fork: copy a special PMD leaf, accessed cleared, dirty and write bit kept (RULES 11, 20); another leaf of a
     file is not copied, the child faults it in."""
-    kernel = dst.kernel
+    machine = dst.machine
+    kernel = machine.kernel
     ops = kernel.ops
-    kernel.trace.emit(Call("copy_huge_pmd", address))
-    entry = src_slot[0][src_slot[1]]
+    machine.trace.emit(Call("copy_huge_pmd", address))
+    entry = src_slot.entry
     if not (ops.pmd_present(entry) and ops.pmd_special(entry)):
         return
     if is_cow_mapping(vma.vm_flags) and ops.pmd_write(entry):
-        kernel.warn_once("mm/huge_memory.c copy_huge_pmd")
+        machine.warn_once("mm/huge_memory.c copy_huge_pmd")
     if ops.arch_needs_pgtable_deposit():
-        dst.tables.deposit(dst, address)
-    dst_slot[0][dst_slot[1]] = ops.pmd_mkold(entry)
+        dst.tables.deposit(address)
+    dst_slot.table[dst_slot.index] = ops.pmd_mkold(entry)
 
 
 def copy_huge_pud(dst: MmStruct, dst_slot: Slot, vma: VmArea, src_slot: Slot, address: int) -> None:
     """fork: copy a PUD leaf, accessed cleared; both copies lose the write bit only in a COW mapping."""
     ops = dst.kernel.ops
-    dst.kernel.trace.emit(Call("copy_huge_pud", address))
-    entry = src_slot[0][src_slot[1]]
+    dst.machine.trace.emit(Call("copy_huge_pud", address))
+    entry = src_slot.entry
     if is_cow_mapping(vma.vm_flags) and ops.pud_write(entry):
-        entry = src_slot[0][src_slot[1]] = ops.pud_wrprotect(entry)
-    dst_slot[0][dst_slot[1]] = ops.pud_mkold(entry)
+        entry = src_slot.table[src_slot.index] = ops.pud_wrprotect(entry)
+    dst_slot.table[dst_slot.index] = ops.pud_mkold(entry)
 
 
 def move_huge_pmd(vma: VmArea, old: Slot, new: Slot, old_address: int, new_address: int) -> bool:
     """mremap: move a PMD leaf to an empty slot, soft-dirty then (RULES 12); False where the slot is taken."""
     mm = vma.vm_mm
-    kernel = mm.kernel
+    machine = mm.machine
+    kernel = machine.kernel
     ops = kernel.ops
-    kernel.trace.emit(Call("move_huge_pmd", old_address))
-    if not ops.pmd_none(new[0][new[1]]):
+    machine.trace.emit(Call("move_huge_pmd", old_address))
+    if not ops.pmd_none(new.entry):
         return False
-    entry = old[0][old[1]]
-    old[0][old[1]] = kernel.arch.empty("pmd")
+    entry = old.entry
+    old.table[old.index] = kernel.arch.empty("pmd")
     if ops.arch_needs_pgtable_deposit():
-        mm.tables.withdraw(mm, old_address)
-        mm.tables.deposit(mm, new_address)
+        mm.tables.withdraw(old_address)
+        mm.tables.deposit(new_address)
     if kernel.config.enabled("MEM_SOFT_DIRTY") and ops.pmd_present(entry):
         entry = ops.pmd_mksoft_dirty(entry)
-    new[0][new[1]] = entry
+    new.table[new.index] = entry
     return True
 
 
@@ -312,14 +319,14 @@ def is_cow_mapping(vm_flags: int) -> bool:
 def zap_huge_pmd(vma: VmArea, slot: Slot, address: int) -> None:
     """Drop a PMD leaf; `address` is the leaf's."""
     mm = vma.vm_mm
-    mm.kernel.trace.emit(Call("zap_huge_pmd", address))
-    slot[0][slot[1]] = mm.kernel.arch.empty("pmd")
+    mm.machine.trace.emit(Call("zap_huge_pmd", address))
+    slot.table[slot.index] = mm.kernel.arch.empty("pmd")
     if mm.kernel.ops.arch_needs_pgtable_deposit():
-        mm.tables.withdraw(mm, address)
+        mm.tables.withdraw(address)
 
 
 def zap_huge_pud(vma: VmArea, slot: Slot, address: int) -> None:
     """Drop a PUD leaf; `address` is the leaf's."""
     mm = vma.vm_mm
-    mm.kernel.trace.emit(Call("zap_huge_pud", address))
-    slot[0][slot[1]] = mm.kernel.arch.empty("pud")
+    mm.machine.trace.emit(Call("zap_huge_pud", address))
+    slot.table[slot.index] = mm.kernel.arch.empty("pud")

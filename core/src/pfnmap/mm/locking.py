@@ -10,10 +10,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from pfnmap.mm.vma import AddressSpace, MmStruct
+from pfnmap.contract.vma import AddressSpace, MmStruct
 
 __all__ = ["Lock", "i_mmap_rwsem", "mmap_lock", "page_table_lock"]
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from errno import EACCES, EFAULT, EINVAL, ENODEV, ENOMEM, EPERM
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from pfnmap.contract.vma import MmStruct, VmArea
 from pfnmap.errors import Refused
 from pfnmap.limits import bounded
 from pfnmap.mm.memory import unmap_single_vma
@@ -28,9 +29,6 @@ from pfnmap.vm_flags import (
     VM_WIPEONFORK,
     VM_WRITE,
 )
-
-if TYPE_CHECKING:
-    from pfnmap.mm.vma import MmStruct, VmArea
 
 __all__ = ["ADVICES", "do_madvise"]
 
@@ -134,7 +132,8 @@ def _visit(mm: MmStruct, vma: VmArea, start: int, end: int, advice: str) -> int:
 
 def _deactivate(mm: MmStruct, start: int, end: int) -> None:
     """madvise_cold: a page that nobody else maps loses its accessed bit."""
-    kernel = mm.kernel
+    machine = mm.machine
+    kernel = machine.kernel
     ops = kernel.ops
     bounded("madvise:COLD", (end - start) >> kernel.geometry.PAGE_SHIFT)
     for address in range(start, end, kernel.geometry.PAGE_SIZE):
@@ -143,7 +142,7 @@ def _deactivate(mm: MmStruct, start: int, end: int) -> None:
             continue
         table, index = leaf[1]
         page = ops.pte_pfn(table[index]) << kernel.geometry.PAGE_SHIFT
-        if page != kernel.phys.zero_page and page in kernel.phys.ram and kernel.phys.ram[page].mapcount == 1:
+        if page != machine.phys.zero_page and page in machine.phys.ram and machine.phys.ram[page].mapcount == 1:
             table[index] = ops.pte_mkold(table[index])
 
 

@@ -8,15 +8,26 @@ from __future__ import annotations
 
 from array import array
 from errno import EINVAL
-from typing import TYPE_CHECKING, Final
 
+from pfnmap.contract.fault import (
+    FAULT_FLAG_UNSHARE,
+    FAULT_FLAG_VMA_LOCK,
+    FAULT_FLAG_WRITE,
+    VM_FAULT_FALLBACK,
+    VM_FAULT_NOPAGE,
+    VM_FAULT_RETRY,
+    VM_FAULT_SIGBUS,
+    vm_fault_name,
+)
+from pfnmap.contract.phys import Page
+from pfnmap.contract.slot import Slot
+from pfnmap.contract.vma import AddressSpace, AnonVma, VmArea, VmFault
 from pfnmap.errors import Refused
 from pfnmap.limits import PTES, bounded
 from pfnmap.mm import huge_memory
 from pfnmap.mm.mmu_notifier import mmu_notifier_invalidate_range
 from pfnmap.mm.pfnmap_track import setup_cachemode, track_remap, untrack_remap
 from pfnmap.mm.vm_normal_page import vm_normal_page
-from pfnmap.mm.vma import FAULT_FLAG_UNSHARE, FAULT_FLAG_VMA_LOCK, FAULT_FLAG_WRITE, AnonVma, VmFault
 from pfnmap.trace import Call, Fault, Install
 from pfnmap.vm_flags import (
     VM_ACCESS_FLAGS,
@@ -32,51 +43,16 @@ from pfnmap.vm_flags import (
     VM_WRITE,
 )
 
-if TYPE_CHECKING:
-    from pfnmap.mm.pgtable import Page, Slot
-    from pfnmap.mm.vma import AddressSpace, VmArea
-
 __all__ = [
-    "VM_FAULT_FALLBACK",
-    "VM_FAULT_HWPOISON",
-    "VM_FAULT_NOPAGE",
-    "VM_FAULT_OOM",
-    "VM_FAULT_RETRY",
-    "VM_FAULT_SIGBUS",
-    "VM_FAULT_SIGSEGV",
     "copy_page_range",
     "handle_mm_fault",
     "insert_pfns",
     "remap_pfn_range",
     "unmap_mapping_range",
     "unmap_single_vma",
-    "vm_fault_name",
     "vmf_insert_pfn",
     "zap_vma_ptes",
 ]
-
-VM_FAULT_OOM: Final = 0x1
-VM_FAULT_SIGBUS: Final = 0x2
-VM_FAULT_HWPOISON: Final = 0x10
-VM_FAULT_SIGSEGV: Final = 0x40
-VM_FAULT_NOPAGE: Final = 0x100
-VM_FAULT_RETRY: Final = 0x400
-VM_FAULT_FALLBACK: Final = 0x800
-
-_NAMES = {
-    VM_FAULT_OOM: "OOM",
-    VM_FAULT_SIGBUS: "SIGBUS",
-    VM_FAULT_HWPOISON: "HWPOISON",
-    VM_FAULT_SIGSEGV: "SIGSEGV",
-    VM_FAULT_NOPAGE: "NOPAGE",
-    VM_FAULT_RETRY: "RETRY",
-    VM_FAULT_FALLBACK: "FALLBACK",
-}
-
-
-def vm_fault_name(code: int) -> str:
-    """Return the name of a VM_FAULT code without its prefix, or the code in hex."""
-    return _NAMES.get(code, hex(code))
 
 
 def handle_mm_fault(vma: VmArea, address: int, flags: int) -> int:
@@ -86,17 +62,18 @@ def handle_mm_fault(vma: VmArea, address: int, flags: int) -> int:
     does not do and mmap_lock is needed, SIGBUS, SIGSEGV, OOM.
     """
     mm = vma.vm_mm
-    kernel = mm.kernel
+    machine = mm.machine
+    kernel = machine.kernel
     ops = kernel.ops
     geometry = kernel.geometry
     tables = mm.tables
-    kernel.trace.emit(Call("handle_mm_fault", address))
+    machine.trace.emit(Call("handle_mm_fault", address))
     vmf = VmFault(vma, address & -geometry.PAGE_SIZE, address, flags)
     write = bool(flags & FAULT_FLAG_WRITE)
 
-    p4d = tables.p4d_alloc(mm, tables.pgd_offset(address), address)
-    vmf.pud = pud = tables.pud_alloc(mm, p4d, address)
-    entry = pud[0][pud[1]]
+    p4d = tables.p4d_alloc(tables.pgd_offset(address), address)
+    vmf.pud = pud = tables.pud_alloc(p4d, address)
+    entry = pud.entry
     allowed = huge_memory.thp_vma_allowable_order(vma)
     if ops.pud_none(entry) and allowed:
         ret = _create_huge_pud(vmf)
@@ -110,8 +87,8 @@ def handle_mm_fault(vma: VmArea, address: int, flags: int) -> int:
         if not ret & VM_FAULT_FALLBACK:
             return ret
 
-    vmf.pmd = pmd = tables.pmd_alloc(mm, pud, address)
-    entry = pmd[0][pmd[1]]
+    vmf.pmd = pmd = tables.pmd_alloc(pud, address)
+    entry = pmd.entry
     if ops.pmd_none(entry):
         if allowed:
             ret = _huge_fault(vmf, geometry.PMD_ORDER)
@@ -146,7 +123,7 @@ def _huge_fault(vmf: VmFault, order: int) -> int:
 
 def _traced(vmf: VmFault, order: int, ret: int) -> int:
     lock = bool(vmf.flags & FAULT_FLAG_VMA_LOCK)
-    vmf.vma.vm_mm.kernel.trace.emit(Fault(order, vm_fault_name(ret), vmf.address, vmf.write, lock))
+    vmf.vma.vm_mm.machine.trace.emit(Fault(order, vm_fault_name(ret), vmf.address, vmf.write, lock))
     return ret
 
 
@@ -188,7 +165,7 @@ def _handle_pte_fault(vmf: VmFault) -> int:
     if not ops.pte_present(entry):
         raise Refused("do_swap_page", f"PTE {entry:#x} is neither empty nor present")
     if vmf.flags & (FAULT_FLAG_WRITE | FAULT_FLAG_UNSHARE) and not ops.pte_write(entry):
-        return _do_wp_page(vmf, (pte, at))
+        return _do_wp_page(vmf, Slot(pte, at))
     if vmf.write:
         pte[at] = ops.ptep_set_access_flags(entry, ops.pte_mkyoung(ops.pte_mkdirty(entry)))
     else:
@@ -212,7 +189,8 @@ def _do_anonymous_page(vmf: VmFault) -> int:
     """Private anonymous memory, base pages: a read maps the zero page, a write a new one."""
     vma = vmf.vma
     mm = vma.vm_mm
-    kernel = mm.kernel
+    machine = mm.machine
+    kernel = machine.kernel
     ops = kernel.ops
     if vma.vm_flags & VM_SHARED:
         raise Refused("shared anonymous memory")
@@ -222,12 +200,12 @@ def _do_anonymous_page(vmf: VmFault) -> int:
     shift = kernel.geometry.PAGE_SHIFT
     if vmf.write:
         anon_vma_prepare(vma)
-        entry = ops.pfn_pte(kernel.phys.alloc_page() >> shift, vma.vm_page_prot)
+        entry = ops.pfn_pte(machine.phys.alloc_page() >> shift, vma.vm_page_prot)
         if vma.vm_flags & VM_WRITE:
             entry = ops.pte_mkwrite(ops.pte_mkdirty(entry), vma.vm_flags)
     else:
-        entry = ops.pte_mkspecial(ops.pfn_pte(kernel.phys.zero_page >> shift, vma.vm_page_prot))
-    table, index = mm.tables.pte_alloc(mm, vmf.pmd, vmf.address)
+        entry = ops.pte_mkspecial(ops.pfn_pte(machine.phys.zero_page >> shift, vma.vm_page_prot))
+    table, index = mm.tables.pte_alloc(vmf.pmd, vmf.address)
     table[index] = entry
     return 0
 
@@ -278,10 +256,11 @@ def _do_wp_page(vmf: VmFault, slot: Slot) -> int:
 
 def _wp_page_copy(vma: VmArea, address: int, old: int, unshare: bool) -> int:
     """Return the PTE of a new page that takes the place of what `old` maps."""
-    kernel = vma.vm_mm.kernel
+    machine = vma.vm_mm.machine
+    kernel = machine.kernel
     ops = kernel.ops
     anon_vma_prepare(vma)
-    pfn = kernel.phys.alloc_page() >> kernel.geometry.PAGE_SHIFT
+    pfn = machine.phys.alloc_page() >> kernel.geometry.PAGE_SHIFT
     _unmap_page(vma, address, old)
     entry = ops.pfn_pte(pfn, vma.vm_page_prot)
     if unshare:
@@ -292,35 +271,38 @@ def _wp_page_copy(vma: VmArea, address: int, old: int, unshare: bool) -> int:
 
 def _private_page(vma: VmArea, address: int, entry: int) -> Page | None:
     """The private page that a PTE of a vma maps: neither the zero page nor a pfnmap's."""
-    kernel = vma.vm_mm.kernel
+    machine = vma.vm_mm.machine
+    kernel = machine.kernel
     pfn = vm_normal_page(vma, address, entry)
-    return None if pfn is None else kernel.phys.ram.get(pfn << kernel.geometry.PAGE_SHIFT)
+    return None if pfn is None else machine.phys.ram.get(pfn << kernel.geometry.PAGE_SHIFT)
 
 
 def _unmap_page(vma: VmArea, address: int, entry: int) -> None:
     """An entry goes: the page behind it, if there is one, is mapped once less."""
-    kernel = vma.vm_mm.kernel
+    machine = vma.vm_mm.machine
+    kernel = machine.kernel
     pfn = vm_normal_page(vma, address, entry)
     if pfn is not None:
-        kernel.phys.unmap_page(pfn << kernel.geometry.PAGE_SHIFT)
+        machine.phys.unmap_page(pfn << kernel.geometry.PAGE_SHIFT)
 
 
 def vmf_insert_pfn(vma: VmArea, address: int, pfn: int) -> int:
     """Insert the PTE for one page; a PTE that is already there stays. Returns a VM_FAULT code."""
     mm = vma.vm_mm
-    kernel = mm.kernel
+    machine = mm.machine
+    kernel = machine.kernel
     ops = kernel.ops
     tables = mm.tables
-    kernel.trace.emit(Call("vmf_insert_pfn", address))
+    machine.trace.emit(Call("vmf_insert_pfn", address))
     huge_memory.bug_on_cow(vma, "vmf_insert_pfn_prot")
     if not vma.vm_start <= address < vma.vm_end:
         return VM_FAULT_SIGBUS
-    p4d = tables.p4d_alloc(mm, tables.pgd_offset(address), address)
-    pmd = tables.pmd_alloc(mm, tables.pud_alloc(mm, p4d, address), address)
-    table, index = tables.pte_alloc(mm, pmd, address)
+    p4d = tables.p4d_alloc(tables.pgd_offset(address), address)
+    pmd = tables.pmd_alloc(tables.pud_alloc(p4d, address), address)
+    table, index = tables.pte_alloc(pmd, address)
     if ops.pte_none(table[index]):
         table[index] = entry = ops.pte_mkspecial(ops.pfn_pte(pfn, setup_cachemode(vma, pfn)))
-        kernel.trace.emit(Install("pte", address, pfn, entry))
+        machine.trace.emit(Install("pte", address, pfn, entry))
     return VM_FAULT_NOPAGE
 
 
@@ -336,8 +318,8 @@ def insert_pfns(vma: VmArea, address: int, pfn: int, size: int, prot: int) -> No
     end = address + size
     while address < end:
         stop = min((address & -span) + span, end)
-        p4d = tables.p4d_alloc(mm, tables.pgd_offset(address), address)
-        pmd = tables.pmd_alloc(mm, tables.pud_alloc(mm, p4d, address), address)
+        p4d = tables.p4d_alloc(tables.pgd_offset(address), address)
+        pmd = tables.pmd_alloc(tables.pud_alloc(p4d, address), address)
         _insert_under_pud(vma, pmd, address, stop, pfn, prot)
         pfn += (stop - address) >> shift
         address = stop
@@ -348,7 +330,8 @@ def _insert_under_pud(vma: VmArea, pmd: Slot, start: int, end: int, pfn: int, pr
     import numpy as np
 
     mm = vma.vm_mm
-    kernel = mm.kernel
+    machine = mm.machine
+    kernel = machine.kernel
     ops = kernel.ops
     geometry = kernel.geometry
     shift, span = geometry.PAGE_SHIFT, geometry.size("pmd")
@@ -360,9 +343,9 @@ def _insert_under_pud(vma: VmArea, pmd: Slot, start: int, end: int, pfn: int, pr
     while address < end:
         stop = min((address & -span) + span, end)
         count = (stop - address) >> shift
-        ptes, first = mm.tables.pte_alloc(mm, (table, index), address)
+        ptes, first = mm.tables.pte_alloc(Slot(table, index), address)
         ptes[first : first + count] = entries[done : done + count]
-        kernel.trace.emit(Install("pte", address, pfn + done, entries[done], count))
+        machine.trace.emit(Install("pte", address, pfn + done, entries[done], count))
         done += count
         address = stop
         index += 1
@@ -400,7 +383,8 @@ def _remap_pmds(vma: VmArea, address: int, pfn: int, size: int, prot: int) -> No
     From the letter of the posted series; nothing of it was run.
     """
     mm = vma.vm_mm
-    kernel = mm.kernel
+    machine = mm.machine
+    kernel = machine.kernel
     ops = kernel.ops
     tables = mm.tables
     shift, span = kernel.geometry.PAGE_SHIFT, kernel.geometry.size("pmd")
@@ -409,10 +393,10 @@ def _remap_pmds(vma: VmArea, address: int, pfn: int, size: int, prot: int) -> No
     while address < end:
         stop = min((address & -span) + span, end)
         if congruent and stop - address == span:
-            p4d = tables.p4d_alloc(mm, tables.pgd_offset(address), address)
-            table, index = tables.pmd_alloc(mm, tables.pud_alloc(mm, p4d, address), address)
+            p4d = tables.p4d_alloc(tables.pgd_offset(address), address)
+            table, index = tables.pmd_alloc(tables.pud_alloc(p4d, address), address)
             table[index] = entry = ops.pmd_mkspecial(ops.pmd_mkhuge(ops.pfn_pmd(pfn, prot)))
-            kernel.trace.emit(Install("pmd", address, pfn, entry))
+            machine.trace.emit(Install("pmd", address, pfn, entry))
         else:
             insert_pfns(vma, address, pfn, stop - address, prot)
         pfn += (stop - address) >> shift
@@ -442,14 +426,14 @@ def _zap(vma: VmArea, table: array[int], depth: int, start: int, end: int, mmap_
     address = start
     while address < end:
         stop = min((address & -size) + size, end)
-        slot = (table, (address >> walked.shift) & (walked.ptrs - 1))
+        slot = Slot(table, (address >> walked.shift) & (walked.ptrs - 1))
         entry = table[slot[1]]
         if step.op == "pud" and (ops.pud_trans_huge(entry) or ops.pud_devmap(entry)):
             if stop - address == size:
                 huge_memory.zap_huge_pud(vma, slot, address)
             else:
                 if not mmap_locked and not mm.kernel.has("unmap-no-vma-lock-warning"):
-                    mm.kernel.warn_once("include/linux/rwsem.h unmap_page_range", "F4")
+                    mm.machine.warn_once("include/linux/rwsem.h unmap_page_range", "F4")
                 huge_memory.split_huge_pud(vma, slot, address)
         elif step.op == "pmd" and (ops.pmd_trans_huge(entry) or ops.pmd_devmap(entry)):
             if stop - address == size:
@@ -457,7 +441,7 @@ def _zap(vma: VmArea, table: array[int], depth: int, start: int, end: int, mmap_
             else:
                 huge_memory.split_huge_pmd(vma, slot, address)
         elif not tables.none_or_clear_bad(walked.name, slot):
-            child = mm.kernel.phys.tables[step.pgtable(table[slot[1]])]
+            child = mm.machine.phys.tables[step.pgtable(table[slot[1]])]
             _zap(vma, child, depth + 1, address, stop, mmap_locked)
         address = stop
 
@@ -482,8 +466,9 @@ def zap_vma_ptes(vma: VmArea, address: int, size: int) -> None:
 def unmap_mapping_range(mapping: AddressSpace, holebegin: int, holelen: int) -> None:
     """Drop what every vma of a mapping has of the file range [holebegin, holebegin + holelen) (bytes; 0: to the
     end)."""
-    kernel = mapping.kernel
-    kernel.trace.emit(Call("unmap_mapping_range"))
+    machine = mapping.machine
+    kernel = machine.kernel
+    machine.trace.emit(Call("unmap_mapping_range"))
     shift = kernel.geometry.PAGE_SHIFT
     for vma in list(mapping.i_mmap.values()):
         begin = vma.vm_pgoff << shift
@@ -520,12 +505,13 @@ def copy_page_range(dst: VmArea, src: VmArea) -> int:
 
 def _copy(dst: VmArea, src: VmArea, dst_slot: Slot, src_slot: Slot, depth: int, start: int, end: int) -> None:
     """copy_X_range below one entry: leaves are copied, tables gone into."""
-    kernel = src.vm_mm.kernel
+    machine = src.vm_mm.machine
+    kernel = machine.kernel
     ops = kernel.ops
     tables = src.vm_mm.tables
     level = tables.levels[depth].name
     step = tables.steps[level]
-    entry = src_slot[0][src_slot[1]]
+    entry = src_slot.entry
     if step.op == "pud" and (ops.pud_trans_huge(entry) or ops.pud_devmap(entry)):
         huge_memory.copy_huge_pud(dst.vm_mm, dst_slot, src, src_slot, start)
         return
@@ -535,8 +521,8 @@ def _copy(dst: VmArea, src: VmArea, dst_slot: Slot, src_slot: Slot, depth: int, 
     if tables.none_or_clear_bad(level, src_slot):
         return
     below = tables.levels[depth + 1]
-    dst_table = dst.vm_mm.tables.table_under(dst.vm_mm, dst_slot, below.name)
-    src_table = kernel.phys.tables[step.pgtable(src_slot[0][src_slot[1]])]
+    dst_table = dst.vm_mm.tables.table_under(dst_slot, below.name)
+    src_table = machine.phys.tables[step.pgtable(src_slot.entry)]
     mask = below.ptrs - 1
     if below.name == "pte":
         first = (start >> below.shift) & mask
@@ -547,7 +533,7 @@ def _copy(dst: VmArea, src: VmArea, dst_slot: Slot, src_slot: Slot, depth: int, 
     while address < end:
         stop = min((address & -size) + size, end)
         index = (address >> below.shift) & mask
-        _copy(dst, src, (dst_table, index), (src_table, index), depth + 1, address, stop)
+        _copy(dst, src, Slot(dst_table, index), Slot(src_table, index), depth + 1, address, stop)
         address = stop
 
 
@@ -574,11 +560,12 @@ def _copy_private(src: VmArea, address: int, entry: int) -> tuple[int, int]:
 
     A page that may be pinned is copied for the child at once, and stays the parent's as it is (copy_present_page).
     """
-    kernel = src.vm_mm.kernel
+    machine = src.vm_mm.machine
+    kernel = machine.kernel
     ops = kernel.ops
     page = _private_page(src, address, entry)
     if page is not None and page.pins and src.vm_mm.has_pinned:
-        pfn = kernel.phys.alloc_page() >> kernel.geometry.PAGE_SHIFT
+        pfn = machine.phys.alloc_page() >> kernel.geometry.PAGE_SHIFT
         child = ops.pte_mkdirty(ops.pfn_pte(pfn, src.vm_page_prot))
         return entry, ops.pte_mkwrite(child, src.vm_flags) if src.vm_flags & VM_WRITE else child
     if page is not None:

@@ -11,36 +11,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from errno import EBUSY, ENXIO
-from typing import TYPE_CHECKING
 
+from pfnmap.contract.fault import BUS_MCEERR_AO
+from pfnmap.contract.machine import Machine, PfnSpace
+from pfnmap.contract.vma import MmStruct
 from pfnmap.mm.memory import unmap_mapping_range
 
-if TYPE_CHECKING:
-    from pfnmap.kernel import Kernel
-    from pfnmap.mm.vma import AddressSpace, MmStruct
-
 __all__ = [
-    "BUS_MCEERR_AO",
-    "BUS_MCEERR_AR",
-    "PfnSpace",
     "Poisoned",
     "is_poisoned",
     "memory_failure",
     "register_pfn_address_space",
 ]
-
-BUS_MCEERR_AR = 4
-BUS_MCEERR_AO = 5
-
-
-@dataclass(frozen=True)
-class PfnSpace:
-    """pfn_address_space: `count` PFNs from `pfn` on, which `mapping` has from page offset `pgoff` on."""
-
-    mapping: AddressSpace
-    pfn: int
-    count: int
-    pgoff: int
 
 
 @dataclass(frozen=True)
@@ -52,31 +34,31 @@ class Poisoned:
     si_addr: int
 
 
-def register_pfn_address_space(kernel: Kernel, space: PfnSpace) -> None:
+def register_pfn_address_space(machine: Machine, space: PfnSpace) -> None:
     """A driver says which PFNs it maps; forgotten at the next boot."""
-    kernel.pfn_spaces.append(space)
+    machine.pfn_spaces.append(space)
 
 
-def is_poisoned(kernel: Kernel, pfn: int, count: int) -> bool:
+def is_poisoned(machine: Machine, pfn: int, count: int) -> bool:
     """Tell whether one of `count` PFNs from `pfn` on is known to be bad."""
-    return any(pfn <= bad < pfn + count for bad in kernel.poisoned)
+    return any(pfn <= bad < pfn + count for bad in machine.poisoned)
 
 
-def memory_failure(kernel: Kernel, pfn: int) -> tuple[int, list[Poisoned]]:
+def memory_failure(machine: Machine, pfn: int) -> tuple[int, list[Poisoned]]:
     """A page frame is reported bad: return 0 or -errno, and who is signalled.
 
     Of a frame that no driver registered: -ENXIO ("memory outside kernel control"), and with `memory-failure-pfn` -EBUSY
     (memory_failure_pfn: MF_IGNORED).
     """
-    kernel.poisoned.add(pfn)
-    spaces = [s for s in kernel.pfn_spaces if s.pfn <= pfn < s.pfn + s.count]
+    machine.poisoned.add(pfn)
+    spaces = [s for s in machine.pfn_spaces if s.pfn <= pfn < s.pfn + s.count]
     if not spaces:
-        return -EBUSY if kernel.has("memory-failure-pfn") else -ENXIO, []
-    shift = kernel.geometry.PAGE_SHIFT
+        return -EBUSY if machine.kernel.has("memory-failure-pfn") else -ENXIO, []
+    shift = machine.kernel.geometry.PAGE_SHIFT
     signalled: list[Poisoned] = []
     for space in spaces:
         pgoff = space.pgoff + pfn - space.pfn
-        if kernel.has("memory-failure-pfn-unmap"):
+        if machine.kernel.has("memory-failure-pfn-unmap"):
             unmap_mapping_range(space.mapping, pgoff << shift, 1 << shift)
             continue
         for vma in space.mapping.i_mmap.values():

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from errno import EFAULT, EINVAL
-from typing import TYPE_CHECKING
 
+from pfnmap.contract.vma import MmStruct
 from pfnmap.mm.mmap import merge_vmas, vma_modify
-
-if TYPE_CHECKING:
-    from pfnmap.mm.vma import MmStruct
 
 __all__ = ["do_mbind"]
 

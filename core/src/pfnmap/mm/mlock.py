@@ -6,16 +6,13 @@ A pfnmap is skipped: its vma gets no VM_LOCKED and is not split.
 from __future__ import annotations
 
 from errno import EINVAL, ENOMEM
-from typing import TYPE_CHECKING
 
+from pfnmap.contract.fault import FAULT_FLAG_WRITE
+from pfnmap.contract.vma import MmStruct, VmArea
 from pfnmap.limits import bounded
 from pfnmap.mm.memory import handle_mm_fault
 from pfnmap.mm.mmap import merge_vmas, page_align, vma_modify
-from pfnmap.mm.vma import FAULT_FLAG_WRITE
 from pfnmap.vm_flags import VM_ACCESS_FLAGS, VM_LOCKED, VM_SPECIAL, VM_WRITE
-
-if TYPE_CHECKING:
-    from pfnmap.mm.vma import MmStruct, VmArea
 
 __all__ = ["do_mlock", "do_mlockall", "populate"]
 

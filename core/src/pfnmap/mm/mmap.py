@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from errno import EINVAL, ENOMEM, EPERM
-from typing import TYPE_CHECKING
 
+from pfnmap.contract.vma import File, MmStruct, VmArea
 from pfnmap.mm.huge_memory import vma_adjust_trans_huge
 from pfnmap.mm.memory import unmap_single_vma
 from pfnmap.mm.pfnmap_track import vma_pfnmap_track_ctx_put
 from pfnmap.mm.pgtable import free_pgtables
-from pfnmap.mm.vma import VmArea
+from pfnmap.mm.vma import vma_link, vma_unlink
 from pfnmap.vm_flags import (
     VM_ACCESS_FLAGS,
     VM_ACCOUNT,
@@ -30,9 +30,6 @@ from pfnmap.vm_flags import (
     VM_SPECIAL,
     VM_WRITE,
 )
-
-if TYPE_CHECKING:
-    from pfnmap.mm.vma import File, MmStruct
 
 __all__ = [
     "MMAP_BASE",
@@ -134,7 +131,7 @@ def do_mmap(
         address = _choose(mm, address, length, offset if file else 0, chosen)
         if address < 0:
             return address
-    mm.tables.reach(mm, address + length)
+    mm.tables.reach(address + length)
     flags = vm_flags | kernel.ops.arch_calc_vm_prot_bits(vm_flags & VM_ACCESS_FLAGS) | mm.def_flags
     flags |= VM_MAYREAD | VM_MAYWRITE | VM_MAYEXEC
     if shared:
@@ -143,7 +140,7 @@ def do_mmap(
         flags |= VM_NORESERVE
     if flags & (VM_NORESERVE | VM_SHARED | VM_WRITE) == VM_WRITE:  # accountable_mapping()
         flags |= VM_ACCOUNT
-    if file is not None and kernel.has("vfio-mmap-noexec"):  # path_noexec(): the file system allows no PROT_EXEC
+    if file is not None and file.f_op.noexec:
         if vm_flags & VM_EXEC:
             return -EPERM
         flags &= ~VM_MAYEXEC
@@ -176,16 +173,16 @@ def _mmap_region(mm: MmStruct, file: File | None, address: int, length: int, fla
     if file is None:
         vma.vm_pgoff = address >> shift
     else:
-        error = file.driver.mmap(file, vma)
+        error = file.f_op.mmap(file, vma)
         if error:
-            vma_pfnmap_track_ctx_put(kernel, vma)
+            vma_pfnmap_track_ctx_put(vma)
             return error
     if vma.vm_flags & VM_SPECIAL:
         vma.vm_flags &= ~VM_LOCKED
     if kernel.config.enabled("MEM_SOFT_DIRTY"):
         vma.vm_flags |= VM_SOFTDIRTY
     vma_set_page_prot(vma)
-    mm.insert(vma)
+    vma_link(vma)
     merge_vmas(mm, vma)
     return address
 
@@ -222,7 +219,7 @@ def do_munmap(mm: MmStruct, address: int, length: int) -> int:
     vmas = mm.intersecting(address, end)
     before, after = mm.previous(vmas[0].vm_start), mm.find_vma(vmas[-1].vm_end)
     for vma in vmas:
-        mm.remove(vma)
+        vma_unlink(vma)
     for vma in vmas:
         unmap_single_vma(vma, vma.vm_start, vma.vm_end)
     free_pgtables(
@@ -251,7 +248,7 @@ def split_vma(mm: MmStruct, vma: VmArea, address: int, *, new_below: bool) -> Vm
         mm.resize(vma, address, vma.vm_end)
     else:
         mm.resize(vma, vma.vm_start, address)
-    mm.insert(new)
+    vma_link(new)
     return new
 
 
@@ -303,7 +300,7 @@ def _anon_mergeable(piece: VmArea, neighbour: VmArea) -> bool:
 
 
 def _merge(mm: MmStruct, below: VmArea, above: VmArea) -> VmArea:
-    mm.remove(above)
+    vma_unlink(above)
     mm.resize(below, below.vm_start, above.vm_end)
     below.anon_vma = below.anon_vma or above.anon_vma
     below.vm_flags |= above.vm_flags & VM_SOFTDIRTY

@@ -8,10 +8,8 @@ that maps new pages or raises permissions tells nobody, as in the kernel.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from pfnmap.mm.vma import MmStruct
+from pfnmap.contract.vma import MmStruct
 
 __all__ = ["mmu_notifier_invalidate_range", "mmu_notifier_register"]
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from errno import EACCES, EINVAL, ENOMEM, EPERM
 from typing import TYPE_CHECKING
 
+from pfnmap.contract.slot import Slot
+from pfnmap.contract.vma import MmStruct, VmArea
 from pfnmap.mm import huge_memory
 from pfnmap.mm.mmap import (
     merge_vmas,
@@ -21,7 +23,6 @@ from pfnmap.vm_flags import VM_ACCESS_FLAGS, VM_ACCOUNT, VM_NORESERVE, VM_SEALED
 if TYPE_CHECKING:
     from array import array
 
-    from pfnmap.mm.vma import MmStruct, VmArea
 
 __all__ = ["do_mprotect"]
 
@@ -110,7 +111,7 @@ def _change(vma: VmArea, table: array[int], depth: int, start: int, end: int, tr
     address = start
     while address < end:
         stop = min((address & -size) + size, end)
-        slot = (table, (address >> walked.shift) & (walked.ptrs - 1))
+        slot = Slot(table, (address >> walked.shift) & (walked.ptrs - 1))
         entry = table[slot[1]]
         whole = stop - address == size
         if step.none(entry):
@@ -126,7 +127,7 @@ def _change(vma: VmArea, table: array[int], depth: int, start: int, end: int, tr
             else:
                 huge_memory.split_huge_pmd(vma, slot, address)
         elif not tables.none_or_clear_bad(walked.name, slot):
-            child = mm.kernel.phys.tables[step.pgtable(entry)]
+            child = mm.machine.phys.tables[step.pgtable(entry)]
             _change(vma, child, depth + 1, address, stop, try_writable)
         address = stop
 
@@ -155,7 +156,8 @@ def _can_change_pte_writable(vma: VmArea, address: int, pte: int) -> bool:
     Of a shared vma what is dirty already; of a private one the process's own pages (until
     `mprotect-clean-exclusive` only those that are dirty).
     """
-    kernel = vma.vm_mm.kernel
+    machine = vma.vm_mm.machine
+    kernel = machine.kernel
     ops = kernel.ops
     if not vma.vm_flags & VM_WRITE or (vma_soft_dirty_enabled(vma) and not ops.pte_soft_dirty(pte)):
         return False
@@ -163,5 +165,5 @@ def _can_change_pte_writable(vma: VmArea, address: int, pte: int) -> bool:
     if vma.vm_flags & VM_SHARED or (not dirty and not kernel.has("mprotect-clean-exclusive")):
         return dirty
     pfn = vm_normal_page(vma, address, pte)
-    page = None if pfn is None else kernel.phys.ram.get(pfn << kernel.geometry.PAGE_SHIFT)
+    page = None if pfn is None else machine.phys.ram.get(pfn << kernel.geometry.PAGE_SHIFT)
     return page is not None and page.exclusive

@@ -6,16 +6,17 @@ from dataclasses import replace
 from errno import EFAULT, EINVAL, ENOMEM, EPERM
 from typing import TYPE_CHECKING
 
+from pfnmap.contract.slot import Slot
+from pfnmap.contract.vma import MmStruct, VmArea
 from pfnmap.mm import huge_memory
 from pfnmap.mm.mmap import do_munmap, get_unmapped_area, merge_vmas, page_align
 from pfnmap.mm.mmu_notifier import mmu_notifier_invalidate_range
+from pfnmap.mm.vma import vma_link
 from pfnmap.vm_flags import VM_DONTEXPAND, VM_LOCKED, VM_MAYSHARE, VM_PFNMAP, VM_SEALED, VM_SHARED
 
 if TYPE_CHECKING:
     from array import array
 
-    from pfnmap.mm.pgtable import Slot
-    from pfnmap.mm.vma import MmStruct, VmArea
 
 __all__ = ["do_mremap"]
 
@@ -60,7 +61,7 @@ def do_mremap(
         return error
     end = address + new_len
     if vma.vm_end == address + old_len and not mm.intersecting(vma.vm_end, end):
-        mm.tables.reach(mm, end)
+        mm.tables.reach(end)
         mm.resize(vma, vma.vm_start, end)
         merge_vmas(mm, vma)
         return address
@@ -171,8 +172,8 @@ def _move_vma(
     new = replace(vma, vm_start=new_address, vm_end=new_address + new_len, vm_pgoff=pgoff)
     if new.vm_ops is not None and new.vm_ops.open is not None:
         new.vm_ops.open(new)
-    mm.tables.reach(mm, new.vm_end)
-    mm.insert(new)
+    mm.tables.reach(new.vm_end)
+    vma_link(new)
     _move_page_tables(vma, address, new, new_address, old_len)
     if vma.vm_flags & VM_PFNMAP:
         kernel.ops.untrack_pfn_clear(vma)
@@ -203,9 +204,7 @@ def _move_page_tables(vma: VmArea, address: int, new_vma: VmArea, new_address: i
         extent = _extent(pud_size, address, end, new_address)
         old_pud = _get_old_pud(mm, address)
         if old_pud is not None:
-            new_pud = tables.pud_alloc(
-                mm, tables.p4d_alloc(mm, tables.pgd_offset(new_address), new_address), new_address
-            )
+            new_pud = tables.pud_alloc(tables.p4d_alloc(tables.pgd_offset(new_address), new_address), new_address)
             moved = (
                 extent == pud_size
                 and not geometry.folded("pud")
@@ -246,10 +245,10 @@ def _get_old_pud(mm: MmStruct, address: int) -> Slot | None:
 
 def _move_normal(old: Slot, new: Slot, none, empty: int) -> bool:  # type: ignore[no-untyped-def]
     """move_normal_pud, move_normal_pmd: the whole table moves to an empty slot."""
-    if not none(new[0][new[1]]):
+    if not none(new.entry):
         return False
-    new[0][new[1]] = old[0][old[1]]
-    old[0][old[1]] = empty
+    new.table[new.index] = old.entry
+    old.table[old.index] = empty
     return True
 
 
@@ -261,10 +260,10 @@ def _move_below_pud(vma: VmArea, old_pud: Slot, old: int, new_pud: Slot, new: in
     tables = mm.tables
     pmd_size = kernel.geometry.size("pmd")
     old_pmd = tables.pmd_offset(old_pud, old)
-    if ops.pmd_none(old_pmd[0][old_pmd[1]]):
+    if ops.pmd_none(old_pmd.entry):
         return
-    new_pmd = tables.pmd_alloc(mm, new_pud, new)
-    entry = old_pmd[0][old_pmd[1]]
+    new_pmd = tables.pmd_alloc(new_pud, new)
+    entry = old_pmd.entry
     if ops.pmd_trans_huge(entry) or ops.pmd_devmap(entry):
         if extent == pmd_size and huge_memory.move_huge_pmd(vma, old_pmd, new_pmd, old, new):
             return
@@ -275,9 +274,9 @@ def _move_below_pud(vma: VmArea, old_pud: Slot, old: int, new_pud: Slot, new: in
         and _move_normal(old_pmd, new_pmd, ops.pmd_none, tables.empty["pmd"])
     ):
         return
-    if ops.pmd_none(old_pmd[0][old_pmd[1]]):
+    if ops.pmd_none(old_pmd.entry):
         return
-    new_pte = tables.pte_alloc(mm, new_pmd, new)
+    new_pte = tables.pte_alloc(new_pmd, new)
     old_pte = tables.pte_offset(old_pmd, old)
     _move_ptes(vma, old_pte, new_pte, extent >> kernel.geometry.PAGE_SHIFT)
 

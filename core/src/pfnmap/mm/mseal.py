@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from errno import EINVAL, ENOMEM, ENOSYS
-from typing import TYPE_CHECKING
 
+from pfnmap.contract.vma import MmStruct
 from pfnmap.mm.mmap import merge_vmas, vma_modify
 from pfnmap.vm_flags import VM_SEALED
-
-if TYPE_CHECKING:
-    from pfnmap.mm.vma import MmStruct
 
 __all__ = ["do_mseal"]
 

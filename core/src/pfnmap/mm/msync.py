@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from errno import EINVAL, ENOMEM
-from typing import TYPE_CHECKING
 
+from pfnmap.contract.vma import MmStruct
 from pfnmap.vm_flags import VM_SHARED
-
-if TYPE_CHECKING:
-    from pfnmap.mm.vma import MmStruct
 
 __all__ = ["do_msync"]
 

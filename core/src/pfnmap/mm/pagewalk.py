@@ -11,15 +11,12 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from pfnmap.contract.slot import Slot
+from pfnmap.contract.vma import MmStruct, VmArea
 from pfnmap.errors import Refused
 from pfnmap.mm.huge_memory import split_huge_pud
 from pfnmap.vm_flags import VM_PFNMAP
-
-if TYPE_CHECKING:
-    from pfnmap.mm.pgtable import Slot
-    from pfnmap.mm.vma import MmStruct, VmArea
 
 __all__ = ["MmWalkOps", "pmd_trans_huge_lock", "pte_slots", "walk_page_range", "walk_page_vma"]
 
@@ -76,14 +73,14 @@ def _walk_range(vma: VmArea, ops: MmWalkOps, table: array[int], depth: int, star
     address = start
     while address < end:
         stop = min((address & -size) + size, end)
-        slot = (table, (address >> walked.shift) & (walked.ptrs - 1))
+        slot = Slot(table, (address >> walked.shift) & (walked.ptrs - 1))
         if step.op == "pmd":
             if not pmd_trans_huge_lock(vma, slot) and tables.none_or_clear_bad(walked.name, slot):
                 ops.pte_hole(vma, address, stop)
             else:
                 ops.pmd_entry(vma, slot, address, stop)
         elif _is_table(vma, ops, slot, depth, address, stop):
-            child = mm.kernel.phys.tables[step.pgtable(table[slot[1]])]
+            child = mm.machine.phys.tables[step.pgtable(table[slot[1]])]
             _walk_range(vma, ops, child, depth + 1, address, stop)
         address = stop
 
@@ -97,11 +94,11 @@ def _is_table(vma: VmArea, ops: MmWalkOps, slot: Slot, depth: int, start: int, e
     if step.op != "pud":
         none = mm.tables.none_or_clear_bad(walked.name, slot)
     else:
-        none = bool(step.none(slot[0][slot[1]]))
+        none = bool(step.none(slot.entry))
         if not none:
             if ops.pud_entry(vma, slot, start, end):
                 return False
-            entry = slot[0][slot[1]]
+            entry = slot.entry
             if kernel_ops.pud_trans_huge(entry) or kernel_ops.pud_devmap(entry):
                 split_huge_pud(vma, slot, start)
                 none = True
@@ -115,7 +112,7 @@ def _is_table(vma: VmArea, ops: MmWalkOps, slot: Slot, depth: int, start: int, e
 def pmd_trans_huge_lock(vma: VmArea, slot: Slot) -> bool:
     """Tell whether a PMD entry is a leaf: huge, or neither empty nor present (include/linux/huge_mm.h)."""
     ops = vma.vm_mm.kernel.ops
-    entry = slot[0][slot[1]]
+    entry = slot.entry
     if ops.pmd_none(entry):
         return False
     return bool(not ops.pmd_present(entry) or ops.pmd_trans_huge(entry) or ops.pmd_devmap(entry))
@@ -125,4 +122,4 @@ def pte_slots(vma: VmArea, slot: Slot, start: int, end: int) -> Iterator[tuple[i
     """Yield (address, slot) of every PTE of [start, end) in the table under a PMD entry."""
     table, index = vma.vm_mm.tables.pte_offset(slot, start)
     for n, address in enumerate(range(start, end, vma.vm_mm.kernel.geometry.PAGE_SIZE)):
-        yield address, (table, index + n)
+        yield address, Slot(table, index + n)

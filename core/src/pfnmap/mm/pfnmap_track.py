@@ -7,16 +7,11 @@ Source: mm/memory.c, mm/huge_memory.c and kernel/fork.c of 6.12.117 and 6.1.192;
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from errno import EINVAL
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from pfnmap.kernel import Kernel
-    from pfnmap.mm.vma import VmArea
+from pfnmap.contract.vma import PfnmapTrackCtx, VmArea
 
 __all__ = [
-    "PfnmapTrackCtx",
     "setup_cachemode",
     "track_remap",
     "untrack_remap",
@@ -25,22 +20,14 @@ __all__ = [
 ]
 
 
-@dataclass(eq=False)
-class PfnmapTrackCtx:
-    """pfnmap_track_ctx: `size` bytes from `pfn` on are tracked until the last of `vmas` is gone, whatever of them is
-    still mapped."""
-
-    pfn: int
-    size: int
-    vmas: set[int] = field(default_factory=set)
-
-
 def setup_cachemode(vma: VmArea, pfn: int) -> int:
     """Return the protection for a page that is inserted into a vma: the vma's, with the caching that the architecture
     wants for that PFN (track_pfn_insert, later pfnmap_setup_cachemode_pfn)."""
     kernel = vma.vm_mm.kernel
     if kernel.has("pat-pfnmap-track"):
-        return int(kernel.ops.pfnmap_setup_cachemode(pfn, kernel.geometry.PAGE_SIZE, vma.vm_page_prot))
+        return int(
+            kernel.ops.pfnmap_setup_cachemode(vma.vm_mm.machine, pfn, kernel.geometry.PAGE_SIZE, vma.vm_page_prot)
+        )
     return int(kernel.ops.track_pfn_insert(vma, vma.vm_page_prot, pfn))
 
 
@@ -52,11 +39,11 @@ def track_remap(vma: VmArea, prot: int, pfn: int, address: int, size: int) -> in
         prot = ops.track_pfn_remap(vma, prot, pfn, address, size)
         return prot if prot >= 0 else -EINVAL
     if (address, address + size) != (vma.vm_start, vma.vm_end):
-        prot = ops.pfnmap_setup_cachemode(pfn, size, prot)
+        prot = ops.pfnmap_setup_cachemode(vma.vm_mm.machine, pfn, size, prot)
         return prot if prot >= 0 else -EINVAL
     if vma.pfnmap_track_ctx is not None:
         return -EINVAL
-    prot = ops.pfnmap_track(pfn, size, prot)
+    prot = ops.pfnmap_track(vma.vm_mm.machine, pfn, size, prot)
     if prot < 0:
         return -EINVAL
     if ops.owners["pfnmap_track"] == "arch":
@@ -70,7 +57,7 @@ def untrack_remap(vma: VmArea, pfn: int, size: int) -> None:
     if not kernel.has("pat-pfnmap-track"):
         kernel.ops.untrack_pfn(vma, pfn, size)
     elif vma.pfnmap_track_ctx is not None:
-        kernel.ops.pfnmap_untrack(pfn, size)
+        kernel.ops.pfnmap_untrack(vma.vm_mm.machine, pfn, size)
         vma.pfnmap_track_ctx = None
 
 
@@ -80,10 +67,11 @@ def vma_pfnmap_track_ctx_get(vma: VmArea) -> None:
         vma.pfnmap_track_ctx.vmas.add(id(vma))
 
 
-def vma_pfnmap_track_ctx_put(kernel: Kernel, vma: VmArea) -> None:
+def vma_pfnmap_track_ctx_put(vma: VmArea) -> None:
     """A vma is gone: with the last that holds its context the tracking ends."""
     ctx = vma.pfnmap_track_ctx
     if ctx is not None:
         ctx.vmas.discard(id(vma))
         if not ctx.vmas:
-            kernel.ops.pfnmap_untrack(ctx.pfn, ctx.size)
+            machine = vma.vm_mm.machine
+            machine.kernel.ops.pfnmap_untrack(machine, ctx.pfn, ctx.size)

@@ -6,17 +6,12 @@ arch/x86/lib/copy_user_64.S, arch/arm64/lib/copy_from_user.S, mm/gup.c (fault_in
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from pfnmap.contract.entry import Level
+from pfnmap.contract.fault import FAULT_FLAG_WRITE, VM_FAULT_ERROR
+from pfnmap.contract.vma import MmStruct
 from pfnmap.errors import Refused
-from pfnmap.mm.gup import VM_FAULT_ERROR
 from pfnmap.mm.memory import handle_mm_fault
-from pfnmap.mm.vma import FAULT_FLAG_WRITE
 from pfnmap.trace import Hang
-
-if TYPE_CHECKING:
-    from pfnmap.arch import Level
-    from pfnmap.mm.vma import MmStruct
 
 __all__ = ["NeverCompletes", "copy_from_user", "copy_to_user", "fault_in_readable"]
 
@@ -82,13 +77,14 @@ def _touch(mm: MmStruct, address: int, write: bool) -> bool:
             return False
         if handle_mm_fault(vma, address, FAULT_FLAG_WRITE if write else 0) & VM_FAULT_ERROR:
             return False
-    mm.kernel.trace.emit(Hang(address, "F22"))
+    mm.machine.trace.emit(Hang(address, "F22"))
     raise NeverCompletes
 
 
 def _refuse_poison(mm: MmStruct, address: int, level: Level, entry: int) -> None:
-    kernel = mm.kernel
-    if kernel.poisoned:
+    machine = mm.machine
+    kernel = machine.kernel
+    if machine.poisoned:
         within = (address & (kernel.geometry.size(level) - 1)) >> kernel.geometry.PAGE_SHIFT
-        if getattr(kernel.ops, f"{level}_pfn")(entry) + within in kernel.poisoned:
+        if getattr(kernel.ops, f"{level}_pfn")(entry) + within in machine.poisoned:
             raise Refused("uaccess", f"a copy that consumes poison, at {address:#x}")

@@ -13,28 +13,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pfnmap.contract.entry import Level
+from pfnmap.contract.kernel import MachineState
+from pfnmap.contract.vma import VmArea
 from pfnmap.errors import Refused
 from pfnmap.mm.huge_memory import is_cow_mapping
 from pfnmap.trace import Bug
 from pfnmap.vm_flags import VM_MIXEDMAP, VM_PFNMAP
 
 if TYPE_CHECKING:
-    from pfnmap.arch import Level
-    from pfnmap.kernel import Kernel
-    from pfnmap.mm.vma import VmArea
+    pass
 
 __all__ = ["is_zero_pfn", "pfn_valid", "vm_normal_page", "vm_normal_page_pmd", "vm_normal_page_pud"]
 
 
-def pfn_valid(kernel: Kernel, pfn: int) -> bool:
+def pfn_valid(machine: MachineState, pfn: int) -> bool:
     """Tell whether a PFN has a struct page: whether it is a page of the simulated RAM."""
-    address = pfn << kernel.geometry.PAGE_SHIFT
-    return address in kernel.phys.ram or address in kernel.phys.tables
+    address = pfn << machine.kernel.geometry.PAGE_SHIFT
+    return address in machine.phys.ram or address in machine.phys.tables
 
 
-def is_zero_pfn(kernel: Kernel, pfn: int) -> bool:
+def is_zero_pfn(machine: MachineState, pfn: int) -> bool:
     """Tell whether a PFN is that of the zero page."""
-    return pfn << kernel.geometry.PAGE_SHIFT == kernel.phys.zero_page
+    return pfn << machine.kernel.geometry.PAGE_SHIFT == machine.phys.zero_page
 
 
 def vm_normal_page(vma: VmArea, address: int, pte: int) -> int | None:
@@ -48,14 +49,14 @@ def vm_normal_page(vma: VmArea, address: int, pte: int) -> int | None:
         if ops.pte_special(pte):
             if (
                 not vma.vm_flags & (VM_PFNMAP | VM_MIXEDMAP)
-                and not is_zero_pfn(kernel, pfn)
+                and not is_zero_pfn(vma.vm_mm.machine, pfn)
                 and not ops.pte_devmap(pte)
             ):
-                _print_bad(kernel, "pte", pte)
+                _print_bad(vma.vm_mm.machine, "pte", pte)
             return None
-    elif _is_raw(vma, address, pfn) or is_zero_pfn(kernel, pfn):
+    elif _is_raw(vma, address, pfn) or is_zero_pfn(vma.vm_mm.machine, pfn):
         return None
-    return _pfn_to_page(kernel, "pte", pte, pfn)
+    return _pfn_to_page(vma.vm_mm.machine, "pte", pte, pfn)
 
 
 def vm_normal_page_pmd(vma: VmArea, address: int, pmd: int) -> int | None:
@@ -73,7 +74,7 @@ def vm_normal_page_pmd(vma: VmArea, address: int, pmd: int) -> int | None:
         return None
     if _is_raw(vma, address, pfn) or (ops.pmd_devmap(pmd) and not vma.vm_flags & VM_MIXEDMAP):
         return None
-    return pfn if pfn <= _highest_memmap_pfn(kernel) else None
+    return pfn if pfn <= _highest_memmap_pfn(vma.vm_mm.machine) else None
 
 
 def vm_normal_page_pud(vma: VmArea, address: int, pud: int) -> int | None:
@@ -92,37 +93,37 @@ def _normal_page(vma: VmArea, address: int, level: Level, entry: int) -> int | N
     pfn = getattr(kernel.ops, f"{level}_pfn")(entry)
     if kernel.config.enabled("ARCH_HAS_PTE_SPECIAL"):
         if getattr(kernel.ops, f"{level}_special")(entry):
-            if not vma.vm_flags & (VM_PFNMAP | VM_MIXEDMAP) and not is_zero_pfn(kernel, pfn):
-                _print_bad(kernel, level, entry)
+            if not vma.vm_flags & (VM_PFNMAP | VM_MIXEDMAP) and not is_zero_pfn(vma.vm_mm.machine, pfn):
+                _print_bad(vma.vm_mm.machine, level, entry)
             return None
-    elif _is_raw(vma, address, pfn) or is_zero_pfn(kernel, pfn):
+    elif _is_raw(vma, address, pfn) or is_zero_pfn(vma.vm_mm.machine, pfn):
         return None
-    return _pfn_to_page(kernel, level, entry, pfn)
+    return _pfn_to_page(vma.vm_mm.machine, level, entry, pfn)
 
 
 def _is_raw(vma: VmArea, address: int, pfn: int) -> bool:
     """Tell by a vma's flags and vm_pgoff whether an entry at `address` is a raw PFN of it and not a page."""
     kernel = vma.vm_mm.kernel
     if vma.vm_flags & VM_MIXEDMAP:
-        return not pfn_valid(kernel, pfn)
+        return not pfn_valid(vma.vm_mm.machine, pfn)
     if not vma.vm_flags & VM_PFNMAP:
         return False
     offset = (address - vma.vm_start) >> kernel.geometry.PAGE_SHIFT
     return pfn == vma.vm_pgoff + offset or not is_cow_mapping(vma.vm_flags)
 
 
-def _pfn_to_page(kernel: Kernel, level: Level, entry: int, pfn: int) -> int | None:
-    if not pfn_valid(kernel, pfn) and pfn > _highest_memmap_pfn(kernel):
-        _print_bad(kernel, level, entry)
+def _pfn_to_page(machine: MachineState, level: Level, entry: int, pfn: int) -> int | None:
+    if not pfn_valid(machine, pfn) and pfn > _highest_memmap_pfn(machine):
+        _print_bad(machine, level, entry)
         return None
     return pfn
 
 
-def _highest_memmap_pfn(kernel: Kernel) -> int:
+def _highest_memmap_pfn(machine: MachineState) -> int:
     """The last PFN with a struct page. One that is lower and no RAM passes for a page, as in the kernel."""
-    return max(*kernel.phys.ram, *kernel.phys.tables) >> kernel.geometry.PAGE_SHIFT
+    return max(*machine.phys.ram, *machine.phys.tables) >> machine.kernel.geometry.PAGE_SHIFT
 
 
-def _print_bad(kernel: Kernel, level: Level, entry: int) -> None:
+def _print_bad(machine: MachineState, level: Level, entry: int) -> None:
     """print_bad_pte, of which the first words are kept."""
-    kernel.trace.emit(Bug(f"BUG: Bad page map in process init  {level}:{entry:016x}"))
+    machine.trace.emit(Bug(f"BUG: Bad page map in process init  {level}:{entry:016x}"))

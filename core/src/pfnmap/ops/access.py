@@ -12,17 +12,13 @@ from collections.abc import Callable
 from errno import EFAULT, EINVAL, EIO, ENOENT, errorcode
 from typing import TYPE_CHECKING, Any
 
+from pfnmap.contract.machine import FOLL_FORCE, FOLL_WRITE
+from pfnmap.contract.vma import MmStruct
 from pfnmap.errors import BadInput, Refused, Unknown
 from pfnmap.limits import bounded
 from pfnmap.mm.access_process_vm import access_process_vm
 from pfnmap.mm.folio_walk import FW_ZEROPAGE, folio_walk_start
-from pfnmap.mm.gup import (
-    FOLL_FORCE,
-    FOLL_WRITE,
-    get_user_pages_fast,
-    pin_user_pages_remote,
-    unpin_user_pages,
-)
+from pfnmap.mm.gup import get_user_pages_fast, pin_user_pages_remote, unpin_user_pages
 from pfnmap.mm.locking import mmap_lock
 from pfnmap.mm.uaccess import NeverCompletes, copy_from_user, copy_to_user, fault_in_readable
 from pfnmap.mm.vm_normal_page import is_zero_pfn
@@ -30,7 +26,6 @@ from pfnmap.ops.op import Op, errno_result
 from pfnmap.vm_flags import VM_IO, VM_PFNMAP, VM_SPECIAL
 
 if TYPE_CHECKING:
-    from pfnmap.mm.vma import MmStruct
     from pfnmap.run import Run
 
 __all__ = ["OPS"]
@@ -53,7 +48,7 @@ def _access(run: Run, mm: MmStruct, via: str, va: int, length: int, target: str 
         result = {"result": errorcode[-ret] if ret < 0 else "ok", "ret": max(ret, -1)}
     except NeverCompletes:
         result = {"result": "HANG"}
-    return result if target == "child" else {**result, **run.entry(mm, va)}
+    return result if target == "child" else {**result, **run.entry(mm, va).as_json()}
 
 
 def _write_syscall(mm: MmStruct, va: int, length: int) -> int:
@@ -91,7 +86,7 @@ def _vmsplice(mm: MmStruct, va: int, length: int) -> int:
     """vmsplice of user pages into a pipe, which is drained again."""
     pages: list[int] = []
     got = get_user_pages_fast(mm, va, _pages(mm, va, length), 0, pages)
-    unpin_user_pages(mm.kernel, pages)
+    unpin_user_pages(mm.machine, pages)
     return got if got < 0 else _bytes_in(mm, va, length, got)
 
 
@@ -101,7 +96,7 @@ def _process_vm(gup_flags: int) -> Callable[[MmStruct, int, int], int]:
         pages: list[int] = []
         with mmap_lock(mm):
             got = pin_user_pages_remote(mm, va, _pages(mm, va, length), gup_flags, pages)
-        unpin_user_pages(mm.kernel, pages)
+        unpin_user_pages(mm.machine, pages)
         return -EFAULT if got < 0 else _bytes_in(mm, va, length, got)
 
     return process_vm_rw
@@ -150,7 +145,7 @@ def _futex_wake(mm: MmStruct, va: int, length: int) -> int:
         error = get_user_pages_fast(mm, va, 1, 0, pages)
         if error > 0:  # read-only: private memory cannot be a futex then
             error = -EFAULT
-    unpin_user_pages(mm.kernel, pages)
+    unpin_user_pages(mm.machine, pages)
     return min(error, 0)
 
 
@@ -179,7 +174,7 @@ def _move_pages(run: Run, mm: MmStruct, va: int, node: int | None = None) -> dic
             status = -EFAULT
         else:
             found = folio_walk_start(vma, va, FW_ZEROPAGE)
-            zero = found is not None and is_zero_pfn(mm.kernel, run.kernel.ops.pte_pfn(found.entry))
+            zero = found is not None and is_zero_pfn(mm.machine, run.kernel.ops.pte_pfn(found.entry))
             status = -ENOENT if found is None else -EFAULT if zero else 0
     return {"status": errorcode[-status] if status else "node"}
 
@@ -190,7 +185,7 @@ def _get_mempolicy(run: Run, mm: MmStruct, va: int) -> dict[str, Any]:
         return errno_result(-EFAULT)
     pages: list[int] = []
     error = get_user_pages_fast(mm, va, 1, 0, pages)
-    unpin_user_pages(mm.kernel, pages)
+    unpin_user_pages(mm.machine, pages)
     return errno_result(error)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from pfnmap.contract.vma import MmStruct
 from pfnmap.errors import BadInput, Unknown
 from pfnmap.mm import mmap as mm_mmap
 from pfnmap.mm.madvise import ADVICES, do_madvise
@@ -19,7 +20,6 @@ from pfnmap.ops.op import Op, errno_result
 from pfnmap.vm_flags import VM_EXEC, VM_LOCKED, VM_MAYSHARE, VM_READ, VM_WRITE
 
 if TYPE_CHECKING:
-    from pfnmap.mm.vma import MmStruct
     from pfnmap.run import Run
 
 __all__ = ["OPS"]
@@ -50,7 +50,7 @@ def _mmap(
         if device not in run.files:
             raise Unknown("device", device, run.files)
         file = run.files[device]
-        offset = file.driver.mmap_offset(bar, offset)
+        offset = run.drivers[device].mmap_offset(bar, offset)
     flags = prot | (VM_LOCKED if locked else 0)
     got = mm_mmap.do_mmap(
         mm, file, addr, length, flags, offset, fixed=fixed, shared=shared, noreserve=noreserve, chosen=run.chosen

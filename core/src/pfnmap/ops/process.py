@@ -5,14 +5,14 @@ from __future__ import annotations
 from errno import ENOMEM
 from typing import TYPE_CHECKING, Any
 
+from pfnmap.contract.kernel import THP_SETTINGS
+from pfnmap.contract.vma import MmStruct
 from pfnmap.errors import BadInput
-from pfnmap.kernel import THP_SETTINGS
 from pfnmap.mm.fork import dup_mmap, exit_mmap
 from pfnmap.mm.memory_failure import memory_failure
 from pfnmap.ops.op import Op, errno_result
 
 if TYPE_CHECKING:
-    from pfnmap.mm.vma import MmStruct
     from pfnmap.run import Run
 
 __all__ = ["OPS"]
@@ -42,7 +42,7 @@ def _memory_failure(
         pfn = (run.bar(device, bar).phys + offset) >> run.kernel.geometry.PAGE_SHIFT
     elif device is not None or pfn is None:
         raise BadInput("memory_failure", "either a pfn or a device (with bar and offset) is needed")
-    error, poisoned = memory_failure(run.kernel, pfn)
+    error, poisoned = memory_failure(run.machine, pfn)
     names = {run.parent: "parent", run.child: "child"}
     return {
         **errno_result(error),
@@ -53,7 +53,7 @@ def _memory_failure(
 def _set_thp_enabled(run: Run, mm: MmStruct, value: str) -> dict[str, Any]:
     if value not in THP_SETTINGS:
         raise BadInput("set_thp_enabled", f"{value!r} is none of {', '.join(THP_SETTINGS)}")
-    run.kernel.thp = value
+    run.machine.thp = value
     return {}
 
 
@@ -75,7 +75,7 @@ def _prctl_thp_disable(run: Run, mm: MmStruct, disabled: bool) -> dict[str, Any]
 
 
 def _sleep_ms(run: Run, mm: MmStruct, value: int) -> dict[str, Any]:
-    run.kernel.clock_ms += value
+    run.machine.clock_ms += value
     return {}
 
 

@@ -11,6 +11,9 @@ from errno import EFAULT, EINVAL, ENOMEM, ENOTTY
 from typing import TYPE_CHECKING, Any
 
 from pfnmap import vm_flags
+from pfnmap.contract.kernel import LinkedKernel
+from pfnmap.contract.slot import Slot
+from pfnmap.contract.vma import MmStruct, VmArea
 from pfnmap.errors import BadInput, Refused
 from pfnmap.limits import bounded
 from pfnmap.mm.huge_memory import is_cow_mapping, thp_vma_allowable_order
@@ -22,9 +25,6 @@ from pfnmap.ops.op import Op, errno_result
 from pfnmap.vm_flags import VM_PFNMAP, VM_PKEY_MASK, VM_PKEY_SHIFT, VM_SOFTDIRTY
 
 if TYPE_CHECKING:
-    from pfnmap.kernel import Kernel
-    from pfnmap.mm.pgtable import Slot
-    from pfnmap.mm.vma import MmStruct, VmArea
     from pfnmap.run import Run
 
 __all__ = ["OPS"]
@@ -65,14 +65,15 @@ def _vma_soft_dirty(vma: VmArea | None) -> int:
 
 def _pagemap_entry(vma: VmArea, address: int, pte: int) -> int:
     """pte_to_pagemap_entry, for a PTE of anonymous memory."""
-    kernel = vma.vm_mm.kernel
+    machine = vma.vm_mm.machine
+    kernel = machine.kernel
     if not kernel.ops.pte_present(pte):
         return 0
     flags = PM_PRESENT
     if kernel.ops.pte_soft_dirty(pte):
         flags |= PM_SOFT_DIRTY
     page = vm_normal_page(vma, address, pte)
-    if page is not None and kernel.phys.ram[page << kernel.geometry.PAGE_SHIFT].mapcount == 1:
+    if page is not None and machine.phys.ram[page << kernel.geometry.PAGE_SHIFT].mapcount == 1:
         flags |= PM_MMAP_EXCLUSIVE
     return flags | int(kernel.ops.pte_pfn(pte))
 
@@ -129,7 +130,7 @@ class _Resident:
     shows: every page under a leaf counts, and the leaf stays.
     """
 
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, kernel: LinkedKernel) -> None:
         self.pages = 0
         self._kernel = kernel
         if kernel.has("mincore-pfnmap"):
@@ -139,7 +140,7 @@ class _Resident:
 
     def _pud_entry(self, vma: VmArea, slot: Slot, start: int, end: int) -> bool:
         ops = self._kernel.ops
-        entry = slot[0][slot[1]]
+        entry = slot.entry
         leaf = bool(ops.pud_trans_huge(entry) or ops.pud_devmap(entry))
         if leaf:
             self.pages += (end - start) >> self._kernel.geometry.PAGE_SHIFT
@@ -238,7 +239,7 @@ def _numa_maps(run: Run, mm: MmStruct, va: int) -> dict[str, Any]:
     """show_numa_map of the vma that holds `va`, after reading the whole file: the memory policy and the file."""
     vma = _mapping(mm, va, "numa_maps")
     assert vma.vm_file is not None
-    return {"tokens": [str(vma.vm_policy or "default"), f"file={vma.vm_file.driver.path(vma.vm_file)}"]}
+    return {"tokens": [str(vma.vm_policy or "default"), f"file={vma.vm_file.f_op.path(vma.vm_file)}"]}
 
 
 # clear_refs

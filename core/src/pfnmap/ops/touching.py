@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pfnmap.contract.vma import MmStruct
 from pfnmap.errors import BadInput
 from pfnmap.limits import bounded
 from pfnmap.mm.fault import AccessResult, user_access
@@ -12,7 +13,6 @@ from pfnmap.ops.op import Op
 from pfnmap.trace import Call, Fault, Message
 
 if TYPE_CHECKING:
-    from pfnmap.mm.vma import MmStruct
     from pfnmap.run import Run
 
 __all__ = ["OPS"]
@@ -20,7 +20,7 @@ __all__ = ["OPS"]
 
 def _touch(run: Run, mm: MmStruct, va: int, access: str) -> dict[str, Any]:
     outcome = user_access(mm, va, _is_write(access))
-    return {**_signal(outcome), **run.entry(mm, va)}
+    return {**_signal(outcome), **run.entry(mm, va).as_json()}
 
 
 def _is_write(access: str) -> bool:
@@ -42,7 +42,7 @@ def _scan(run: Run, mm: MmStruct, start: int, end: int, step: int, access: str) 
         raise BadInput("scan", "step must be positive")
     bounded("scan", -((start - end) // step), unit="touches")
     write = _is_write(access)
-    trace = run.kernel.trace
+    trace = run.machine.trace
     runs: list[dict[str, Any]] = []
     messages: list[str] = []
     total = touches = 0
@@ -58,7 +58,7 @@ def _scan(run: Run, mm: MmStruct, start: int, end: int, step: int, access: str) 
         if runs and all(runs[-1][key] == value for key, value in same.items()):
             runs[-1]["touches"] += 1
         else:
-            runs.append({"off": va - start, "touches": 1, **same, "entry": run.entry(mm, va)["entry"]})
+            runs.append({"off": va - start, "touches": 1, **same, "entry": run.entry(mm, va).as_json()["entry"]})
     result: dict[str, Any] = {"runs": runs, "touches": touches, "faults_total": total}
     if messages:
         result["messages"] = messages
@@ -66,14 +66,14 @@ def _scan(run: Run, mm: MmStruct, start: int, end: int, step: int, access: str) 
 
 
 def _walk(run: Run, mm: MmStruct, va: int) -> dict[str, Any]:
-    return run.entry(mm, va)
+    return run.entry(mm, va).as_json()
 
 
 def _note_tables(run: Run, mm: MmStruct, va: int) -> dict[str, Any]:
     found = run.entry(mm, va)
-    met = {e["level"] for e in found["upper"]} | {found["entry"]["level"]}
+    met = {found.level, *(level for level, _ in found.upper)}
     present = {f"{w.name}_table": w.name in met for w in mm.tables.levels[1:]}
-    return {**found, "present": present}
+    return {**found.as_json(), "present": present}
 
 
 def _vm_normal_page(run: Run, mm: MmStruct, va: int) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def _vm_normal_page(run: Run, mm: MmStruct, va: int) -> dict[str, Any]:
     level, (table, index) = leaf
     size = run.kernel.geometry.size(level)
     found = _NORMAL_PAGE[level](vma, max(va & -size, vma.vm_start), table[index])
-    return {"page": "none" if found is None else "ram" if pfn_valid(run.kernel, found) else "device"}
+    return {"page": "none" if found is None else "ram" if pfn_valid(run.machine, found) else "device"}
 
 
 _NORMAL_PAGE = {"pte": vm_normal_page, "pmd": vm_normal_page_pmd, "pud": vm_normal_page_pud}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from pfnmap.contract.entry import Level
+from pfnmap.contract.module import Module
 from pfnmap.mm import in_release
 
 if TYPE_CHECKING:
-    from pfnmap.arch import Arch, Level
-    from pfnmap.driver import Module
     from pfnmap.kernel import Kernel
 
 __all__ = ["LEAF_LEVELS", "SYMBOLS", "capabilities", "users"]
@@ -47,7 +47,10 @@ def capabilities(kernel: Kernel) -> dict[str, Any]:
 def users(kernel: Kernel) -> dict[str, dict[str, Any]]:
     """Return, for JSON, of the architecture and each module that is linked with it what it provides and which functions
     of the mm core it calls; those that this release does not have are left out."""
-    linked: list[Arch | Module] = [kernel.arch, *kernel.drivers.values()]
+    linked: list[Module | type[Module]] = [
+        *([kernel.arch.module] if kernel.arch.module else []),
+        *kernel.drivers.values(),
+    ]
     return {
         plugin.name: {
             "provides": list(plugin.provides),

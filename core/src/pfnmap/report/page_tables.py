@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from array import array
 
-    from pfnmap.mm.vma import MmStruct
+
+from pfnmap.contract.vma import MmStruct
 
 __all__ = ["EntryRow", "page_table_rows"]
 

@@ -13,7 +13,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
-from pfnmap.arch import LEVELS, OPTIONAL_OPS, Arch, Level, WordFormat
+from pfnmap.contract.arch import Arch
+from pfnmap.contract.entry import LEVELS, Level
+from pfnmap.contract.geometry import WordFormat
+from pfnmap.contract.pgtable_ops import OPTIONAL_OPS
 from pfnmap.errors import Unwritten
 from pfnmap.hookspecs import ENTRY_HOOKS
 from pfnmap.kernel import Kernel

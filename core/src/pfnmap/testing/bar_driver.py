@@ -5,8 +5,9 @@ from __future__ import annotations
 from errno import EINVAL
 from typing import ClassVar
 
-from pfnmap.driver import Device, DeviceBar, Driver, VmOperations
-from pfnmap.mm.vma import File, VmArea, VmFault
+from pfnmap.contract.device import Device, DeviceBar
+from pfnmap.contract.module import Driver
+from pfnmap.contract.vma import File, VmArea, VmFault, VmOperations
 from pfnmap.vm_flags import VM_DONTDUMP, VM_DONTEXPAND, VM_IO, VM_PFNMAP, VM_SHARED
 
 __all__ = ["BarDriver"]
@@ -19,7 +20,7 @@ class BarDriver(Driver):
 
     def probe(self, device: Device) -> File:
         """Open the device."""
-        return File(self, device.bars[0])
+        return self.open(device.bars[0])
 
     def mmap_offset(self, bar: int, offset: int) -> int:
         """There is one BAR."""
@@ -39,7 +40,7 @@ class BarDriver(Driver):
 
     def _fault(self, vmf: VmFault, order: int) -> int:
         kernel, vma = self.kernel, vmf.vma
-        mm, geometry = kernel.mm, kernel.geometry
+        mm, geometry = self.machine.mm, kernel.geometry
         size = geometry.PAGE_SIZE << order
         address = vmf.address & -size
         pfn = (

@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 from unittest import SkipTest
 
-from pfnmap.arch import Level
+from pfnmap.contract.entry import Level
 from pfnmap.errors import BadInput, Unknown, Unwritten
 
 if TYPE_CHECKING:

@@ -21,11 +21,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+from pfnmap.contract.arch import Arch
+from pfnmap.contract.module import Module
 from pfnmap.errors import Unwritten
 
 if TYPE_CHECKING:
-    from pfnmap.arch import Arch
-    from pfnmap.driver import Module
     from pfnmap.testing.kit import Item, Kit
 
 __all__ = ["ArchConformance", "DriverConformance"]

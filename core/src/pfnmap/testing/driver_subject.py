@@ -6,12 +6,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final
 
-from pfnmap.arch import Level
-from pfnmap.driver import Device, DeviceBar, Driver, Module
+from pfnmap.contract.device import Device, DeviceBar
+from pfnmap.contract.entry import Level
+from pfnmap.contract.module import Driver, Module
+from pfnmap.contract.vma import File, MmStruct, VmArea
 from pfnmap.kernel import Kernel
+from pfnmap.mm.boot import BootedMachine, boot
 from pfnmap.mm.fault import user_access
 from pfnmap.mm.mmap import do_mmap
-from pfnmap.mm.vma import File, MmStruct, VmArea
 from pfnmap.testing.check import Violation
 from pfnmap.testing.plain import Plain
 from pfnmap.trace import Event
@@ -25,21 +27,23 @@ _BAR_PHYS = {0: 1 << 42, 2: 1 << 41, 4: 1 << 40}
 
 @dataclass
 class Opened:
-    """A freshly booted kernel with the sample device open in one process: to its actions, a `ScenarioRun`. `reserve`d
-    are the BARs."""
+    """A booted machine with the sample device open in one process: to its actions, a `ScenarioRun`."""
 
     kernel: Kernel
-    driver: Driver
+    name: str
     device: Device
+    machine: BootedMachine = field(init=False)
+    driver: Driver = field(init=False)
     file: File = field(init=False)
     mm: MmStruct = field(init=False)
 
     def __post_init__(self) -> None:
-        self.kernel.boot()
-        for bar in self.device.bars.values():
-            self.kernel.phys.reserve(bar.phys, bar.size)
-        self.file = self.driver.probe(self.device)
-        self.mm = MmStruct(self.kernel)
+        self.machine = boot(self.kernel, ((bar.phys, bar.size) for bar in self.device.bars.values()))
+        module = self.machine.modules[self.name]
+        assert isinstance(module, Driver)
+        self.driver = module
+        self.file = module.probe(self.device)
+        self.mm = MmStruct(self.machine)
 
     @property
     def current(self) -> MmStruct:
@@ -78,11 +82,11 @@ class Opened:
 
     def touch(self, va: int, write: bool = False, mm: MmStruct | None = None) -> list[Event]:
         """Access an address and return the events; anything but success is a violation."""
-        self.kernel.trace.drain()
+        self.machine.trace.drain()
         got = user_access(mm or self.mm, va, write)
         if got.result != "ok":
             raise Violation(f"a {'store to' if write else 'load from'} {va:#x} gave {got.result}")
-        return self.kernel.trace.drain()
+        return self.machine.trace.drain()
 
 
 class DriverSubject:
@@ -149,4 +153,4 @@ class DriverSubject:
 
     def open(self) -> Opened:
         """Boot, bind the sample device and start a process."""
-        return Opened(self.kernel, self.driver, self.device)
+        return Opened(self.kernel, self.driver.name, self.device)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pfnmap.arch import LEVELS, Level
+from pfnmap.contract.entry import LEVELS, Level
 from pfnmap.errors import Refused
 from pfnmap.testing.arch_subject import LEAF_LEVELS, ArchSubject, Leaf, shown
 from pfnmap.testing.check import Check, Violation, bits

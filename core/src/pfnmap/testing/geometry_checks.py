@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from pfnmap.arch import LEVELS
+from pfnmap.contract.entry import LEVELS
 from pfnmap.testing.arch_subject import ArchSubject
 from pfnmap.testing.check import Check, Violation
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pfnmap.arch import Level
+from pfnmap.contract.entry import Level
 from pfnmap.generic import Generic
 from pfnmap.hookspecs import ENTRY_HOOKS
 from pfnmap.plugins import implemented_hooks

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NamedTuple
 
-from pfnmap.arch import Arch
-from pfnmap.driver import Module
+from pfnmap.contract.arch import Arch
+from pfnmap.contract.module import Module
 from pfnmap.errors import PluginError, Unwritten
 from pfnmap.kernel import Kernel
 from pfnmap.plugins import Registry

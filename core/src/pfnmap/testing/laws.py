@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final, TypeAlias
 
-from pfnmap.arch import Level
+from pfnmap.contract.entry import Level
 from pfnmap.testing.check import bits
 from pfnmap.testing.vectors import Row, Vectors
 

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pfnmap.arch import Arch
-from pfnmap.driver import Module
+from pfnmap.contract.arch import Arch
+from pfnmap.contract.module import Module
 from pfnmap.errors import BadInput, PfnmapError
 from pfnmap.kconfig import DEFAULTS, page_size_symbols
 from pfnmap.kernel import Kernel

@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
-from pfnmap.arch import Level
-from pfnmap.driver import Device, DeviceBar
+from pfnmap.contract.device import Device, DeviceBar
+from pfnmap.contract.entry import Level
+from pfnmap.contract.vma import File, MmStruct
+from pfnmap.mm.boot import boot
 from pfnmap.mm.fault import user_access
 from pfnmap.mm.fork import dup_mmap, exit_mmap
 from pfnmap.mm.mmap import do_mmap, do_munmap
 from pfnmap.mm.mprotect import do_mprotect
-from pfnmap.mm.vma import File, MmStruct
 from pfnmap.testing.arch_subject import LEAF_LEVELS, ArchSubject
 from pfnmap.testing.bar_driver import BarDriver
 from pfnmap.testing.check import Check, Violation
@@ -55,17 +56,16 @@ class Window:
 
 
 class Mapped:
-    """A freshly booted kernel with one device and one process that maps a window of its BAR."""
+    """A booted machine with one device and one process that maps a window of its BAR."""
 
     def __init__(self, subject: ArchSubject, level: Level) -> None:
         self.kernel = kernel = subject.kernel
-        kernel.boot()
         self.window = _window(subject, level)
         span = _span(subject)
-        kernel.phys.reserve(self.window.phys, 2 * span)
+        self.machine = boot(kernel, [(self.window.phys, 2 * span)])
         device = Device("kit", "0000:00:01.0", {0: DeviceBar(0, 2 * span, self.window.phys)})
-        self.file: File = cast("BarDriver", kernel.drivers[BarDriver.name]).probe(device)
-        self.mm = MmStruct(kernel)
+        self.file: File = cast("BarDriver", self.machine.modules[BarDriver.name]).probe(device)
+        self.mm = MmStruct(self.machine)
 
     def mmap(self) -> None:
         """Map the window, for reading and writing."""
@@ -106,7 +106,7 @@ def _window(subject: ArchSubject, level: Level) -> Window:
 def life(subject: ArchSubject, level: Level) -> Iterator[Stage]:
     """Map, touch, fork, zap, touch again, unmap; yield what must hold after each."""
     on = Mapped(subject, level)
-    kernel, mm, w = on.kernel, on.mm, on.window
+    mm, w = on.mm, on.window
     on.mmap()
     yield Stage("mmap", mm, None)
     on.touch(write=False)
@@ -120,7 +120,7 @@ def life(subject: ArchSubject, level: Level) -> Iterator[Stage]:
     yield Stage("fork, in the child", child, level)
     on.touch(write=True, mm=child)
     yield Stage("fork and a store by the child, in the parent", mm, level)
-    kernel.mm.unmap_mapping_range(on.file.f_mapping, 0, 0)
+    on.machine.mm.unmap_mapping_range(on.file.f_mapping, 0, 0)
     yield Stage("unmap_mapping_range, in the parent", mm, None)
     yield Stage("unmap_mapping_range, in the child", child, None)
     on.touch(write=True)
@@ -151,13 +151,13 @@ def protection(subject: ArchSubject, level: Level) -> Iterator[Stage]:
     yield Stage("mprotect to PROT_NONE and back", on.mm, level)
     on.touch(write=True)
     yield Stage("a store after mprotect back", on.mm, level)
-    on.kernel.mm.unmap_mapping_range(on.file.f_mapping, 0, 0)
+    on.machine.mm.unmap_mapping_range(on.file.f_mapping, 0, 0)
     yield Stage("unmap_mapping_range", on.mm, None)
     exit_mmap(on.mm)
 
 
 def _check_installed(on: Mapped) -> None:
-    events = [event for event in on.kernel.trace.events if isinstance(event, Install)]
+    events = [event for event in on.machine.trace.events if isinstance(event, Install)]
     levels = {event.level for event in events}
     if levels != {on.window.level}:
         raise Violation(f"the loads installed {', '.join(sorted(levels)) or 'nothing'}, not {on.window.level} leaves")
@@ -177,7 +177,7 @@ def _looked_up(scene: Scene) -> Callable[[ArchSubject, Level], None]:
         for stage in _played(subject, level, scene):
             for va, physical in _window(subject, level).addresses():
                 expected = physical >> subject.geometry.PAGE_SHIFT if stage.level else None
-                got = lookup(subject.kernel, stage.mm, va)
+                got = lookup(stage.mm, va)
                 if got != expected:
                     raise Violation(
                         f"after {stage.after}: {va:#x} is looked up as {_pfn(got)}, it maps {_pfn(expected)}"
@@ -190,7 +190,7 @@ def _walked(scene: Scene) -> Callable[[ArchSubject, Level], None]:
     def check(subject: ArchSubject, level: Level) -> None:
         for stage in _played(subject, level, scene):
             for va, physical in _window(subject, level).addresses():
-                got = translate(subject.kernel, stage.mm, va)
+                got = translate(stage.mm, va)
                 if stage.level is None:
                     if got is not None:
                         raise Violation(
@@ -214,12 +214,11 @@ def _pfn(pfn: int | None) -> str:
 
 def _played(subject: ArchSubject, level: Level, scene: Scene) -> Iterator[Stage]:
     """Yield the stages; what the kernel complains about, or dies of, is a violation."""
-    kernel = subject.kernel
     after = "the start"
     try:
         for stage in scene(subject, level):
             after = stage.after
-            for event in kernel.trace.drain():
+            for event in stage.mm.machine.trace.drain():
                 if isinstance(event, (Bug, Warn)):
                     raise Violation(f"after {after}: the kernel says {event.text!r}")
             yield stage

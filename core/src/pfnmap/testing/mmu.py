@@ -14,12 +14,12 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 from unittest import SkipTest
 
-from pfnmap.arch import Level
+from pfnmap.contract.entry import Level
+from pfnmap.contract.vma import MmStruct
 from pfnmap.errors import Refused, Unknown
 from pfnmap.kernel import Kernel
 from pfnmap.mm.fault import user_access
 from pfnmap.mm.mmap import do_munmap
-from pfnmap.mm.vma import MmStruct
 from pfnmap.testing.arch_subject import LEAF_LEVELS, ArchSubject, Leaf, shown
 from pfnmap.testing.check import Check, Violation, bits
 from pfnmap.testing.mm_checks import Mapped, life
@@ -59,7 +59,7 @@ def _boot(kernel: Kernel, mm: MmStruct, addresses: Iterable[int]) -> UnicornCpu:
     does not have the kernel's geometry."""
     pages = {address & _PAGE for address in addresses}
     try:
-        return _emulated(kernel)(kernel.geometry, mm.tables.pgd_pa, kernel.phys.tables, pages)
+        return _emulated(kernel)(kernel.geometry, mm.tables.pgd_pa, mm.machine.phys.tables, pages)
     except Refused as error:
         raise SkipTest(str(error)) from None
 
@@ -147,7 +147,7 @@ class _Slot:
         found = {leaf.entry: (leaf.pfn << subject.geometry.PAGE_SHIFT) + middle for leaf in leaves}
         self.cpu = _boot(on.kernel, on.mm, found.values())
         *_, (_, (table, index)) = on.mm.tables.walk(on.window.va)
-        (address,) = [pa for pa, words in on.kernel.phys.tables.items() if words is table]
+        (address,) = [pa for pa, words in on.machine.phys.tables.items() if words is table]
         self._word = address + 8 * index
         self._physical = {entry: pa for entry, pa in found.items() if pa & _PAGE in self.cpu.memory}
         assert self._physical, "no leaf points to memory: nothing would be judged"

@@ -12,7 +12,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
-from pfnmap.arch import Arch, Entry, Geometry, Has, Level, WalkLevel, WordFormat
+from pfnmap.contract.arch import Arch
+from pfnmap.contract.entry import Entry, Has, Level
+from pfnmap.contract.geometry import Geometry, WalkLevel, WordFormat
 from pfnmap.hookspecs import hookimpl
 from pfnmap.kconfig import settle
 from pfnmap.vm_flags import VM_EXEC, VM_READ, VM_SHARED, VM_WRITE
@@ -112,7 +114,7 @@ class Plain(Arch):
         """Bit 0 is valid, bit 6 tells a leaf; a leaf holds its address from its own size up."""
         shift = next(walked.shift for walked in self.geometry.walk if walked.name == level)
         table = {"pte": None, "pgd": (0, 0)}.get(level, (LEAF, 0))
-        return WordFormat((PRESENT, PRESENT), table, ((clear(ADDRESS, (1 << shift) - 1), 0),), ((ADDRESS, 0),))
+        return WordFormat((PRESENT, PRESENT), table, ((ADDRESS & -(1 << shift), 0),), ((ADDRESS, 0),))
 
     def mmu_access(self, level: Level, entry: int, write: bool) -> tuple[int, bool]:
         """A load needs READ, a store WRITE as well; marks are set, or missing ones refused."""

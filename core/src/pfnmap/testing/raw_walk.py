@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from pfnmap.arch import Fields, Level, WordFormat
+from pfnmap.contract.entry import Level
+from pfnmap.contract.geometry import Fields, WordFormat
+from pfnmap.contract.vma import MmStruct
 from pfnmap.testing.check import Violation
 
 if TYPE_CHECKING:
-    from pfnmap.kernel import Kernel
-    from pfnmap.mm.vma import MmStruct
+    pass
 
 __all__ = ["Translation", "translate"]
 
@@ -26,12 +27,13 @@ class Translation(NamedTuple):
     physical: int
 
 
-def translate(kernel: Kernel, mm: MmStruct, address: int) -> Translation | None:
+def translate(mm: MmStruct, address: int) -> Translation | None:
     """Walk to a virtual address; None where a word is not valid.
 
     Raises Violation for a word that points to no table, or that maps an address not aligned to what it maps.
     """
-    tables = kernel.phys.tables
+    kernel = mm.kernel
+    tables = mm.machine.phys.tables
     table = tables[mm.tables.pgd_pa]
     for walked in kernel.geometry.walk:
         word = table[(address >> walked.shift) & (walked.ptrs - 1)]

@@ -10,8 +10,10 @@ import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
-from pfnmap.arch import OPTIONAL_OPS, Arch
-from pfnmap.driver import Driver, Module, VmOperations
+from pfnmap.contract.arch import Arch
+from pfnmap.contract.module import Driver, Module
+from pfnmap.contract.pgtable_ops import OPTIONAL_OPS, PgtableOps
+from pfnmap.contract.vma import FileOperations, VmOperations
 from pfnmap.hookspecs import EntryHooks, LinkHooks
 
 __all__ = ["Entry", "entries", "page", "sentence"]
@@ -37,27 +39,31 @@ _SECTIONS: Final[Mapping[str, str]] = {
     "An architecture declares": "Attributes and methods with a default.",
     "A driver must have": "Abstract methods of `pfnmap.Driver`.",
     "A driver may have": "Methods and attributes of `pfnmap.Module` and `pfnmap.Driver` with a default.",
+    "What an open file has": "`pfnmap.FileOperations`, which `Driver.file_operations` returns.",
     "What mmap gives a vma": "`pfnmap.VmOperations`, which a driver's `mmap` sets as `vma.vm_ops`.",
 }
 
 
 def entries() -> Iterator[Entry]:
     """Yield the whole contract, section by section."""
-    must, may, own, declares, driver_must, driver_may, vm_ops = list(_SECTIONS)[1:]
+    must, may, own, declares, driver_must, driver_may, file_ops, vm_ops = list(_SECTIONS)[1:]
     yield from _functions(LinkHooks, next(iter(_SECTIONS)))
     abstract = Arch.__abstractmethods__
-    yield from (entry for entry in _functions(Arch, must) if entry.name in abstract)
+    for part in (Arch, PgtableOps):
+        yield from (entry for entry in _functions(part, must) if entry.name in abstract)
     for name, text in OPTIONAL_OPS.items():
         call, _, meaning = text.partition(": ")
         yield Entry(may, name, call.removeprefix(name), meaning[0].upper() + meaning[1:])
     yield from _functions(EntryHooks, own)
-    yield from _attributes(Arch, declares)
-    yield from (entry for entry in _functions(Arch, declares) if entry.name not in abstract)
+    for part in (PgtableOps, Arch):
+        yield from _attributes(part, declares)
+        yield from (entry for entry in _functions(part, declares) if entry.name not in abstract)
     abstract = Driver.__abstractmethods__
     yield from (entry for entry in _functions(Driver, driver_must) if entry.name in abstract)
     for kind in (Module, Driver):
         yield from _attributes(kind, driver_may)
         yield from (entry for entry in _functions(kind, driver_may) if entry.name not in abstract)
+    yield from _attributes(FileOperations, file_ops)
     yield from _attributes(VmOperations, vm_ops)
 
 
@@ -101,7 +107,7 @@ def page() -> str:
         "# Hooks and methods",
         "",
         "All that a plugin may write, and what each answers. This page is made from the contract's sources",
-        "(`pfnmap/hookspecs.py`, `pfnmap/arch.py`, `pfnmap/driver.py`):",
+        "(`pfnmap/hookspecs.py`, `pfnmap/contract/`):",
         "`python -m pfnmap.testing.reference > docs/hooks.md`. How they fit together:",
         "[Write an architecture plugin](write-an-architecture.md), [Write a driver plugin](write-a-driver.md).",
         "",

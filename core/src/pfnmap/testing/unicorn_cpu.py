@@ -23,9 +23,9 @@ from unicorn import riscv_const as riscv
 from unicorn import unicorn_const as unicorn
 from unicorn import x86_const as x86
 
-from pfnmap.arch import Geometry
+from pfnmap.contract.geometry import Geometry
+from pfnmap.contract.phys import PhysicalMemory
 from pfnmap.errors import Refused
-from pfnmap.mm.pgtable import PhysicalMemory
 
 __all__ = ["CPUS", "Access", "UnicornCpu"]
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from pfnmap.arch import Arch
+from pfnmap.contract.arch import Arch
 from pfnmap.kernel import Kernel
 from pfnmap.testing.check import Check, Violation
 from pfnmap.testing.vectors import check_vectors, machine_of, read_vectors

@@ -20,14 +20,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
-from pfnmap.arch import LEVELS
+from pfnmap.contract.arch import Arch
+from pfnmap.contract.entry import LEVELS, Level
 from pfnmap.errors import BadInput, PfnmapError
 from pfnmap.host.bounded import MIB, read_json
 from pfnmap.plugins import Registry
 from pfnmap.vm_flags import VM_READ, VM_SHARED, VM_WRITE
 
 if TYPE_CHECKING:
-    from pfnmap.arch import Arch, Level
     from pfnmap.kernel import Kernel
 
 __all__ = [

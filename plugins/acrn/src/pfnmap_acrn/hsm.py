@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from errno import errorcode
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-from pfnmap import Action, BadInput, Module, Refused, ScenarioRun
+from pfnmap import Action, BadInput, Machine, Module, Refused, ScenarioRun
 
 from .mm import AcrnVm
-
-if TYPE_CHECKING:
-    from pfnmap.kernel import Kernel
 
 __all__ = ["Acrn"]
 
@@ -23,10 +20,10 @@ class Acrn(Module):
     provides: ClassVar[tuple[str, ...]] = ("acrn_vm_ram_map",)
     consumes: ClassVar[tuple[str, ...]] = ("follow_pfnmap", "follow_pte", "mmap_lock", "pfn_valid")
 
-    def boot(self, kernel: Kernel) -> None:
+    def boot(self, machine: Machine) -> None:
         """Start over with nothing mapped."""
-        super().boot(kernel)
-        self._vm = AcrnVm(kernel, [])
+        super().boot(machine)
+        self._vm = AcrnVm(machine, [])
 
     def actions(self) -> Mapping[str, Action]:
         """What scenarios may do with ACRN."""

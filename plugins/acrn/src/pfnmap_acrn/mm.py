@@ -9,14 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from errno import EFAULT, EINVAL
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from pfnmap import MmStruct, Refused, VmArea
+from pfnmap import Machine, MmStruct, Refused, VmArea
 from pfnmap.limits import bounded
 from pfnmap.vm_flags import VM_PFNMAP
-
-if TYPE_CHECKING:
-    from pfnmap.kernel import Kernel
 
 __all__ = ["AcrnVm", "Region"]
 
@@ -42,7 +39,7 @@ class _Found(NamedTuple):
 class AcrnVm:
     """acrn_vm: a User VM that the process of a Service VM builds; `regions` in the order in which they were added."""
 
-    kernel: Kernel
+    machine: Machine
     regions: list[Region]
 
     def ram_map(self, mm: MmStruct, user_vm_pa: int, vma_base: int, length: int, access: str) -> int:
@@ -53,10 +50,10 @@ class AcrnVm:
         RAM; no mapping there (pin_user_pages_fast). The pages are checked in order, what is left of the last one is
         not. Raises Refused for memory that is no pfnmap, which is pinned.
         """
-        pages = length >> self.kernel.geometry.PAGE_SHIFT
+        pages = length >> self.machine.kernel.geometry.PAGE_SHIFT
         if not pages:
             return -EINVAL
-        with self.kernel.mm.mmap_lock(mm):
+        with self.machine.mm.mmap_lock(mm):
             vma = mm.vma_lookup(vma_base)
             if vma is None:
                 return -EFAULT
@@ -66,13 +63,13 @@ class AcrnVm:
                 return -EINVAL
             error, start_pfn = self._check_pages(vma, vma_base, bounded("acrn.ram_map", pages), "w" in access)
         if not error:
-            service_vm_pa = start_pfn << self.kernel.geometry.PAGE_SHIFT
+            service_vm_pa = start_pfn << self.machine.kernel.geometry.PAGE_SHIFT
             self.regions.append(Region(user_vm_pa, service_vm_pa, length, access))
         return error
 
     def _check_pages(self, vma: VmArea, vma_base: int, pages: int, write: bool) -> tuple[int, int]:
         """Look up every page; return (0 or -errno of the first that does not do, the first page frame)."""
-        kernel = self.kernel
+        kernel = self.machine.kernel
         start_pfn = 0
         for i in range(pages):
             found = self._follow(vma, vma_base + i * kernel.geometry.PAGE_SIZE)
@@ -82,16 +79,16 @@ class AcrnVm:
                 start_pfn = found.pfn
             if write and not found.writable:
                 return -EFAULT, 0
-            if kernel.mm.pfn_valid(kernel, found.pfn):  # and not reserved: the model's RAM never is
+            if self.machine.mm.pfn_valid(self.machine, found.pfn):  # and not reserved: the model's RAM never is
                 return -EFAULT, 0
             if found.pfn != start_pfn + i:
                 return -EINVAL, 0
         return 0, start_pfn
 
     def _follow(self, vma: VmArea, address: int) -> _Found | None:
-        kernel = self.kernel
+        kernel = self.machine.kernel
         if not kernel.has("huge-pfnmap"):
-            pte = kernel.mm.follow_pte(vma, address)
+            pte = self.machine.mm.follow_pte(vma, address)
             return None if pte is None else _Found(kernel.ops.pte_pfn(pte), bool(kernel.ops.pte_write(pte)))
-        with kernel.mm.follow_pfnmap(vma, address) as args:
+        with self.machine.mm.follow_pfnmap(vma, address) as args:
             return None if args is None else _Found(args.pfn, args.writable)

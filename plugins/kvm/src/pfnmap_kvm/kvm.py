@@ -6,17 +6,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from errno import errorcode
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-from pfnmap import Action, BadInput, Module, Refused, ScenarioRun
+from pfnmap import Action, BadInput, Machine, Module, Refused, ScenarioRun
 from pfnmap.limits import bounded
 
 from .kvm_main import Vm
 from .mmu import MMIO, guest_mmu, leaf_for
 from .stage2 import LEVELS, Leaf
-
-if TYPE_CHECKING:
-    from pfnmap.kernel import Kernel
 
 __all__ = ["Kvm"]
 
@@ -42,9 +39,9 @@ class Kvm(Module):
         "mmu_notifier_register",
     )
 
-    def boot(self, kernel: Kernel) -> None:
+    def boot(self, machine: Machine) -> None:
         """Start over without a virtual machine."""
-        super().boot(kernel)
+        super().boot(machine)
         self._vm: Vm | None = None
 
     def actions(self) -> Mapping[str, Action]:
@@ -71,7 +68,7 @@ class Kvm(Module):
         if readonly and not mmu.has_readonly:
             return {"result": "EINVAL", "leaves": {}}
         if self._vm is None:
-            self._vm = Vm(self.kernel, run.current, mmu.prepare, mmu.flush, mmu.internal_slots)
+            self._vm = Vm(self.machine, run.current, mmu.prepare, mmu.flush, mmu.internal_slots)
         error = self._vm.set_memory_region(run.current, slot, gpa, length, va, readonly, log)
         return {"result": errorcode[-error] if error else "ok", "leaves": _counted(self._vm.stage2)}
 

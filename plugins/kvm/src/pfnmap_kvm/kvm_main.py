@@ -9,15 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from errno import EAGAIN, EEXIST, EINVAL, EIO
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from pfnmap import Call, MmStruct, Refused, VmArea
+from pfnmap import Call, Machine, MmStruct, Refused, VmArea
 from pfnmap.vm_flags import VM_IO, VM_PFNMAP
 
 from .stage2 import Stage2
-
-if TYPE_CHECKING:
-    from pfnmap.kernel import Kernel
 
 __all__ = ["ERR_FAULT", "ERR_RO_FAULT", "KVM_MEM_MAX_NR_PAGES", "MemorySlot", "Pfn", "Vm"]
 
@@ -65,20 +62,21 @@ class Vm:
 
     def __init__(
         self,
-        kernel: Kernel,
+        machine: Machine,
         mm: MmStruct,
         prepare: Callable[[Vm, MemorySlot], int],
         flush: Callable[[Vm, MemorySlot], None],
         internal_slots: int,
     ) -> None:
-        self.kernel = kernel
+        self.machine = machine
+        self.kernel = kernel = machine.kernel
         self.mm = mm
         self.slots: dict[int, MemorySlot] = {}
         self.stage2 = Stage2(kernel.geometry)
         self._prepare = prepare
         self._flush = flush
         self._user_slots = KVM_MEM_SLOTS_NUM - internal_slots
-        kernel.mm.mmu_notifier_register(mm, self._invalidate_range)
+        machine.mm.mmu_notifier_register(mm, self._invalidate_range)
 
     # memslots
 
@@ -164,7 +162,7 @@ class Vm:
 
         Raises Refused for ordinary memory.
         """
-        with self.kernel.mm.mmap_lock(self.mm):
+        with self.machine.mm.mmap_lock(self.mm):
             while True:
                 vma = self.mm.vma_lookup(address)
                 if vma is None:
@@ -181,8 +179,8 @@ class Vm:
         -EAGAIN: mmap_lock was let go on the way, the vma may be gone. ERR_RO_FAULT: the entry is there, is not
         writable, and is to be written; no fault is tried then.
         """
-        mm = self.kernel.mm
-        self.kernel.trace.emit(Call("hva_to_pfn_remapped", address))
+        mm = self.machine.mm
+        self.machine.trace.emit(Call("hva_to_pfn_remapped", address))
         found = self._follow(vma, address)
         if found is None:
             error, unlocked = mm.fixup_user_fault(self.mm, address, mm.FAULT_FLAG_WRITE if write else 0)
@@ -200,7 +198,7 @@ class Vm:
     def _follow(self, vma: VmArea, address: int) -> Pfn | None:
         kernel = self.kernel
         if not kernel.has("huge-pfnmap"):
-            pte = kernel.mm.follow_pte(vma, address)
+            pte = self.machine.mm.follow_pte(vma, address)
             return None if pte is None else Pfn(kernel.ops.pte_pfn(pte), bool(kernel.ops.pte_write(pte)))
-        with kernel.mm.follow_pfnmap(vma, address) as args:
+        with self.machine.mm.follow_pfnmap(vma, address) as args:
             return None if args is None else Pfn(args.pfn, args.writable)

@@ -12,17 +12,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from errno import EINVAL, EPERM
-from typing import TYPE_CHECKING
 
-from pfnmap import Level, Refused
+from pfnmap import Level, LinkedKernel, Refused
 from pfnmap.limits import bounded
 from pfnmap.vm_flags import VM_PFNMAP, VM_WRITE
 
 from .kvm_main import ERR_FAULT, ERR_RO_FAULT, MemorySlot, Vm
 from .stage2 import LEVELS, Leaf
-
-if TYPE_CHECKING:
-    from pfnmap.kernel import Kernel
 
 __all__ = ["EMULATE", "MMIO", "GuestMmu", "guest_mmu", "leaf_for"]
 
@@ -51,7 +47,7 @@ class GuestMmu:
     internal_slots: int = 0
 
 
-def guest_mmu(kernel: Kernel) -> GuestMmu:
+def guest_mmu(kernel: LinkedKernel) -> GuestMmu:
     """Return what this kernel's KVM does. Raises Refused for an architecture, or an MMU of it, that is not modelled."""
     name = kernel.arch.name
     if name not in _ARCHITECTURES:

@@ -18,6 +18,7 @@ from pfnmap import (
     DeviceBar,
     Driver,
     File,
+    Machine,
     Refused,
     ScenarioRun,
     Unknown,
@@ -82,9 +83,10 @@ class NvgraceGpu(Driver):
         driver="nvgrace_gpu",
     )
 
-    def boot(self, kernel: Any) -> None:
-        """Forget all devices; settle whether mappings are filled at mmap or by faults."""
-        super().boot(kernel)
+    def boot(self, machine: Machine) -> None:
+        """Begin without devices; settle whether mappings are filled at mmap or by faults."""
+        super().boot(machine)
+        kernel = machine.kernel
         self.devices: dict[str, NvgraceGpuPciCoreDevice] = {}
         self._faults = kernel.has("nvgrace-huge-fault")
         huge = kernel.config.enabled("ARCH_SUPPORTS_HUGE_PFNMAP")
@@ -99,7 +101,7 @@ class NvgraceGpu(Driver):
     def probe(self, device: Device) -> File:
         """Bind a device, with its memory decode on, and open it: its memory is registered for memory failure."""
         nvdev = NvgraceGpuPciCoreDevice(device, device.command | PCI_COMMAND_MEMORY)
-        nvdev.file = File(self, nvdev)
+        nvdev.file = self.open(nvdev)
         self.devices[device.name] = nvdev
         if self._faults and self.kernel.has("memory-failure-pfn"):
             for index in (RESMEM_REGION_INDEX, USEMEM_REGION_INDEX):
@@ -111,11 +113,11 @@ class NvgraceGpu(Driver):
         region = nvdev.memregion(index)
         if region is None or not _memlength(region):
             return
-        mm = self.kernel.mm
+        mm = self.machine.mm
         shift = self.kernel.geometry.PAGE_SHIFT
         pgoff = self.mmap_offset(index, 0) >> shift
         space = mm.PfnSpace(nvdev.file.f_mapping, region.phys >> shift, _memlength(region) >> shift, pgoff)
-        mm.register_pfn_address_space(self.kernel, space)
+        mm.register_pfn_address_space(self.machine, space)
 
     def mmap_offset(self, bar: int, offset: int) -> int:
         """VFIO_PCI_INDEX_TO_OFFSET: the region index in the bits from 40 up."""
@@ -146,14 +148,14 @@ class NvgraceGpu(Driver):
         if index == RESMEM_REGION_INDEX:
             if self.kernel.has("vfio-allow-any-uncached"):
                 vma.vm_flags |= VM_ALLOW_ANY_UNCACHED
-            vma.vm_page_prot = self.kernel.arch.pgprot_writecombine(vma.vm_page_prot)
+            vma.vm_page_prot = self.kernel.ops.pgprot_writecombine(vma.vm_page_prot)
         vma.vm_ops = self._vm_ops
         vma.vm_private_data = nvdev
         if self._faults:
             vma.vm_flags |= VM_IO | VM_PFNMAP | VM_DONTEXPAND | VM_DONTDUMP
             return 0
         start_pfn = (region.phys >> shift) + pgoff
-        ret = self.kernel.mm.remap_pfn_range(vma, vma.vm_start, start_pfn, vma.size, vma.vm_page_prot)
+        ret = self.machine.mm.remap_pfn_range(vma, vma.vm_start, start_pfn, vma.size, vma.vm_page_prot)
         if not ret:
             vma.vm_pgoff = start_pfn
         return int(ret)
@@ -165,7 +167,7 @@ class NvgraceGpu(Driver):
         and it lies in the vma; else fall back."""
         vma = vmf.vma
         nvdev: NvgraceGpuPciCoreDevice = vma.vm_private_data
-        mm = self.kernel.mm
+        mm = self.machine.mm
         shift = self.kernel.geometry.PAGE_SHIFT
         size = 1 << (shift + order)
         index, pgoff = self._place(vma)
@@ -184,12 +186,12 @@ class NvgraceGpu(Driver):
         """vfio_pci_vmf_insert_pfn."""
         kernel = self.kernel
         if order == 0:
-            return kernel.mm.vmf_insert_pfn(vmf.vma, vmf.address, pfn)
+            return self.machine.mm.vmf_insert_pfn(vmf.vma, vmf.address, pfn)
         if order == kernel.geometry.PMD_ORDER and kernel.config.enabled("ARCH_SUPPORTS_PMD_PFNMAP"):
-            return kernel.mm.vmf_insert_pfn_pmd(vmf, pfn, False)
+            return self.machine.mm.vmf_insert_pfn_pmd(vmf, pfn, False)
         if order == kernel.geometry.PUD_ORDER and kernel.config.enabled("ARCH_SUPPORTS_PUD_PFNMAP"):
-            return kernel.mm.vmf_insert_pfn_pud(vmf, pfn, False)
-        return kernel.mm.VM_FAULT_FALLBACK
+            return self.machine.mm.vmf_insert_pfn_pud(vmf, pfn, False)
+        return self.machine.mm.VM_FAULT_FALLBACK
 
     # actions
 
@@ -227,4 +229,4 @@ class NvgraceGpu(Driver):
     def _zap(self, nvdev: NvgraceGpuPciCoreDevice) -> None:
         """vfio_pci_zap_bars goes by file offset: what remap_pfn_range mapped, whose vm_pgoff is a PFN, it finds only by
         chance."""
-        self.kernel.mm.unmap_mapping_range(nvdev.file.f_mapping, 0, VFIO_PCI_ROM_REGION_INDEX << VFIO_PCI_OFFSET_SHIFT)
+        self.machine.mm.unmap_mapping_range(nvdev.file.f_mapping, 0, VFIO_PCI_ROM_REGION_INDEX << VFIO_PCI_OFFSET_SHIFT)

@@ -13,13 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from errno import EACCES, EFAULT, EINVAL, EIO, ENODEV, ENOSYS, ENXIO, errorcode
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, ClassVar, Final
 
-from pfnmap import Action, BadInput, Call, Device, DeviceBar, MmStruct, Refused, VmArea
+from pfnmap import Action, BadInput, Call, Device, DeviceBar, Machine, MmStruct, Module, Refused, ScenarioRun, VmArea
 from pfnmap.vm_flags import VM_IO, VM_PFNMAP, VM_READ, VM_WRITE
-
-if TYPE_CHECKING:
-    from pfnmap.kernel import Kernel
 
 __all__ = ["ZPCI_ADDR", "PciMmio", "zpci_get_max_io_size"]
 
@@ -44,12 +41,24 @@ def zpci_get_max_io_size(src: int, dst: int, length: int, most: int) -> int:
     return _DOUBLEWORD if size >= _DOUBLEWORD else 1 << size.bit_length() - 1
 
 
-class PciMmio:
+class PciMmio(Module):
     """The two calls, and the contents of the BARs: zeroes until something is written."""
 
-    def boot(self, kernel: Kernel) -> None:
-        """Serve a booted kernel; forget what was written in another boot."""
-        self._kernel = kernel
+    name: ClassVar[str] = "s390"
+    provides: ClassVar[tuple[str, ...]] = ("s390_pci_mmio_read", "s390_pci_mmio_write")
+    consumes: ClassVar[tuple[str, ...]] = (
+        "copy_from_user",
+        "copy_to_user",
+        "fixup_user_fault",
+        "follow_pfnmap",
+        "follow_pte",
+        "mmap_lock",
+    )
+
+    def boot(self, machine: Machine) -> None:
+        """Begin with BARs that nobody has written to."""
+        super().boot(machine)
+        kernel = machine.kernel
         self._bars: tuple[DeviceBar, ...] = ()
         self._contents: dict[int, int] = {}
         self._page = kernel.geometry.PAGE_SIZE
@@ -75,9 +84,9 @@ class PciMmio:
             return error
         if self._mio:
             return self._memcpy_toio_inuser(mm, mmio_addr, buffer, data)
-        if buffer is not None and self._kernel.mm.copy_from_user(mm, buffer, len(data)):
+        if buffer is not None and self.machine.mm.copy_from_user(mm, buffer, len(data)):
             return -EFAULT
-        io_addr = self._look_up(mm, mmio_addr, VM_WRITE, self._kernel.mm.FAULT_FLAG_WRITE)
+        io_addr = self._look_up(mm, mmio_addr, VM_WRITE, self.machine.mm.FAULT_FLAG_WRITE)
         return io_addr if io_addr < 0 else self._memcpy_toio(io_addr, data)
 
     def read(self, mm: MmStruct, mmio_addr: int, buffer: int | None, length: int) -> tuple[int, bytes]:
@@ -94,14 +103,14 @@ class PciMmio:
         if io_addr < 0:
             return io_addr, b""
         error, data = self._memcpy_fromio(io_addr, length)
-        if not error and buffer is not None and self._kernel.mm.copy_to_user(mm, buffer, length):
+        if not error and buffer is not None and self.machine.mm.copy_to_user(mm, buffer, length):
             error = -EFAULT
         return error, b"" if error else data
 
     def _refused(self, mmio_addr: int, length: int) -> int:
-        if not self._kernel.config.enabled("PCI"):
+        if not self.kernel.config.enabled("PCI"):
             return -ENOSYS
-        if not self._kernel.cpu["zpci"]:
+        if not self.kernel.cpu["zpci"]:
             return -ENODEV
         if not length or self._page - mmio_addr % self._page < length:
             return -EINVAL
@@ -109,7 +118,7 @@ class PciMmio:
 
     def _look_up(self, mm: MmStruct, mmio_addr: int, access: int, fault_flags: int) -> int:
         """Return the address that a mapping stands for, as the PFN of its entry tells, or -errno."""
-        with self._kernel.mm.mmap_lock(mm):
+        with self.machine.mm.mmap_lock(mm):
             vma = mm.vma_lookup(mmio_addr)
             if vma is None or not vma.vm_flags & (VM_IO | VM_PFNMAP):
                 return -EINVAL
@@ -117,7 +126,7 @@ class PciMmio:
                 return -EACCES
             pfn = self._follow(vma, mmio_addr)
             if pfn is None and self._faults_in:
-                self._kernel.mm.fixup_user_fault(mm, mmio_addr, fault_flags)
+                self.machine.mm.fixup_user_fault(mm, mmio_addr, fault_flags)
                 pfn = self._follow(vma, mmio_addr)
         if pfn is None:
             return -EINVAL
@@ -126,10 +135,10 @@ class PciMmio:
 
     def _follow(self, vma: VmArea, address: int) -> int | None:
         """The PFN that is mapped at an address, by follow_pfnmap_start or, before `huge-pfnmap`, by follow_pte."""
-        if not self._kernel.has("huge-pfnmap"):
-            pte = self._kernel.mm.follow_pte(vma, address)
-            return None if pte is None else int(self._kernel.ops.pte_pfn(pte))
-        with self._kernel.mm.follow_pfnmap(vma, address) as args:
+        if not self.kernel.has("huge-pfnmap"):
+            pte = self.machine.mm.follow_pte(vma, address)
+            return None if pte is None else int(self.kernel.ops.pte_pfn(pte))
+        with self.machine.mm.follow_pfnmap(vma, address) as args:
             return None if args is None else int(args.pfn)
 
     # Without MIO: copies between a BAR and the kernel's buffer, taken to be aligned to 8 and to lie in one page
@@ -138,7 +147,7 @@ class PciMmio:
         done = 0
         while done < len(data):
             size = zpci_get_max_io_size(io_addr + done, done, len(data) - done, ZPCI_MAX_WRITE_SIZE)
-            self._kernel.trace.emit(Call("zpci_write_block" if size > _DOUBLEWORD else "zpci_store", io_addr + done))
+            self.machine.trace.emit(Call("zpci_write_block" if size > _DOUBLEWORD else "zpci_store", io_addr + done))
             error = self._by_cookie(io_addr + done, size)
             if error:
                 return error
@@ -151,7 +160,7 @@ class PciMmio:
         while len(data) < length:
             at = io_addr + len(data)
             size = zpci_get_max_io_size(at, len(data), length - len(data), ZPCI_MAX_READ_SIZE)
-            self._kernel.trace.emit(Call("zpci_load", at))
+            self.machine.trace.emit(Call("zpci_load", at))
             error = self._by_cookie(at, size)
             if error:
                 return error, b""
@@ -208,7 +217,7 @@ class PciMmio:
         if not self._touches(mm, address, size, write=write):
             return 0, -ENXIO
         vma = mm.vma_lookup(address)
-        with self._kernel.mm.mmap_lock(mm):
+        with self.machine.mm.mmap_lock(mm):
             mapped = vma is not None and vma.vm_flags & (VM_IO | VM_PFNMAP)
             pfn = self._follow(vma, address) if vma is not None and mapped else None
         io_addr = -1 if pfn is None else pfn * self._page + address % self._page
@@ -219,7 +228,7 @@ class PciMmio:
 
     def _touches(self, mm: MmStruct, address: int, size: int, *, write: bool) -> bool:
         """Whether the kernel can access user memory, faulting it in."""
-        copy = self._kernel.mm.copy_to_user if write else self._kernel.mm.copy_from_user
+        copy = self.machine.mm.copy_to_user if write else self.machine.mm.copy_from_user
         last = address + size - 1
         crosses = address // self._page != last // self._page
         return all(copy(mm, at, 1) == 0 for at in ((address, last) if crosses else (address,)))
@@ -242,7 +251,7 @@ class PciMmio:
             "pci_mmio_read": Action(self._read, {"va": "address", "length": "size", "buffer": "address"}, optional),
         }
 
-    def _write(self, run: Any, va: int, data: str, buffer: int | None = None) -> dict[str, Any]:
+    def _write(self, run: ScenarioRun, va: int, data: str, buffer: int | None = None) -> dict[str, Any]:
         try:
             moved = bytes.fromhex(data)
         except ValueError:
@@ -250,7 +259,7 @@ class PciMmio:
         self.zpci_scan_devices(run.devices.values())
         return _result(self.write(run.current, va, buffer, moved))
 
-    def _read(self, run: Any, va: int, length: int, buffer: int | None = None) -> dict[str, Any]:
+    def _read(self, run: ScenarioRun, va: int, length: int, buffer: int | None = None) -> dict[str, Any]:
         if length < 0:
             raise BadInput("length", f"{length} is negative")
         self.zpci_scan_devices(run.devices.values())

@@ -11,9 +11,9 @@ state are software's: an entry that is old is invalid to the CPU, one that is cl
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import Any, ClassVar, Final
 
-from pfnmap import Action, Arch, BadInput, Entry, Geometry, Has, Level, WalkLevel, WordFormat, hookimpl
+from pfnmap import Arch, BadInput, Entry, Geometry, Has, Level, Module, WalkLevel, WordFormat, hookimpl
 from pfnmap.kconfig import fragment
 from pfnmap_s390.bits import (
     MASK64,
@@ -67,9 +67,6 @@ from pfnmap_s390.bits import (
     zero,
 )
 from pfnmap_s390.pci_mmio import PciMmio
-
-if TYPE_CHECKING:
-    from pfnmap.kernel import Kernel
 
 __all__ = ["S390"]
 
@@ -131,8 +128,7 @@ class S390(Arch):
 
     name: ClassVar[str] = "s390"
     cpu_defaults: ClassVar[Mapping[str, object]] = {"nx": True, "zpci": True, "mio": False, "mio_wb_bit_mask": 0}
-    provides = ("s390_pci_mmio_read", "s390_pci_mmio_write")
-    consumes = ("copy_from_user", "copy_to_user", "fixup_user_fault", "follow_pfnmap", "follow_pte", "mmap_lock")
+    module: ClassVar[type[Module]] = PciMmio
     machines: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "soft-dirty": {"given": {"CHECKPOINT_RESTORE": "y", "MEM_SOFT_DIRTY": "y"}},
         "no huge pages at all": {"given": {"TRANSPARENT_HUGEPAGE": "n", "HUGETLBFS": "n"}},
@@ -143,9 +139,6 @@ class S390(Arch):
         "pgprot-less-pfn:pte": "pte_pgprot keeps the address; who uses it adds the same one (the vectors say so, too)",
         "words-life:pte": "an old entry is invalid to the CPU: those that fork copies fault once more",
     }
-
-    def __init__(self) -> None:
-        self._pci_mmio = PciMmio()
 
     def setup_arch(self, config: Mapping[str, str], cpu: Mapping[str, Any], has: Has) -> None:
         """See `pfnmap.Arch.setup_arch`."""
@@ -192,15 +185,6 @@ class S390(Arch):
         if config.get("HUGETLB_PAGE", "n") != "y":
             undefined.add("pte_mkhuge")
         self.undefined = frozenset(undefined)
-
-    def boot(self, kernel: Kernel) -> None:
-        """Start over with BARs that nobody has written to."""
-        super().boot(kernel)
-        self._pci_mmio.boot(kernel)
-
-    def actions(self) -> Mapping[str, Action]:
-        """The system calls on mapped BARs."""
-        return self._pci_mmio.actions()
 
     @hookimpl
     def kconfig(self, has: Has) -> str:

@@ -7,7 +7,7 @@ of `posted-v2` and before `vfio-align-fault-to-order` are read from their source
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from errno import EINVAL, errorcode
 from typing import Any, ClassVar
 
@@ -17,7 +17,9 @@ from pfnmap import (
     Device,
     Driver,
     File,
+    FileOperations,
     Has,
+    Machine,
     Message,
     ScenarioRun,
     Unknown,
@@ -118,15 +120,15 @@ class VfioPci(Driver):
 
         return fragment(__package__, has)
 
-    def boot(self, kernel: Any) -> None:
-        """Forget all devices; settle which fault handler this release has."""
-        super().boot(kernel)
+    def boot(self, machine: Machine) -> None:
+        """Begin without devices; settle which fault handler this release has."""
+        super().boot(machine)
         self.devices: dict[str, VfioPciCoreDevice] = {}
         self._dev_dbg = False
         self._ratelimit = RateLimit()
         self._vm_ops = self._operations()
-        self._iommu = VfioIommu(kernel)
-        self._iopt = IoPagetable(kernel)
+        self._iommu = VfioIommu(machine)
+        self._iopt = IoPagetable(machine)
 
     def _operations(self) -> VmOperations:
         if self.kernel.has("huge-pfnmap"):
@@ -144,7 +146,7 @@ class VfioPci(Driver):
         """Bind a device, with its memory decode on, and open it."""
         supported = frozenset(i for i in device.bars if self._bar_mmap_supported(device, i))
         vdev = VfioPciCoreDevice(device, device.command | PCI_COMMAND_MEMORY, supported)
-        vdev.file = File(self, vdev)
+        vdev.file = self.open(vdev)
         self.devices[device.name] = vdev
         if self.kernel.has("memory-failure-pfn-unmap"):
             self._register_pfns(vdev)
@@ -152,14 +154,14 @@ class VfioPci(Driver):
 
     def _register_pfns(self, vdev: VfioPciCoreDevice) -> None:
         """The discussed policy needs the driver's say on which PFNs it maps; the merged one vfio-pci does not use."""
-        mm = self.kernel.mm
+        mm = self.machine.mm
         shift = self.kernel.geometry.PAGE_SHIFT
         for index, bar in vdev.pdev.bars.items():
             pgoff = self.mmap_offset(index, 0) >> shift
             space = mm.PfnSpace(
                 vdev.file.f_mapping, bar.phys >> shift, -(-bar.size // self.kernel.geometry.PAGE_SIZE), pgoff
             )
-            mm.register_pfn_address_space(self.kernel, space)
+            mm.register_pfn_address_space(self.machine, space)
 
     def _bar_mmap_supported(self, device: Device, index: int) -> bool:
         """vfio_pci_probe_mmaps: no BAR without VFIO_PCI_MMAP; one that is smaller than a page needs the whole page, at
@@ -183,6 +185,10 @@ class VfioPci(Driver):
     def mmap_offset(self, bar: int, offset: int) -> int:
         """VFIO_PCI_INDEX_TO_OFFSET: the region index in the bits from 40 up."""
         return (bar << VFIO_PCI_OFFSET_SHIFT) + offset
+
+    def file_operations(self) -> FileOperations:
+        """No PROT_EXEC where the files are on a file system of their own (`vfio-mmap-noexec`)."""
+        return replace(super().file_operations(), noexec=self.kernel.has("vfio-mmap-noexec"))
 
     def path(self, file: File) -> str:
         """A device's file has no place in a file system (vfio_device_open_file)."""
@@ -225,7 +231,7 @@ class VfioPci(Driver):
     def _huge_fault(self, vmf: VmFault, order: int) -> int:
         """vfio_pci_mmap_huge_fault."""
         kernel = self.kernel
-        mm = kernel.mm
+        mm = self.machine.mm
         vma = vmf.vma
         shift = kernel.geometry.PAGE_SHIFT
         size = 1 << (shift + order)
@@ -238,7 +244,11 @@ class VfioPci(Driver):
             fits = fits and pfn % (1 << order) == 0
         if order and not fits:
             ret = mm.VM_FAULT_FALLBACK
-        elif kernel.poisoned and kernel.has("memory-failure-pfn-unmap") and mm.is_poisoned(kernel, pfn, 1 << order):
+        elif (
+            self.machine.poisoned
+            and kernel.has("memory-failure-pfn-unmap")
+            and mm.is_poisoned(self.machine, pfn, 1 << order)
+        ):
             ret = mm.VM_FAULT_FALLBACK if order else mm.VM_FAULT_HWPOISON
         elif not vma.vm_private_data.memory_enabled:
             ret = mm.VM_FAULT_SIGBUS
@@ -251,18 +261,18 @@ class VfioPci(Driver):
         kernel = self.kernel
         geometry = kernel.geometry
         if order == 0:
-            return kernel.mm.vmf_insert_pfn(vmf.vma, vmf.address, pfn)
+            return self.machine.mm.vmf_insert_pfn(vmf.vma, vmf.address, pfn)
         if order == geometry.PMD_ORDER and kernel.config.enabled("ARCH_SUPPORTS_PMD_PFNMAP"):
-            return kernel.mm.vmf_insert_pfn_pmd(vmf, pfn, False)
+            return self.machine.mm.vmf_insert_pfn_pmd(vmf, pfn, False)
         if order == geometry.PUD_ORDER and kernel.config.enabled("ARCH_SUPPORTS_PUD_PFNMAP"):
-            return kernel.mm.vmf_insert_pfn_pud(vmf, pfn, False)
-        return kernel.mm.VM_FAULT_FALLBACK
+            return self.machine.mm.vmf_insert_pfn_pud(vmf, pfn, False)
+        return self.machine.mm.VM_FAULT_FALLBACK
 
     def _debug(self, vma: VmArea, order: int, pgoff: int, ret: int) -> None:
-        if not self._dev_dbg or not self._ratelimit.allows(self.kernel.clock_ms):
+        if not self._dev_dbg or not self._ratelimit.allows(self.machine.clock_ms):
             return
         index = vma.vm_pgoff >> (VFIO_PCI_OFFSET_SHIFT - self.kernel.geometry.PAGE_SHIFT)
-        self.kernel.trace.emit(
+        self.machine.trace.emit(
             Message(
                 f"vfio-pci {vma.vm_private_data.pdev.bdf}: vfio_pci_mmap_huge_fault(,order = {order})"
                 f" BAR {index} page offset {pgoff:#x}: {ret:#x}"
@@ -273,7 +283,7 @@ class VfioPci(Driver):
 
     def _fault_prefault(self, vmf: VmFault) -> int:
         """vfio_pci_mmap_fault from `vfio-unmap-mapping-range` on: the page asked for, then the rest of the vma."""
-        mm = self.kernel.mm
+        mm = self.machine.mm
         vma = vmf.vma
         if not vma.vm_private_data.memory_enabled:
             return mm.VM_FAULT_SIGBUS
@@ -283,7 +293,7 @@ class VfioPci(Driver):
 
     def _fault_remap(self, vmf: VmFault) -> int:
         """vfio_pci_mmap_fault before: io_remap_pfn_range of the whole vma, once."""
-        mm = self.kernel.mm
+        mm = self.machine.mm
         vma = vmf.vma
         vdev: VfioPciCoreDevice = vma.vm_private_data
         if not vdev.memory_enabled:
@@ -295,7 +305,7 @@ class VfioPci(Driver):
 
     def _open(self, vma: VmArea) -> None:
         """vfio_pci_mmap_open: a vma that a split or a fork made starts empty."""
-        self.kernel.mm.zap_vma_ptes(vma, vma.vm_start, vma.size)
+        self.machine.mm.zap_vma_ptes(vma, vma.vm_start, vma.size)
 
     def _close(self, vma: VmArea) -> None:
         """vfio_pci_mmap_close: forget a populated vma."""
@@ -343,7 +353,7 @@ class VfioPci(Driver):
         return {"command": hex(vdev.command)}
 
     def _zap(self, vdev: VfioPciCoreDevice) -> None:
-        mm = self.kernel.mm
+        mm = self.machine.mm
         if self.kernel.has("vfio-unmap-mapping-range"):
             mm.unmap_mapping_range(vdev.file.f_mapping, 0, VFIO_PCI_ROM_REGION_INDEX << VFIO_PCI_OFFSET_SHIFT)
             return

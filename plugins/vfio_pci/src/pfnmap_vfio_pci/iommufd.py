@@ -9,13 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from errno import EEXIST, EINVAL, ENODEV, ENOENT, ENOTTY, EOVERFLOW
-from typing import TYPE_CHECKING
 
-from pfnmap import MmStruct
+from pfnmap import Machine, MmStruct
 from pfnmap.limits import bounded
-
-if TYPE_CHECKING:
-    from pfnmap.kernel import Kernel
 
 __all__ = ["IoPagetable"]
 
@@ -36,8 +32,9 @@ class IoptArea:
 class IoPagetable:
     """io_pagetable, of an IOAS with a domain."""
 
-    def __init__(self, kernel: Kernel) -> None:
-        self._kernel = kernel
+    def __init__(self, machine: Machine) -> None:
+        kernel = machine.kernel
+        self._machine = machine
         self._page = kernel.geometry.PAGE_SIZE
         self._areas: list[IoptArea] = []
 
@@ -53,7 +50,7 @@ class IoPagetable:
         error = self._check_iova(iova, length) or (-EINVAL if va % self._page else 0)
         if error:
             return error
-        kernel_mm = self._kernel.mm
+        kernel_mm = self._machine.mm
         flags = kernel_mm.FOLL_LONGTERM | (kernel_mm.FOLL_WRITE if write else 0)
         area = IoptArea(iova, length)
         count = bounded("iommufd_map", length // self._page)
@@ -63,7 +60,7 @@ class IoPagetable:
                 mm, va + done * self._page, min(count - done, _BATCH), flags, area.pages
             )
             if got < 0:
-                kernel_mm.unpin_user_pages(self._kernel, area.pages)
+                kernel_mm.unpin_user_pages(self._machine, area.pages)
                 return got
         self._areas.append(area)
         return 0
@@ -74,7 +71,7 @@ class IoPagetable:
         -ENOTTY: vfio has no dma-bufs (before `iommufd-dmabuf-bar`). -EINVAL: not page-aligned, empty, beyond the BAR.
         -ENODEV: it is revoked, as memory decode is off. No page table is walked: the dma-buf knows where the BAR is.
         """
-        if not self._kernel.has("iommufd-dmabuf-bar"):
+        if not self._machine.kernel.has("iommufd-dmabuf-bar"):
             return -ENOTTY
         if not length or (offset | length) % self._page or offset + length > bar_size:
             return -EINVAL
@@ -100,7 +97,7 @@ class IoPagetable:
             if area.iova < iova or area.iova + area.length > iova + length:
                 return -ENOENT, 0
             self._areas.remove(area)
-            self._kernel.mm.unpin_user_pages(self._kernel, area.pages)
+            self._machine.mm.unpin_user_pages(self._machine, area.pages)
             unmapped += area.length
         return (0, unmapped) if found else (-ENOENT, 0)
 

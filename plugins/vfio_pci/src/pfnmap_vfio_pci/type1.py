@@ -9,14 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from errno import EAGAIN, EEXIST, EFAULT, EINVAL
-from typing import TYPE_CHECKING
 
-from pfnmap import MmStruct, VmArea
+from pfnmap import Machine, MmStruct, VmArea
 from pfnmap.limits import bounded
 from pfnmap.vm_flags import VM_PFNMAP
-
-if TYPE_CHECKING:
-    from pfnmap.kernel import Kernel
 
 __all__ = ["VfioDma", "VfioIommu"]
 
@@ -40,9 +36,10 @@ class VfioDma:
 class VfioIommu:
     """vfio_iommu: a type1v2 container with an IOMMU domain."""
 
-    def __init__(self, kernel: Kernel) -> None:
-        self._kernel = kernel
-        self._mm = kernel.mm
+    def __init__(self, machine: Machine) -> None:
+        kernel = machine.kernel
+        self._machine = machine
+        self._mm = machine.mm
         self._huge = kernel.has("huge-pfnmap")
         self._batch = kernel.has("type1-pfnmap-batch")
         self._page = kernel.geometry.PAGE_SIZE
@@ -93,7 +90,7 @@ class VfioIommu:
     def _remove(self, dma: VfioDma) -> None:
         """vfio_remove_dma: pages go back; a pfnmap's PFNs have no page behind them and no reference."""
         self._dmas.remove(dma)
-        self._mm.unpin_user_pages(self._kernel, dma.pages)
+        self._mm.unpin_user_pages(self._machine, dma.pages)
 
     def _pin_pages_remote(self, dma: VfioDma, vaddr: int, npages: int, batch: list[int]) -> int:
         """vfio_pin_pages_remote: get up to `npages` pages that are physically in a row; return how many, or -errno.
@@ -142,7 +139,7 @@ class VfioIommu:
                     break
         if ret:
             return ret, 0
-        if mm.pfn_valid(self._kernel, pfn):
+        if mm.pfn_valid(self._machine, pfn):
             return -EFAULT, 0
         return min(npages, pages), pfn
 
@@ -170,7 +167,7 @@ class VfioIommu:
         """Look an address up: its PFN, whether it is writable, and for how many pages from it on that holds."""
         if not self._huge:
             pte = self._mm.follow_pte(vma, vaddr)
-            ops = self._kernel.ops
+            ops = self._machine.kernel.ops
             return None if pte is None else (ops.pte_pfn(pte), bool(ops.pte_write(pte)), 1)
         with self._mm.follow_pfnmap(vma, vaddr) as args:
             if args is None:

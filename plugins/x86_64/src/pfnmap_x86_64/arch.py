@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from pfnmap import Has, Level, MmuCpu, WordFormat, hookimpl
-from pfnmap.arch import PKUERR, SEGV_ACCERR
+from pfnmap import Has, Level, MmuCpu, Module, WordFormat, hookimpl
+from pfnmap.contract.fault import SEGV_ACCERR, SEGV_PKUERR
 from pfnmap.kconfig import fragment
 from pfnmap.vm_flags import VM_EXEC, VM_READ, VM_WRITE
 
 from .bits import ACCESSED, DIRTY, PRESENT, RW, USER, VM_PKEY_MASK, VM_SHADOW_STACK, clear
 from .p4d import UpperOps
-from .pat import PatOps
+from .pat import Pat, PatOps
 from .pgprot import PgprotOps
 from .pmd import PmdOps
 from .pte import PteOps
@@ -34,17 +34,7 @@ class X86_64(PteOps, PmdOps, PudOps, UpperOps, PgprotOps, PatOps):
     """
 
     name: ClassVar[str] = "x86_64"
-    provides: ClassVar[tuple[str, ...]] = (
-        "follow_phys",
-        "track_pfn_remap",
-        "track_pfn_insert",
-        "track_pfn_copy",
-        "untrack_pfn",
-        "pfnmap_track",
-        "pfnmap_untrack",
-        "pfnmap_setup_cachemode",
-    )
-    consumes: ClassVar[tuple[str, ...]] = ("follow_pfnmap", "follow_pte", "mmap_lock", "pfn_valid", "vm_normal_page")
+    module: ClassVar[type[Module]] = Pat
     cpu_defaults: ClassVar[Mapping[str, object]] = {
         "la57": False,
         "sme_mask": 0,
@@ -107,7 +97,7 @@ class X86_64(PteOps, PmdOps, PudOps, UpperOps, PgprotOps, PatOps):
         __execute_only_pkey; recorded).
         """
         if self.denied_keys and (vm_flags & (VM_READ | VM_WRITE | VM_EXEC) == VM_EXEC or vm_flags & VM_PKEY_MASK):
-            return PKUERR
+            return SEGV_PKUERR
         if self.shadow_stack_vmas and write and vm_flags & VM_SHADOW_STACK:
             return SEGV_ACCERR
         return super().access_error(vm_flags, write)

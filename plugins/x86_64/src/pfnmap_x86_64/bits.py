@@ -6,7 +6,7 @@ Everything here works elementwise on ints and numpy.uint64 arrays.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, overload
 
 from pfnmap import Entry
 
@@ -83,6 +83,10 @@ def zero(entry: Entry) -> Entry:
     return (entry == 0) | (entry & 0)
 
 
+@overload
+def clear(entry: int, mask: int) -> int: ...
+@overload
+def clear(entry: Entry, mask: Entry) -> Entry: ...
 def clear(entry: Entry, mask: Entry) -> Entry:
     """Return the entry without the bits of the mask."""
     return entry & (ALL ^ mask)

@@ -14,43 +14,53 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from errno import EBUSY, EINVAL, errorcode
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
-from pfnmap import Action, Message, ScenarioRun, Unknown, VmArea, hookimpl
+from pfnmap import Action, Machine, MachineState, Message, MmFunctions, Module, ScenarioRun, Unknown, VmArea, hookimpl
 from pfnmap.vm_flags import VM_ARCH_1, VM_MAYWRITE, VM_SHARED
 
 from .boot import X86Boot
 from .memtype import CacheMode, Memtypes, is_new_memtype_allowed, with_cachemode
 
-if TYPE_CHECKING:
-    from pfnmap.kernel import Kernel
-
-__all__ = ["PatOps"]
+__all__ = ["Pat", "PatOps"]
 
 VM_PAT = VM_ARCH_1
 
 _MODES: Mapping[str, CacheMode] = {mode.value: mode for mode in CacheMode}
 
 
-class PatOps(X86Boot):
-    """The hooks that follow a pfnmap's life, and the scenario actions of who else reserves memory types."""
+class Pat(Module):
+    """PAT in a booted machine: what is reserved, and the scenario actions of who else reserves memory types."""
 
-    def boot(self, kernel: Kernel) -> None:
-        """Start over with nothing reserved."""
-        super().boot(kernel)
-        self.memtypes = Memtypes(self._is_ram, lambda text: kernel.trace.emit(Message(text)))
+    name: ClassVar[str] = "x86_64"
+    provides: ClassVar[tuple[str, ...]] = (
+        "follow_phys",
+        "track_pfn_remap",
+        "track_pfn_insert",
+        "track_pfn_copy",
+        "untrack_pfn",
+        "pfnmap_track",
+        "pfnmap_untrack",
+        "pfnmap_setup_cachemode",
+    )
+    consumes: ClassVar[tuple[str, ...]] = ("follow_pfnmap", "follow_pte", "mmap_lock", "pfn_valid", "vm_normal_page")
+
+    def boot(self, machine: Machine) -> None:
+        """Begin with nothing reserved."""
+        super().boot(machine)
+        self.geometry = machine.kernel.geometry
+        self.memtypes = Memtypes(self._is_ram, lambda text: machine.trace.emit(Message(text)))
 
     def _is_ram(self, start: int, end: int) -> bool:
         """pat_pagerange_is_ram, all or some of it."""
-        phys = self.kernel.phys
+        phys = self.machine.phys
         page = self.geometry.PAGE_SIZE
         if end - start <= page:
-            return self.kernel.mm.pfn_valid(self.kernel, start // page)
+            return self.machine.mm.pfn_valid(self.machine, start // page)
         return any(start <= address < end for pages in (phys.ram, phys.tables) for address in pages)
 
     # until pat-pfnmap-track
 
-    @hookimpl
     def track_pfn_remap(self, vma: VmArea, prot: int, pfn: int, address: int, size: int) -> int:
         if (address, address + size) != (vma.vm_start, vma.vm_end):
             return self._setup_cachemode(pfn, size, prot)
@@ -59,19 +69,17 @@ class PatOps(X86Boot):
             vma.vm_flags |= VM_PAT
         return prot
 
-    @hookimpl
     def track_pfn_insert(self, vma: VmArea, prot: int, pfn: int) -> int:
         page = self.geometry.PAGE_SIZE
         return with_cachemode(prot, self.memtypes.lookup(pfn * page, page))
 
-    @hookimpl
     def track_pfn_copy(self, dst: VmArea, src: VmArea) -> int:
         if src.vm_flags & VM_PAT:
-            found = _follow_phys(src)
+            found = _follow_phys(self.machine.mm, src)
             if found is None:
                 # The protection is in the page tables only: without them there is no telling it, COW mapping or not.
                 if not _is_cow_mapping(src):
-                    src.vm_mm.kernel.warn_once("arch/x86/mm/pat/memtype.c track_pfn_copy")
+                    src.vm_mm.machine.warn_once("arch/x86/mm/pat/memtype.c track_pfn_copy")
                 return -EINVAL
             pfn, prot = found
             got = self._reserve_pfn_range(pfn, src.size, prot, strict=True)
@@ -80,14 +88,13 @@ class PatOps(X86Boot):
             dst.vm_flags |= VM_PAT
         return 0
 
-    @hookimpl
     def untrack_pfn(self, vma: VmArea, pfn: int, size: int) -> int:
         if not vma.vm_flags & VM_PAT:
             return 0
         if not pfn and not size:
-            found = _follow_phys(vma)
+            found = _follow_phys(self.machine.mm, vma)
             if found is None and not _is_cow_mapping(vma):
-                vma.vm_mm.kernel.warn_once("arch/x86/mm/pat/memtype.c untrack_pfn")
+                vma.vm_mm.machine.warn_once("arch/x86/mm/pat/memtype.c untrack_pfn")
                 return 0
             # remap_pfn_range put the PFN of a COW mapping into vm_pgoff.
             pfn, size = found[0] if found else vma.vm_pgoff, vma.size
@@ -95,23 +102,19 @@ class PatOps(X86Boot):
         vma.vm_flags &= ~VM_PAT
         return 0
 
-    @hookimpl
     def untrack_pfn_clear(self, vma: VmArea) -> int:
         vma.vm_flags &= ~VM_PAT
         return 0
 
     # from pat-pfnmap-track on
 
-    @hookimpl
     def pfnmap_track(self, pfn: int, size: int, prot: int) -> int:
         return self._reserve_pfn_range(pfn, size, prot, strict=False)
 
-    @hookimpl
     def pfnmap_untrack(self, pfn: int, size: int) -> int:
         self._free_pfn_range(pfn, size)
         return 0
 
-    @hookimpl
     def pfnmap_setup_cachemode(self, pfn: int, size: int, prot: int) -> int:
         return self._setup_cachemode(pfn, size, prot)
 
@@ -139,7 +142,7 @@ class PatOps(X86Boot):
             return error
         if got is not wanted and (strict or not is_new_memtype_allowed(start, end, wanted, got)):
             self.memtypes.free(start, end)
-            self.kernel.trace.emit(
+            self.machine.trace.emit(
                 Message(
                     f"x86/PAT: init:1 map pfn expected mapping type {wanted.value} for"
                     f" [mem {start:#010x}-{end - 1:#010x}], got {got.value}"
@@ -196,7 +199,49 @@ class PatOps(X86Boot):
         return {"result": errorcode[-error] if error else "ok", "memtypes": [str(e) for e in self.memtypes.entries]}
 
 
-def _follow_phys(vma: VmArea) -> tuple[int, int] | None:
+class PatOps(X86Boot):
+    """The hooks that follow a pfnmap's life: each asks the machine's PAT."""
+
+    @hookimpl
+    def track_pfn_remap(self, vma: VmArea, prot: int, pfn: int, address: int, size: int) -> int:
+        return _pat(vma.vm_mm.machine).track_pfn_remap(vma, prot, pfn, address, size)
+
+    @hookimpl
+    def track_pfn_insert(self, vma: VmArea, prot: int, pfn: int) -> int:
+        return _pat(vma.vm_mm.machine).track_pfn_insert(vma, prot, pfn)
+
+    @hookimpl
+    def track_pfn_copy(self, dst: VmArea, src: VmArea) -> int:
+        return _pat(dst.vm_mm.machine).track_pfn_copy(dst, src)
+
+    @hookimpl
+    def untrack_pfn(self, vma: VmArea, pfn: int, size: int) -> int:
+        return _pat(vma.vm_mm.machine).untrack_pfn(vma, pfn, size)
+
+    @hookimpl
+    def untrack_pfn_clear(self, vma: VmArea) -> int:
+        return _pat(vma.vm_mm.machine).untrack_pfn_clear(vma)
+
+    @hookimpl
+    def pfnmap_track(self, machine: MachineState, pfn: int, size: int, prot: int) -> int:
+        return _pat(machine).pfnmap_track(pfn, size, prot)
+
+    @hookimpl
+    def pfnmap_untrack(self, machine: MachineState, pfn: int, size: int) -> int:
+        return _pat(machine).pfnmap_untrack(pfn, size)
+
+    @hookimpl
+    def pfnmap_setup_cachemode(self, machine: MachineState, pfn: int, size: int, prot: int) -> int:
+        return _pat(machine).pfnmap_setup_cachemode(pfn, size, prot)
+
+
+def _pat(machine: MachineState) -> Pat:
+    pat = machine.arch_module
+    assert isinstance(pat, Pat)
+    return pat
+
+
+def _follow_phys(mm: MmFunctions, vma: VmArea) -> tuple[int, int] | None:
     """Look up what a vma's first page maps: its PFN and protection, or None where that is nothing, or a page of RAM
     that was copied on write.
 
@@ -204,7 +249,6 @@ def _follow_phys(vma: VmArea) -> tuple[int, int] | None:
     here.
     """
     kernel = vma.vm_mm.kernel
-    mm = kernel.mm
     with mm.mmap_lock(vma.vm_mm):
         if not kernel.has("huge-pfnmap"):
             pte = mm.follow_pte(vma, vma.vm_start)

@@ -1,0 +1,52 @@
+"""An architecture: the abstract class that a plugin of group ``pfnmap.arch`` implements."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from pfnmap.contract.entry import Has
+from pfnmap.contract.geometry import MmuCpu
+from pfnmap.contract.module import Module
+from pfnmap.contract.pgtable_ops import PgtableOps
+
+__all__ = ["Arch"]
+
+
+class Arch(PgtableOps):
+    """An architecture. A subclass is what an entry point of group ``pfnmap.arch`` names.
+
+    One instance belongs to one linked kernel. Linking calls, in this order: the constructor without arguments, the
+    `kconfig` hook (a fragment of Kconfig text), then `setup_arch` with the resolved configuration, the boot-time CPU
+    state and the release; only then are ops bound. Everything that an op needs is settled in `setup_arch`, so that ops
+    are plain arithmetic.
+    """
+
+    cpu_defaults: ClassVar[Mapping[str, object]]
+    """Boot-time state that `--cpu` may set, with the value of a current machine: key -> bool, int or str."""
+
+    module: ClassVar[type[Module] | None] = None
+    """What of the architecture has state of its own in a booted machine, or scenario actions (system calls of its own,
+    reserved memory): each machine boots one, which `Machine.arch_module` is. Its name is the architecture's."""
+
+    # What the conformance kit (`pfnmap.testing`) is told
+
+    machines: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Machines that the kit links besides its own choice: a name -> arguments of `pfnmap.kernel.Kernel.link`
+    (`release`, `given`, `config`, `page_size`, `cpu`, `thp`)."""
+
+    expected_failures: ClassVar[Mapping[str, str]] = {}
+    """Checks of the kit that this architecture fails, with the reason: "check", "check:level" or
+    "check:level@machine" (the machine may hold ``*``) -> why."""
+
+    mmu_cpu: ClassVar[MmuCpu | None] = None
+    """The emulated CPU that walks this architecture's tables, if the kit has one: ``MmuCpu("x86_64", {})``."""
+
+    @abstractmethod
+    def setup_arch(self, config: Mapping[str, str], cpu: Mapping[str, Any], has: Has) -> None:
+        """Settle this boot: geometry, masks, which ops are `undefined`.
+
+        `config` holds resolved symbols without CONFIG_ ("y", "m", "n", numbers as text; absent means "n"), `cpu` the
+        complete boot-time state (`cpu_defaults` updated with what the user said), `has` the release's changes.
+        """

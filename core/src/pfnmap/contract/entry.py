@@ -1,0 +1,53 @@
+"""Page-table entries: what they are, and the levels that they stand at.
+
+An **entry** is an unsigned 64-bit integer, never wrapped in an object: a Python ``int`` in [0, 2**64), or a
+``numpy.uint64`` array whose lanes are entries. Every op is elementwise and gives the same bits for both, without
+importing numpy: masks are non-negative 64-bit constants, left shifts are masked to 64 bits, predicates answer 0 or 1 in
+the entry's own type, selection is ``predicate * MASK``; no branch on an entry, no ``~``. ``prot`` arguments are pgprot
+values (also unsigned 64-bit), ``pfn`` arguments page frame numbers of the base page size, ``pa`` physical addresses in
+bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+
+if TYPE_CHECKING:  # for the type checker alone: nothing here needs numpy
+    import numpy as np
+
+__all__ = ["LEVELS", "Entry", "EntryArray", "Has", "Level"]
+
+Level = Literal["pte", "pmd", "pud", "p4d", "pgd"]
+LEVELS: tuple[Level, ...] = ("pte", "pmd", "pud", "p4d", "pgd")
+
+
+class EntryArray(Protocol):
+    """A ``numpy.uint64`` array, with the operators that ops are made of. What they give is Any: numpy's types take the
+    result of ``array & 1`` for signed, and it is not."""
+
+    @property
+    def dtype(self) -> np.dtype[np.uint64]: ...
+
+    def __int__(self) -> int: ...
+    def __and__(self, other: Any, /) -> Any: ...
+    def __rand__(self, other: Any, /) -> Any: ...
+    def __or__(self, other: Any, /) -> Any: ...
+    def __ror__(self, other: Any, /) -> Any: ...
+    def __xor__(self, other: Any, /) -> Any: ...
+    def __rxor__(self, other: Any, /) -> Any: ...
+    def __lshift__(self, other: Any, /) -> Any: ...
+    def __rshift__(self, other: Any, /) -> Any: ...
+    def __add__(self, other: Any, /) -> Any: ...
+    def __radd__(self, other: Any, /) -> Any: ...
+    def __sub__(self, other: Any, /) -> Any: ...
+    def __rsub__(self, other: Any, /) -> Any: ...
+    def __mul__(self, other: Any, /) -> Any: ...
+    def __rmul__(self, other: Any, /) -> Any: ...
+
+
+Entry: TypeAlias = int | EntryArray
+"""An ``int`` or a ``numpy.uint64`` array; see the module's text."""
+
+Has: TypeAlias = Callable[[str], bool]
+"""Asks whether the release that is being linked has an upstream change, by its id in changes.toml."""

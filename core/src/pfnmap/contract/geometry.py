@@ -1,0 +1,160 @@
+"""Page-table geometry, and how the CPU reads a table's words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+from pfnmap.contract.entry import Entry, Level
+
+__all__ = ["Bits", "Fields", "Geometry", "MmuCpu", "WalkLevel", "WordFormat"]
+
+
+@dataclass(frozen=True, slots=True)
+class WalkLevel:
+    """One level that the hardware walks: its name in output, its shift (bits) and its table's entries."""
+
+    name: Level
+    shift: int
+    ptrs: int
+
+
+Bits: TypeAlias = "tuple[int, int]"
+"""(mask, value): holds for a word w where ``w & mask == value``."""
+
+Fields: TypeAlias = "tuple[tuple[int, int], ...]"
+"""(mask, shift) pairs: the bits of a word that hold an address (bytes), each moved left by its shift (right by a
+negative one): ``address = OR of (w & mask) << shift``."""
+
+
+@dataclass(frozen=True, slots=True)
+class WordFormat:
+    """How the CPU's table walker reads a word of one level's tables, as the CPU's manual says, not the kernel.
+
+    `valid`: the word takes part in a walk at all. `table`: a valid word points to the next table; None where it always
+    maps memory (the last level). `address`: where a word that maps memory holds the physical address of what it maps;
+    `next_table`: where one that points to a table holds that table's (None: as `address`).
+    """
+
+    valid: Bits
+    table: Bits | None
+    address: Fields
+    next_table: Fields | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MmuCpu:
+    """The emulated CPU whose MMU the kit takes as a judge: one of `pfnmap.testing.unicorn_cpu`, by name.
+
+    `state`: what that CPU has and has not, as `cpu` keys with their values; only boots with these are judged.
+    """
+
+    name: str
+    state: Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Page-table geometry of one boot. Two things that are not derived from each other (DESIGN rule 5):
+
+    the constants (what ``PGDIR_SHIFT``, ``PTRS_PER_P4D``, ``pgd_index`` say in that boot, compared with the vectors)
+    and `walk`, the levels that are really walked, top first, each with the shift and the entries of its table.
+    Shifts are in bits, `task_size` in bytes: the first address past user space.
+
+    On s390 a process begins with the lowest `new_process_levels` of `walk`, and gets others on top once it maps
+    something that those do not reach (`levels`). Elsewhere (0) every process walks all.
+    """
+
+    PAGE_SHIFT: int
+    PMD_SHIFT: int
+    PUD_SHIFT: int
+    P4D_SHIFT: int
+    PGDIR_SHIFT: int
+    PTRS_PER_PTE: int
+    PTRS_PER_PMD: int
+    PTRS_PER_PUD: int
+    PTRS_PER_P4D: int
+    PTRS_PER_PGD: int
+    walk: tuple[WalkLevel, ...]
+    task_size: int
+    new_process_levels: int = 0
+
+    @property
+    def PAGE_SIZE(self) -> int:
+        """Bytes in a base page."""
+        return 1 << self.PAGE_SHIFT
+
+    @property
+    def PMD_ORDER(self) -> int:
+        """Order (log2 of base pages) of a PMD leaf."""
+        return self.PMD_SHIFT - self.PAGE_SHIFT
+
+    @property
+    def PUD_ORDER(self) -> int:
+        """Order (log2 of base pages) of a PUD leaf."""
+        return self.PUD_SHIFT - self.PAGE_SHIFT
+
+    @property
+    def stack_top(self) -> int:
+        """The end (bytes) of what a new process's tables reach: its stack and what mmap chooses lie below."""
+        top = self.lowest(self.new_process_levels)[0]
+        return min(self.task_size, top.ptrs << top.shift)
+
+    def lowest(self, count: int) -> tuple[WalkLevel, ...]:
+        """Return the lowest `count` walked levels (0: all), the first of them named ``pgd``, as what is on top is."""
+        top, *below = self.walk[-count:]
+        return (replace(top, name="pgd"), *below)
+
+    def levels(self, end: int) -> tuple[WalkLevel, ...]:
+        """Return the levels that are walked in a process whose mappings end at `end` (bytes)."""
+        count = self.new_process_levels or len(self.walk)
+        while count < len(self.walk) and end > self.walk[-count].ptrs << self.walk[-count].shift:
+            count += 1
+        return self.lowest(count)
+
+    def shift(self, level: Level) -> int:
+        """Return the kernel's shift of a level in bits (PAGE_SHIFT for ``pte``, PGDIR_SHIFT for ``pgd``)."""
+        return {
+            "pte": self.PAGE_SHIFT,
+            "pmd": self.PMD_SHIFT,
+            "pud": self.PUD_SHIFT,
+            "p4d": self.P4D_SHIFT,
+            "pgd": self.PGDIR_SHIFT,
+        }[level]
+
+    def size(self, level: Level) -> int:
+        """Return the bytes that one entry of a level maps."""
+        return 1 << self.shift(level)
+
+    def ptrs(self, level: Level) -> int:
+        """Return PTRS_PER_x of a level."""
+        return {
+            "pte": self.PTRS_PER_PTE,
+            "pmd": self.PTRS_PER_PMD,
+            "pud": self.PTRS_PER_PUD,
+            "p4d": self.PTRS_PER_P4D,
+            "pgd": self.PTRS_PER_PGD,
+        }[level]
+
+    def index(self, level: Level, address: Entry) -> Entry:
+        """Return X_index(address): the kernel's macro, which is not always the slot that is walked."""
+        return (address >> self.shift(level)) & (self.ptrs(level) - 1)
+
+    def folded(self, level: Level) -> bool:
+        """Tell whether a level is folded into the one above it in this boot, i.e. not walked."""
+        return all(w.name != level for w in self.walk)
+
+    def constants(self) -> dict[str, int]:
+        """Return the geometry constants by their kernel names (compared with a vector file's `constants`)."""
+        names = [f"PTRS_PER_{x}" for x in ("PTE", "PMD", "PUD", "P4D", "PGD")]
+        names += [
+            "PAGE_SHIFT",
+            "PMD_SHIFT",
+            "PUD_SHIFT",
+            "P4D_SHIFT",
+            "PGDIR_SHIFT",
+            "PMD_ORDER",
+            "PUD_ORDER",
+        ]
+        return {name: getattr(self, name) for name in names}

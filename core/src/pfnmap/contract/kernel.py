@@ -1,0 +1,106 @@
+"""What everybody may ask of a linked kernel, and the state of a booted machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import Any, Final, Protocol
+
+from pfnmap.contract.entry import Level
+from pfnmap.contract.geometry import Geometry
+from pfnmap.contract.pgtable_ops import Ops, PgtableOps
+from pfnmap.contract.phys import PhysicalMemory
+from pfnmap.errors import LinkError
+from pfnmap.trace import Trace, Warn
+from pfnmap.vm_flags import VM_READ, VM_SHARED
+
+__all__ = ["THP_SETTINGS", "LinkedConfig", "LinkedKernel", "LinkedRelease", "MachineState"]
+
+THP_SETTINGS: Final = ("always", "madvise", "never")
+
+
+class LinkedConfig(Protocol):
+    """A resolved configuration, as far as it is asked (`pfnmap.kconfig.Config` is one)."""
+
+    def enabled(self, symbol: str) -> bool:
+        """Tell whether a symbol is y or m."""
+
+    def value(self, symbol: str) -> str:
+        """Return the value of a symbol, "undefined" for one that this release does not declare."""
+
+
+class LinkedRelease(Protocol):
+    """A release, as far as it is asked (`pfnmap.release.Release` is one)."""
+
+    @property
+    def name(self) -> str:
+        """How answers call it."""
+
+    @property
+    def changes(self) -> Mapping[str, str]:
+        """Every known change with "yes", "no" or "unknown"."""
+
+    def has(self, change: str) -> bool:
+        """Tell whether it has a change; an unknown one counts as absent. Raises Unknown for a wrong id."""
+
+
+class LinkedKernel:
+    """A linked kernel (`pfnmap.kernel.Kernel.link` makes one): immutable, without memory or devices.
+
+    `arch`, `ops` (bound), `geometry`, `config`, `release`, `cpu` (boot-time state), `thp` (what a boot sets the sysfs
+    knob transparent_hugepage/enabled to).
+    """
+
+    arch: PgtableOps
+    ops: Ops
+    geometry: Geometry
+    config: LinkedConfig
+    release: LinkedRelease
+    cpu: Mapping[str, Any]
+    thp: str
+
+    def has(self, change: str) -> bool:
+        """Tell whether this release has an upstream change; an unknown one counts as absent and stands in `assumed`."""
+        return self.release.has(change)
+
+    def pfnmap(self, level: Level) -> bool:
+        """Tell whether leaves of a level can be installed for a pfnmap under this configuration and release."""
+        return level == "pte" or (
+            level in ("pmd", "pud")
+            and self.config.enabled("TRANSPARENT_HUGEPAGE")
+            and self.config.enabled(f"ARCH_SUPPORTS_{level.upper()}_PFNMAP")
+        )
+
+    @cached_property
+    def phys_limit(self) -> int:
+        """The first physical address (bytes) that no PTE can hold."""
+        shift, prot = self.geometry.PAGE_SHIFT, self.arch.protection_map[VM_READ | VM_SHARED]
+        for bits in range(64, shift, -1):
+            last = ((1 << bits) - 1) >> shift
+            if self.ops.pte_pfn(self.ops.pfn_pte(last, prot)) == last:
+                return 1 << bits
+        raise LinkError(f"architecture {self.arch.name}: pte_pfn does not return what pfn_pte was given")
+
+
+class MachineState:
+    """What a booted machine holds: `phys` (simulated physical memory), `trace`, `clock_ms`, `thp` (the sysfs knob
+    transparent_hugepage/enabled), `poisoned` (PFNs that are known to be bad). `kernel` is what it runs, `arch_module`
+    the architecture's own part (an instance of `Arch.module`; None where it has none)."""
+
+    def __init__(self, kernel: LinkedKernel, reserved: Iterable[tuple[int, int]] = ()) -> None:
+        """`reserved`: where BARs are, (address, size) in bytes each; no RAM is there."""
+        reserved = list(reserved)
+        self.kernel = kernel
+        self.trace = Trace()
+        self.clock_ms = 0
+        self.thp = kernel.thp
+        self.poisoned: set[int] = set()
+        self.arch_module: Any = None
+        self.phys = PhysicalMemory(kernel.geometry.PAGE_SIZE, kernel.phys_limit if reserved else 1 << 64, reserved)
+        self._warned: set[str] = set()
+
+    def warn_once(self, where: str, finding: str = "") -> None:
+        """WARN_ON_ONCE: write a WARNING to the log, once per boot for each place ("file function")."""
+        if where not in self._warned:
+            self._warned.add(where)
+            self.trace.emit(Warn(f"WARNING: CPU: 0 PID: 1 at {where}", finding))
