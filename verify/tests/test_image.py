@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 import gzip
-import struct
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from pfnmap.errors import BadInput
 from pfnmap_verify.image import read_image
 
-BANNER = "6.1.0-56-amd64 (debian-kernel@lists.debian.org) #1 SMP PREEMPT_DYNAMIC Debian 6.1.192-2 (2026-11-16)"
+Build = Callable[[SimpleNamespace], bytes]
 CONFIG = b"CONFIG_64BIT=y\nCONFIG_VFIO_PCI=m\n"
-
-
-def bzimage(payload: bytes, banner: str = BANNER) -> bytes:
-    """An x86 image: boot sector and set-up with the banner, then the payload."""
-    head = bytearray(5 * 512)
-    head[0x1F1] = 4
-    head[0x202:0x206] = b"HdrS"
-    struct.pack_into("<H", head, 0x20E, 0x400 - 0x200)
-    head[0x400 : 0x400 + len(banner) + 1] = banner.encode() + b"\0"
-    struct.pack_into("<II", head, 0x248, 16, len(payload))
-    return bytes(head) + bytes(16) + payload
-
-
-def arm64(content: bytes) -> bytes:
-    return bytes(0x38) + b"ARM\x64" + bytes(4) + content
 
 
 def written(tmp_path: Path, data: bytes) -> Path:
@@ -36,44 +22,44 @@ def written(tmp_path: Path, data: bytes) -> Path:
     return path
 
 
-def test_a_bzimage_says_its_release_in_the_banner(tmp_path: Path) -> None:
-    image = read_image(written(tmp_path, bzimage(gzip.compress(b"vmlinux"))))
+def test_a_bzimage_says_its_release_in_the_banner(tmp_path: Path, make: SimpleNamespace) -> None:
+    image = read_image(written(tmp_path, make.bzimage(gzip.compress(b"vmlinux"))))
     assert (image.arch, image.uname, image.release) == ("x86_64", "6.1.0-56-amd64", "6.1.192")
     assert image.config is None
 
 
-def test_ikconfig_is_found_in_the_payload(tmp_path: Path) -> None:
+def test_ikconfig_is_found_in_the_payload(tmp_path: Path, make: SimpleNamespace) -> None:
     kernel = b"text" + b"IKCFG_ST" + gzip.compress(CONFIG) + b"IKCFG_ED"
-    assert read_image(written(tmp_path, bzimage(gzip.compress(kernel)))).config == CONFIG
+    assert read_image(written(tmp_path, make.bzimage(gzip.compress(kernel)))).config == CONFIG
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_an_arm64_image_is_read_plain_and_packed(tmp_path: Path, packed: bool) -> None:
-    data = arm64(b"\0Linux version 6.12.117+deb12-arm64 (x) #1 SMP Debian 6.12.117-1~deb12u1\n\0")
+def test_an_arm64_image_is_read_plain_and_packed(tmp_path: Path, make: SimpleNamespace, packed: bool) -> None:
+    data = make.arm64(b"\0Linux version 6.12.117+deb12-arm64 (x) #1 SMP Debian 6.12.117-1~deb12u1\n\0")
     image = read_image(written(tmp_path, gzip.compress(data) if packed else data))
     assert (image.arch, image.uname, image.release) == ("arm64", "6.12.117+deb12-arm64", "6.12.117")
 
 
-def test_another_distributions_release_is_its_uname(tmp_path: Path) -> None:
-    image = read_image(written(tmp_path, bzimage(b"", "6.8.0-40-generic (buildd@x) #40-Ubuntu SMP")))
+def test_another_distributions_release_is_its_uname(tmp_path: Path, make: SimpleNamespace) -> None:
+    image = read_image(written(tmp_path, make.bzimage(b"", "6.8.0-40-generic (buildd@x) #40-Ubuntu SMP")))
     assert image.release == "6.8.0-40-generic"
 
 
 @pytest.mark.parametrize(
     ("data", "what"),
     [
-        (b"", "no kernel image"),
-        (b"#!/bin/sh\n", "no kernel image"),
-        (bzimage(b"x" * 100)[:-1], "truncated"),
-        (bzimage(gzip.compress(bytes(10_000))[:-8]), "cut off"),
-        (bzimage(b"", "not a version"), "no kernel image"),
-        (arm64(b"nothing"), "without a banner"),
-        (gzip.compress(b"x" * 1000)[:20], "cut off"),
+        (lambda make: b"", "no kernel image"),
+        (lambda make: b"#!/bin/sh\n", "no kernel image"),
+        (lambda make: make.bzimage(b"x" * 100)[:-1], "truncated"),
+        (lambda make: make.bzimage(gzip.compress(bytes(10_000))[:-8]), "cut off"),
+        (lambda make: make.bzimage(b"", "not a version"), "no kernel image"),
+        (lambda make: make.arm64(b"nothing"), "without a banner"),
+        (lambda make: gzip.compress(b"x" * 1000)[:20], "cut off"),
     ],
 )
-def test_what_is_no_kernel_is_said_so(tmp_path: Path, data: bytes, what: str) -> None:
+def test_what_is_no_kernel_is_said_so(tmp_path: Path, make: SimpleNamespace, data: Build, what: str) -> None:
     with pytest.raises(BadInput, match=what) as raised:
-        read_image(written(tmp_path, data))
+        read_image(written(tmp_path, data(make)))
     assert str(tmp_path / "image") in str(raised.value)
 
 
