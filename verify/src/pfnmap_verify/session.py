@@ -146,7 +146,9 @@ class Session:
         self.progress(len(self.records) + len(self.failures), self.boots)
 
     def _keep(self, qemu: Qemu) -> str:
-        """Keep a guest's serial log; return where, to be said."""
+        """Keep a guest's serial log, if it said anything; return where, to be said."""
+        if not qemu.log:
+            return ""
         try:
             with tempfile.NamedTemporaryFile(prefix="pfnmap-verify-", suffix=".log", delete=False) as file:
                 file.write(qemu.log)
