@@ -35,7 +35,9 @@ def test_ikconfig_is_found_in_the_payload(tmp_path: Path, make: SimpleNamespace)
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_an_arm64_image_is_read_plain_and_packed(tmp_path: Path, make: SimpleNamespace, packed: bool) -> None:
-    data = make.arm64(b"\0Linux version 6.12.117+deb12-arm64 (x) (gcc-12 (Debian 12.2.0-14) 12.2.0) #1 SMP Debian 6.12.117-1\n\0")
+    data = make.arm64(
+        b"\0Linux version 6.12.117+deb12-arm64 (x) (gcc-12 (Debian 12.2.0-14) 12.2.0) #1 SMP Debian 6.12.117-1\n\0"
+    )
     image = read_image(written(tmp_path, gzip.compress(data) if packed else data))
     assert (image.arch, image.uname, image.release) == ("arm64", "6.12.117+deb12-arm64", "6.12.117")
 

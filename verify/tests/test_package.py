@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import lzma
+import struct
 import tarfile
 from pathlib import Path
 
 import pytest
 
 from pfnmap.errors import BadInput
+from pfnmap_verify.initramfs import newc
 from pfnmap_verify.package import unpack
 
 FILES = {
@@ -63,6 +66,32 @@ def test_the_parts_of_a_kernel_may_come_in_several_packages(tmp_path: Path) -> N
         (tmp_path / name).write_bytes(deb({f"./{path}": b"x"}))
     found = unpack([str(tmp_path / name) for name in parts], "deb", tmp_path / "root")
     assert (found.image.name, found.config and found.config.name) == ("vmlinuz", "config")
+
+
+def rpm(files: dict[str, bytes]) -> bytes:
+    """A package: lead, an empty signature, a header that names the compressor, and a cpio archive in gzip."""
+    tags = {1124: b"cpio\0", 1125: b"gzip\0"}  # RPMTAG_PAYLOADFORMAT, RPMTAG_PAYLOADCOMPRESSOR
+    store = b"".join(tags.values())
+    index, at = b"", 0
+    for tag, text in tags.items():
+        index += struct.pack(">IIII", tag, 6, at, 1)
+        at += len(text)
+    magic = b"\x8e\xad\xe8\x01\0\0\0\0"
+    lead = struct.pack(">4sBBhh66shh16x", b"\xed\xab\xee\xdb", 3, 0, 0, 1, b"kernel", 1, 5)
+    header = magic + struct.pack(">II", len(tags), len(store)) + index + store
+    return lead + magic + bytes(8) + header + gzip.compress(newc(files))
+
+
+def test_an_rpm_gives_the_same(tmp_path: Path) -> None:
+    package = tmp_path / "kernel-core.rpm"
+    modules = "lib/modules/6.12.1-200.fc41.x86_64"
+    files = {f"./{modules}/vmlinuz": b"image", f"./{modules}/config": b"CONFIG_VFIO_PCI=m\n", "./etc/x": b"not wanted"}
+    package.write_bytes(rpm(files))
+    root = tmp_path / "root"
+    found = unpack([str(package)], "rpm", root)
+    assert found.image == root / modules / "vmlinuz"
+    assert found.config == root / modules / "config"
+    assert not (root / "etc").exists()
 
 
 @pytest.mark.parametrize("kind", ["deb", "rpm"])
