@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pfnmap.cli.options import JsonOption, KernelOptions, Settings, kernel_options, linked
-from pfnmap.cli.terminal import complain, heading, print_json, progress_bar, show, styled, table
+from pfnmap.cli.terminal import complain, heading, print_json, show, styled, table
 from pfnmap.errors import BadInput, Refused
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def command(
 ) -> int:
     """Boot a real kernel in QEMU, drive vfio-pci through scenarios, and compare with the model."""
     from pfnmap_verify.judge import judged, shortest
+    from pfnmap_verify.progress import session_progress
     from pfnmap_verify.session import Session, run_session
 
     settings: Settings = context.obj
@@ -74,8 +75,8 @@ def command(
         programs, devices = _programs(suite, scenario or [], random, seed, model)
         if not (json or ktap):
             heading(model.describe())
-        with progress_bar(len(programs), f"{subject.image.uname}") as progress:
-            session = Session(subject, model, devices, seconds=limit, progress=lambda done, boots: progress(done))
+        with session_progress(len(programs), subject.image.uname) as progress:
+            session = Session(subject, model, devices, seconds=limit, progress=progress)
             error = run_session(session, programs)
         if record is not None and session.records:
             _write(record, gzip.compress(_json.dumps(session.document()).encode(), mtime=0))
