@@ -5,17 +5,27 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from importlib.metadata import version
+from importlib.metadata import entry_points, version
+from pathlib import Path
 
 import pytest
 
+from pfnmap import cli
 from pfnmap.errors import BadInput, Refused
 
-COMMANDS = ("plugins", "caps", "kconfig", "plan", "run", "replay", "check", "changes")
+COMMANDS = sorted(point.name for point in entry_points(group="pfnmap.command"))
 
 
-def test_version_is_the_distributions(pfnmap):
-    assert pfnmap("--version").stdout == f"pfnmap {version('pfnmap')}\n"
+def test_the_cores_commands_are_installed_as_commands_of_plugins_are():
+    files = (Path(cli.__file__).parent / f"{name}.py" for name in COMMANDS)
+    assert len(COMMANDS) > 8
+    assert all(file.is_file() for file in files)
+    assert "new" in COMMANDS
+
+
+@pytest.mark.parametrize("option", ["--version", "-V"])
+def test_version_is_the_distributions(pfnmap, option):
+    assert pfnmap(option).stdout == f"pfnmap {version('pfnmap')}\n"
 
 
 def test_help_names_every_command(pfnmap):
@@ -28,6 +38,23 @@ def test_every_command_has_help_and_json(pfnmap, command):
     result = pfnmap(command, "--help")
     assert result.exit_code == 0
     assert "--json" in result.stdout
+    assert "<bool>" not in result.stdout
+
+
+def test_flags_show_no_type(pfnmap):
+    assert "<bool>" not in pfnmap("--help").stdout
+
+
+def test_completion_is_shown_and_completes_commands(pfnmap):
+    assert "_PFNMAP_COMPLETE" in pfnmap("--show-completion", "bash").stdout
+    env = {"_PFNMAP_COMPLETE": "complete_bash", "COMP_WORDS": "pfnmap pl", "COMP_CWORD": "1"}
+    assert pfnmap(env=env).stdout.split() == ["plan", "plugins"]
+
+
+def test_completion_is_installed(process, tmp_path):
+    done = process("--install-completion", "bash", env={"HOME": str(tmp_path)})
+    assert done.returncode == 0, done.stderr
+    assert "_PFNMAP_COMPLETE" in (tmp_path / ".bash_completions" / "pfnmap.sh").read_text()
 
 
 def test_no_command_prints_the_help_and_is_bad_usage(pfnmap):

@@ -139,20 +139,20 @@ def test_plan_for_people_states_the_kernel_first_and_says_why_not_larger(pfnmap)
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "said"),
     [
-        (),
-        ("--bar", BAR, "--lspci", "x"),
-        ("--bar", BAR, "x.toml"),
-        ("--bar", BAR, "--bar", BAR, "--offset", "2M"),
-        ("--bar", BAR, "--bar", BAR, "--va", "0x100000000000"),
-        ("--bar", BAR, "--va", "0x100000000000", "--vmm", "kernel"),
-        ("--lspci", "x", "--length", "2M"),
-        ("--bar", BAR, "--vmm", "qemuu"),
+        ((), "give --bar, --lspci or a scenario file"),
+        (("--bar", BAR, "--lspci", "x"), "--bar and --lspci exclude each other"),
+        (("--bar", BAR, "x.toml"), "--bar and a scenario exclude each other"),
+        (("--bar", BAR, "--bar", BAR, "--offset", "2M"), "--offset and --length go with exactly one --bar"),
+        (("--bar", BAR, "--bar", BAR, "--va", "0x100000000000"), "--va: one address for 2 mappings"),
+        (("--bar", BAR, "--va", "0x100000000000", "--vmm", "kernel"), "--va and --vmm exclude each other"),
+        (("--lspci", "x", "--length", "2M"), "--offset and --length go with exactly one --bar"),
+        (("--bar", BAR, "--vmm", "qemuu"), "unknown placement policy 'qemuu'"),
     ],
 )
-def test_plan_takes_one_kind_of_input_and_one_placement(refused, arguments):
-    refused("plan", *arguments)
+def test_plan_takes_one_kind_of_input_and_one_placement(refused, arguments, said):
+    assert said in refused("plan", *arguments)
 
 
 # run
@@ -414,7 +414,13 @@ def test_a_log_that_lacks_a_fix_is_exit_1(answer, pfnmap, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arguments", [("6.12", "--log", "x"), ("--base", "6.12"), ("-o", "x.toml"), ("6.12", "6.13", "-o", "x.toml")]
+    ("arguments", "said"),
+    [
+        (("6.12", "--log", "x"), "a release and --log exclude each other"),
+        (("--base", "6.12"), "--base goes with --log"),
+        (("-o", "x.toml"), "-o goes with --log, or with one release"),
+        (("6.12", "6.13", "-o", "x.toml"), "-o goes with --log, or with one release"),
+    ],
 )
-def test_changes_takes_one_question(refused, arguments):
-    refused("changes", *arguments)
+def test_changes_takes_one_question(refused, arguments, said):
+    assert said in refused("changes", *arguments)

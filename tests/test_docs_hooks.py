@@ -10,7 +10,7 @@ from pfnmap import Arch, Driver, VmOperations
 from pfnmap.contract.pgtable_ops import OPTIONAL_OPS
 from pfnmap.hookspecs import ENTRY_HOOKS, EntryHooks
 from pfnmap.testing.kit import ARCH_CHECKS, DRIVER_CHECKS
-from pfnmap.testing.reference import entries, page, sentence
+from pfnmap.testing.reference import entries, page
 
 
 @pytest.fixture(scope="module")
@@ -22,9 +22,18 @@ def test_the_page_is_what_the_sources_say(text):
     assert text == page(), "python -m pfnmap.testing.reference > docs/hooks.md writes it anew"
 
 
-@pytest.mark.parametrize("entry", list(entries()), ids=lambda entry: f"{entry.section}-{entry.name}".replace(" ", "-"))
-def test_everything_that_a_plugin_may_write_is_documented(entry):
-    assert len(entry.text.split()) >= 3, f"{entry.name} has no docstring"
+def undocumented():
+    return [entry.name for entry in entries() if len(entry.text.split()) < 3]
+
+
+def test_everything_that_a_plugin_may_write_is_documented():
+    assert undocumented() == []
+
+
+def test_a_hook_without_a_docstring_would_be_noticed(monkeypatch, text):
+    monkeypatch.setattr(EntryHooks.pmd_special, "__doc__", None)
+    assert undocumented() == ["pmd_special"]
+    assert page() != text
 
 
 @pytest.mark.parametrize(
@@ -41,11 +50,6 @@ def test_everything_that_a_plugin_may_write_is_documented(entry):
 )
 def test_the_page_has_a_section_for_every_name(text, names):
     assert set(names) <= set(re.findall(r"^### (\w+)$", text, re.MULTILINE))
-
-
-def test_a_hook_without_a_docstring_would_be_noticed(monkeypatch):
-    monkeypatch.setattr(EntryHooks.pmd_special, "__doc__", None)
-    assert sentence("pmd_special") == ""
 
 
 def test_the_page_gives_each_check_with_its_reason(text):

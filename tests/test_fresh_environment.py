@@ -49,6 +49,39 @@ class OutsideBarDriver(BarDriver):
     sample = Device("card", "0000:00:01.0", {0: DeviceBar(0, 2 << 30, 1 << 40)}, driver="outside_bar")
 '''
 
+COMMAND = {
+    "pyproject.toml": """\
+[build-system]
+requires = ["hatchling"]
+build-backend = "hatchling.build"
+
+[project]
+name = "outside-command"
+version = "2.0"
+dependencies = ["pfnmap>=0.1,<1"]
+
+[project.entry-points."pfnmap.command"]
+levels = "outside_command:command"
+
+[tool.hatch.build.targets.wheel]
+packages = ["outside_command"]
+""",
+    "outside_command/__init__.py": '''\
+import typer
+
+from pfnmap.cli.options import JsonOption, KernelOptions, kernel_options, linked
+from pfnmap.cli.terminal import print_json
+
+
+@kernel_options()
+def command(context: typer.Context, kernel: KernelOptions, json: JsonOption = False) -> int:
+    """Tell at which levels a pfnmap can have leaves."""
+    image = linked(kernel.over(), context.obj.registry)
+    print_json("levels", {"arch": image.arch.name, "levels": [x for x in ("pte", "pmd", "pud") if image.pfnmap(x)]})
+    return 0
+''',
+}
+
 
 def dependencies(names: Iterable[str]) -> Iterator[importlib.metadata.Distribution]:
     """Yield distributions and all that they need, extras left out."""
@@ -88,6 +121,10 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
         subprocess.run([sys.executable, "-c", code, "new", kind, name, str(package)], check=True, capture_output=True)
         (package / "src" / f"pfnmap_{name}" / f"{module}.py").write_text(text)
         build(package, wheels)
+    for path, text in COMMAND.items():
+        (directory / "command" / path).parent.mkdir(parents=True, exist_ok=True)
+        (directory / "command" / path).write_text(text)
+    build(directory / "command", wheels)
     build(ROOT / "core", wheels)
 
     environment = directory / "environment"
@@ -101,7 +138,7 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
             (site / top).symlink_to(str(distribution.locate_file(top)))
     python = environment / "bin" / "python"
     pip = [sys._base_executable, "-m", "pip", "--python", python, "install", "-q", "--no-index", "--no-deps"]  # type: ignore[attr-defined]
-    subprocess.run([*pip, core, *sorted(wheels.glob("pfnmap_*.whl"))], check=True, capture_output=True)
+    subprocess.run([*pip, core, *sorted({*wheels.glob("*.whl")} - {core})], check=True, capture_output=True)
 
     def run(*arguments: str) -> Any:
         done = subprocess.run(
@@ -119,10 +156,11 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
 
 
 def test_they_are_discovered_and_nothing_else_is(fresh):
-    plugins = fresh("plugins")["plugins"]
+    plugins = [p for p in fresh("plugins")["plugins"] if p["distribution"] != "pfnmap"]
     assert [(p["name"], p["kind"], p["distribution"], p["status"]) for p in plugins] == [
         ("outside", "arch", "pfnmap-outside", "ok"),
         ("outside_bar", "driver", "pfnmap-outside-bar", "ok"),
+        ("levels", "command", "outside-command", "ok"),
     ]
 
 
@@ -142,3 +180,9 @@ def test_the_architecture_is_planned_with(fresh):
 
 def test_its_kconfig_fragment_came_with_the_wheel(fresh):
     assert fresh("kconfig", "outside", "OUTSIDE")["values"] == {"OUTSIDE": "y"}
+
+
+def test_the_command_is_called_with_the_architecture(fresh):
+    document = fresh("levels", "--arch", "outside", "--release", "6.12.117")
+    assert (document["schema"], document["arch"]) == ("pfnmap-levels/1", "outside")
+    assert document["levels"] == ["pte", "pmd", "pud"]

@@ -28,7 +28,7 @@ def verify(tmp_path: Path) -> Verify:
     stub.chmod(0o755)
 
     def run(*arguments: object, path: str = str(stub.parent)) -> tuple[int, str]:
-        command = [sys.executable, "-m", "pfnmap_verify", *map(str, arguments)]
+        command = [str(Path(sys.executable).parent / "pfnmap"), "verify", *map(str, arguments)]
         environment = {**os.environ, "PATH": path, "TMPDIR": str(tmp_path)}
         done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
         assert "Traceback" not in done.stderr

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 pytestmark = pytest.mark.realkernel
+PFNMAP = Path(sys.executable).parent / "pfnmap"
 PART_OF_KERNEL = re.compile(r"linux-(image|binary|modules|base)-\d.*")
 
 
@@ -48,7 +49,7 @@ def packages(name: str) -> set[str]:
 
 
 def verify(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "pfnmap_verify", *arguments]
+    return [str(PFNMAP), "verify", *arguments]
 
 
 @pytest.fixture
@@ -79,7 +80,7 @@ def test_the_core_suite_agrees_and_what_is_recorded_replays(debs: list[str], tmp
     }
     assert (done.returncode, document["agree"]) == (0, document["records"])
     assert document["records"] >= 60
-    replayed = subprocess.run([Path(sys.executable).parent / "pfnmap", "replay", str(recording)], check=False)
+    replayed = subprocess.run([PFNMAP, "replay", str(recording)], check=False)
     assert replayed.returncode == 0
 
 

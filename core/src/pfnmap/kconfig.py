@@ -61,6 +61,7 @@ _DIRECTIVE = re.compile(r"\s*#:(.*)")
 _BLOCK = re.compile(r"(since|until)\s+([\w.-]+)")
 _LEFT_OUT = "#- "
 _CONFIG = re.compile(r"\s*(?:menu)?config\s+(\w+)\s*$")
+_CONFIGS = re.compile(rf"^(?:{_LEFT_OUT})?[ \t]*(?:menu)?config[ \t]+(\w+)[ \t]*$", re.MULTILINE)
 _PAGE_SIZE = re.compile(r"\s*select\s+(?:HAVE_)?PAGE_SIZE_(\d+)KB\b")
 _FORBIDDEN = re.compile(r"\s*([rog]+source|source|option)\b")
 
@@ -128,8 +129,9 @@ def _lines(text: str) -> Iterator[str]:
         yield line.removeprefix(_LEFT_OUT)
 
 
-def _names(text: str) -> Iterator[str]:
-    return (match[1] for match in map(_CONFIG.match, _lines(text)) if match)
+def _names(text: str) -> list[str]:
+    """Return the symbols that a fragment declares, those of other releases as well."""
+    return _CONFIGS.findall(text)
 
 
 def page_size_symbols(fragments: Iterable[Fragment], size: str) -> dict[str, str]:

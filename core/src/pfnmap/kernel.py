@@ -29,7 +29,9 @@ from pfnmap.kconfig import Config, fragment, page_size_symbols, resolve
 from pfnmap.plugins import Registry
 from pfnmap.release import Release
 
-__all__ = ["Kernel"]
+__all__ = ["DEFAULT_ARCH", "Kernel"]
+
+DEFAULT_ARCH = "x86_64"
 
 _NOT_OPS = frozenset({"setup_arch", "mmu_access", "protection_map"})
 _ABSTRACT_OPS = frozenset(Arch.__abstractmethods__) - _NOT_OPS
@@ -72,7 +74,7 @@ class Kernel(LinkedKernel):
     @classmethod
     def link(
         cls,
-        arch: str | type[Arch] = "x86_64",
+        arch: str | type[Arch] = DEFAULT_ARCH,
         drivers: Iterable[str | type[Module]] = (),
         config: Mapping[str, str] | None = None,
         release: str | Release | None = None,
@@ -181,8 +183,19 @@ def _instance(part: type[Any], what: str) -> Any:
         raise PluginError(name, f"{type(error).__name__}: {error}") from error
 
 
+class _Manager(pluggy.PluginManager):
+    """Looks for hooks where they are marked, in classes; pluggy itself looks at each attribute of an object in a way
+    that takes half of the time of a link."""
+
+    def parse_hookimpl_opts(self, plugin: object, name: str) -> pluggy.HookimplOpts | None:
+        return getattr(getattr(type(plugin), name, None), f"{PROJECT}_impl", None)
+
+    def parse_hookspec_opts(self, module_or_class: object, name: str) -> pluggy.HookspecOpts | None:
+        return getattr(getattr(module_or_class, name, None), f"{PROJECT}_spec", None)
+
+
 def _manager(arch: Arch, drivers: list[Module]) -> pluggy.PluginManager:
-    manager = pluggy.PluginManager(PROJECT)
+    manager = _Manager(PROJECT)
     manager.add_hookspecs(EntryHooks)
     manager.add_hookspecs(LinkHooks)
     plugins: list[Arch | Module] = [arch, *drivers]

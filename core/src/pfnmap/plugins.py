@@ -1,10 +1,11 @@
 """Discovery of plugins through entry points, and isolation of broken ones.
 
 Kind and name of a plugin are known without importing it: the kind is the entry-point group (``pfnmap.arch``,
-``pfnmap.driver``, ``pfnmap.vmm``), the name the entry point's. Only what is asked for is imported.
+``pfnmap.driver``, ``pfnmap.vmm``, ``pfnmap.command``), the name the entry point's. Only what is asked for is imported.
 
 The variable ``PFNMAP_PLUGINS`` is an allow-list: names separated by commas, each optionally ``name@distribution`` to
-choose between two distributions that claim one name. Everything else is listed as disabled.
+choose between two distributions that claim one name. Everything else is listed as disabled, but for pfnmap's own
+commands.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from __future__ import annotations
 import inspect
 import os
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from importlib.metadata import EntryPoint, entry_points, requires
+from functools import cache, cached_property
+from importlib.metadata import Distribution, EntryPoint, entry_points, requires
 from typing import Any, Literal
 
 from pfnmap.contract.arch import Arch
@@ -23,25 +26,38 @@ from pfnmap.hookspecs import PROJECT
 
 __all__ = ["KINDS", "Kind", "Offer", "Plugin", "Registry", "implemented_hooks", "offer", "why_not_linked"]
 
-Kind = Literal["arch", "driver", "vmm"]
+Kind = Literal["arch", "driver", "vmm", "command"]
 Status = Literal["ok", "broken", "disabled", "ambiguous"]
-KINDS: tuple[Kind, ...] = ("arch", "driver", "vmm")
+KINDS: tuple[Kind, ...] = ("arch", "driver", "vmm", "command")
 _NO_ARCHITECTURE = "no architecture plugin is installed; pip install 'pfnmap[all]' installs all of them"
 _CLASSES: dict[Kind, type[Any]] = {"arch": Arch, "driver": Module}
-_WORDS = {"arch": "architecture", "driver": "driver", "vmm": "VMM placement policy"}
+_WORDS = {"arch": "architecture", "driver": "driver", "vmm": "VMM placement policy", "command": "command"}
+_OWN = "pfnmap"
+"""The distribution of the core."""
 
 
 @dataclass(frozen=True)
 class Plugin:
-    """One discovered plugin. `status` is "ok" until it was imported and found broken; `reason` says why not."""
+    """One discovered plugin. `status` is "ok" until it was imported and found broken; `reason` says why not.
+
+    `distribution` and `version` are read from its metadata when they are asked for.
+    """
 
     name: str
     kind: Kind
-    distribution: str
-    version: str
     entry_point: EntryPoint
     status: Status = "ok"
     reason: str = ""
+
+    @cached_property
+    def distribution(self) -> str:
+        """The name of the distribution that brings it."""
+        return _identity(self.entry_point.dist)[0]
+
+    @cached_property
+    def version(self) -> str:
+        """The version of the distribution that brings it."""
+        return _identity(self.entry_point.dist)[1]
 
 
 @dataclass(frozen=True)
@@ -52,6 +68,15 @@ class Offer:
     provides: tuple[str, ...] = ()
     consumes: tuple[str, ...] = ()
     actions: tuple[str, ...] = ()
+
+
+@cache
+def _identity(distribution: Distribution | None) -> tuple[str, str]:
+    """Name and version of a distribution, whose metadata are parsed each time they are asked for."""
+    if distribution is None:
+        return "?", "?"
+    metadata = distribution.metadata
+    return metadata["Name"], metadata["Version"]
 
 
 def implemented_hooks(plugin: Any) -> list[str]:
@@ -70,9 +95,9 @@ class Registry:
         if allow is None:
             allow = os.environ.get("PFNMAP_PLUGINS")
         chosen = None if allow is None else [item.strip() for item in allow.split(",") if item.strip()]
-        found = [_describe(kind, ep) for kind in KINDS for ep in entry_points(group=f"pfnmap.{kind}")]
-        unique = {(p.kind, p.name, p.distribution): p for p in found}
-        plugins = [_allowed(p, chosen, disabled) for p in unique.values()]
+        everything = entry_points()
+        found = [Plugin(ep.name, kind, ep) for kind in KINDS for ep in everything.select(group=f"pfnmap.{kind}")]
+        plugins = [_allowed(p, chosen, disabled) for p in _once(found)]
         claims = Counter((p.kind, p.name) for p in plugins if p.status == "ok")
         self._plugins = sorted(
             (
@@ -85,7 +110,7 @@ class Registry:
                 else p
                 for p in plugins
             ),
-            key=lambda p: (KINDS.index(p.kind), p.name, p.distribution),
+            key=lambda p: (KINDS.index(p.kind), p.name),
         )
         self._loaded: dict[tuple[Kind, str], Any] = {}
 
@@ -168,15 +193,30 @@ def offer(loaded: Any) -> Offer:
     return Offer(module.provides, module.consumes, actions)
 
 
-def _describe(kind: Kind, ep: EntryPoint) -> Plugin:
-    dist = ep.dist
-    return Plugin(ep.name, kind, dist.name if dist else "?", dist.version if dist else "?", ep)
+def _once(found: Iterable[Plugin]) -> Iterator[Plugin]:
+    """Yield each plugin once, though its distribution may be found on several ways; those of one name by
+    distribution."""
+    claims: dict[tuple[Kind, str], list[Plugin]] = {}
+    for plugin in found:
+        claims.setdefault((plugin.kind, plugin.name), []).append(plugin)
+    for plugins in claims.values():
+        if len(plugins) == 1:
+            yield plugins[0]
+        else:
+            unique = {p.distribution: p for p in plugins}
+            yield from (unique[name] for name in sorted(unique))
 
 
 def _allowed(plugin: Plugin, chosen: list[str] | None, disabled: bool) -> Plugin:
-    if disabled:
+    if not disabled and chosen is None:
+        return plugin
+    if plugin.kind == "command" and plugin.distribution == _OWN:  # unless another's of that name was chosen
+        names = [item for item in chosen or () if item.partition("@")[0] == plugin.name]
+        if disabled or not names or any(item in (plugin.name, f"{plugin.name}@{_OWN}") for item in names):
+            return plugin
+    if disabled or chosen is None:
         return replace(plugin, status="disabled", reason="--no-plugins")
-    if chosen is None or plugin.name in chosen or f"{plugin.name}@{plugin.distribution}" in chosen:
+    if plugin.name in chosen or f"{plugin.name}@{plugin.distribution}" in chosen:
         return plugin
     return replace(plugin, status="disabled", reason="not in PFNMAP_PLUGINS")
 
@@ -190,4 +230,6 @@ def _load(plugin: Plugin) -> Any:
     wanted = _CLASSES.get(plugin.kind)
     if wanted is not None and not (isinstance(loaded, type) and issubclass(loaded, wanted)):
         raise PluginError(plugin.name, f"{plugin.entry_point.value} is no subclass of pfnmap.{wanted.__name__}")
+    if plugin.kind == "command" and not callable(loaded):
+        raise PluginError(plugin.name, f"{plugin.entry_point.value} is neither a function nor a typer application")
     return loaded

@@ -75,7 +75,7 @@ class Recording:
         try:
             return Kernel.link(
                 self.arch,
-                ["vfio_pci"],
+                sorted({Device.driver, *(device.driver for device in self.devices)}),
                 config=self.config,
                 release=self.release,
                 cpu=self.cpu,
@@ -189,16 +189,16 @@ def _device(value: Any, where: str) -> Device:
     for n, item in enumerate(_list(table.get("bar", []), where, _BARS)):
         here = f"{where} bar {n}"
         kinds: dict[str, type | tuple[type, ...]] = dict.fromkeys(("size", "phys", "memory"), (int, str))
-        kinds["index"] = int
+        kinds["index"], kinds["prefetchable"] = int, bool
         bar = _table(item, here, kinds, ("index", "size", "phys"))
         size = parse_size(bar["size"], here) if isinstance(bar["size"], str) else bar["size"]
         phys = parse_address(bar["phys"], here) if isinstance(bar["phys"], str) else bar["phys"]
         memory = parse_size(bar["memory"], here) if isinstance(bar.get("memory"), str) else bar.get("memory")
         if memory is not None and not 0 < memory <= size:
             raise BadInput(here, f"memory {bar['memory']} is not within the BAR's size")
-        rows.append((here, DeviceBar(bar["index"], size, phys, memory=memory)))
+        rows.append((here, DeviceBar(bar["index"], size, phys, memory=memory, prefetchable=bar.get("prefetchable"))))
     bdf = table.get("bdf", "0000:00:01.0")
-    reset, driver = table.get("reset", False), table.get("driver", "vfio_pci")
+    reset, driver = table.get("reset", False), table.get("driver", Device.driver)
     return Device(table["name"], bdf, _bars(rows), reset_works=reset, driver=driver)
 
 
@@ -311,9 +311,10 @@ _DOCUMENT: _Kinds = {"machine": dict, "kernel": dict, "devices": list, "records"
 _MACHINE: _Kinds = {"release": str, "config": dict, "cpu": dict}
 _KERNEL: _Kinds = {"arch": str, "traced": list}
 _DEVICE: _Kinds = {"name": str, "bdf": str, "bars": list}
-_BAR: _Kinds = {"index": int, "size": int, "phys": str, "vfio_region_flags": int}
+_REGION_FLAGS = "vfio_region_flags"
+_BAR: _Kinds = {"index": int, "size": int, "phys": str, _REGION_FLAGS: int, "prefetchable": bool}
 _RECORD: _Kinds = {"id": str, "thp_enabled": str, "own_boot": bool, "steps": list}
-_VFIO_REGION_INFO_FLAG_MMAP = 4
+_REGION_INFO_FLAG_MMAP = 4
 
 
 def _commands(records: Iterable[Record]) -> dict[str, int]:
@@ -336,9 +337,10 @@ def _recorded_device(value: Any, where: str, commands: Mapping[str, int]) -> Dev
     rows = []
     for n, item in enumerate(_list(table["bars"], where, _BARS)):
         here = f"{where} bar {n}"
-        bar = _table(item, here, _BAR, _BAR, others=True)
-        mmapable = bool(bar["vfio_region_flags"] & _VFIO_REGION_INFO_FLAG_MMAP)
-        rows.append((here, DeviceBar(bar["index"], bar["size"], parse_address(bar["phys"], here), mmapable)))
+        bar = _table(item, here, _BAR, _BAR.keys() - {"prefetchable"}, others=True)
+        mmapable = bool(bar[_REGION_FLAGS] & _REGION_INFO_FLAG_MMAP)
+        phys, prefetchable = parse_address(bar["phys"], here), bar.get("prefetchable")
+        rows.append((here, DeviceBar(bar["index"], bar["size"], phys, mmapable, prefetchable=prefetchable)))
     name = table["name"]
     return Device(name, table["bdf"], _bars(rows), commands.get(name, Device.command))
 

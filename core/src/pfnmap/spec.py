@@ -10,17 +10,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from pfnmap.errors import BadInput, LinkError, PluginError, Unknown
+from pfnmap.errors import BadInput, PluginError, Unknown
 from pfnmap.host.dotconfig import DotConfig, read_dotconfig
 from pfnmap.kconfig import DEFAULTS, Conflict, declared
-from pfnmap.kernel import Kernel
+from pfnmap.kernel import DEFAULT_ARCH, Kernel
 from pfnmap.plugins import Registry
 from pfnmap.release import newest, parse_release
 from pfnmap.sizes import format_size, parse_size
 
-__all__ = ["DEFAULT_ARCH", "KernelSpec"]
+__all__ = ["KernelSpec"]
 
-DEFAULT_ARCH: Final = "x86_64"
 DEFAULT_THP: Final = "always"
 
 _SWITCH: Final[Mapping[str, bool]] = {
@@ -142,13 +141,7 @@ def _drivers(registry: Registry, warn: Callable[[str], None]) -> list[str]:
 
 def _declared_by_all(registry: Registry) -> frozenset[str]:
     """Return the symbols that any installed plugin declares in any release; nothing is imported."""
-    found: frozenset[str] = frozenset()
-    for plugin in registry.plugins():
-        try:
-            found |= declared(plugin.entry_point.module.partition(".")[0])
-        except LinkError:  # a plugin without a fragment
-            continue
-    return found
+    return declared(*{plugin.entry_point.module.partition(".")[0] for plugin in registry.plugins()})
 
 
 def _cpu_value(key: str, value: Any, defaults: Mapping[str, object]) -> Any:

@@ -66,7 +66,7 @@ def command(
     from pfnmap_verify.session import Session, run_session
 
     settings: Settings = context.obj
-    registry = settings.registry()
+    registry = settings.registry
     for path in (record, junit):
         _check_writable(path, force)
     with ExitStack() as stack, _terminated():

@@ -1,5 +1,7 @@
 """The command line: one file a command. A command parses, calls the library and renders what it gave.
 
+Commands are plugins (entry-point group ``pfnmap.command``), those of this package too.
+
 Whatever goes wrong is one line on stderr and an exit code: 1 a clean "no", 2 bad usage or bad input, 3 a refusal. A
 traceback is shown with ``--debug`` alone.
 """
@@ -14,7 +16,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from pfnmap.cli import caps, changes, check, kconfig, new, plan, plugins, replay, run
+from pfnmap.cli.commands import ClickError, Commands, plainly
 from pfnmap.cli.options import Settings
 from pfnmap.cli.terminal import complain
 from pfnmap.errors import PfnmapError
@@ -24,18 +26,24 @@ __all__ = ["app", "main"]
 _ANYWHERE = ("--debug", "--no-plugins")
 """Global options that may also stand behind the command."""
 
-_UsageError = typer.BadParameter.__mro__[1]
 
-
-class _Commands(TyperGroup):
+class _Group(TyperGroup):
     """The commands, with what every one of them makes of an exception."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(self.commands)
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return plainly(super().get_params(ctx))
 
     def main(self, args: Sequence[str] | None = None, **extra: Any) -> Any:  # type: ignore[override]
         arguments = list(sys.argv[1:] if args is None else args)
         end = arguments.index("--") if "--" in arguments else len(arguments)
         moved = [item for item in arguments[:end] if item in _ANYWHERE]
         arguments = [*moved, *(item for item in arguments[:end] if item not in _ANYWHERE), *arguments[end:]]
-        extra.update(prog_name="pfnmap", standalone_mode=False)
+        settings = Settings(no_plugins="--no-plugins" in moved)
+        self.commands = Commands(lambda: settings.registry)  # type: ignore[assignment]
+        extra.update(prog_name="pfnmap", standalone_mode=False, obj=settings)
         try:
             status = super().main(arguments, **extra)
             sys.stdout.flush()
@@ -51,7 +59,7 @@ def _report(error: Exception) -> int:
     if isinstance(error, PfnmapError):
         complain(error)
         return error.exit_code
-    if isinstance(error, _UsageError):
+    if isinstance(error, ClickError):
         context = getattr(error, "ctx", None)
         path = context.command_path if context else "pfnmap"
         complain(f"{error.format_message().rstrip('.')} ({path} --help tells more)")  # type: ignore[attr-defined]
@@ -62,8 +70,7 @@ def _report(error: Exception) -> int:
 
 
 app = typer.Typer(
-    cls=_Commands,
-    add_completion=False,
+    cls=_Group,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -72,7 +79,7 @@ app = typer.Typer(
 @app.callback(invoke_without_command=True)
 def _global(
     context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    version: Annotated[bool, typer.Option("--version", "-V", help="Print the version and exit.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
     no_plugins: Annotated[bool, typer.Option("--no-plugins", help="Use no plugin.")] = False,
 ) -> int:
@@ -85,15 +92,10 @@ def _global(
 
         print(f"pfnmap {version_of('pfnmap')}")
         raise typer.Exit
-    context.obj = Settings(no_plugins=no_plugins)
     if context.invoked_subcommand is None:
         print(context.get_help())
         raise typer.Exit(2)
     return 0
-
-
-for _module in (plan, caps, kconfig, changes, run, replay, check, new, plugins):
-    app.command(_module.__name__.rpartition(".")[2])(_module.command)
 
 
 def main() -> None:

@@ -32,7 +32,7 @@ def command(
     from pfnmap.report.caps import capabilities
 
     settings: Settings = context.obj
-    registry = settings.registry()
+    registry = settings.registry
     asked = archs or ([kernel.arch] if kernel.arch else [])
     documents: dict[str, dict[str, Any]] = {}
     failures: dict[str, PfnmapError] = {}

@@ -53,8 +53,8 @@ def command(
     if not vectors:
         if more:
             raise BadInput("", f"{more[0]}: files go with --vectors")
-        return _conformance(name, settings.registry(), verbose, json)
-    return _vectors(name, [*vectors, *(more or ())], settings.registry(), verbose, json)
+        return _conformance(name, settings.registry, verbose, json)
+    return _vectors(name, [*vectors, *(more or ())], settings.registry, verbose, json)
 
 
 # --vectors: an architecture and the kernel's own answers

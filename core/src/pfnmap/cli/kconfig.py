@@ -36,7 +36,7 @@ def command(
     asked = [name.removeprefix("CONFIG_") for name in symbols or ()]
     explained = [name.removeprefix("CONFIG_") for name in explain or ()]
     spec = kernel.over(arch=arch)
-    registry = settings.registry()
+    registry = settings.registry
     image = linked(spec, registry)
     config = image.config
     # To explain a symbol is to refuse a name that nobody declares.

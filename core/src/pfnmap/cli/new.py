@@ -29,7 +29,7 @@ def command(
         raise Unknown("kind of plugin", kind, KINDS)
     settings: Settings = context.obj
     folder = folder or Path(distribution(name))
-    files = [str(path) for path in write_package(kind, name, folder, settings.registry())]
+    files = [str(path) for path in write_package(kind, name, folder, settings.registry)]
     if json:
         document = {"kind": kind, "name": name, "distribution": distribution(name), "directory": str(folder)}
         print_json("new", {**document, "files": files})

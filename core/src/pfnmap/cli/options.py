@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
@@ -28,8 +29,9 @@ class Settings:
 
     no_plugins: bool = False
 
+    @cached_property
     def registry(self) -> Registry:
-        """Return the plugins that are installed and allowed."""
+        """The plugins that are installed and allowed."""
         from pfnmap.plugins import Registry
 
         return Registry(disabled=self.no_plugins)
@@ -56,7 +58,7 @@ class KernelOptions:
     ] = None
     config: Annotated[
         str | None,
-        _option("--config", "FILE", "A real .config, plain or .gz; else Kconfig defaults with THP and VFIO_PCI."),
+        _option("--config", "FILE", "A real .config, plain or .gz; else the documented defaults."),
     ] = None
     set_: Annotated[list[str] | None, _option("--set", "SYM=VAL", "Set a Kconfig symbol; repeatable.")] = None
     page_size: Annotated[

@@ -89,7 +89,7 @@ def command(
     if gpa is not None:
         requests = at_guest_address(requests, parse_address(gpa, "--gpa"))
     settings: Settings = context.obj
-    image = linked(kernel.over(base), settings.registry())
+    image = linked(kernel.over(base), settings.registry)
     base_address = parse_address(mmap_base, "--mmap-base") if mmap_base else None
     planned = plan(image, requests, mmap_base=base_address, dma=dma, kvm=kvm)
     if json:

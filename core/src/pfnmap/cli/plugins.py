@@ -20,7 +20,7 @@ _STYLES = {"ok": "green", "broken": "bold red", "disabled": "dim", "ambiguous": 
 def command(context: typer.Context, json: JsonOption = False) -> int:
     """List every plugin that is installed, what it provides and calls, and whether it works."""
     settings: Settings = context.obj
-    registry = settings.registry()
+    registry = settings.registry
     probed = [_probed(registry, plugin) for plugin in registry.plugins()]
     if json:
         rows = [
@@ -40,9 +40,8 @@ def command(context: typer.Context, json: JsonOption = False) -> int:
         ]
         print_json("plugins", {"plugins": rows})
         return 0
-    if not probed:
-        show("no plugin is installed; pip install 'pfnmap[all]' installs all of them")
-        return 0
+    if all(plugin.kind == "command" for plugin, _, _ in probed):
+        show("no plugin but for commands is installed; pip install 'pfnmap[all]' installs all of them", "")
     show(
         table(
             ("name", "kind", "distribution", "version", "status", "provides", "calls of the mm core"),

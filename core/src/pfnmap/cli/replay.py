@@ -32,7 +32,7 @@ def command(
     from pfnmap.scenario import read_recording
 
     settings: Settings = context.obj
-    registry = settings.registry()
+    registry = settings.registry
     results: list[ReplayResult] = []
     for number, file in enumerate(files, 1):
         recording = read_recording(file)

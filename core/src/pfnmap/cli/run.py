@@ -41,7 +41,7 @@ def command(
     read = read_scenario(scenario)
     if not read.steps:
         raise BadInput(scenario, "no [[step]] in it, so there is nothing to run")
-    image = linked(kernel.over(read.kernel), settings.registry())
+    image = linked(kernel.over(read.kernel), settings.registry)
     try:
         run = Run(image, list(read.devices))
     except BadInput as error:

@@ -12,13 +12,15 @@ __all__ = ["Device", "DeviceBar"]
 class DeviceBar:
     """A BAR of a simulated device: `index`, `size` and physical address `phys` in bytes. `mmapable`: whether the
     driver offers it to mmap (vfio's region flag 4); None leaves that to the driver's own rule. `memory`: how many of
-    its bytes have memory behind them, where a driver shows memory of another size as a BAR; None: all."""
+    its bytes have memory behind them, where a driver shows memory of another size as a BAR; None: all.
+    `prefetchable`: the BAR's own bit; None: not said."""
 
     index: int
     size: int
     phys: int
     mmapable: bool | None = None
     memory: int | None = None
+    prefetchable: bool | None = None
 
 
 @dataclass

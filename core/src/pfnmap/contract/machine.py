@@ -34,6 +34,8 @@ class PfnSpace:
 class MmFunctions:
     """The functions, each documented where `pfnmap.mm` defines it; addresses and sizes in bytes, PFNs of base pages."""
 
+    do_mmap: Callable[..., int]
+
     vmf_insert_pfn: Callable[[VmArea, int, int], int]
     vmf_insert_pfn_pmd: Callable[[VmFault, int, bool], int]
     vmf_insert_pfn_pud: Callable[[VmFault, int, bool], int]

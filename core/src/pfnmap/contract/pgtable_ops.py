@@ -39,7 +39,7 @@ OPTIONAL_OPS: Mapping[str, str] = {
     "pud_mkdirty": "pud_mkdirty(pud): return the PUD leaf made dirty.",
     "pud_mkclean": "pud_mkclean(pud): return the PUD leaf made clean.",
     "pud_mkwrite": "pud_mkwrite(pud): return the PUD leaf made writable; unlike that of a PTE or PMD it takes no vma.",
-    "pud_mkwrite_novma": "pud_mkwrite_novma(pud): return the PUD leaf made writable, by another name (arm64).",
+    "pud_mkwrite_novma": "pud_mkwrite_novma(pud): return the PUD leaf made writable, by another name that some have.",
     "pud_wrprotect": "pud_wrprotect(pud): return the PUD leaf made read-only.",
     "pud_modify": "pud_modify(pud, newprot): return the PUD leaf with the protection of `newprot`.",
     "p4d_pfn": "p4d_pfn(p4d): return the page frame number that a P4D entry holds.",

@@ -6,6 +6,7 @@ from pfnmap.mm import gup, huge_memory, locking, memory, memory_failure, mmu_not
 from pfnmap.mm.access_process_vm import access_process_vm, generic_access_phys
 from pfnmap.mm.folio_walk import folio_walk_start
 from pfnmap.mm.follow_pfnmap import follow_pfnmap, follow_pfnmap_end, follow_pfnmap_start, follow_pte
+from pfnmap.mm.mmap import do_mmap
 from pfnmap.mm.vm_normal_page import pfn_valid, vm_normal_page, vm_normal_page_pmd, vm_normal_page_pud
 
 __all__ = ["FUNCTIONS", "in_release"]
@@ -29,6 +30,7 @@ def in_release(function: str, has: Has) -> bool:
 
 
 FUNCTIONS = MmFunctions(
+    do_mmap=do_mmap,
     vmf_insert_pfn=memory.vmf_insert_pfn,
     vmf_insert_pfn_pmd=huge_memory.vmf_insert_pfn_pmd,
     vmf_insert_pfn_pud=huge_memory.vmf_insert_pfn_pud,

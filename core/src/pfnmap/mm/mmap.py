@@ -315,11 +315,14 @@ def vma_soft_dirty_enabled(vma: VmArea) -> bool:
 def vma_wants_writenotify(vma: VmArea, page_prot: int) -> bool:
     """Tell whether the first write to a page of a shared writable vma has to fault (mm/vma.c).
 
-    The drivers modelled have neither page_mkwrite nor pfn_mkwrite, and their files no dirty accounting.
+    The drivers modelled have no pfn_mkwrite, and their files no dirty accounting. sysfs has a page_mkwrite (the
+    res.mprotect record).
     """
     shared_writable = VM_SHARED | VM_WRITE
     if vma.vm_flags & shared_writable != shared_writable:
         return False
+    if vma.vm_ops is not None and vma.vm_ops.page_mkwrite is not None:
+        return True
     ops = vma.vm_mm.kernel.ops
     if page_prot != ops.pgprot_modify(page_prot, ops.vm_get_page_prot(vma.vm_flags)):
         return False

@@ -129,8 +129,9 @@ def _proc_mem(gup_flags: int) -> Callable[[MmStruct, int, int], int]:
 
 def _ptrace(gup_flags: int) -> Callable[[MmStruct, int, int], int]:
     def ptrace_word(mm: MmStruct, va: int, length: int) -> int:
-        """PTRACE_PEEKDATA and _POKEDATA: a word."""
-        return 0 if access_process_vm(mm, va, _PTRACE_WORD, FOLL_FORCE | gup_flags) == _PTRACE_WORD else -EIO
+        """PTRACE_PEEKDATA and _POKEDATA: a word, whose size is what the recorder then writes down (res.access_uc)."""
+        got = access_process_vm(mm, va, _PTRACE_WORD, FOLL_FORCE | gup_flags)
+        return _PTRACE_WORD if got == _PTRACE_WORD else -EIO
 
     return ptrace_word
 

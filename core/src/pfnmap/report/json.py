@@ -1,4 +1,4 @@
-"""The JSON that commands print: one document; addresses and entries as ``"0x..."``, sizes as integers."""
+"""The JSON that commands print: one document with its schema."""
 
 from __future__ import annotations
 
@@ -6,15 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["dumps", "hexa", "schema"]
-
-
-def hexa(value: int) -> str:
-    """Return an address or an entry (a non-negative integer, numpy's too) as ``"0x..."`` in lower case."""
-    number = int(value)
-    if number < 0:
-        raise ValueError(f"an address or entry is not negative: {number}")
-    return hex(number)
+__all__ = ["dumps", "schema"]
 
 
 def schema(command: str, version: int = 1) -> str:

@@ -1,0 +1,121 @@
+"""The commands that are installed: found through entry points, imported when they are called or their help is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import typer
+from typer.main import get_command
+
+from pfnmap.errors import PfnmapError, PluginError, Unknown
+
+if TYPE_CHECKING:
+    from pfnmap.plugins import Registry
+
+__all__ = ["ClickError", "Commands", "plainly"]
+
+_OWN = "pfnmap"
+
+ClickError: type[Exception] = typer.BadParameter.__mro__[2]
+"""The base of what typer raises for bad usage; it has no public name there."""
+
+
+class Commands(Mapping[str, Any]):
+    """The commands by name. Iterating gives the names and imports nothing; a disabled one is left out, but there.
+
+    A command that cannot be had (broken, disabled, claimed by two distributions) is one that says so when it is called.
+    """
+
+    def __init__(self, registry: Callable[[], Registry]) -> None:
+        self._registry = registry
+
+    def __getitem__(self, name: str) -> Any:
+        try:
+            loaded = self._registry().load("command", name)
+            command = _command(name, loaded)
+        except Unknown:
+            raise KeyError(name) from None
+        except PluginError as error:
+            return _failing(name, error)
+        return command if loaded.__module__.partition(".")[0] == _OWN else _blamed(name, command)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys(p.name for p in self._registry().plugins("command") if p.status != "disabled"))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+def _command(name: str, loaded: Any) -> Any:
+    """Make a command of a function or a Typer application. Raises PluginError for what typer makes none of."""
+    app = loaded
+    if not isinstance(app, typer.Typer):
+        app = typer.Typer(add_completion=False)
+        app.command(name)(loaded)
+    try:
+        command = get_command(app)
+    except Exception as error:
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise PluginError(name, f"typer makes no command of it: {said}") from error
+    command.name = name
+    command.params = [p for p in command.params if not {"--install-completion", "--show-completion"} & set(p.opts)]
+    return _plain(command)
+
+
+def _failing(name: str, error: PluginError) -> Any:
+    """Return the command in the place of one that cannot be had."""
+
+    def fail(context: typer.Context) -> None:
+        raise error
+
+    app = typer.Typer(add_completion=False)
+    settings = {"ignore_unknown_options": True, "allow_extra_args": True}
+    app.command(name, help=str(error), context_settings=settings)(fail)
+    return get_command(app)
+
+
+def _blamed(name: str, command: Any) -> Any:
+    """Let what a command raises, but for what it may, be told with its name."""
+    invoke = command.invoke
+
+    def invoked(context: typer.Context) -> Any:
+        try:
+            return invoke(context)
+        except (PfnmapError, ClickError, typer.Exit, typer.Abort, OSError):
+            raise
+        except Exception as error:
+            said = " ".join(f"{type(error).__name__}: {error}".split())
+            raise PluginError(name, f"{said}; --debug shows the traceback") from error
+
+    command.invoke = invoked
+    return command
+
+
+def _plain(command: Any) -> Any:
+    """Have `plainly` go over the parameters of a command, and of those below it."""
+    get_params = command.get_params
+    command.get_params = lambda context: plainly(get_params(context))
+    for below in getattr(command, "commands", {}).values():
+        _plain(below)
+    return command
+
+
+def plainly(parameters: list[Any]) -> list[Any]:
+    """Let flags show no type, and take flags and text as they are: newer typers import pydantic to do so, which takes
+    most of the time of a short command."""
+    for parameter in parameters:
+        flag = getattr(parameter, "is_flag", False)
+        if flag:
+            parameter.metavar = ""
+        if flag or getattr(getattr(parameter, "type_descriptor", None), "annotation", None) in (str, list[str]):
+            parameter.get_runtime_param = _AsItIs
+    return parameters
+
+
+class _AsItIs:
+    """What typer turns a parameter's value into its type with, where it has that type."""
+
+    def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
+        several = param.multiple or param.nargs == -1
+        return () if value is None and several else value

@@ -1,0 +1,163 @@
+"""The files resourceN and resourceN_wc of a PCI device in sysfs, through which DPDK and others map BARs.
+
+Sources: drivers/pci/mmap.c (pci_mmap_fits, pci_mmap_resource_range), drivers/pci/pci-sysfs.c (pci_mmap_resource,
+pci_create_resource_files) and fs/kernfs/file.c (kernfs_vm_ops) of 6.12.117. Pinned by the res.* records of 6.12.117;
+s390 by what 6.12.107 and 7.2.12 have in sysfs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from errno import EINVAL, ENOENT, errorcode
+from typing import Any, ClassVar
+
+from pfnmap import (
+    Action,
+    BadInput,
+    Device,
+    DeviceBar,
+    Driver,
+    File,
+    FileOperations,
+    Machine,
+    Refused,
+    ScenarioRun,
+    Unknown,
+    VmArea,
+    VmFault,
+    VmOperations,
+)
+from pfnmap.vm_flags import VM_EXEC, VM_READ, VM_WRITE
+
+FILE_OFFSET_SHIFT = 40
+
+_PROT = {"r": VM_READ, "w": VM_WRITE, "x": VM_EXEC}
+_CAN_PCI_MMAP_WC = {
+    "arm64": True,
+    "loongarch64": False,
+    "powerpc64": True,
+    "riscv64": False,
+    "sparc64": False,
+    "x86_64": True,
+}
+"""arch_can_pci_mmap_wc() by architecture, in its asm/pci.h or include/linux/pci.h; x86's asks whether PAT is on, which
+here it is."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What an open file stands for: the BARs of a device, in the files resourceN or (`write_combine`) resourceN_wc."""
+
+    pdev: Device
+    write_combine: bool = False
+
+
+class PciSysfs(Driver):
+    """sysfs' resource files of the devices in one linked kernel, none of whose BARs a driver has requested."""
+
+    name = "pci_sysfs"
+    provides: ClassVar[tuple[str, ...]] = ("pci_mmap_resource", "pci_mmap_resource_range")
+    consumes: ClassVar[tuple[str, ...]] = ("do_mmap", "generic_access_phys", "remap_pfn_range")
+
+    def boot(self, machine: Machine) -> None:
+        """Begin without devices."""
+        super().boot(machine)
+        self.devices: dict[str, Device] = {}
+        access = machine.mm.generic_access_phys if machine.kernel.config.enabled("HAVE_IOREMAP_PROT") else None
+        # kernfs_vm_ops: pci_phys_vm_ops, which it wraps, has no fault, and page_mkwrite only notes the time.
+        self._vm_ops = VmOperations(fault=self._fault, page_mkwrite=lambda vmf: 0, access=access)
+
+    def probe(self, device: Device) -> File:
+        """Return the resource files of a device, all of them as one file."""
+        self.devices[device.name] = device
+        return self.open(Resources(device))
+
+    def mmap_offset(self, bar: int, offset: int) -> int:
+        """The BAR in the bits from 40 up: in sysfs each is a file of its own, whose offsets begin at 0. What is left of
+        the offset after mmap, vm_pgoff, is the PFN."""
+        return (bar << FILE_OFFSET_SHIFT) + offset
+
+    def mmap(self, file: File, vma: VmArea) -> int:
+        """pci_mmap_resource: fill the vma with base pages, device memory or write-combining; private ones too.
+
+        -EINVAL beyond the BAR, which counts in whole pages; and where there is no such file, what open gives: -ENOENT.
+        """
+        kernel = self.kernel
+        resources: Resources = file.private_data
+        shift = kernel.geometry.PAGE_SHIFT
+        index, pgoff = divmod(vma.vm_pgoff, 1 << (FILE_OFFSET_SHIFT - shift))
+        bar = resources.pdev.bars.get(index)
+        if bar is None or not self._exists(bar, resources.write_combine):
+            return -ENOENT
+        if pgoff + (vma.size >> shift) > ((bar.size - 1) >> shift) + 1:
+            return -EINVAL
+        ops = kernel.ops
+        caching = ops.pgprot_writecombine if resources.write_combine else ops.pgprot_device
+        prot = vma.vm_page_prot = caching(vma.vm_page_prot)
+        vma.vm_pgoff = pfn = (bar.phys >> shift) + pgoff
+        vma.vm_ops = self._vm_ops
+        return int(self.machine.mm.remap_pfn_range(vma, vma.vm_start, pfn, vma.size, ops.pgprot_decrypted(prot)))
+
+    def _exists(self, bar: DeviceBar, write_combine: bool) -> bool:
+        """pci_create_resource_files. On s390 there are none before 6.16 (a 6.12.107 has none, a 7.2.12 has)."""
+        arch = self.kernel.arch.name
+        if arch == "s390" and not self.kernel.has("kconfig-6.16"):
+            return False
+        if not write_combine:
+            return True
+        if arch not in _CAN_PCI_MMAP_WC:
+            raise Refused("resourceN_wc", f"whether {arch} has such files (arch_can_pci_mmap_wc) is not known")
+        return _CAN_PCI_MMAP_WC[arch] and bar.prefetchable is not False
+
+    def _fault(self, vmf: VmFault) -> int:
+        """kernfs_vma_fault."""
+        return self.machine.mm.VM_FAULT_SIGBUS
+
+    def file_operations(self) -> FileOperations:
+        """sysfs is noexec."""
+        return FileOperations(self.mmap, self.path, noexec=True)
+
+    def path(self, file: File) -> str:
+        """Not known: a sysfs path leads through the bridges above the device."""
+        raise Refused("path", "the path of a BAR in sysfs goes through bridges that are not modelled")
+
+    # actions
+
+    def actions(self) -> Mapping[str, Action]:
+        """What scenarios may do with sysfs' BARs besides mmap of a device whose driver is pci_sysfs."""
+        where = {"device": "str", "bar": "bar", "length": "size"}
+        optional = {"offset": "size", "addr": "address", "fixed": "bool", "populate": "bool", "wc": "bool"}
+        arguments = {**where, "prot": "str", "shared": "bool", **optional}
+        return {"res_mmap": Action(self._res_mmap, arguments, frozenset(optional))}
+
+    def _res_mmap(
+        self,
+        run: ScenarioRun,
+        device: str,
+        bar: int,
+        length: int,
+        prot: str,
+        shared: bool,
+        offset: int = 0,
+        addr: int = 0,
+        fixed: bool = False,
+        populate: bool = False,
+        wc: bool = False,
+    ) -> dict[str, Any]:
+        """mmap of resourceN, with `wc` of resourceN_wc. `populate` finds all there."""
+        if device not in run.devices:
+            raise Unknown("device", device, run.devices)
+        if device not in self.devices:
+            raise Refused("res_mmap", f"{device} is bound by another driver, which may have requested its BARs")
+        file = self.open(Resources(self.devices[device], True)) if wc else run.files[device]
+        flags = 0 if prot == "none" else sum(_protection(letter) for letter in set(prot))
+        at = self.mmap_offset(bar, offset)
+        got = self.machine.mm.do_mmap(run.current, file, addr, length, flags, at, fixed=fixed, shared=shared)
+        return {"result": errorcode[-got]} if got < 0 else {"addr": hex(got)}
+
+
+def _protection(letter: str) -> int:
+    if letter not in _PROT:
+        raise BadInput("res_mmap", f"prot {letter!r} is none of r, w, x")
+    return _PROT[letter]

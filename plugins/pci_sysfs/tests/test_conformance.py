@@ -1,0 +1,5 @@
+from pfnmap.testing import DriverConformance
+
+
+class TestConformance(DriverConformance):
+    driver = "pci_sysfs"
