@@ -49,6 +49,8 @@ void do_write(void);
 void do_read(void);
 void do_vfio(void);
 void do_mmap(void);
+void do_kvm_map(void);
+void do_kvm_memslot(void);
 void do_pci_memory(void);
 void do_device_reset(void);
 void do_dma_map(void);

@@ -414,6 +414,8 @@ const struct op ops[] = {
 	{ "exit", do_exit },
 	{ "fork", do_fork },
 	{ "get_mempolicy", do_get_mempolicy },
+	{ "kvm.map", do_kvm_map },
+	{ "kvm.memslot", do_kvm_memslot },
 	{ "madvise", do_madvise },
 	{ "mbind", do_mbind },
 	{ "mincore", do_mincore },

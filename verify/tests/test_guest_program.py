@@ -19,7 +19,7 @@ CONTROL = {"module", "probe", "read", "record", "trace", "vfio", "write"}
 
 def test_every_op_of_a_step_is_in_the_guests_table() -> None:
     table = (ROOT / "guest/ops.c").read_text().partition("const struct op ops[]")[2]
-    ops = re.findall(r'\{ "(\w+)", do_\w+ \}', table)
+    ops = re.findall(r'\{ "([\w.]+)", do_\w+ \}', table)
     assert ops == sorted(ops)
     assert set(ops) == GUEST_OPS | CONTROL
 

@@ -76,6 +76,19 @@ def test_a_scan_is_folded_into_runs() -> None:
     }
 
 
+def test_a_virtual_machine_tells_its_leaves_and_where_it_ended() -> None:
+    lines = ["result word=MMIO", "gpa 0x4000200000", "leaves 1 0 12", "call tdp 3", *QUIET]
+    assert expect_of("kvm.map", lines, {**FUNCTIONS, "tdp": "kvm_tdp_page_fault"}, 4096) == {
+        "result": "MMIO",
+        "gpa": "0x4000200000",
+        "leaves": {"pud": 1, "pte": 12},
+        "guest_faults": 3,
+        "faults": [],
+        "handle_mm_fault": 0,
+        "table_bytes": 0,
+    }
+
+
 def test_mappings_are_read_from_maps() -> None:
     line = "line 100000000000-100200000000 rw-s 20000200000 00:0e 59   anon_inode:[vfio-device]"
     anonymous = "line 100200000000-100200001000 rw-p 00000000 00:00 0 "

@@ -85,8 +85,13 @@ def test_what_lies_where_the_kernel_chose_is_told_relative_to_it() -> None:
 
 
 def test_an_op_that_the_guest_has_not_is_refused_by_name() -> None:
-    with pytest.raises(Refused, match=r"kvm\.map"):
-        Program("p", [{"op": "kvm.map"}]).check()
+    with pytest.raises(Refused, match=r"acrn\.ram_map"):
+        Program("p", [{"op": "acrn.ram_map"}]).check()
+
+
+def test_another_architecture_is_not_asked_for_virtual_machines() -> None:
+    assert any(program.needs_kvm for program in suite("full"))
+    assert not any(program.needs_kvm for program in suite("full", "arm64"))
 
 
 @pytest.mark.parametrize("name", ["core", "full"])

@@ -73,6 +73,8 @@ def command(
         subject = _subject(kernel, image, modules, deb or [], rpm or [], stack)
         model = linked(subject.spec, registry)
         programs, devices = _programs(suite, scenario or [], random, seed, model)
+        if any(program.needs_kvm for program in programs):
+            subject = subject.with_kvm()
         if not (json or ktap):
             heading(model.describe())
         with session_progress(len(programs), subject.image.uname) as progress:
@@ -175,7 +177,7 @@ def _programs(
         programs += found
     if not scenarios:
         devices = {device.name: device for device in DEVICES}
-        programs = draw(seed, random, model) if random is not None else suite_named(suite or "core")
+        programs = draw(seed, random, model) if random is not None else suite_named(suite or "core", model.arch.name)
     alone = [replace(p, own_boot=p.own_boot or kills(model, p, [*devices.values()])) for p in programs]
     return alone, [*devices.values()]
 

@@ -125,11 +125,10 @@ class Guest:
             await self._open(device, f"0000:00:{slot:02x}.0")
 
     async def _set_probes(self, loaded: set[str]) -> None:
-        in_module = "vfio_pci_core" in loaded
         if (errno := _errno(await self.ask("trace", 30))) is not None:
             raise Refused("verify", f"tracefs of this kernel: {errno} (it needs CONFIG_KPROBE_EVENTS)")
         for handler in HANDLERS:
-            set_ = [await self._set(probe, in_module) for probe in handler]
+            set_ = [await self._set(probe, loaded) for probe in handler]
             if all(set_):
                 break
             self.not_traceable.append(handler[0].function)
@@ -138,15 +137,18 @@ class Guest:
                 "verify", "vfio-pci's fault handler cannot be probed: it needs CONFIG_KPROBE_EVENTS and vfio-pci"
             )
         for probe in PROBES:
-            if not await self._set(probe, in_module) and not probe.is_return:
+            if probe.module == "kvm" and "kvm" not in loaded:
+                continue  # not asked for in this boot
+            if not await self._set(probe, loaded) and not probe.is_return:
                 self.not_traceable.append(probe.function)
         if "pgd" not in self._probes:
             raise Refused("verify", "pgd_alloc cannot be probed in this kernel, so no page table can be found")
         functions = dict.fromkeys(probe.function for probe in self._probes.values() if probe.event != "pgd")
         self.traced = list(functions)
 
-    async def _set(self, probe: Probe, in_module: bool) -> bool:
-        done = await self.ask(f"probe event={probe.event} definition={probe.definition(in_module)}", 30)
+    async def _set(self, probe: Probe, loaded: set[str]) -> bool:
+        definition = probe.definition(probe.module in loaded)
+        done = await self.ask(f"probe event={probe.event} definition={definition}", 30)
         if _errno(done) is not None:
             return False
         self._probes[probe.event] = probe

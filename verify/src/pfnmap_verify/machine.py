@@ -54,6 +54,7 @@ class Machine:
     ram: int
     cpu: Mapping[str, Any]
     iommu_config: Sequence[str]
+    kvm_module: str | None = None
     probe_modules: Sequence[str] = field(default=("vfio_iommu_type1", "vfio_pci"))
 
     def physical(self, linear: int) -> int:
@@ -83,6 +84,7 @@ MACHINES: Mapping[str, Machine] = {
         ram=0,
         cpu={"hw_access_dirty": True, "la57": False, "pdpe1gb": True, "pti": False, "pku": True},
         iommu_config=("INTEL_IOMMU",),
+        kvm_module="kvm_amd",  # TCG emulates AMD's SVM with nested paging
     ),
     "arm64": Machine(
         arch="arm64",

@@ -59,6 +59,8 @@ def _result(words: Sequence[str]) -> dict[str, Any]:
     if words == ["ok"]:
         return {"result": "ok"}
     said = dict(word.split("=", 1) for word in words)
+    if "word" in said:
+        return {"result": said["word"]}
     if "errno" in said:
         return {"result": errorcode.get(int(said["errno"]), said["errno"])}
     return {"result": said["signal"], "si_code": int(said["si_code"]), "si_addr": said["si_addr"]}
@@ -71,6 +73,9 @@ def _measured(op: str, kinds: Mapping[str, list[list[str]]], functions: Mapping[
     found: dict[str, Any] = {"faults": faults, "handle_mm_fault": calls.pop("handle_mm_fault", 0)}
     if total > len(faults):
         found["faults_total"] = total
+    guest_faults = calls.pop("kvm_tdp_page_fault", 0)
+    if op == "kvm.map" and "tdp" in functions:
+        found["guest_faults"] = guest_faults
     if calls and op != "exit":
         found["calls"] = calls
     returns = {ret: int(count) for event, ret, count in kinds["return"] if event in _FOLLOWS}
@@ -155,9 +160,17 @@ def _vmas(kinds: Mapping[str, list[list[str]]], page: int) -> dict[str, Any]:
     return {"vmas": vmas}
 
 
+def _kvm(kinds: Mapping[str, list[list[str]]], page: int) -> dict[str, Any]:
+    counts = zip(("pud", "pmd", "pte"), map(int, kinds["leaves"][0]), strict=True)
+    leaves = {"leaves": {level: count for level, count in counts if count}}
+    return {**leaves, "gpa": kinds["gpa"][0][0]} if "gpa" in kinds else leaves
+
+
 _ADDED: Mapping[str, Any] = {
     "access": _numbers("ret"),
     "dma_unmap": _numbers("bytes"),
+    "kvm.map": _kvm,
+    "kvm.memslot": _kvm,
     "mincore": _numbers("pages", "resident"),
     "mmap": _texts("addr"),
     "move_pages": _move_pages,

@@ -70,4 +70,5 @@ PROBES: Sequence[Probe] = (
     Probe("gap", "generic_access_phys", "addr=$arg2:x64"),
     Probe("fuf", "fixup_user_fault", "addr=$arg2:x64"),
     Probe("umr", "unmap_mapping_range"),
+    Probe("tdp", "kvm_tdp_page_fault", "addr=+0($arg2):x64", "kvm"),
 )

@@ -47,6 +47,7 @@ class Subject:
     machine: Machine
     modules: Sequence[Module]
     spec: KernelSpec
+    directory: Path | None = None
 
     @classmethod
     def prepare(cls, image: KernelImage, machine: Machine, modules: Path | None, spec: KernelSpec) -> Subject:
@@ -56,16 +57,23 @@ class Subject:
             for symbol in (*_NEEDED, *machine.iommu_config):
                 if values.get(symbol, "n") == "n":
                     raise Refused("verify", f"{image.path}: CONFIG_{symbol} is not set in {spec.config}")
-        found: Sequence[Module] = ()
-        if modules is not None:
-            found = load_order(modules_directory(modules, image.uname), machine.probe_modules)
+        directory = modules_directory(modules, image.uname) if modules is not None else None
+        found = load_order(directory, machine.probe_modules) if directory is not None else ()
         said = replace(
             spec,
             arch=spec.arch or image.arch,
             release=spec.release or image.release,
             cpu={**machine.cpu, **spec.cpu},
         )
-        return cls(image, machine, found, said)
+        return cls(image, machine, found, said, directory)
+
+    def with_kvm(self) -> Subject:
+        """Return this with KVM's modules loaded too. Raises Refused where it has none for the emulated CPU."""
+        if self.machine.kvm_module is None:
+            raise Refused("kvm", f"the guest's init makes no virtual machines on {self.machine.arch}")
+        if self.directory is None:  # built in, or the first step says that it is not
+            return self
+        return replace(self, modules=load_order(self.directory, (*self.machine.probe_modules, self.machine.kvm_module)))
 
     @property
     def own_spec(self) -> KernelSpec:

@@ -34,11 +34,11 @@ _OWN_BOOT = ("decode-off-under-split-vma", "mremap-bad-pud")
 """Examples whose messages come once a boot, or would stand in the way of others."""
 
 
-def suite(name: str) -> list[Program]:
-    """Return the programs of a suite. Raises Unknown for one that there is not."""
+def suite(name: str, arch: str = "x86_64") -> list[Program]:
+    """Return the programs of a suite that an architecture can run. Raises Unknown for one that there is not."""
     if name not in SUITES:
         raise Unknown("suite", name, SUITES)
-    return list(SUITES[name]())
+    return [program for program in SUITES[name]() if arch == "x86_64" or not program.needs_kvm]
 
 
 def _mmap(size: str, va: int, offset: int = 0, length: int | None = None, prot: str = "rw", name: str = "m0") -> Step:
@@ -294,7 +294,20 @@ def _shrunk(key: str, value: Any) -> Any:
     return 16 * GIB if value == 128 * GIB and not isinstance(value, bool) else value
 
 
-_PARTS = (_levels, _partial, _access, _decode, _fork, _split, _dma, _thp, _placement, _kernel_accesses, _examples)
+def _kvm(every: bool) -> Iterator[Program]:
+    """A guest on a BAR, with guest physical addresses congruent to the mapping or not."""
+    gpa = 0x40_0000_0000
+    for shift in _SHIFTS if every else ():
+        for name, off in (("natural", 0), ("gpa_plus_pmd", PMD), ("gpa_plus_page", PAGE)):
+            slot = {"op": "kvm.memslot", "slot": 1, "gpa": hex(gpa + off), "va": "m0", "length": 4 * GIB}
+            first = {"op": "kvm.map", "gpa": hex(gpa + off), "length": 4 * PAGE, "access": "read"}
+            more = {**first, "length": 4 * PMD, "access": "write"}
+            zap = {"op": "mprotect", "addr": "m0", "length": PUD, "prot": "r"}
+            steps = [*_on("8G", shift), slot, first, {"op": "walk", "va": "m0"}, more, zap, first]
+            yield Program(f"kvm.8G.{shift}.{name}", [*steps, {"op": "walk", "va": "m0"}])
+
+
+_PARTS = (_levels, _partial, _access, _decode, _fork, _split, _dma, _thp, _placement, _kernel_accesses, _examples, _kvm)
 
 
 def _core() -> Iterator[Program]:
