@@ -61,7 +61,7 @@ def command(
     json: JsonOption = False,
 ) -> int:
     """Boot a real kernel in QEMU, drive vfio-pci through scenarios, and compare with the model."""
-    from pfnmap_verify.judge import judged, shortest
+    from pfnmap_verify.judge import judged, shrunk
     from pfnmap_verify.progress import session_progress
     from pfnmap_verify.session import Session, run_session
 
@@ -85,8 +85,8 @@ def command(
         if error is not None and not session.records:
             raise error
         verdicts = judged(session, registry)
-        if random is not None and (found := shortest(session, programs, verdicts, registry)):
-            verdicts.append(found)
+        if random is not None and error is None:
+            verdicts = shrunk(session, programs, verdicts, registry)
         _report(session, verdicts, ktap=ktap, json=json, junit=junit)
         if error is not None:
             raise error

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from pfnmap.plugins import Registry
 from pfnmap.scenario import parse_recording
@@ -14,34 +15,39 @@ from pfnmap_verify.recorder import Program
 from pfnmap_verify.session import Session, run_session
 from pfnmap_verify.verdicts import Verdict
 
-__all__ = ["judged", "shortest"]
+__all__ = ["judged", "shrunk"]
 
 _EXPLAINED = 3
 """Records that differ whose reason is looked for."""
 
 
-def shortest(
+def shrunk(
     session: Session, programs: Sequence[Program], verdicts: Sequence[Verdict], registry: Registry
-) -> Verdict | None:
-    """Return the verdict on the shortest form of the first program that differs, if one does."""
+) -> list[Verdict]:
+    """Return the verdicts with that on the first program that differs told of its shortest form that still does."""
     first = next((verdict for verdict in verdicts if verdict.outcome == "differ"), None)
     if first is None:
-        return None
-    last: list[Verdict] = []
+        return list(verdicts)
+    told: dict[str, Verdict] = {}
 
     def differing(candidates: Sequence[Program]) -> list[str]:
         again = session.anew()
         if (error := run_session(again, candidates)) is not None:
             raise error
-        differ = [verdict for verdict in judged(again, registry) if verdict.outcome == "differ"]
-        last.extend(differ)
-        return [verdict.id for verdict in differ]
+        differ = {verdict.id: verdict for verdict in judged(again, registry) if verdict.outcome == "differ"}
+        told.update({_text(one.steps): differ[one.id] for one in candidates if one.id in differ})
+        return list(differ)
 
     program = next(program for program in programs if program.id == first.id)
     found = shrink(program, first.differences[0]["step"], differing)
     steps = [json.dumps(step) for step in found.steps]
-    because = next((verdict.because for verdict in reversed(last) if verdict.because), first.because)
-    return replace(first, id=found.id, lines=[f"the {len(steps)} steps that still differ:", *steps], because=because)
+    short = told.get(_text(found.steps), first)
+    lines = [f"{len(steps)} steps that still differ:", *steps]
+    return [replace(short, id=first.id, lines=lines) if verdict is first else verdict for verdict in verdicts]
+
+
+def _text(steps: Sequence[Mapping[str, Any]]) -> str:
+    return json.dumps(list(steps))
 
 
 def judged(session: Session, registry: Registry) -> list[Verdict]:
