@@ -16,7 +16,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 TARGETS = {"x86_64": "x86_64-linux-musl", "arm64": "aarch64-linux-musl", "riscv64": "riscv64-linux-musl"}
-SOURCES = ("init.c", "kvm.c", "ops.c", "vfio.c")
+SOURCES = ("events.c", "init.c", "kvm.c", "ops.c", "touch.c", "vfio.c", "wire.c")
 FLAGS = ("-static", "-Os", "-s", "-Wall", "-Wextra", "-Werror", "-fno-ident")
 
 

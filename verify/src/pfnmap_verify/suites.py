@@ -13,18 +13,26 @@ from typing import Any
 
 from pfnmap.errors import Unknown
 from pfnmap.scenario import read_scenario
-from pfnmap_verify.machine import DEVICES, GIB, MIB
+from pfnmap_verify.machine import GIB, MIB
+from pfnmap_verify.mappings import (
+    PAGE,
+    PMD,
+    PUD,
+    SHIFTS,
+    WINDOW,
+    Step,
+    levels,
+    mmap,
+    partial,
+    placement,
+    touch,
+    whole_bar,
+)
 from pfnmap_verify.programs import of_scenario
 from pfnmap_verify.recorder import Program
 
 __all__ = ["SUITES", "suite"]
 
-Step = Mapping[str, Any]
-
-PAGE, PMD, PUD = 4096, 2 * MIB, GIB
-WINDOW = 0x1000_0000_0000
-_SIZES = {device.name.removeprefix("bar"): device.size for device in DEVICES}
-_SHIFTS = {"natural": 0, "va_plus_pmd": PMD, "va_plus_page": PAGE, "va_plus_half_pmd": PMD // 2}
 _EXAMPLES = (
     *("decode-off-on", "decode-off-under-split-vma", "dontfork-leak", "fork-shared-pud", "middle-of-block-after-align"),
     *("mremap-bad-pud", "neighbour-forbids-1g", "smaps-drops-leaves", "split-2m-from-1g", "thp-never-6.12.117"),
@@ -41,155 +49,61 @@ def suite(name: str, arch: str = "x86_64") -> list[Program]:
     return [program for program in SUITES[name]() if arch == "x86_64" or not program.needs_kvm]
 
 
-def _mmap(size: str, va: int, offset: int = 0, length: int | None = None, prot: str = "rw", name: str = "m0") -> Step:
-    return {
-        "op": "mmap",
-        "id": name,
-        "device": f"bar{size}",
-        "bar": 2,
-        "offset": offset,
-        "length": _SIZES[size] - offset if length is None else length,
-        "addr": hex(va),
-        "fixed": va != 0,
-        "prot": prot,
-        "shared": True,
-    }
-
-
-def _touch(at: str, access: str = "read", **more: Any) -> Step:
-    return {"op": "touch", "va": at, "access": access, **more}
-
-
-def _on(size: str, shift: str = "natural") -> list[Step]:
-    """A whole BAR mapped, at an address that is congruent to it, or so many bytes off."""
-    return [_mmap(size, WINDOW + _SHIFTS[shift])]
-
-
-def _placed(name: str, size: str, va: int, offset: int = 0, length: int | None = None) -> Program:
-    """The first and the last byte touched, then what is in each unit on the way."""
-    length = _SIZES[size] - offset if length is None else length
-    steps = [
-        _mmap(size, va, offset, length),
-        {"op": "note_tables", "va": "m0"},
-        _touch("m0"),
-        _touch(f"m0+{length - 1:#x}", "write"),
-        {
-            "op": "scan",
-            "start": "m0",
-            "end": f"m0+{length:#x}",
-            "step": max(length // 8 & -PAGE, PAGE),
-            "access": "read",
-        },
-    ]
-    return Program(f"matrix.{size}.{name}", steps)
-
-
-def _levels(every: bool) -> Iterator[Program]:
-    chosen = {
-        "natural": tuple(_SIZES),
-        "va_plus_pmd": ("8G", "1G", "128M"),
-        "va_plus_page": ("8G", "512M", "2M"),
-        "va_plus_half_pmd": ("8G",),
-    }
-    for shift, sizes in chosen.items():
-        for size in _SIZES if every else sizes:
-            yield _placed(shift, size, WINDOW + _SHIFTS[shift])
-
-
-def _partial(every: bool) -> Iterator[Program]:
-    offsets = {
-        "page": PAGE,
-        "pmd": PMD,
-        "512M": 512 * MIB,
-        "pud": PUD,
-        "pmd_plus_page": PMD + PAGE,
-        "pud_plus_pmd": PUD + PMD,
-    }
-    lengths = {
-        "page": PAGE,
-        "2pages": 2 * PAGE,
-        "pmd_minus_page": PMD - PAGE,
-        "pmd": PMD,
-        "pmd_plus_page": PMD + PAGE,
-        "2pmd": 2 * PMD,
-        "pud_minus_page": PUD - PAGE,
-        "pud": PUD,
-        "pud_plus_page": PUD + PAGE,
-    }
-    core_offsets = (
-        ("8G", "page", True),
-        ("8G", "512M", False),
-        ("1G", "pmd", True),
-        ("16G", "pud", True),
-        ("16G", "pud_plus_pmd", False),
-    )
-    core_lengths = ("page", "pmd_minus_page", "pmd_plus_page", "pud_minus_page", "pud_plus_page")
-    for size, bar in _SIZES.items():
-        for what, offset in offsets.items():
-            for congruent in (True, False):
-                if offset < bar and (every or (size, what, congruent) in core_offsets):
-                    va = WINDOW + (offset % PUD if congruent else 0)
-                    yield _placed(f"off_{what}.va_{'congruent' if congruent else 'pud_aligned'}", size, va, offset)
-        for what, length in lengths.items():
-            if length < bar and (every or (size == "8G" and what in core_lengths)):
-                yield _placed(f"len_{what}", size, WINDOW, 0, length)
-
-
 def _access(every: bool) -> Iterator[Program]:
     middle = [
-        _touch("m0+0x52345678"),
-        _touch("m0+0x40000000"),
-        _touch("m0+0x7fffffff"),
-        _touch("m0+0x3fffffff", "write"),
+        touch("m0+0x52345678"),
+        touch("m0+0x40000000"),
+        touch("m0+0x7fffffff"),
+        touch("m0+0x3fffffff", "write"),
     ]
     for shift in ("natural", "va_plus_pmd", *(("va_plus_page",) if every else ())):
-        yield Program(f"middle.8G.{shift}.middle_first", [*_on("8G", shift), *middle])
+        yield Program(f"middle.8G.{shift}.middle_first", [*whole_bar("8G", shift), *middle])
     for prot in ("r", "w", "none", *(("x", "rx", "rwx") if every else ())):
         steps = [
-            _mmap("1G", WINDOW, prot=prot),
-            _touch("m0+0x3005"),
-            _touch("m0+0x3005", "write"),
+            mmap("1G", WINDOW, prot=prot),
+            touch("m0+0x3005"),
+            touch("m0+0x3005", "write"),
             {"op": "walk", "va": "m0"},
         ]
         yield Program(f"middle.1G.{prot}_mapping", steps)
-    for shift in _SHIFTS if every else ("natural", "va_plus_page"):
-        again = [_touch("m0+0x1000"), _touch("m0+0x1000", "write"), _touch("m0+0x1000")]
-        yield Program(f"entry.8G.{shift}.read_then_write", [*_on("8G", shift), *again])
+    for shift in SHIFTS if every else ("natural", "va_plus_page"):
+        again = [touch("m0+0x1000"), touch("m0+0x1000", "write"), touch("m0+0x1000")]
+        yield Program(f"entry.8G.{shift}.read_then_write", [*whole_bar("8G", shift), *again])
 
 
 def _decode(every: bool) -> Iterator[Program]:
     off, on = ({"op": "pci_memory", "device": "bar8G", "enabled": enabled} for enabled in (False, True))
     for shift in ("natural", "va_plus_pmd", "va_plus_page"):
         around = [
-            _touch("m0"),
+            touch("m0"),
             off,
             {"op": "walk", "va": "m0"},
-            _touch("m0"),
+            touch("m0"),
             on,
             {"op": "walk", "va": "m0"},
-            _touch("m0"),
+            touch("m0"),
         ]
-        yield Program(f"disable.8G.{shift}", [*_on("8G", shift), *around])
+        yield Program(f"disable.8G.{shift}", [*whole_bar("8G", shift), *around])
     write = {"op": "access", "via": "write_syscall", "va": "m0", "length": 16}
-    yield Program("disable.kernel_access", [*_on("8G"), off, write, on, write, {"op": "walk", "va": "m0"}])
+    yield Program("disable.kernel_access", [*whole_bar("8G"), off, write, on, write, {"op": "walk", "va": "m0"}])
 
 
 def _fork(every: bool) -> Iterator[Program]:
     child: Mapping[str, Any] = {"by": "child"}
     gone = {"op": "exit", "by": "child"}
     for size, shift in (("8G", "natural"), ("8G", "va_plus_pmd"), ("8G", "va_plus_page"), ("2M", "natural")):
-        steps = [_touch("m0", "write"), {"op": "fork"}, {"op": "walk", "va": "m0", **child}, _touch("m0", **child)]
-        after = [_touch("m0", "write"), {"op": "walk", "va": "m0", **child}, gone]
-        yield Program(f"fork.{size}.{shift}", [*_on(size, shift), *steps, *after])
-    faults = [{"op": "fork"}, _touch("m0+0x40000000", **child), {"op": "walk", "va": "m0+0x40000000"}, gone]
-    yield Program("fork.8G.untouched_then_child_faults", [*_on("8G"), *faults])
+        steps = [touch("m0", "write"), {"op": "fork"}, {"op": "walk", "va": "m0", **child}, touch("m0", **child)]
+        after = [touch("m0", "write"), {"op": "walk", "va": "m0", **child}, gone]
+        yield Program(f"fork.{size}.{shift}", [*whole_bar(size, shift), *steps, *after])
+    faults = [{"op": "fork"}, touch("m0+0x40000000", **child), {"op": "walk", "va": "m0+0x40000000"}, gone]
+    yield Program("fork.8G.untouched_then_child_faults", [*whole_bar("8G"), *faults])
     unmaps = [
-        _touch("m0"),
+        touch("m0"),
         {"op": "fork"},
         {"op": "munmap", "addr": "m0", "length": PUD, **child},
-        _touch("m0", **child),
+        touch("m0", **child),
     ]
-    yield Program("fork.8G.child_munmaps", [*_on("8G"), *unmaps, {"op": "walk", "va": "m0"}, gone])
+    yield Program("fork.8G.child_munmaps", [*whole_bar("8G"), *unmaps, {"op": "walk", "va": "m0"}, gone])
 
 
 def _split(every: bool) -> Iterator[Program]:
@@ -213,69 +127,62 @@ def _split(every: bool) -> Iterator[Program]:
     look = [
         {"op": "vmas", "start": "m0", "end": "m0+0x200000000"},
         {"op": "walk", "va": page},
-        _touch(page),
-        _touch(at),
+        touch(page),
+        touch(at),
     ]
-    touched = [_touch("m0"), _touch(page, "write")]
+    touched = [touch("m0"), touch(page, "write")]
     for what, call in calls.items():
-        yield Program(f"split.8G.natural.{what}", [*_on("8G"), *touched, call, *look])
+        yield Program(f"split.8G.natural.{what}", [*whole_bar("8G"), *touched, call, *look])
     for what, call in pages.items():
         if every or what in ("mprotect_page", "munmap_page"):
-            yield Program(f"split.8G.va_plus_pmd.{what}", [*_on("8G", "va_plus_pmd"), *touched, call, *look])
+            yield Program(f"split.8G.va_plus_pmd.{what}", [*whole_bar("8G", "va_plus_pmd"), *touched, call, *look])
         if every:
-            yield Program(f"split.8G.natural.{what}", [*_on("8G"), *touched, call, *look])
+            yield Program(f"split.8G.natural.{what}", [*whole_bar("8G"), *touched, call, *look])
     for shift in ("natural", "va_plus_page", *(("va_plus_pmd",) if every else ())):
-        to = [{"op": "mprotect", **whole, "prot": "r", "at": page}, _touch(page, "write")]
-        back = [{"op": "mprotect", **whole, "prot": "rw", "at": page}, _touch(page, "write")]
-        yield Program(f"mprotect.8G.{shift}.whole_ro_rw", [*_on("8G", shift), *touched, *to, *back])
-    none = [{"op": "mprotect", **whole, "prot": "none", "at": page}, _touch(page)]
-    yield Program("mprotect.8G.natural.whole_none", [*_on("8G"), *touched, *none])
+        to = [{"op": "mprotect", **whole, "prot": "r", "at": page}, touch(page, "write")]
+        back = [{"op": "mprotect", **whole, "prot": "rw", "at": page}, touch(page, "write")]
+        yield Program(f"mprotect.8G.{shift}.whole_ro_rw", [*whole_bar("8G", shift), *touched, *to, *back])
+    none = [{"op": "mprotect", **whole, "prot": "none", "at": page}, touch(page)]
+    yield Program("mprotect.8G.natural.whole_none", [*whole_bar("8G"), *touched, *none])
     move = {"op": "mremap", "addr": "m0+0x40200000", "old_len": PMD, "new_len": PMD, "flags": ["MAYMOVE", "FIXED"]}
     to_va = hex(WINDOW + 32 * GIB)
-    moved = [_touch("m0+0x40200000", "write"), {**move, "new_addr": to_va, "at": to_va}, _touch(to_va)]
-    yield Program("mremap.8G.pmd_mapped_move_middle_pmd", [*_on("8G", "va_plus_pmd"), *moved])
+    moved = [touch("m0+0x40200000", "write"), {**move, "new_addr": to_va, "at": to_va}, touch(to_va)]
+    yield Program("mremap.8G.pmd_mapped_move_middle_pmd", [*whole_bar("8G", "va_plus_pmd"), *moved])
 
 
 def _dma(every: bool) -> Iterator[Program]:
     for shift, length in (("natural", 8 * MIB), ("va_plus_pmd", 8 * MIB), ("va_plus_page", 256 << 10)):
         dma_map = {"op": "dma_map", "iova": "0x100000000", "va": "m0", "length": length, "prot": "rw", "at": "m0"}
         unmap = {"op": "dma_unmap", "iova": "0x100000000", "length": length}
-        yield Program(f"dma.8G.{shift}.cold_then_warm", [*_on("8G", shift), dma_map, unmap, dma_map, unmap])
+        yield Program(f"dma.8G.{shift}.cold_then_warm", [*whole_bar("8G", shift), dma_map, unmap, dma_map, unmap])
     touched = [
-        _touch("m0"),
+        touch("m0"),
         {"op": "dma_map", "iova": "0x100000000", "va": "m0+0x1000", "length": 4 * MIB, "prot": "r"},
     ]
-    yield Program("dma.8G.natural.touched", [*_on("8G"), *touched])
+    yield Program("dma.8G.natural.touched", [*whole_bar("8G"), *touched])
 
 
 def _thp(every: bool) -> Iterator[Program]:
     advise = {"op": "madvise", "addr": "m0", "length": 8 * GIB, "advice": "HUGEPAGE"}
-    touched = [_touch("m0"), _touch("m0+0x40201000", "write")]
+    touched = [touch("m0"), touch("m0+0x40201000", "write")]
     for setting in ("never", "madvise"):
-        yield Program(f"thp.{setting}.plain", [*_on("8G"), *touched], thp_enabled=setting)
-        yield Program(f"thp.{setting}.madv_hugepage", [*_on("8G"), advise, *touched], thp_enabled=setting)
+        yield Program(f"thp.{setting}.plain", [*whole_bar("8G"), *touched], thp_enabled=setting)
+        yield Program(f"thp.{setting}.madv_hugepage", [*whole_bar("8G"), advise, *touched], thp_enabled=setting)
     disable, enable = ({"op": "prctl_thp_disable", "disabled": disabled} for disabled in (True, False))
-    yield Program("thp.prctl_disable", [*_on("8G"), disable, *touched, enable, _touch("m0+0x80000000")])
-
-
-def _placement(every: bool) -> Iterator[Program]:
-    for size, length in (("8G", 8 * GIB), ("8G", 8 * GIB - PAGE), ("2M", PMD), *((s, None) for s in _SIZES if every)):
-        what = "null" if length is None or not length % PMD else "null_minus_page"
-        steps = [_mmap(size, 0, length=length), _touch("m0"), _touch("m0+0x1fefff", "write")]
-        yield Program(f"placement.{size}.{what}", steps)
+    yield Program("thp.prctl_disable", [*whole_bar("8G"), disable, *touched, enable, touch("m0+0x80000000")])
 
 
 def _kernel_accesses(every: bool) -> Iterator[Program]:
-    for shift in _SHIFTS if every else ("natural", "va_plus_page"):
+    for shift in SHIFTS if every else ("natural", "va_plus_page"):
         ways = ("write_syscall", "read_syscall", "process_vm_readv", "proc_mem_read", "futex_wake", "vmsplice")
         accesses = [
             {"op": "access", "via": via, "va": f"m0+{n * PMD:#x}", "length": 16 if n != 4 else 4}
             for n, via in enumerate(ways)
         ]
-        yield Program(f"gup.8G.{shift}", [*_on("8G", shift), *accesses])
-    look = [_touch("m0"), {"op": "mincore", "addr": "m0", "length": 4 * MIB}, {"op": "pagemap", "va": "m0", "count": 4}]
-    files = [{"op": "smaps", "va": "m0"}, {"op": "walk", "va": "m0"}, _touch("m0"), {"op": "numa_maps", "va": "m0"}]
-    yield Program("procfs.8G.natural", [*_on("8G"), *look, *files, {"op": "walk", "va": "m0"}])
+        yield Program(f"gup.8G.{shift}", [*whole_bar("8G", shift), *accesses])
+    look = [touch("m0"), {"op": "mincore", "addr": "m0", "length": 4 * MIB}, {"op": "pagemap", "va": "m0", "count": 4}]
+    files = [{"op": "smaps", "va": "m0"}, {"op": "walk", "va": "m0"}, touch("m0"), {"op": "numa_maps", "va": "m0"}]
+    yield Program("procfs.8G.natural", [*whole_bar("8G"), *look, *files, {"op": "walk", "va": "m0"}])
 
 
 def _examples(every: bool) -> Iterator[Program]:
@@ -297,17 +204,17 @@ def _shrunk(key: str, value: Any) -> Any:
 def _kvm(every: bool) -> Iterator[Program]:
     """A guest on a BAR, with guest physical addresses congruent to the mapping or not."""
     gpa = 0x40_0000_0000
-    for shift in _SHIFTS if every else ():
+    for shift in SHIFTS if every else ():
         for name, off in (("natural", 0), ("gpa_plus_pmd", PMD), ("gpa_plus_page", PAGE)):
             slot = {"op": "kvm.memslot", "slot": 1, "gpa": hex(gpa + off), "va": "m0", "length": 4 * GIB}
             first = {"op": "kvm.map", "gpa": hex(gpa + off), "length": 4 * PAGE, "access": "read"}
             more = {**first, "length": 4 * PMD, "access": "write"}
             zap = {"op": "mprotect", "addr": "m0", "length": PUD, "prot": "r"}
-            steps = [*_on("8G", shift), slot, first, {"op": "walk", "va": "m0"}, more, zap, first]
+            steps = [*whole_bar("8G", shift), slot, first, {"op": "walk", "va": "m0"}, more, zap, first]
             yield Program(f"kvm.8G.{shift}.{name}", [*steps, {"op": "walk", "va": "m0"}])
 
 
-_PARTS = (_levels, _partial, _access, _decode, _fork, _split, _dma, _thp, _placement, _kernel_accesses, _examples, _kvm)
+_PARTS = (levels, partial, _access, _decode, _fork, _split, _dma, _thp, placement, _kernel_accesses, _examples, _kvm)
 
 
 def _core() -> Iterator[Program]:
