@@ -9,10 +9,13 @@ from itertools import pairwise
 from typing import Any, ClassVar
 
 from pfnmap import Action, BadInput, Machine, Module, Refused, ScenarioRun
+from pfnmap.contract.guest import Hypervisor
+from pfnmap.contract.option import PlanOption
 from pfnmap.limits import bounded
 
 from .kvm_main import Vm
 from .mmu import MMIO, guest_mmu, leaf_for
+from .plan import GPA, KVM, KvmGuests
 from .stage2 import LEVELS, Leaf
 
 __all__ = ["Kvm"]
@@ -38,6 +41,9 @@ class Kvm(Module):
         "mmap_lock",
         "mmu_notifier_register",
     )
+
+    hypervisor: ClassVar[Hypervisor | None] = KvmGuests()
+    plan_options: ClassVar[tuple[PlanOption, ...]] = (KVM, GPA)
 
     def boot(self, machine: Machine) -> None:
         """Start over without a virtual machine."""
