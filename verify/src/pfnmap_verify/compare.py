@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pfnmap.changes import Change
 from pfnmap.contract.device import Device, DeviceBar
 from pfnmap.contract.step import Step
 from pfnmap.errors import LinkError, PfnmapError, Refused
@@ -61,15 +62,22 @@ def reasons(
     step = comparison.differences[0].step
     record = replace(comparison.record, steps=comparison.record.steps[: step + 1])
     meets = _Meets(recording, record, registry)
-    release, real = spec.link(registry).release, own.link(registry).release
-    apart = [name for name in release.changes if release.has(name) != real.has(name)]
-    found = [name for name in apart or release.changes if meets(_flipped(spec, release, [name]))]
+    kernel = spec.link(registry)
+    release, real = kernel.release, own.link(registry).release
+    settable = [name for name in release.changes if _can_be_set(release.known[name], kernel.arch.name)]
+    apart = [name for name in settable if release.has(name) != real.has(name)]
+    found = [name for name in apart or settable if meets(_flipped(spec, release, [name]))]
     if not found and apart and meets(replace(own, thp=spec.thp)):
         found = _needed(apart, lambda names: meets(_flipped(spec, release, names)))
     words = [_words(release, name) for name in found]
     if spec.thp and meets(replace(spec, thp=None)):
         words.append(f"THP is {record.thp_enabled} in the real kernel, {spec.thp} in the model")
     return words
+
+
+def _can_be_set(change: Change, arch: str) -> bool:
+    """Whether the model of an architecture acts on a change, so that linking does not refuse it."""
+    return change.modelled and (not change.arch or arch in change.arch)
 
 
 def _needed(names: list[str], enough: Callable[[list[str]], bool]) -> list[str]:
