@@ -176,11 +176,16 @@ class Qemu:
 
     async def close(self) -> None:
         """End QEMU, close and remove everything."""
+        with contextlib.suppress(Exception):  # it may have ended
+            await asyncio.wait_for(self._qmp.execute("quit"), _END_SECONDS)
         with contextlib.suppress(Exception):
             await asyncio.wait_for(self._qmp.disconnect(), _END_SECONDS)
-        if self._process is not None and self._process.returncode is None:
-            self._process.kill()
-            await self._process.wait()
+        if self._process is not None:
+            try:
+                await asyncio.wait_for(self._process.wait(), _END_SECONDS)
+            except TimeoutError:
+                self._process.kill()
+                await self._process.wait()
         if self._writer is not None:
             self._writer.close()
         for server in self._servers:
