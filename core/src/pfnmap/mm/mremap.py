@@ -207,7 +207,7 @@ def _new_place(vma: VmArea, remap: _Remap) -> int:
     offset = 0
     if vma.vm_file is not None:
         offset = (vma.vm_pgoff << remap.mm.kernel.geometry.PAGE_SHIFT) + remap.address - vma.vm_start
-    return get_unmapped_area(remap.mm, offset, remap.new_len)
+    return get_unmapped_area(remap.mm, offset, remap.new_len, file=vma.vm_file)
 
 
 def _move_vma(vma: VmArea, remap: _Remap) -> int:
