@@ -74,7 +74,7 @@ class Powerpc64(Arch):
     """The architecture. Not modelled, taken as absent: protection keys, coprocessors, 4K pages inside of 64K ones."""
 
     name: ClassVar[str] = "powerpc64"
-    leaf_changes: ClassVar[Mapping[LeafLevel, tuple[str, ...]]] = dict.fromkeys(HUGE_LEVELS, ("powerpc-huge-pfnmap",))
+    leaf_changes: Mapping[LeafLevel, tuple[str, ...]] = dict.fromkeys(HUGE_LEVELS, ("powerpc-huge-pfnmap",))
 
     cpu_defaults: ClassVar[Mapping[str, object]] = {"mmu": "auto", "hw_access_dirty": True, "pte_table_size": 0}
     """`mmu`: radix (POWER9 and later), hash, or auto: what the kernel takes on a CPU with both.

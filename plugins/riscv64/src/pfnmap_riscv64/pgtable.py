@@ -63,7 +63,7 @@ class Riscv64(Arch):
     """The architecture. Not modelled, taken as absent: Svnapot, shadow stacks, the memory types of T-Head CPUs."""
 
     name: ClassVar[str] = "riscv64"
-    leaf_changes: ClassVar[Mapping[LeafLevel, tuple[str, ...]]] = dict.fromkeys(HUGE_LEVELS, ("riscv-huge-pfnmap",))
+    leaf_changes: Mapping[LeafLevel, tuple[str, ...]] = dict.fromkeys(HUGE_LEVELS, ("riscv-huge-pfnmap",))
 
     cpu_defaults: ClassVar[Mapping[str, object]] = {
         "mode": "sv48",
