@@ -17,6 +17,8 @@ from typing import Any, NoReturn, cast
 import pluggy
 
 from pfnmap.contract.arch import Arch
+from pfnmap.contract.defaults import DEFAULT_ARCH
+from pfnmap.contract.entry import Has
 from pfnmap.contract.geometry import Geometry
 from pfnmap.contract.kernel import THP_SETTINGS, LinkedKernel
 from pfnmap.contract.module import Module
@@ -28,9 +30,7 @@ from pfnmap.kconfig import Config, fragment, page_size_symbols, resolve
 from pfnmap.plugins import Registry
 from pfnmap.release import Release, facts, parse_release
 
-__all__ = ["DEFAULT_ARCH", "Kernel"]
-
-DEFAULT_ARCH = "x86_64"
+__all__ = ["Kernel"]
 
 _NOT_OPS = frozenset({"setup_arch", "mmu_access", "protection_map"})
 _ABSTRACT_OPS = frozenset(Arch.__abstractmethods__) - _NOT_OPS
@@ -81,21 +81,23 @@ class Kernel(LinkedKernel):
         *,
         given: Mapping[str, str] | None = None,
         file: Mapping[str, str] | None = None,
+        whole: bool = True,
         defaults: Mapping[str, str] | None = None,
         known: Iterable[str] = (),
         page_size: str | None = None,
         config_source: str = "",
-        thp: str = "always",
+        thp: str | None = None,
         assumed: Iterable[str] = (),
         registry: Registry | None = None,
     ) -> Kernel:
         """Link a kernel from plugins.
 
         `config`: resolved symbols that are taken as they are, whatever depends on what (a vector file's); all others
-        take their Kconfig default. `given`, `file`, `defaults`, `known`: what a user would set, a real .config, what is
-        set where neither says otherwise, symbols of plugins that are not linked, all as `pfnmap.kconfig.resolve` takes
-        them. `page_size`: "4K", "16K", ..., set by the architecture's own symbols. `release`: a name or a Release
-        (default: the newest known). `cpu`: keys of the architecture's `cpu_defaults`.
+        take their Kconfig default. `given`, `file`, `whole`, `defaults`, `known`: what a user would set, a real
+        .config, what is set where neither says otherwise, symbols of plugins that are not linked, all as
+        `pfnmap.kconfig.resolve` takes them. `page_size`: "4K", "16K", ..., set by the architecture's own symbols.
+        `release`: a name or a Release (default: the newest known). `cpu`: keys of the architecture's `cpu_defaults`.
+        `thp`: the setting in sysfs (default: the one that this configuration boots with).
 
         Raises LinkError for parts that do not fit together, Unknown for a name nobody has, PluginError for a plugin
         that fails.
@@ -110,6 +112,7 @@ class Kernel(LinkedKernel):
             cpu=cpu,
             given=given,
             file=file,
+            whole=whole,
             defaults=defaults,
             known=known,
             page_size=page_size,
@@ -124,12 +127,21 @@ class Kernel(LinkedKernel):
         linked = [cast("Module", _instance(part, "driver")) for part in parts]
         _refuse_unasked(found, of, linked, registry)
         manager = _manager(of, linked)
-        fragments = _fragments(manager, found)
+        fragments = _fragments(manager, found.has)
+        otherwise = _fragments(manager, lambda change: found.changes.get(change) != "no") if file else ()
         asked = {**(page_size_symbols(fragments, page_size) if page_size else {}), **(given or {})}
         resolved = resolve(
-            fragments, asked, file=file, defaults=defaults, force=config, known=known, source=config_source
+            fragments,
+            asked,
+            file=file,
+            whole=whole,
+            otherwise=otherwise,
+            defaults=defaults,
+            force=config,
+            known=known,
+            source=config_source,
         )
-        if thp not in THP_SETTINGS:
+        if thp is not None and thp not in THP_SETTINGS:
             raise BadInput("thp", f"{thp!r} is none of {', '.join(THP_SETTINGS)}")
         state = _cpu(of, cpu or {})
         of.setup_arch(resolved, state, found.has)
@@ -141,7 +153,7 @@ class Kernel(LinkedKernel):
             config=resolved,
             release=found,
             cpu=MappingProxyType(state),
-            thp=thp,
+            thp=thp or _thp(resolved),
             drivers=MappingProxyType({driver.name: driver for driver in linked}),
             assumed=(*assumed, *found.assumed, *_assumed(of, cpu or {}, resolved)),
             link_again=link_again,
@@ -153,8 +165,6 @@ class Kernel(LinkedKernel):
 
     def lacks(self, change: str) -> str:
         """Return a sentence that says that this release has not, or is not known to have, an upstream change."""
-        if change not in self.release.known:
-            return f"no plugin here knows of {change}"
         known = self.release.known[change]
         lacks = "is not known to have" if self.release.changes[change] == "unknown" else "lacks"
         since = "never merged" if known.first == "-" else f"first in {', '.join((known.first, *known.backports))}"
@@ -236,10 +246,17 @@ def _manager(arch: Arch, drivers: list[Module]) -> pluggy.PluginManager:
     return manager
 
 
-def _fragments(manager: pluggy.PluginManager, release: Release) -> list[tuple[str, str]]:
-    fragments = [("pfnmap", fragment("pfnmap", release.has))]
+def _thp(config: Config) -> str:
+    """Return the THP setting that a configuration boots with (hugepage_flags, mm/huge_memory.c); "always" without
+    THP."""
+    chosen = (s for s in THP_SETTINGS if config.enabled(f"TRANSPARENT_HUGEPAGE_{s.upper()}"))
+    return next(chosen, "always")
+
+
+def _fragments(manager: pluggy.PluginManager, has: Has) -> list[tuple[str, str]]:
+    fragments = [("pfnmap", fragment("pfnmap", has))]
     for impl in manager.hook.kconfig.get_hookimpls():
-        text = cast("str | None", impl.function(release.has))
+        text = cast("str | None", impl.function(has))
         if text is not None:
             fragments.append((impl.plugin_name, text))
     return fragments

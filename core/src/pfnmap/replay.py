@@ -165,7 +165,7 @@ def compare_step(
     """Return (field, expected, got) of every field in which a step's results differ from its `expect`."""
     expect = dict(step.expect)
     for key in expect:
-        if key not in COMPARED and key not in _NOT_COMPARED:
+        if key not in COMPARED and key not in _NOT_COMPARED and key not in got:
             raise BadInput(step.where, f"expect has an unknown key {key!r}")
     if expect.get("result") == "OOPS":
         fields.add("result")
@@ -176,9 +176,10 @@ def compare_step(
         if step.op not in _QUIET_OPS or key in expect:
             expect.setdefault(key, nothing)
             got.setdefault(key, nothing)
+    recorded = _recorded(run)
     for side in (expect, got):
         if "messages" in side:
-            kept = (text for text in side["messages"] if _RECORDED.search(text))
+            kept = (text for text in side["messages"] if recorded.search(text))
             side["messages"] = [_message(text) for text in kept if own_boot or "WARNING" not in text]
     if "faults" in expect:
         expect.setdefault("faults_total", len(expect["faults"]))
@@ -220,8 +221,13 @@ def _met(expected: Any, got: Any) -> bool:
     return bool(expected == got)
 
 
-_RECORDED = re.compile(r"bad p|^WARNING:|^BUG:|Oops|vfio_pci_mmap_huge_fault")
-"""The log lines that a recording holds (RECORDINGS.md, `expect.messages[]`)."""
+_RECORDED = r"bad p|^WARNING:|^BUG:|Oops"
+"""The log lines that a recording holds (RECORDINGS.md, `expect.messages[]`), and those of `Module.log_functions`."""
+
+
+def _recorded(run: Run) -> re.Pattern[str]:
+    functions = (re.escape(name) for module in run.machine.modules.values() for name in module.log_functions)
+    return re.compile("|".join((_RECORDED, *functions)))
 
 
 def _message(text: str) -> str:

@@ -58,6 +58,10 @@ class Arm64(Arch):
     """The architecture. Not modelled, taken as absent: Enhanced PAN, BTI, MTE, permission overlays, GCS."""
 
     name: ClassVar[str] = "arm64"
+    aliases: ClassVar[tuple[str, ...]] = ("aarch64",)
+    config_symbol: ClassVar[str] = "ARM64"
+    release_suffixes: ClassVar[Mapping[str, str]] = {"16k": "16K", "64k": "64K", "64kb": "64K"}
+    """Flavours of Debian, Fedora, RHEL, SUSE and Ubuntu."""
 
     cpu_defaults: ClassVar[Mapping[str, object]] = {"va_bits": 0, "lpa2": False, "hw_access_dirty": True}
     """`va_bits`: 39, 48, 52, ...; 0 is what the configuration says or, where that is 52, what a CPU boots

@@ -68,6 +68,8 @@ class NvgraceGpu(Driver):
     """The nvgrace-gpu driver of one linked kernel."""
 
     name = "nvgrace_gpu"
+    kernel_names: ClassVar[tuple[str, ...]] = ("nvgrace-gpu-vfio-pci",)
+    config_symbol = "NVGRACE_GPU_VFIO_PCI"
     provides: ClassVar[tuple[str, ...]] = ("nvgrace_gpu_mmap", "nvgrace_gpu_vfio_pci_huge_fault")
     consumes: ClassVar[tuple[str, ...]] = (
         "register_pfn_address_space",

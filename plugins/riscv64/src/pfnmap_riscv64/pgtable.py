@@ -63,6 +63,7 @@ class Riscv64(Arch):
     """The architecture. Not modelled, taken as absent: Svnapot, shadow stacks, the memory types of T-Head CPUs."""
 
     name: ClassVar[str] = "riscv64"
+    config_symbol: ClassVar[str] = "ARCH_RV64I"
     leaf_changes: Mapping[LeafLevel, tuple[str, ...]] = dict.fromkeys(HUGE_LEVELS, ("riscv-huge-pfnmap",))
 
     cpu_defaults: ClassVar[Mapping[str, object]] = {

@@ -29,12 +29,16 @@ from pfnmap import (
     hookimpl,
 )
 from pfnmap.contract.dma import DmaBackend
+from pfnmap.contract.mapping import MappedPart
 from pfnmap.contract.option import PlanOption
 from pfnmap.contract.plan import Image, RegionRules, Request
+from pfnmap.host.reading import InputKind
 from pfnmap.vm_flags import VM_ALLOW_ANY_UNCACHED, VM_DONTDUMP, VM_DONTEXPAND, VM_IO, VM_PFNMAP, VM_SHARED
 
 from .iommufd import IoPagetable
+from .maps import mapped
 from .plan import DMA, Iommufd, Type1, region_rules
+from .qemu_trace import QEMU_TRACE
 from .type1 import VfioIommu
 
 VFIO_PCI_OFFSET_SHIFT = 40
@@ -87,6 +91,9 @@ class VfioPci(Driver):
     """The vfio-pci driver of one linked kernel."""
 
     name = "vfio_pci"
+    kernel_names: ClassVar[tuple[str, ...]] = ("vfio-pci",)
+    config_symbol = "VFIO_PCI"
+    inputs: ClassVar[Mapping[str, InputKind]] = {"qemu-trace": QEMU_TRACE}
     provides: ClassVar[tuple[str, ...]] = (
         "vfio_pci_core_mmap",
         "vfio_pci_mmap_huge_fault",
@@ -112,6 +119,7 @@ class VfioPci(Driver):
         "vmf_insert_pfn_pud",
         "zap_vma_ptes",
     )
+    log_functions: ClassVar[tuple[str, ...]] = ("vfio_pci_mmap_huge_fault",)
     expected_failures: ClassVar[Mapping[str, str]] = {
         f"unaligned-falls-back@{arch} posted-v2": "the posted series lacks vfio-unaligned-pfn-fallback"
         for arch in ("plain", "arm64", "x86_64")
@@ -131,6 +139,11 @@ class VfioPci(Driver):
         from pfnmap.kconfig import fragment
 
         return fragment(__package__, has)
+
+    @classmethod
+    def mapped(cls, path: str, offset: int | None, has: Has) -> MappedPart | None:
+        """Return the part of a region that a line of /proc/PID/maps maps."""
+        return mapped(path, offset, has)
 
     def boot(self, machine: Machine) -> None:
         """Begin without devices; settle which fault handler this release has."""

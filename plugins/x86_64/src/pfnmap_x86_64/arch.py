@@ -34,6 +34,8 @@ class X86_64(PteOps, PmdOps, PudOps, UpperOps, PgprotOps, PatOps):
     """
 
     name: ClassVar[str] = "x86_64"
+    aliases: ClassVar[tuple[str, ...]] = ("amd64", "x64")
+    config_symbol: ClassVar[str] = "X86_64"
     module: ClassVar[type[Module]] = Pat
     cpu_defaults: ClassVar[Mapping[str, object]] = {
         "la57": False,
