@@ -1,7 +1,8 @@
 """Discovery of plugins through entry points, and isolation of broken ones.
 
 Kind and name of a plugin are known without importing it: the kind is the entry-point group (``pfnmap.arch``,
-``pfnmap.driver``, ``pfnmap.vmm``, ``pfnmap.command``), the name the entry point's. Only what is asked for is imported.
+``pfnmap.driver``, ``pfnmap.vmm``, ``pfnmap.command``, ``pfnmap.recording``), the name the entry point's. Only what is
+asked for is imported.
 
 The variable ``PFNMAP_PLUGINS`` is an allow-list: names separated by commas, each optionally ``name@distribution`` to
 choose between two distributions that claim one name. Everything else is listed as disabled, but for pfnmap's own
@@ -21,17 +22,24 @@ from typing import Any, Literal
 
 from pfnmap.contract.arch import Arch
 from pfnmap.contract.module import Module
+from pfnmap.contract.recording import RecordingGroup
 from pfnmap.errors import PfnmapError, PluginError, Unknown, nearest
 from pfnmap.hookspecs import PROJECT
 
 __all__ = ["KINDS", "Kind", "Offer", "Plugin", "Registry", "implemented_hooks", "offer", "why_not_linked"]
 
-Kind = Literal["arch", "driver", "vmm", "command"]
+Kind = Literal["arch", "driver", "vmm", "command", "recording"]
 Status = Literal["ok", "broken", "disabled", "ambiguous"]
-KINDS: tuple[Kind, ...] = ("arch", "driver", "vmm", "command")
+KINDS: tuple[Kind, ...] = ("arch", "driver", "vmm", "command", "recording")
 _NO_ARCHITECTURE = "no architecture plugin is installed; pip install 'pfnmap[all]' installs all of them"
-_CLASSES: dict[Kind, type[Any]] = {"arch": Arch, "driver": Module}
-_WORDS = {"arch": "architecture", "driver": "driver", "vmm": "VMM placement policy", "command": "command"}
+_CLASSES: dict[Kind, type[Any]] = {"arch": Arch, "driver": Module, "recording": RecordingGroup}
+_WORDS = {
+    "arch": "architecture",
+    "driver": "driver",
+    "vmm": "VMM placement policy",
+    "command": "command",
+    "recording": "group of recordings",
+}
 _OWN = "pfnmap"
 """The distribution of the core."""
 

@@ -17,7 +17,7 @@ from pfnmap.contract.device import Device, DeviceBar
 from pfnmap.contract.module import Driver
 from pfnmap.contract.step import Action, FoundEntry, Step, StepEvents, StepResult
 from pfnmap.contract.vma import File, MmStruct, VmArea, prot_flags
-from pfnmap.errors import BadInput, PfnmapError, PluginError, Unknown, nearest
+from pfnmap.errors import BadInput, PfnmapError, PluginError, Refused, Unknown, nearest
 from pfnmap.mm.boot import boot
 from pfnmap.ops import ACTIONS_OF, OPS
 from pfnmap.plugins import why_not_linked
@@ -83,6 +83,8 @@ class Run:
         self.current = self.parent
         """Who performs the current step."""
         self.oops: Oops | None = None
+        self.hanging: dict[MmStruct, int] = {}
+        """The processes that a system call holds, which not even SIGKILL ends, with the address that it faults at."""
         self.names: dict[str, int] = {}
         self.files: dict[str, File] = {}
         self.devices = {device.name: device for device in devices}
@@ -150,6 +152,8 @@ class Run:
         if self.oops is not None:
             raise BadInput(step.where, f"the kernel died before it: {self.oops.finding} in {self.oops.function}")
         mm = self.current = self.process(step.by, step.where)
+        if mm in self.hanging:
+            self._end_of_hang(mm, step)
         trace = self.machine.trace
         trace.drain()
         measured = self.parent if step.op == "exit" else mm  # the child is gone then
@@ -172,6 +176,13 @@ class Run:
         if step.at is not None and self.oops is None:
             found = self.entry(mm, address_value(step.at, self.names, step.where))
         return StepResult(result, more, events, measured.pgtables_bytes - before, found)
+
+    def _end_of_hang(self, mm: MmStruct, step: Step) -> None:
+        """Let a process go on where its endless fault has ended, as it does when the leaf is gone: then the handler is
+        asked anew (`unpinned.clear_refs.pud.child_kernel_write`)."""
+        if mm.tables.leaf(self.hanging[mm]) is not None:
+            raise Refused(step.op, f"the {step.by} is in a system call that does not end, at {self.hanging[mm]:#x}")
+        del self.hanging[mm]
 
     def _perform(self, step: Step, mm: MmStruct) -> Mapping[str, Any]:
         if step.op in OPS:

@@ -47,7 +47,8 @@ def _access(run: Run, mm: MmStruct, via: str, va: int, length: int, target: str 
         ret = _VIA[via](remote, va, length)
         result = {"result": errorcode[-ret] if ret < 0 else "ok", "ret": max(ret, -1)}
     except NeverCompletes:
-        result = {"result": "HANG"}
+        run.hanging[mm] = va
+        result = {"result": "HANG", "killed": False}
     return result if target == "child" else {**result, **run.entry(mm, va).as_json()}
 
 

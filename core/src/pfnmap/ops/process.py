@@ -31,7 +31,7 @@ def _exit(run: Run, mm: MmStruct, stopped: bool = False) -> dict[str, Any]:
         raise BadInput("exit", 'only the child exits (by = "child")')
     exit_mmap(mm)
     run.child = None
-    return {}
+    return {"exited": True}
 
 
 def _memory_failure(
