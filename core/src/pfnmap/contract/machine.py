@@ -61,6 +61,9 @@ class MmFunctions:
 
     fixup_user_fault: Callable[[MmStruct, int, int], tuple[int, bool]]
     get_user_pages_fast: Callable[[MmStruct, int, int, int, list[int]], int]
+    get_user_pages_fast_only: Callable[[MmStruct, int, int, int, list[int]], int]
+    get_user_pages_unlocked: Callable[[MmStruct, int, int, int, list[int]], int]
+    put_page: Callable[[MachineState, int], None]
     pin_user_pages_fast: Callable[[MmStruct, int, int, int, list[int]], int]
     pin_user_pages_remote: Callable[[MmStruct, int, int, int, list[int]], int]
     unpin_user_pages: Callable[[MachineState, Iterable[int]], None]

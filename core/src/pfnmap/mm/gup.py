@@ -41,6 +41,8 @@ __all__ = [
     "fixup_user_fault",
     "get_user_page_remote",
     "get_user_pages_fast",
+    "get_user_pages_fast_only",
+    "get_user_pages_unlocked",
     "gup_fast",
     "pin_user_pages_fast",
     "pin_user_pages_remote",
@@ -110,6 +112,21 @@ def get_user_pages_fast(mm: MmStruct, start: int, nr_pages: int, gup_flags: int,
     with mmap_lock(mm):
         got = _get_user_pages(mm, start + pinned * page, nr_pages - pinned, gup_flags, pages)
     return pinned + max(got, 0) if pinned else got
+
+
+def get_user_pages_fast_only(mm: MmStruct, start: int, nr_pages: int, gup_flags: int, pages: list[int]) -> int:
+    """Get pages as `get_user_pages_fast` does, by their entries alone; return how many, 0 where that does not do."""
+    page = mm.kernel.geometry.PAGE_SIZE
+    start &= -page
+    if start + nr_pages * page > mm.kernel.geometry.task_size:
+        return 0
+    return gup_fast(mm, start, start + nr_pages * page, gup_flags, pages)
+
+
+def get_user_pages_unlocked(mm: MmStruct, start: int, nr_pages: int, gup_flags: int, pages: list[int]) -> int:
+    """Get pages as `get_user_pages_fast` does, the slow way at once."""
+    with mmap_lock(mm):
+        return _get_user_pages(mm, start, nr_pages, gup_flags, pages)
 
 
 def gup_fast(mm: MmStruct, start: int, end: int, gup_flags: int, pages: list[int]) -> int:
