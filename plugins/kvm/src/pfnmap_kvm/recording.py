@@ -37,6 +37,7 @@ class KvmRecordings(RecordingGroup):
         "dirty": int,
         "first": int,
         "now": str,
+        "trace_overflow": bool,
     }
     artefacts: ClassVar[frozenset[str]] = frozenset({"value", "functions", "exit_reason", "ran_at"})
 
