@@ -27,10 +27,6 @@ class NeverCompletes(Exception):
         super().__init__(f"a fault at {address:#x} that never ends")
         self.address = address
 
-    def __init__(self, address: int) -> None:
-        super().__init__(f"a fault at {address:#x} that never ends")
-        self.address = address
-
 
 def copy_from_user(mm: MmStruct, address: int, length: int) -> int:
     """Read `length` bytes of user memory; return how many bytes could not be."""

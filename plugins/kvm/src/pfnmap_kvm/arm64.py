@@ -32,7 +32,9 @@ class Arm64Mmu(GuestMmu):
         (`arm64-kvm-cacheable-pfnmap`)."""
         size = new.npages * vm.kernel.geometry.PAGE_SIZE
         for vma in vm.mm.intersecting(new.userspace_addr, new.userspace_addr + size):
-            if vma.vm_flags & VM_PFNMAP and (new.log_dirty or (self._cacheable(vma) and not self._supports_cacheable())):
+            if vma.vm_flags & VM_PFNMAP and (
+                new.log_dirty or (self._cacheable(vma) and not self._supports_cacheable())
+            ):
                 return -EINVAL
         return 0
 

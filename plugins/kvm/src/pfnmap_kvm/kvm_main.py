@@ -1,6 +1,7 @@
 """A virtual machine and its memslots: virt/kvm/kvm_main.c of 6.12.117 and 6.1.192.
 
-Recorded, group kvm: `errno` (what is refused), `slot.*` and `log.*`. Addresses are in bytes, gfns and pfns in base pages.
+Recorded, group kvm: `errno` (what is refused), `slot.*` and `log.*`. Addresses are in bytes, gfns and pfns in base
+pages.
 """
 
 from __future__ import annotations

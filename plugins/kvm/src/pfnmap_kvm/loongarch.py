@@ -17,7 +17,8 @@ class LoongarchMmu(GuestMmu):
     """kvm_handle_mm_fault and kvm_map_page: whatever fails is told to user space as MMIO.
 
     A leaf says apart whether a page may be written (_PAGE_WRITE; here `mmu_writable`) and whether it is (_PAGE_DIRTY;
-    here `writable`): the guest's first write of what was mapped for a read is a fault that does not look at the process.
+    here `writable`): the guest's first write of what was mapped for a read is a fault that does not look at the
+    process.
     """
 
     def __init__(self, kernel: LinkedKernel, parameters: Mapping[str, bool]) -> None:

@@ -121,5 +121,3 @@ def leaf_for(vm: Vm, level: Level, gfn: int, pfn: int, writable: bool, *, execut
     """Return the leaf of a level that maps a gfn, which is to be `pfn`: the whole block."""
     within = gfn % vm.stage2.pages[level]
     return Leaf(level, gfn - within, pfn - within, writable, executable)
-
-

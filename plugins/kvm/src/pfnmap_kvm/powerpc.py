@@ -1,4 +1,7 @@
-"""powerpc's KVM with the radix MMU: arch/powerpc/kvm/book3s_64_mmu_radix.c, book3s_hv.c of 6.12.117. Read and not run."""
+"""powerpc's KVM with the radix MMU: arch/powerpc/kvm/book3s_64_mmu_radix.c, book3s_hv.c of 6.12.117.
+
+Read and not run.
+"""
 
 from __future__ import annotations
 

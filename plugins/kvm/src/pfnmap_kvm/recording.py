@@ -94,7 +94,9 @@ class KvmRecordings(RecordingGroup):
         expect["kvm"] = {
             "guest_faults": kvm.get("guest_faults", 0),
             "leaves": kvm.get("leaves", {}),
-            "mmio_sptes": sorted(int(s["gpa"], 16) + 4096 * n for s in kvm.get("mmio_sptes", []) for n in range(s["count"])),
+            "mmio_sptes": sorted(
+                int(s["gpa"], 16) + 4096 * n for s in kvm.get("mmio_sptes", []) for n in range(s["count"])
+            ),
             "stage2": self._recorded(run, kvm.get("stage2", [])) if complete else None,
         }
         got["kvm"] = {**self._state(run, complete), "guest_faults": got.get("guest_faults", 0)}
@@ -108,7 +110,14 @@ class KvmRecordings(RecordingGroup):
         shift = vm.kernel.geometry.PAGE_SHIFT
         leaves = vm.stage2.within(_GUEST_RAM >> shift, 1 << 64 - shift)
         found = [
-            (leaf.level, leaf.gfn << shift, leaf.pfn << shift, count, leaf.writable and not leaf.untraced, leaf.executable)
+            (
+                leaf.level,
+                leaf.gfn << shift,
+                leaf.pfn << shift,
+                count,
+                leaf.writable and not leaf.untraced,
+                leaf.executable,
+            )
             for leaf, count in runs(vm, leaves)
         ]
         return {
@@ -118,9 +127,7 @@ class KvmRecordings(RecordingGroup):
         }
 
     def _recorded(self, run: ScenarioRun, stage2: Iterable[Mapping[str, Any]]) -> list[Any]:
-        found = (
-            (r["level"], int(r["gpa"], 16), int(r["hpa"], 16), r["count"], r["writable"], r["x"]) for r in stage2
-        )
+        found = ((r["level"], int(r["gpa"], 16), int(r["hpa"], 16), r["count"], r["writable"], r["x"]) for r in stage2)
         return self._folded(run, sorted(found, key=lambda r: r[1]))
 
     def _folded(self, run: ScenarioRun, found: Iterable[tuple[Any, ...]]) -> list[Any]:

@@ -42,8 +42,8 @@ class X86Mmu(GuestMmu):
         return -EINVAL if moved and new.end_gfn > limit else 0
 
     def flush(self, vm: Vm, slot: MemorySlot) -> None:
-        """Everything of the guest goes with any slot (`slot.delete_other`, `slot.move`; KVM_X86_QUIRK_SLOT_ZAP_ALL, which
-        is on)."""
+        """Everything of the guest goes with any slot (`slot.delete_other`, `slot.move`; KVM_X86_QUIRK_SLOT_ZAP_ALL,
+        which is on)."""
         self.zap_all(vm)
 
     def zap_all(self, vm: Vm) -> None:
@@ -84,7 +84,11 @@ class X86Mmu(GuestMmu):
         recovers = self.kernel.has("x86-kvm-recover-huge-pages")
         for level in LEVELS[:-1]:
             pages = vm.stage2.pages[level]
-            small = [leaf for leaf in vm.stage2.within(slot.base_gfn, slot.end_gfn) if LEVELS.index(leaf.level) > LEVELS.index(level)]
+            small = [
+                leaf
+                for leaf in vm.stage2.within(slot.base_gfn, slot.end_gfn)
+                if LEVELS.index(leaf.level) > LEVELS.index(level)
+            ]
             for gfn in dict.fromkeys(leaf.gfn & -pages for leaf in small):
                 if LEVELS.index(self._max_level(vm, slot, gfn)) > LEVELS.index(level):
                     continue
@@ -125,8 +129,8 @@ class X86Mmu(GuestMmu):
         return OK
 
     def _fast_page_fault(self, vm: Vm, slot: MemorySlot, gfn: int) -> bool:
-        """Let the guest write where KVM alone kept it from that: not with a large leaf while there is a dirty log, which
-        counts pages (`log.from_start`, `log.on_off_1G_no_eager`)."""
+        """Let the guest write where KVM alone kept it from that: not with a large leaf while there is a dirty log,
+        which counts pages (`log.from_start`, `log.on_off_1G_no_eager`)."""
         leaf = vm.stage2.leaf(gfn)
         if leaf is None or not leaf.mmu_writable or (leaf.level != "pte" and slot.log_dirty):
             return False
@@ -138,8 +142,8 @@ class X86Mmu(GuestMmu):
         """RET_PF_EMULATE: KVM does the guest's store itself, through the process's mapping (emulator_write_phys).
 
         Where that mapping can be made writable the store succeeds and the guest's leaf stays as it is
-        (`clear_refs_4k`); a store that faults for ever is one that KVM_RUN does not come back from (`clear_refs`: 2M and
-        1G). Where the vma or the slot is read-only, user space serves the access (`ro.vma`, `ro.slot`).
+        (`clear_refs_4k`); a store that faults for ever is one that KVM_RUN does not come back from (`clear_refs`: 2M
+        and 1G). Where the vma or the slot is read-only, user space serves the access (`ro.vma`, `ro.slot`).
         """
         if slot.readonly or vm.machine.mm.copy_to_user(vm.mm, vm.hva(slot, gfn), 1):
             return MMIO
