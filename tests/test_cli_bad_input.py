@@ -104,8 +104,8 @@ def test_a_small_file_that_expands_to_a_gigabyte(process, command, bomb):
         ("8G@0x80000001", "not a multiple of its size"),
         ("8G@0x1ffffffffffffffff", "does not fit in 64 bits"),
         ("99999999999G@0x0", "does not fit in 64 bits"),
-        ("8G", "SIZE@PHYS"),
-        ("", "SIZE@PHYS"),
+        ("3G", "not a power of two"),
+        ("", "it is empty"),
         ("@", "size"),
     ],
 )

@@ -90,7 +90,7 @@ def test_plan_maps_a_part_of_one_bar(answer):
     (mapping,) = answer("plan", "--bar", BAR, "--offset", "2M", "--length", "4M", "--vmm", "aligned")["mappings"]
     assert (mapping["phys"], mapping["length"]) == ("0x800200000", 4 << 20)
     assert mapping["counts"] == {"pud": 0, "pmd": 2, "pte": 0}
-    assert {row["level"]: row["reason"] for row in mapping["blocked"]} == {"pud": "vma_edge"}
+    assert {row["level"]: row["reason"] for row in mapping["blocked"]} == {"pud": "too_small"}
 
 
 def test_plan_reads_lspci_from_a_file_and_from_standard_input(answer, pfnmap, root):
@@ -120,10 +120,10 @@ def test_a_scenario_without_mappings_plans_every_bar(answer, scenario):
     assert [(m["bar"], m["policy"]) for m in document["mappings"]] == [(2, "kernel"), (2, "aligned")]
 
 
-def test_a_device_of_another_driver_is_not_planned(pfnmap, root):
-    done = pfnmap("plan", str(root / "examples/scenarios/poison-keep.toml"))
-    assert done.exit_code == 3
-    assert "plan of device gpu: its driver is nvgrace_gpu; plans are of vfio_pci" in done.stderr
+def test_a_device_of_another_driver_is_planned_as_that_maps(answer, root):
+    rows = answer("plan", root / "examples/scenarios/poison-keep.toml")["mappings"]
+    assert {row["driver"] for row in rows} == {"nvgrace_gpu"}
+    assert all(row["counts"]["pmd"] or row["counts"]["pud"] for row in rows)
 
 
 def test_an_unknown_change_that_alters_a_plan_is_planned_both_ways(answer):
@@ -351,6 +351,20 @@ def test_vectors_without_rows_are_no_agreement(answer, wrong_vectors):
 def test_vectors_of_another_architecture_are_bad_input(refused, root):
     file = root / "plugins/x86_64/tests/data/x86_64-4k.json.gz"
     assert "vectors of x86_64, not of arm64" in refused("check", "arm64", "--vectors", file)
+
+
+def test_check_takes_boot_time_state_that_the_files_do_not_say(answer, refused, root):
+    file = root / "plugins/powerpc64/tests/data/powerpc64-64k.json.gz"
+    (entry,) = answer("check", "powerpc64", "--vectors", file, "--cpu", "mmu=hash", exit_code=1)["files"]
+    assert entry["kernel"]["cpu"]["mmu"] == "hash"
+    assert entry["agree"] < entry["rows"]
+    assert "did you mean 'mmu'" in refused("check", "powerpc64", "--vectors", file, "--cpu", "mm=hash")
+    assert "--cpu goes with --vectors" in refused("check", "powerpc64", "--cpu", "mmu=hash")
+
+
+def test_mutants_are_made_of_architectures(refused):
+    assert "vfio_pci: mutants are made of architectures" in refused("check", "vfio_pci", "--mutants", "1")
+    assert "--cpu goes with --vectors" in refused("check", "x86_64", "--mutants", "1", "--cpu", "la57=on")
 
 
 # changes

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from pfnmap import BadInput, Device, DeviceBar, Refused
 from pfnmap.contract.step import Step
-from pfnmap.guest import GUEST_BASE
 from pfnmap.kernel import Kernel
 from pfnmap.plan import MappingPlan, Request, plan
 from pfnmap.run import Run
+from pfnmap_kvm.plan import GUEST_BASE
 
 MIB, GIB = 1 << 20, 1 << 30
 PHYS = 0x80_0000_0000
@@ -41,7 +41,7 @@ def linked(build: str, release: str) -> Kernel:
 
 
 def planned(build: str, release: str, request: Request) -> MappingPlan:
-    (mapping,) = plan(linked(build, release), [request], kvm=True).mappings
+    (mapping,) = plan(linked(build, release), [request], hypervisor="kvm").mappings
     return mapping
 
 
@@ -170,7 +170,7 @@ def test_riscv_maps_wrong_memory_at_once_from_6_10_to_6_17():
 def test_an_unknown_change_is_planned_both_ways():
     rows = {
         row.change: row
-        for row in plan(linked("arm64 4K", "6.12.94"), [Request(0, PHYS, GIB, va=VA)], kvm=True).undetermined
+        for row in plan(linked("arm64 4K", "6.12.94"), [Request(0, PHYS, GIB, va=VA)], hypervisor="kvm").undetermined
     }
     sides = (rows["arm64-kvm-pfnmap-block"].if_yes, rows["arm64-kvm-pfnmap-block"].if_no)
     assert [side["mappings"][0]["guest"]["faults"] for side in sides] == [512, 1 << 18]
@@ -183,7 +183,7 @@ def test_the_document_has_a_guest_only_where_it_is_asked_for():
     kernel = linked("x86_64", "7.3.4")
     request = Request(0, PHYS, 3 * MIB, va=VA, gpa=GUEST_BASE)
     assert "guest" not in plan(kernel, [request]).as_json()["mappings"][0]
-    assert plan(kernel, [request], kvm=True).as_json()["mappings"][0]["guest"] == {
+    assert plan(kernel, [request], hypervisor="kvm").as_json()["mappings"][0]["guest"] == {
         "hypervisor": "kvm",
         "gpa": hex(GUEST_BASE),
         "runs": [
@@ -201,9 +201,9 @@ def test_the_document_has_a_guest_only_where_it_is_asked_for():
 
 @pytest.mark.parametrize(("arch", "cpu"), [("s390", {}), ("powerpc64", {"mmu": "hash"})])
 def test_a_kvm_that_is_not_modelled_is_refused(arch: str, cpu: dict[str, str]):
-    kernel = Kernel.link(arch, ["vfio_pci"], release="7.3.4", defaults=THP, cpu=cpu)
+    kernel = Kernel.link(arch, ["vfio_pci", "kvm"], release="7.3.4", defaults=THP, cpu=cpu)
     with pytest.raises(Refused, match=f"plan --kvm: {arch}'s KVM is not modelled in this boot"):
-        plan(kernel, [Request(0, PHYS, GIB, policy="aligned")], kvm=True)
+        plan(kernel, [Request(0, PHYS, GIB, policy="aligned")], hypervisor="kvm")
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_the_command_line_plans_a_guest(answer: Any, refused: Any, pfnmap: Any):
     asked = ("plan", "--bar", "8G@0x8000000000", "--va", "0x4000000000")
     (mapping,) = answer(*asked, "--kvm", "--gpa", "0x8000200000")["mappings"]
     assert mapping["guest"]["counts"] == {"pud": 0, "pmd": 4096, "pte": 0}
-    assert "4,096x2M" in pfnmap(*asked, "--kvm", "--gpa", "0x8000200000").stdout
+    assert "4,096x2M" in pfnmap(*asked, "--kvm", "--gpa", "0x8000200000", env={"COLUMNS": "120"}).stdout
     assert refused(*asked, "--gpa", "0x0").endswith("--gpa goes with --kvm")
     both = ("plan", "--bar", "8G@0x8000000000", "--bar", "8G@0x9000000000", "--kvm", "--gpa", "0")
     assert refused(*both).endswith("one guest address for several mappings; give one BAR")

@@ -515,3 +515,44 @@ def test_config_is_a_mapping_that_others_can_make():
     config = Config({"THP": "y"}, "by hand")
     assert dict(config) == {"THP": "y"}
     assert (config.enabled("THP"), config.source, config.conflicts) == (True, "by hand", ())
+
+
+LEVELS = """\
+config 64BIT
+	def_bool y
+
+choice
+	prompt "page size and levels"
+	default B_2LEVEL if !64BIT
+	default B_3LEVEL if 64BIT
+
+config A_3LEVEL
+	bool "4K, three levels"
+	select HAVE_PAGE_SIZE_4KB
+
+config A_4LEVEL
+	bool "4K, four levels"
+	select HAVE_PAGE_SIZE_4KB
+
+config B_2LEVEL
+	bool "16K, two levels"
+	select HAVE_PAGE_SIZE_16KB
+
+config B_3LEVEL
+	bool "16K, three levels"
+	select HAVE_PAGE_SIZE_16KB
+
+endchoice
+
+config HAVE_PAGE_SIZE_4KB
+	bool
+
+config HAVE_PAGE_SIZE_16KB
+	bool
+"""
+
+
+def test_of_several_members_with_a_page_size_the_default_of_the_choice_is_taken():
+    # As arch/loongarch/Kconfig has it: 16KB_3LEVEL, not 16KB_2LEVEL, which stands first.
+    assert page_size_symbols([("arch", LEVELS)], "16K") == {"B_3LEVEL": "y"}
+    assert page_size_symbols([("arch", LEVELS)], "4K") == {"A_3LEVEL": "y"}

@@ -34,7 +34,8 @@ def test_nothing_is_found_in_architectures_that_keep_the_laws(name: str):
 
 def test_every_law_is_tried_at_every_level_that_x86_64_maps_leaves_at():
     results = results_of("x86_64-4k-7.3.4")
-    assert [key for key, r in results.items() if not r.rows] == [("table-is-table", "pgd")]
+    folded = [("table-is-table", "pgd"), ("table-holds-address", "pgd")]
+    assert [key for key, r in results.items() if not r.rows] == folded
 
 
 def test_riscv64_loses_a_protnone_pud_leaf_and_not_a_pmd_one():
@@ -86,6 +87,12 @@ def outputs(helper: str, change: Callable[[int], int]) -> Callable[[Document], N
     return break_it
 
 
+def past_the_linear_map(vectors: Document) -> None:
+    """As riscv64's populate with Sv39, whose linear map ends at 128G."""
+    for row in vectors["vectors"]["pud_populate"]:
+        row[1] = hex(int(row[1], 16) | (0xFF << 56 if int(row[0], 16) >= 1 << 37 else 0))
+
+
 def trap_pfn_pud(vectors: Document) -> None:
     vectors["trapped_inputs_skipped"] = {"pfn_pud": len(vectors["vectors"].pop("pfn_pud"))}
 
@@ -101,6 +108,7 @@ WRONG = {
     ("inserted-is-leaf", "pud"): outputs("composite_insert_pfn_pud", lambda entry: 0),
     ("flags-as-said", "pte"): outputs("pte_dirty", lambda answer: 1 - answer),
     ("table-is-table", "pmd"): outputs("pmd_leaf", lambda answer: 1),
+    ("table-holds-address", "pud"): past_the_linear_map,
     ("none-is-nothing-else", "pte"): outputs("pte_none", lambda answer: 1),
     ("claimed-level-works", "pud"): trap_pfn_pud,
 }

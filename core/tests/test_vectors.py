@@ -185,7 +185,9 @@ def test_a_wrong_constant_disagrees():
 
 
 def test_the_machine_of_a_file_has_the_switches_off_that_it_leaves_out():
-    toy = SimpleNamespace(cpu_defaults={"size": 1, "mode": "big", "fast": True, "nx": False, "hw_access_dirty": True})
+    toy = SimpleNamespace(
+        cpu_defaults={"size": 1, "mode": "big", "fast": True, "nx": False, "hw_access_dirty": True}, vector_state={}
+    )
     machine = machine_of(DOCUMENT, SimpleNamespace(load=lambda kind, name: toy))
     assert machine._asdict() == {
         "arch": "toy",

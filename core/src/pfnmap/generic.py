@@ -8,12 +8,13 @@ Registered as a plugin like any other, tried last. The kernel's fallbacks are pi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import cast
+from typing import Any, cast
 
 from pfnmap.contract.arch import Arch
 from pfnmap.contract.entry import Entry
 from pfnmap.contract.kernel import MachineState
 from pfnmap.contract.vma import VmArea
+from pfnmap.errors import Refused
 from pfnmap.hookspecs import hookimpl
 
 __all__ = ["Generic"]
@@ -63,6 +64,14 @@ class Generic:
         return pud & 0
 
     @hookimpl(trylast=True)
+    def pud_pfn(self, pud: Entry) -> Entry:
+        return pud & 0
+
+    @hookimpl(trylast=True)
+    def pud_write(self, pud: Entry) -> Entry:
+        raise Refused("pud_write", f"BUG() in the headers' fallback, and {self._arch.name} has none of its own")
+
+    @hookimpl(trylast=True)
     def pte_devmap(self, pte: Entry) -> Entry:
         return pte & 0
 
@@ -80,15 +89,15 @@ class Generic:
 
     @hookimpl(trylast=True)
     def pte_access_permitted(self, pte: Entry, write: int) -> Entry:
-        return self._arch.pte_present(pte) & (self._arch.pte_write(pte) | (1 - write))
+        return _permitted(self._arch.pte_present(pte), pte, write, self._arch.pte_write)
 
     @hookimpl(trylast=True)
     def pmd_access_permitted(self, pmd: Entry, write: int) -> Entry:
-        return self._arch.pmd_present(pmd) & (self._arch.pmd_write(pmd) | (1 - write))
+        return _permitted(self._arch.pmd_present(pmd), pmd, write, self._arch.pmd_write)
 
     @hookimpl(trylast=True)
     def pud_access_permitted(self, pud: Entry, write: int) -> Entry:
-        return self._arch.pud_present(pud) & (self._arch.pud_write(pud) | (1 - write))
+        return _permitted(self._arch.pud_present(pud), pud, write, self._own("pud_write"))
 
     @hookimpl(trylast=True)
     def p4d_present(self, p4d: Entry) -> Entry:
@@ -253,3 +262,9 @@ class Generic:
     @hookimpl(trylast=True)
     def has_transparent_pud_hugepage(self) -> bool:
         return self._config.get("HAVE_ARCH_TRANSPARENT_HUGEPAGE_PUD", "n") == "y"
+
+
+def _permitted(present: Entry, entry: Entry, write: int, may_write: Callable[[Entry], Entry]) -> Entry:
+    """present && (!write || X_write): as in C, X_write (which may be BUG()) is asked only where it decides."""
+    asked = write and (present if isinstance(present, int) else cast("Any", present).any())
+    return present & may_write(entry) if asked else present

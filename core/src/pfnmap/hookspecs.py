@@ -81,6 +81,16 @@ class EntryHooks:
     def pud_pgprot(self, pud: Entry) -> Entry:
         """Return the pgprot of a PUD leaf. Fallback: 0."""
 
+    # PUD leaves, which an architecture need not have
+
+    @hookspec(firstresult=True)
+    def pud_pfn(self, pud: Entry) -> Entry:
+        """Return the page frame number of a PUD leaf. Fallback: 0."""
+
+    @hookspec(firstresult=True)
+    def pud_write(self, pud: Entry) -> Entry:
+        """Tell (0 or 1) whether a PUD leaf is writable. Fallback: BUG(), a refusal."""
+
     # devmap, until `devmap-removed`
 
     @hookspec(firstresult=True)
@@ -111,7 +121,10 @@ class EntryHooks:
 
     @hookspec(firstresult=True)
     def pud_access_permitted(self, pud: Entry, write: int) -> Entry:
-        """Tell (0 or 1) whether gup-fast may use the PUD leaf. Fallback: present, and writable where `write`."""
+        """Tell (0 or 1) whether gup-fast may use the PUD leaf. Fallback: present, and writable where `write`.
+
+        `pud_write` is asked only where the answer depends on it: not for a read, nor of entries that are not present.
+        """
 
     # upper levels, which the headers fold
 

@@ -138,11 +138,12 @@ def page_size_symbols(fragments: Iterable[Fragment], size: str) -> dict[str, str
     """Return what has to be asked for to get a page size (``"4K"``, ``"16K"``, ``"64K"``): symbol -> value.
 
     Found by the kernel's convention: what gives a page size selects HAVE_PAGE_SIZE_16KB (or PAGE_SIZE_16KB). A
-    member of a choice that does so (the first, where several do) has to be asked for; an architecture that always
-    does so needs nothing. Lines of other releases count: 6.1 has page sizes and no such symbols. Raises BadInput
-    for a size that these fragments do not give.
+    member of a choice that does so has to be asked for, the choice's default where several do (else the first); an
+    architecture that always does so needs nothing. Lines of other releases count: 6.1 has page sizes and no such
+    symbols. Raises BadInput for a size that these fragments do not give.
     """
-    sizes: dict[str, dict[str, str]] = {}
+    fragments = list(fragments)
+    sizes: dict[str, list[str]] = {}
     for _, text in fragments:
         symbol, in_choice = "", False
         for line in _lines(text):
@@ -151,10 +152,20 @@ def page_size_symbols(fragments: Iterable[Fragment], size: str) -> dict[str, str
             elif match := _CONFIG.match(line):
                 symbol = match[1]
             elif match := _PAGE_SIZE.match(line):
-                sizes.setdefault(f"{match[1]}K", {symbol: "y"} if in_choice else {})
+                sizes.setdefault(f"{match[1]}K", []).extend([symbol] if in_choice else [])
     if size not in sizes:
         raise BadInput("page size", f"{size!r} is none of {', '.join(sizes) or 'any: no fragment gives one'}")
-    return sizes[size]
+    members = sizes[size]
+    return {_default_member(fragments, members) if len(members) > 1 else members[0]: "y"} if members else {}
+
+
+def _default_member(fragments: Sequence[Fragment], members: Sequence[str]) -> str:
+    """Return which of several members of a choice is the default of that choice, or the first where none is."""
+    import kconfiglib
+
+    choice = _parse(kconfiglib, fragments).syms[members[0]].choice
+    defaults = [symbol.name for symbol, condition in choice.defaults if kconfiglib.expr_value(condition)]
+    return next((name for name in defaults if name in members), members[0])
 
 
 class Conflict(NamedTuple):

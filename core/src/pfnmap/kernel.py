@@ -151,6 +151,13 @@ class Kernel(LinkedKernel):
         """Link this kernel again as another release, with everything else as it was said for this one."""
         return self.link_again(release=release)
 
+    def lacks(self, change: str) -> str:
+        """Return a sentence that says that this release has not, or is not known to have, an upstream change."""
+        known = releases.upstream_changes()[change]
+        lacks = "is not known to have" if self.release.changes[change] == "unknown" else "lacks"
+        since = "never merged" if known.first == "-" else f"first in {', '.join((known.first, *known.backports))}"
+        return f"{self.release.name} {lacks} {change} ({since})"
+
     def describe(self) -> dict[str, Any]:
         """Return the ``"kernel"`` object of the command line's JSON: what this kernel is and what of it was assumed."""
         return {

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -22,17 +23,28 @@ from typing import Any, Literal
 
 from pfnmap.contract.arch import Arch
 from pfnmap.contract.module import Module
+from pfnmap.contract.placement import Vmm
 from pfnmap.contract.recording import RecordingGroup
 from pfnmap.errors import PfnmapError, PluginError, Unknown, nearest
 from pfnmap.hookspecs import PROJECT
 
-__all__ = ["KINDS", "Kind", "Offer", "Plugin", "Registry", "implemented_hooks", "offer", "why_not_linked"]
+__all__ = [
+    "KINDS",
+    "Kind",
+    "Offer",
+    "Plugin",
+    "Registry",
+    "implemented_hooks",
+    "offer",
+    "why_not_linked",
+    "why_unusable",
+]
 
 Kind = Literal["arch", "driver", "vmm", "command", "recording"]
 Status = Literal["ok", "broken", "disabled", "ambiguous"]
 KINDS: tuple[Kind, ...] = ("arch", "driver", "vmm", "command", "recording")
 _NO_ARCHITECTURE = "no architecture plugin is installed; pip install 'pfnmap[all]' installs all of them"
-_CLASSES: dict[Kind, type[Any]] = {"arch": Arch, "driver": Module, "recording": RecordingGroup}
+_CLASSES: dict[Kind, type[Any]] = {"arch": Arch, "driver": Module, "vmm": Vmm, "recording": RecordingGroup}
 _WORDS = {
     "arch": "architecture",
     "driver": "driver",
@@ -174,15 +186,38 @@ def why_not_linked(name: str, arch: str) -> str:
     """Say why a kernel of architecture `arch` has no plugin of that name: a clause such as "which is not installed"."""
     found = [p for p in Registry().plugins() if p.name == name]
     if not found:
-        distribution = f"pfnmap-{name.replace('_', '-')}"
-        published = [word.partition(">")[0].partition(" ")[0] for word in requires("pfnmap") or ()]
-        hint = f"; pip install {distribution}" if distribution in published else ""
+        hint = f"; {hint}" if (hint := _how_to_install(name)) else ""
         return f"which is not installed{hint or nearest(name, (p.name for p in Registry().plugins()))}"
     if found[0].status != "ok":
         return f"which is {found[0].status}: {found[0].reason}"
     if found[0].kind == "arch":
         return f"which is another architecture than {arch}"
     return "which is not linked"
+
+
+def why_unusable(registry: Registry, kind: Kind, name: str) -> str:
+    """Say in a sentence why a plugin cannot be used, and which distribution brings it; empty where it can."""
+    found = [p for p in registry.plugins(kind) if p.name == name]
+    if not found:
+        if hint := _how_to_install(name):
+            return f"{_WORDS[kind]} {name} is not installed; {hint}"
+        return str(Unknown(_WORDS[kind], name, registry.names(kind)))
+    usable = [p for p in found if p.status == "ok"]
+    whose = f"{_WORDS[kind]} {name} of {' and '.join(p.distribution for p in usable or found)}"
+    if not usable:
+        return f"{whose} is {found[0].status}: {found[0].reason}"
+    try:
+        registry.load(kind, name)
+    except PluginError as error:
+        return f"{whose} is broken: {str(error).partition(': ')[2]}"
+    return ""
+
+
+def _how_to_install(name: str) -> str:
+    """How to get a plugin of this project; empty for another."""
+    distribution = f"pfnmap-{name.replace('_', '-')}"
+    published = {re.split(r"[^\w.-]", word, maxsplit=1)[0] for word in requires("pfnmap") or ()}
+    return f"pip install {distribution}" if distribution in published else ""
 
 
 def offer(loaded: Any) -> Offer:

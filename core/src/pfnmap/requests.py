@@ -9,27 +9,37 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from pfnmap.contract.step import Step
-from pfnmap.errors import BadInput, Refused, Unknown
+from pfnmap.errors import BadInput, Unknown
 from pfnmap.host.pci import PciDevice
 from pfnmap.plan import POLICIES, Request
 from pfnmap.run import address_value
 from pfnmap.scenario import Scenario
-from pfnmap.sizes import parse_bar, parse_size
+from pfnmap.sizes import parse_bar, parse_bar_size, parse_size
 
 __all__ = ["at_guest_address", "of_bars", "of_devices", "of_scenario", "placed", "unplannable"]
 
-_PLANNED = "vfio_pci"
+_WINDOW = 0x80_0000_0000
+"""BARs of which nobody says an address lie one after another from here on."""
 
 
 def of_bars(bars: Sequence[str], offset: int = 0, length: int | None = None) -> list[Request]:
     """Return requests for BARs written ``SIZE@PHYS``; a part in bytes (`offset`, `length`) is one of a single BAR.
 
-    Raises BadInput.
+    A BAR that is written ``SIZE`` lies at some multiple of its size. Raises BadInput.
     """
-    parsed = [parse_bar(text, "--bar") for text in bars]
-    if len(parsed) > 1 and (offset or length is not None):
+    if len(bars) > 1 and (offset or length is not None):
         raise BadInput("--offset, --length", "they give the part of one BAR, and there are several")
-    return [Request(n, phys, size, offset=offset, length=length) for n, (size, phys) in enumerate(parsed)]
+    found: list[Request] = []
+    free = _WINDOW
+    for n, text in enumerate(bars):
+        if "@" in text:
+            size, phys = parse_bar(text, "--bar")
+        else:
+            size = parse_bar_size(text.strip(), "--bar")
+            phys = -(-free // size) * size
+            free = phys + size
+        found.append(Request(n, phys, size, offset=offset, length=length, phys_assumed="@" not in text))
+    return found
 
 
 def of_devices(devices: Iterable[PciDevice], source: str) -> list[Request]:
@@ -61,15 +71,19 @@ def unplannable(devices: Iterable[PciDevice]) -> list[str]:
 def of_scenario(scenario: Scenario) -> list[Request]:
     """Return requests for every mapping of a BAR in a scenario's steps, or for every BAR where no step maps one.
 
-    Raises BadInput for a mapping that names no BAR, and where there is no BAR at all; Refused for a device of another
-    driver than vfio_pci, whose leaves these plans tell.
+    Raises BadInput for a mapping that names no BAR, and where there is no BAR at all.
     """
-    for device in scenario.devices:
-        if device.driver != _PLANNED:
-            raise Refused(f"plan of device {device.name}", f"its driver is {device.driver}; plans are of {_PLANNED}")
     found = [_of_step(step, scenario) for step in scenario.steps if step.op == "mmap" and step.arguments.get("device")]
     found = found or [
-        Request(bar.index, bar.phys, bar.size, device=device.bdf, mmapable=bar.mmapable)
+        Request(
+            bar.index,
+            bar.phys,
+            bar.size,
+            device=device.bdf,
+            mmapable=bar.mmapable,
+            driver=device.driver,
+            memory=bar.memory,
+        )
         for device in scenario.devices
         for bar in device.bars.values()
     ]
@@ -98,6 +112,8 @@ def _of_step(step: Step, scenario: Scenario) -> Request:
         length=_size(given["length"], step.where) if "length" in given else None,
         va=va if va or given.get("fixed") else None,
         mmapable=bar.mmapable,
+        driver=devices[name].driver,
+        memory=bar.memory,
     )
 
 
@@ -109,18 +125,21 @@ def _size(value: object, where: str) -> int:
     return value
 
 
-def placed(requests: Sequence[Request], va: int | None = None, policy: str | None = None) -> list[Request]:
-    """Return the requests with a place each: at `va`, by the policy of that name, or else by each core policy in turn.
+def placed(requests: Sequence[Request], va: int | None = None, policies: Sequence[str] = ()) -> list[Request]:
+    """Return the requests with a place each: at `va`, by each of the policies, or else by each core policy in turn.
 
     What a scenario maps at an address of its own keeps it where neither is given. Raises BadInput for one `va` and
-    several requests.
+    several requests, and for a policy that is named twice.
     """
+    if len(set(policies)) < len(policies):
+        twice = next(name for name in policies if policies.count(name) > 1)
+        raise BadInput("--vmm", f"{twice} is asked for twice")
     if va is not None:
         if len(requests) > 1:
             raise BadInput("--va", f"one address for {len(requests)} mappings; give one BAR, or --vmm")
         return [replace(requests[0], va=va)]
-    if policy is not None:
-        return [replace(request, va=None, policy=policy) for request in requests]
+    if policies:
+        return [replace(request, va=None, policy=name) for request in requests for name in policies]
     return [
         one
         for request in requests

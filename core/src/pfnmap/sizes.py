@@ -10,7 +10,7 @@ import re
 
 from pfnmap.errors import BadInput
 
-__all__ = ["format_size", "is_power_of_two", "parse_address", "parse_bar", "parse_size"]
+__all__ = ["format_size", "is_power_of_two", "parse_address", "parse_bar", "parse_bar_size", "parse_size"]
 
 _UNITS = "KMGTPE"
 _SIZE = re.compile(rf"(?:0[xX]([0-9a-fA-F]+)|([0-9]+)(?:([{_UNITS}{_UNITS.lower()}])(?:iB)?)?)")
@@ -66,16 +66,22 @@ def parse_bar(text: str, where: str = "") -> tuple[int, int]:
     size_text, at, phys_text = (part.strip() for part in text.partition("@"))
     if not at:
         raise BadInput(where, f"{_quote(text)} is not SIZE@PHYS, such as 8G@0x800000000")
-    size = parse_size(size_text, where)
+    size = parse_bar_size(size_text, where)
     phys = parse_address(phys_text, where)
-    if size < _MIN_BAR or not is_power_of_two(size):
-        least = f"a power of two of at least {_MIN_BAR} bytes"
-        raise BadInput(where, f"BAR size {size_text} ({size} bytes) is not {least}")
     if phys % size:
         meant_hex = phys_text.isdigit() and int(phys_text, 16) % size == 0
         hint = f"; did you mean 0x{phys_text}?" if meant_hex else ""
         raise BadInput(where, f"BAR address {phys:#x} is not a multiple of its size {format_size(size)}{hint}")
     return size, phys
+
+
+def parse_bar_size(text: str, where: str = "") -> int:
+    """Return the bytes of a memory BAR: a power of two of at least 16. Raises BadInput."""
+    size = parse_size(text, where)
+    if size < _MIN_BAR or not is_power_of_two(size):
+        least = f"a power of two of at least {_MIN_BAR} bytes"
+        raise BadInput(where, f"BAR size {text} ({size} bytes) is not {least}")
+    return size
 
 
 def format_size(size: int) -> str:

@@ -18,7 +18,7 @@ from pfnmap.plugins import Registry
 from pfnmap.release import newest, parse_release
 from pfnmap.sizes import format_size, parse_size
 
-__all__ = ["KernelSpec"]
+__all__ = ["KernelSpec", "cpu_value"]
 
 DEFAULT_THP: Final = "always"
 
@@ -65,7 +65,7 @@ class KernelSpec:
             _drivers(registry, warn),
             config=self.resolved,
             release=release,
-            cpu={key: _cpu_value(key, value, defaults) for key, value in self.cpu.items()},
+            cpu={key: cpu_value(key, value, defaults) for key, value in self.cpu.items()},
             given={name.removeprefix("CONFIG_"): value for name, value in self.set.items()},
             file=file.values if file else None,
             defaults=DEFAULTS,
@@ -144,8 +144,11 @@ def _declared_by_all(registry: Registry) -> frozenset[str]:
     return declared(*{plugin.entry_point.module.partition(".")[0] for plugin in registry.plugins()})
 
 
-def _cpu_value(key: str, value: Any, defaults: Mapping[str, object]) -> Any:
-    """Return a cpu value in the type of its default. A key that nobody has is left for `Kernel.link` to refuse."""
+def cpu_value(key: str, value: Any, defaults: Mapping[str, object]) -> Any:
+    """Return a cpu value in the type of its default; one of a key that nobody has is left for `Kernel.link` to refuse.
+
+    Raises BadInput for a value of another type.
+    """
     if key not in defaults:
         return value
     where, default = f"cpu {key}", defaults[key]

@@ -56,15 +56,33 @@ def test_an_unknown_mode_is_refused_by_name(link):
         link({"mode": "sv32"})
 
 
-@pytest.mark.parametrize("mode", ["sv39", "sv57"])
-def test_modes_differ_only_in_the_upper_levels(vectors, mode, link):
-    """The rows of Sv48 hold in every mode, but for what the upper levels are."""
+FOLDED = ("none", "present", "bad", "populate")
+DIFFER = {
+    # The P4D is folded, too, and half of the rows' tables lie past the 128G of the linear map.
+    "sv39": {"constants", "p4d_index", "pgd_index", "pmd_populate", "pud_populate", *(f"p4d_{op}" for op in FOLDED)},
+    "sv57": {"constants", "pgd_index", *(f"pgd_{op}" for op in FOLDED)},
+}
+
+
+@pytest.mark.parametrize("mode", DIFFER)
+def test_modes_differ_in_the_upper_levels_and_in_how_far_the_linear_map_reaches(vectors, mode, link):
+    """The rows of Sv48 hold in every mode, but for these helpers, and for each of these some do not."""
     machine = machine_of(vectors)._asdict()
     kernel = Kernel.link(**{**machine, "cpu": {**machine["cpu"], "mode": mode}})
     result = check_vectors(vectors, kernel)
     differ = {name for name, counts in result.helpers.items() if counts["rows"] != counts["agree"]}
-    upper = {f"{level}_{op}" for level in ("p4d", "pgd") for op in ("none", "present", "bad", "populate", "index")}
-    assert differ <= upper | {"constants"}
+    assert differ == DIFFER[mode]
+
+
+@pytest.mark.parametrize(("mode", "bits"), [("sv39", 37), ("sv48", 46), ("sv57", 55)])
+def test_a_table_past_the_linear_map_is_taken_for_one_in_the_kernels_image(link, mode, bits):
+    # asm/page.h, __va_to_pa_nodebug: what is not below PAGE_OFFSET + KERN_VIRT_SIZE has va_kernel_pa_offset subtracted.
+    kernel = link({"mode": mode})
+    assert kernel.arch.linear_map == 1 << bits
+    last, first = (1 << bits) - 0x1000, 1 << bits
+    assert kernel.ops.pmd_populate(last) == last >> 2 | 1
+    page_offset = {"sv39": 0xFFFFFFD600000000, "sv48": 0xFFFFAF8000000000, "sv57": 0xFF60000000000000}[mode]
+    assert kernel.ops.pmd_populate(first) == ((page_offset + first) >> 12) << 10 | 1
 
 
 # Svpbmt

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from pfnmap.cli.options import JsonOption, Settings
+from pfnmap.cli.options import JsonOption, Settings, cpu_values
 from pfnmap.cli.terminal import only_kernel, print_json, progress_bar, recorded_heading, show, styled, table
 from pfnmap.errors import BadInput, Unknown
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pfnmap.plugins import Kind, Registry
     from pfnmap.testing.check import Result as ConformanceResult
     from pfnmap.testing.check import Status
@@ -36,6 +38,25 @@ def command(
         list[str] | None,
         typer.Option("--vectors", metavar="FILE", help="Golden vectors, plain or .gz.", show_default=False),
     ] = None,
+    cpu: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--cpu",
+            metavar="KEY=VAL",
+            help="With --vectors: boot-time state that the files do not say, or say otherwise; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    mutants: Annotated[
+        int | None,
+        typer.Option(
+            "--mutants",
+            metavar="N",
+            min=1,
+            help="Break the architecture's own source in N ways, and report what the kit (and --vectors) does not see.",
+            show_default=False,
+        ),
+    ] = None,
     laws: Annotated[
         bool, typer.Option("--laws", help="Judge the kernel's own answers in --vectors by the kit's laws; no plugin.")
     ] = False,
@@ -50,22 +71,26 @@ def command(
         return _laws([*vectors, *([name] if name else []), *(more or ())], verbose, json)
     if not name:
         raise BadInput("", "NAME is missing: an architecture or driver plugin")
-    if not vectors:
-        if more:
-            raise BadInput("", f"{more[0]}: files go with --vectors")
-        return _conformance(name, settings.registry, verbose, json)
-    return _vectors(name, [*vectors, *(more or ())], settings.registry, verbose, json)
+    if more and not vectors:
+        raise BadInput("", f"{more[0]}: files go with --vectors")
+    files, registry = [*(vectors or ()), *(more or ())], settings.registry
+    if cpu and (mutants or not files):
+        raise BadInput("", "--cpu goes with --vectors: the kit chooses its own machines")
+    if mutants:
+        return _mutants(name, mutants, files, registry, json)
+    if not files:
+        return _conformance(name, registry, verbose, json)
+    return _vectors(name, files, cpu_values(registry.load("arch", name), cpu or ()), registry, verbose, json)
 
 
 # --vectors: an architecture and the kernel's own answers
 
 
-def _vectors(name: str, files: list[str], registry: Registry, verbose: bool, json: bool) -> int:
-    registry.load("arch", name)
+def _vectors(name: str, files: list[str], cpu: Mapping[str, Any], registry: Registry, verbose: bool, json: bool) -> int:
     results = []
     with progress_bar(len(files), f"check {name}") as progress:
         for number, file in enumerate(files, 1):
-            results.append(_check(name, file, registry))
+            results.append(_check(name, file, cpu, registry))
             progress(number)
     if json:
         entries = [{"file": r.file, "kernel": r.kernel, **r.checked.as_dict()} for r in results]
@@ -76,7 +101,7 @@ def _vectors(name: str, files: list[str], registry: Registry, verbose: bool, jso
     return 0 if agree and any(r.checked.rows for r in results) else 1
 
 
-def _check(name: str, file: str, registry: Registry) -> _Result:
+def _check(name: str, file: str, cpu: Mapping[str, Any], registry: Registry) -> _Result:
     from pfnmap.kernel import Kernel
     from pfnmap.testing.vectors import check_vectors, machine_of, read_vectors
 
@@ -84,6 +109,7 @@ def _check(name: str, file: str, registry: Registry) -> _Result:
     if vectors.arch != name:
         raise BadInput(file, f"vectors of {vectors.arch}, not of {name}")
     machine = machine_of(vectors, registry)
+    machine = machine._replace(cpu={**machine.cpu, **cpu})
     kernel = Kernel.link(**machine._asdict(), config_source=f"machine of {file}", registry=registry)
     return _Result(file, kernel.describe(), check_vectors(vectors, kernel))
 
@@ -195,6 +221,30 @@ def _conformance(name: str, registry: Registry, verbose: bool, json: bool) -> in
     else:
         _render_conformance(name, machines, results, counts, verbose)
     return 0 if counts["passed"] and all(result.good for result in results) else 1
+
+
+# --mutants: what the kit does not see
+
+
+def _mutants(name: str, count: int, files: list[str], registry: Registry, json: bool) -> int:
+    if _kind(name, registry) != "arch":
+        raise BadInput("", f"{name}: mutants are made of architectures")
+    from pfnmap.testing.mutation import run
+
+    survivors, done = [], 0
+    with progress_bar(count, f"mutants of {name}") as progress:
+        for done, outcome in enumerate(run(registry.load("arch", name), count, files), 1):
+            if not outcome.caught:
+                survivors.append(outcome.mutant)
+            progress(done)
+    if json:
+        shown = [{"file": m.file, "line": m.line, "change": m.change} for m in survivors]
+        print_json("check", {"plugin": name, "mutants": done, "caught": done - len(survivors), "survivors": shown})
+    else:
+        for mutant in survivors:
+            show(styled(f"{mutant.file}:{mutant.line}: {mutant.change}", "yellow"))
+        show(f"{done} mutants of {name}: {done - len(survivors)} caught, {len(survivors)} survive")
+    return 0
 
 
 def _kind(name: str, registry: Registry) -> Kind:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from pfnmap.cli.terminal import warn
-from pfnmap.errors import BadInput
+from pfnmap.errors import BadInput, Unknown
 
 if TYPE_CHECKING:
+    from pfnmap.contract.arch import Arch
     from pfnmap.kernel import Kernel
     from pfnmap.plugins import Registry
     from pfnmap.spec import KernelSpec
 
-__all__ = ["JsonOption", "KernelOptions", "Settings", "kernel_options", "linked"]
+__all__ = ["JsonOption", "KernelOptions", "Settings", "cpu_values", "kernel_options", "linked"]
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 
@@ -100,6 +101,17 @@ def _pairs(items: list[str] | None, option: str, form: str) -> Mapping[str, str]
             raise BadInput(option, f"{item!r} is not {form}")
         pairs[name] = value
     return pairs
+
+
+def cpu_values(arch: type[Arch], items: Sequence[str]) -> dict[str, Any]:
+    """Return what ``--cpu KEY=VAL`` says of an architecture's boot. Raises BadInput and Unknown."""
+    from pfnmap.spec import cpu_value
+
+    said = _pairs(list(items), "--cpu", "KEY=VAL")
+    for key in said:
+        if key not in arch.cpu_defaults:
+            raise Unknown(f"cpu key of {arch.name}", key, arch.cpu_defaults)
+    return {key: cpu_value(key, value, arch.cpu_defaults) for key, value in said.items()}
 
 
 def kernel_options(*left_out: str) -> Callable[[Callable[..., int]], Callable[..., int]]:

@@ -8,8 +8,10 @@ from typing import Any, ClassVar
 
 from pfnmap.contract.entry import Has
 from pfnmap.contract.geometry import MmuCpu
+from pfnmap.contract.guest import Host, SecondStage
 from pfnmap.contract.module import Module
 from pfnmap.contract.pgtable_ops import PgtableOps
+from pfnmap.contract.plan import LeafLevel
 
 __all__ = ["Arch"]
 
@@ -30,6 +32,9 @@ class Arch(PgtableOps):
     """What of the architecture has state of its own in a booted machine, or scenario actions (system calls of its own,
     reserved memory): each machine boots one, which `Machine.arch_module` is. Its name is the architecture's."""
 
+    leaf_changes: ClassVar[Mapping[LeafLevel, tuple[str, ...]]] = {}
+    """The upstream changes without which this architecture has no pfnmap leaves of a level, for the planner."""
+
     # What the conformance kit (`pfnmap.testing`) is told
 
     machines: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
@@ -40,8 +45,18 @@ class Arch(PgtableOps):
     """Checks of the kit that this architecture fails, with the reason: "check", "check:level" or
     "check:level@machine" (the machine may hold ``*``) -> why."""
 
+    vector_state: ClassVar[Mapping[str, str]] = {}
+    """Boot-time state that a golden vector file tells among its `bits`: `cpu` key -> the name there."""
+
     mmu_cpu: ClassVar[MmuCpu | None] = None
     """The emulated CPU that walks this architecture's tables, if the kit has one: ``MmuCpu("x86_64", {})``."""
+
+    def second_stage(self, kernel: Host, hypervisor: str) -> SecondStage | None:
+        """Tell the planner what a hypervisor (its plugin's name) makes of a process's leaves on this architecture.
+
+        None: that is left to what the hypervisor's plugin itself knows.
+        """
+        return None
 
     @abstractmethod
     def setup_arch(self, config: Mapping[str, str], cpu: Mapping[str, Any], has: Has) -> None:

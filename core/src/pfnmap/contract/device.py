@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
-__all__ = ["Device", "DeviceBar"]
+__all__ = ["DEFAULT_DRIVER", "Device", "DeviceBar"]
+
+DEFAULT_DRIVER: Final = "vfio_pci"
+"""Who binds a device of which nobody says it: user space maps BARs through vfio-pci nearly always."""
 
 
 @dataclass(frozen=True)
@@ -33,4 +37,4 @@ class Device:
     bars: Mapping[int, DeviceBar] = field(default_factory=dict)
     command: int = 0x3
     reset_works: bool = False
-    driver: str = "vfio_pci"
+    driver: str = DEFAULT_DRIVER

@@ -34,13 +34,19 @@ class WordFormat:
 
     `valid`: the word takes part in a walk at all. `table`: a valid word points to the next table; None where it always
     maps memory (the last level). `address`: where a word that maps memory holds the physical address of what it maps;
-    `next_table`: where one that points to a table holds that table's (None: as `address`).
+    `next_table`: where one that points to a table holds that table's (None: as `address`). `load`, `execute`: what a
+    word that maps memory holds where user space may read and execute it; None where that is not said, ``(0, 0)`` where
+    every such word may be. `shared`: the word of an empty slot that points to a table which all empty slots share, in
+    which nothing is mapped (LoongArch's invalid_pte_table).
     """
 
     valid: Bits
     table: Bits | None
     address: Fields
     next_table: Fields | None = None
+    load: Bits | None = None
+    execute: Bits | None = None
+    shared: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

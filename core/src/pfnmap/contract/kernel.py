@@ -96,7 +96,8 @@ class MachineState:
         self.thp = kernel.thp
         self.poisoned: set[int] = set()
         self.arch_module: Any = None
-        self.phys = PhysicalMemory(kernel.geometry.PAGE_SIZE, kernel.phys_limit if reserved else 1 << 64, reserved)
+        limit = min(kernel.phys_limit, kernel.arch.linear_map) if reserved else 1 << 64
+        self.phys = PhysicalMemory(kernel.geometry.PAGE_SIZE, limit, reserved)
         self._warned: set[str] = set()
 
     def warn_once(self, where: str, finding: str = "") -> None:

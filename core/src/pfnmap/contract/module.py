@@ -9,12 +9,16 @@ a driver. A driver binds devices: it gives a device's file its operations (`File
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from pfnmap.contract.device import Device
+from pfnmap.contract.dma import DmaBackend
+from pfnmap.contract.guest import Hypervisor
 from pfnmap.contract.kernel import LinkedKernel
 from pfnmap.contract.machine import Machine
+from pfnmap.contract.option import PlanOption
+from pfnmap.contract.plan import Image, RegionRules, Request
 from pfnmap.contract.step import Action
 from pfnmap.contract.vma import File, FileOperations, VmArea
 from pfnmap.errors import Refused
@@ -34,6 +38,17 @@ class Module:
 
     consumes: ClassVar[tuple[str, ...]] = ()
     """The functions of `machine.mm` that it calls, of all releases."""
+
+    # What the planner is told
+
+    dma_backends: ClassVar[tuple[DmaBackend, ...]] = ()
+    """Who maps memory for DMA, where this module brings that."""
+
+    hypervisor: ClassVar[Hypervisor | None] = None
+    """What it makes of a process's mappings for its guests, where it is a hypervisor."""
+
+    plan_options: ClassVar[tuple[PlanOption, ...]] = ()
+    """The options of ``pfnmap plan`` that are about it; applied in this order."""
 
     # What the conformance kit (`pfnmap.testing`) is told
 
@@ -64,6 +79,15 @@ class Driver(Module, ABC):
 
     sample: ClassVar[Device | None] = None
     """For the conformance kit, a device that `probe` binds; None: a PCI device with memory BARs of several sizes."""
+
+    @classmethod
+    def region(cls, kernel: Image, request: Request, others: Sequence[Request]) -> RegionRules:
+        """Tell the planner how a region of a device is mapped; `others`: all that is planned together with it.
+
+        It shares no code with `mmap` and the fault handlers. Raises Refused where the driver does not say it, and for
+        a region whose mapping it does not model.
+        """
+        raise Refused(f"plan of {request.where}", f"driver {cls.name} does not say how it maps a region")
 
     @abstractmethod
     def probe(self, device: Device) -> File:

@@ -78,6 +78,10 @@ class PgtableOps(ABC):
     geometry: Geometry
     """Set by `setup_arch`."""
 
+    linear_map: int = 1 << 64
+    """The first physical address (bytes) that the kernel's linear map does not reach, settled in `setup_arch`: RAM
+    beyond it is not used, so that tables lie below."""
+
     # What is in memory
 
     def empty(self, level: Level, /) -> int:
@@ -141,10 +145,6 @@ class PgtableOps(ABC):
     @abstractmethod
     def pmd_pfn(self, pmd: Entry, /) -> Entry:
         """Return the page frame number of a PMD leaf."""
-
-    @abstractmethod
-    def pud_pfn(self, pud: Entry, /) -> Entry:
-        """Return the page frame number of a PUD leaf."""
 
     # predicates: 0 or 1
 
@@ -215,10 +215,6 @@ class PgtableOps(ABC):
     @abstractmethod
     def pud_bad(self, pud: Entry, /) -> Entry:
         """Tell whether a PUD entry is not a valid table entry."""
-
-    @abstractmethod
-    def pud_write(self, pud: Entry, /) -> Entry:
-        """Tell whether a PUD leaf is writable."""
 
     # mk*
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,13 +26,9 @@ _WIDEST: Final = 16
 """Columns that a cell keeps on a narrow terminal: an address, or one level's leaves."""
 _NUMBERS: Final = (*_HEADER[3:], "guest faults")
 _LEGEND: Final = (
-    "faults: calls of vfio-pci's handler when every page is touched once in ascending order. tables: page-table memory."
+    "faults: calls of the driver's handler when every page is touched once in ascending order. "
+    "tables: page-table memory."
 )
-_DMA_LEGEND: Final[Mapping[str, str]] = {
-    "type1": "DMA: walks of a type1 map of all of it, while nothing is mapped (cold) and when all is (warm).",
-    "iommufd": "DMA: what IOMMU_IOAS_MAP of it gives, while nothing is mapped (cold) and when all is (warm).",
-}
-_GUEST_LEGEND: Final = "guest: leaves of a KVM guest's second-stage tables, and its exits to get them, page by page."
 _LEVEL_STYLE: Final[Mapping[str, str]] = {"pud": "green", "pmd": "cyan", "pte": "yellow"}
 _LEVELS: Final[tuple[LeafLevel, ...]] = ("pud", "pmd", "pte")
 
@@ -43,7 +40,9 @@ def render(plan: Plan, names: Mapping[str, str] | None = None) -> list[Renderabl
 
     `names`: what devices are called, by their PCI address.
     """
-    blocks = [list(block) for _, block in groupby(plan.mappings, key=lambda m: (m.device, m.bar, m.offset, m.length))]
+    blocks = [
+        list(block) for _, block in groupby(plan.mappings, key=lambda m: replace(m.request, va=None, policy=None))
+    ]
     rows = [[row for mapping in block for row in _rows(mapping)] for block in blocks]
     columns = _HEADER + (_GUEST_HEADER if any(mapping.guest for mapping in plan.mappings) else ())
     header = tuple(Text(name, "bold") for name in columns)
@@ -63,9 +62,7 @@ def render(plan: Plan, names: Mapping[str, str] | None = None) -> list[Renderabl
     parts += _notes(blocks)
     parts += _undetermined(plan)
     if any(rows):
-        first = plan.mappings[0]
-        legend = f"{_LEGEND} {_DMA_LEGEND[first.machine.dma]}" + (f" {_GUEST_LEGEND}" if first.guest else "")
-        parts.append(Text(f"\n{legend}", "dim"))
+        parts.append(Text(f"\n{' '.join((_LEGEND, *plan.legends))}", "dim"))
     return parts
 
 
@@ -78,11 +75,11 @@ def _indented(part: RenderableType) -> Padding:
 
 
 def _title(mapping: MappingPlan) -> str:
-    base = mapping.phys - mapping.offset
-    size = format_size(mapping.bar_size)
-    title = f"BAR {mapping.bar}: {size}{' bytes' if size.isdigit() else ''} at {base:#x}"
-    if mapping.offset or mapping.length < mapping.bar_size:
-        title += f", {mapping.length:#x} bytes from offset {mapping.offset:#x}"
+    asked = mapping.request
+    size = format_size(asked.bar_size)
+    title = f"BAR {asked.bar}: {size}{' bytes' if size.isdigit() else ''} at {asked.phys:#x}"
+    if asked.offset or (asked.length or 0) < asked.bar_size:
+        title += f", {asked.length:#x} bytes from offset {asked.offset:#x}"
     return title
 
 
@@ -99,7 +96,7 @@ def _rows(mapping: MappingPlan) -> list[Row]:
     """The row of a placement, and below it the same before 6.12 where that differs."""
     if not mapping.runs:
         return []
-    sizes = mapping.machine.sizes
+    sizes = mapping.sizes
     guest = _guest(mapping)
     rows = [(Text(_placement(mapping)), Text(f"{mapping.va:#x}"), *_costs(mapping.costs, sizes), *guest)]
     if mapping.before != mapping.costs:
@@ -111,13 +108,18 @@ def _rows(mapping: MappingPlan) -> list[Row]:
 
 
 def _placement(mapping: MappingPlan) -> str:
-    return mapping.policy or "as given"
+    """Who placed it, and which area of what was asked for it is."""
+    name, area, asked = mapping.policy or "as given", mapping.area, mapping.request
+    if area is None or (area.offset, area.length) == (asked.offset, asked.length):
+        return name
+    return f"{name} {area.offset:#x}+{format_size(area.length)}"
 
 
 def _costs(costs: Costs, sizes: Mapping[LeafLevel, int]) -> Row:
-    walks = (costs.dma_map.cold_walks, costs.dma_map.warm_walks)
     faults = Text(f"{costs.driver_calls:,}")
-    cold, warm = (Text(costs.dma_map.error or f"{number:,}") for number in walks)
+    cold = warm = Text("-")
+    if dma := costs.dma_map:
+        cold, warm = (Text(dma.error or f"{number:,}") for number in (dma.cold_walks, dma.warm_walks))
     present = [level for level in _LEVELS if costs.counts[level]]
     leaves = Text(_leaves(costs.counts, sizes), _LEVEL_STYLE[present[-1]] if present else "")
     return (leaves, faults, Text(_memory(costs.table_bytes)), cold, warm)
@@ -128,7 +130,7 @@ def _guest(mapping: MappingPlan) -> Row:
         return ()
     counts = mapping.guest.counts
     present = [level for level in _LEVELS if counts[level]]
-    leaves = Text(_leaves(counts, mapping.machine.sizes), _LEVEL_STYLE[present[-1]] if present else "")
+    leaves = Text(_leaves(counts, mapping.sizes), _LEVEL_STYLE[present[-1]] if present else "")
     return (leaves, Text(f"{mapping.guest.faults:,}"))
 
 
@@ -154,16 +156,21 @@ def _sentences(block: Sequence[MappingPlan]) -> list[Text]:
         lines += [("", text) for text in (mapping.guest.notes if mapping.guest else ())]
         for line in dict.fromkeys(lines):
             said.setdefault(line, []).append(_placement(mapping))
-    return [
+    sentences = [
         Text(text if len(names) == len(block) else f"{', '.join(names)}: {text}", style)
         for (style, text), names in said.items()
+    ]
+    unmapped = dict.fromkeys((mapping.policy, part) for mapping in block for part in mapping.placed.unmapped)
+    return sentences + [
+        Text(f"{policy}: not mapped: {format_size(part.length)} from offset {part.offset:#x}: {part.reason}")
+        for policy, part in unmapped
     ]
 
 
 def _why(mapping: MappingPlan) -> Iterable[str]:
     """Say of each run why it is not mapped at the next larger level."""
     if not mapping.runs:
-        yield f"cannot be mapped: {mapping.blocked[0].detail}"
+        yield from (f"cannot be mapped: {row.detail}" for row in mapping.blocked[:1])
         return
     for run in mapping.runs:
         row = next((row for row in mapping.blocked if row.va == run.va), None)
@@ -173,7 +180,7 @@ def _why(mapping: MappingPlan) -> Iterable[str]:
 
 
 def _size(row: Blocked, mapping: MappingPlan) -> str:
-    return format_size(mapping.machine.sizes[row.level])
+    return format_size(mapping.sizes[row.level])
 
 
 def _notes(blocks: Sequence[Sequence[MappingPlan]]) -> Iterable[Text]:
@@ -207,9 +214,11 @@ def _both_ways(plan: Plan, row: Undetermined) -> Iterable[tuple[MappingPlan, Any
 
 def _answer(answer: Mapping[str, Any], mapping: MappingPlan) -> str:
     dma = answer["dma_map"]
-    leaves = _leaves(answer["counts"], mapping.machine.sizes)
-    walks = f"{dma['cold']['walks']:,} / {dma['warm']['walks']:,} DMA walks"
-    if dma["backend"] == "iommufd":
-        walks = f"DMA of BARs by {dma['by'] or 'nothing'}"
+    leaves = _leaves(answer["counts"], mapping.sizes)
+    walks = "nothing mapped for DMA"
+    if dma:
+        walks = f"{dma['cold']['walks']:,} / {dma['warm']['walks']:,} DMA walks"
+        if dma.get("error"):
+            walks = f"DMA of BARs by {dma['by'] or 'nothing'}"
     faults = f"{answer['driver_calls']:,} fault" + ("s" if answer["driver_calls"] != 1 else "")
     return f"{leaves}, {faults}, {_memory(answer['table_bytes'])} of page tables, {walks}"

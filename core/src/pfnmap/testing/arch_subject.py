@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from pfnmap.contract.arch import Arch
 from pfnmap.contract.entry import LEVELS, Level
-from pfnmap.contract.geometry import WordFormat
+from pfnmap.contract.geometry import Bits, WordFormat
 from pfnmap.contract.pgtable_ops import OPTIONAL_OPS
 from pfnmap.errors import Unwritten
 from pfnmap.hookspecs import ENTRY_HOOKS
@@ -51,7 +51,8 @@ def capabilities(kernel: Kernel) -> frozenset[str]:
     The name of every op that it provides itself; ``leaf:X``: leaves of level X are used for user memory (transparent
     huge pages); ``pfnmap:X``: also for pfnmaps (``config-pfnmap:X``: Kconfig says so); ``walked:X``: the level has
     tables of its own; ``slots:X``: it is the ops of this level that work on the entries of a walked table; ``words``:
-    `word_format` says how the CPU reads every walked level; ``emulator``: `mmu_cpu` names an emulated CPU that boots
+    `word_format` says how the CPU reads every walked level, and ``permissions``: also what user space may do with a
+    leaf; ``huge-pfnmap``: the release has huge pfnmaps; ``emulator``: `mmu_cpu` names an emulated CPU that boots
     like this; every switch of the CPU state that is on (``hw_access_dirty``).
     """
     ops, geometry = kernel.ops, kernel.geometry
@@ -70,8 +71,13 @@ def capabilities(kernel: Kernel) -> frozenset[str]:
     walked_levels = [walked.name for walked in geometry.walk]
     found |= {f"walked:{name}" for name in walked_levels}
     found |= {f"slots:{LEVELS[LEVELS.index(below) + 1]}" for below in walked_levels[1:]} | {"slots:pte"}
-    if all(_word_format(kernel.arch, walked.name) is not None for walked in geometry.walk):
+    formats = [_word_format(kernel.arch, walked.name) for walked in geometry.walk]
+    if all(how is not None for how in formats):
         found.add("words")
+        if (last := formats[-1]) is not None and last.load is not None and last.execute is not None:
+            found.add("permissions")
+    if kernel.has("huge-pfnmap"):
+        found.add("huge-pfnmap")
     emulated = kernel.arch.mmu_cpu
     if emulated is not None and emulated.state.items() <= kernel.cpu.items():
         found.add("emulator")
@@ -95,6 +101,7 @@ class ArchSubject:
         self.ops = kernel.ops
         self.geometry = kernel.geometry
         self._leaves: dict[Level, tuple[Leaf, ...]] = {}
+        self._mprotected: dict[tuple[int, int], int] = {}
 
     @property
     def arch(self) -> Arch:
@@ -127,10 +134,19 @@ class ArchSubject:
     # Entries
 
     def word_format(self, level: Level) -> WordFormat:
-        """Return the format that the plugin declares; for checks that need ``words``."""
-        found = self.arch.word_format(level)
+        """Return the format that the plugin declares of the slots that a level's ops work on; for checks that need
+        ``words``."""
+        walked = {w.name for w in self.geometry.walk}
+        found = self.arch.word_format(next(name for name in LEVELS[LEVELS.index(level) :] if name in walked))
         assert found is not None
         return found
+
+    def permissions(self, level: Level) -> tuple[Bits, Bits]:
+        """Return what a leaf holds that user space may execute and read; for checks that need ``permissions``."""
+        found = self.word_format(level)
+        assert found.execute is not None
+        assert found.load is not None
+        return found.execute, found.load
 
     @cached_property
     def physical_mask(self) -> int:
@@ -155,17 +171,35 @@ class ArchSubject:
         return [0, *single, *(draw.getrandbits(64) & highest for _ in range(8))]
 
     def tables(self) -> list[int]:
-        """Return physical addresses (bytes) of tables: aligned to a table of any level, some of them high."""
-        align = max(w.ptrs * 8 for w in self.geometry.walk)
-        align = max(align, self.geometry.PAGE_SIZE)
-        mask = self.physical_mask & -align
+        """Return physical addresses (bytes) of tables: aligned to a table of any level, some of them as high as the
+        kernel's linear map reaches."""
+        mask = self._table_mask & ((1 << (self.arch.linear_map.bit_length() - 1)) - 1)
         draw = random.Random("tables")
         return [mask & -mask, *(draw.getrandbits(64) & mask for _ in range(16)), mask]
+
+    def beyond_linear_map(self) -> list[int]:
+        """Return physical addresses (bytes) aligned to tables that the kernel's linear map does not reach; none where
+        it reaches all."""
+        draw = random.Random("beyond")
+        drawn = [1 << n for n in range(64)] + [draw.getrandbits(64) for _ in range(16)]
+        return [pa for pa in (self._table_mask & drawn for drawn in drawn) if pa >= self.arch.linear_map]
+
+    @cached_property
+    def _table_mask(self) -> int:
+        """The address bits (bytes) of a page that is aligned to a table of any level."""
+        align = max(*(w.ptrs * 8 for w in self.geometry.walk), self.geometry.PAGE_SIZE)
+        return self.physical_mask & -align
 
     def prot(self, vm_flags: int, cache: str = "") -> int:
         """Return the pgprot of a mapping: of its VM_ flags, with a cache mode."""
         prot: int = self.ops.vm_get_page_prot(vm_flags)
         return getattr(self.ops, cache)(prot) if cache else prot
+
+    def mprotected(self, prot: int, vm_flags: int) -> int:
+        """Return the pgprot that mprotect to these VM_ flags makes of one: it keeps the caching."""
+        if (prot, vm_flags) not in self._mprotected:
+            self._mprotected[prot, vm_flags] = self.ops.pgprot_modify(prot, self.prot(vm_flags))
+        return self._mprotected[prot, vm_flags]
 
     def prots(self) -> list[int]:
         """Return the pgprots of mappings that can be accessed, in every cache mode."""
@@ -220,7 +254,7 @@ class ArchSubject:
             name = draw.choice(allowed)
             if name == "modify":
                 flags = draw.randrange(8) | flags & VM_SHARED
-                prot = self.ops.pgprot_modify(prot, self.prot(flags))
+                prot = self.mprotected(prot, flags)
                 entry = self.op(level, "modify")(entry, prot)
                 history.append(f"{level}_modify({prot:#x})")
             else:

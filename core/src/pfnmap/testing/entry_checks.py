@@ -12,6 +12,7 @@ from pfnmap.contract.entry import LEVELS, Level
 from pfnmap.errors import Refused
 from pfnmap.testing.arch_subject import LEAF_LEVELS, ArchSubject, Leaf, shown
 from pfnmap.testing.check import Check, Violation, bits
+from pfnmap.testing.table_checks import expect
 from pfnmap.vm_flags import VM_EXEC, VM_READ, VM_SHARED, VM_WRITE
 
 __all__ = ["CHECKS"]
@@ -148,42 +149,9 @@ def special_disturbs_nothing(subject: ArchSubject, level: Level) -> None:
 def leaf_is_a_leaf(subject: ArchSubject, level: Level) -> None:
     expected = {"none": 0} if level == "pte" else {"none": 0, "leaf": 1, "trans_huge": 1, "bad": 1}
     for leaf in subject.leaves(level):
-        _expect(subject, level, leaf.entry, expected, f"the leaf {shown(level, leaf)}")
+        expect(subject, level, leaf.entry, expected, f"the leaf {shown(level, leaf)}")
         if leaf.vm_flags & _ACCESS:
-            _expect(subject, level, leaf.entry, {"present": 1}, f"the leaf {shown(level, leaf)}")
-
-
-def table_is_a_table(subject: ArchSubject, level: Level) -> None:
-    expected = {"present": 1, "none": 0, "leaf": 0, "bad": 0, "trans_huge": 0, "devmap": 0}
-    for table in subject.tables():
-        entry = getattr(subject.ops, f"{level}_populate")(table)
-        _expect(subject, level, entry, expected, f"{level}_populate({table:#x}) = {entry:#x}")
-        found = getattr(subject.ops, f"{level}_pgtable")(entry)
-        if found != table:
-            raise Violation(
-                f"{level}_pgtable({entry:#x}) is {found:#x}, {level}_populate was given {table:#x}: "
-                f"{bits(found, table)}"
-            )
-
-
-def empty_is_none(subject: ArchSubject, level: Level) -> None:
-    empty = subject.arch.empty(_slot_name(subject, level))
-    expected = {"none": 1, "present": 0, "leaf": 0, "trans_huge": 0, "devmap": 0}
-    _expect(subject, level, empty, expected, f"the empty slot {empty:#x}")
-
-
-def _slot_name(subject: ArchSubject, level: Level) -> Level:
-    """Return the name of the walked level whose slots the ops of a level work on."""
-    walked = [w.name for w in subject.geometry.walk]
-    return next(name for name in LEVELS[LEVELS.index(level) :] if name in walked)
-
-
-def _expect(subject: ArchSubject, level: Level, entry: int, expected: dict[str, int], what: str) -> None:
-    for name, answer in expected.items():
-        if subject.has(f"{level}_{name}"):
-            got = subject.op(level, name)(entry)
-            if got != answer:
-                raise Violation(f"{level}_{name} is {got} of {what}; it must be {answer}")
+            expect(subject, level, leaf.entry, {"present": 1}, f"the leaf {shown(level, leaf)}")
 
 
 # write, dirty, young
@@ -262,23 +230,61 @@ def modify_keeps(subject: ArchSubject, level: Level) -> None:
     modify, pfn_of = subject.op(level, "modify"), subject.op(level, "pfn")
     kept = [name for name in ("special", "dirty") if subject.has(f"{level}_{name}")]
     write = subject.op(level, "write")
+    writable: dict[int, int] = {}
     for leaf in subject.leaves(level):
         for flags in range(leaf.vm_flags & VM_SHARED, (leaf.vm_flags & VM_SHARED) + 8):
-            prot = subject.ops.pgprot_modify(leaf.prot, subject.prot(flags))
+            prot = subject.mprotected(leaf.prot, flags)
             entry = modify(leaf.entry, prot)
             how = f"{level}_modify(..., {prot:#x}) = {entry:#x}"
             _same(level, "pfn", leaf.pfn, pfn_of(entry), leaf, how)
             for name in kept:
                 predicate = subject.op(level, name)
                 _same(level, name, predicate(leaf.entry), predicate(entry), leaf, how)
-            expected = write(subject.fresh(level, leaf.pfn, prot))
-            if write(entry) > expected:
+            if prot not in writable:
+                writable[prot] = write(subject.fresh(level, leaf.pfn, prot))
+            if write(entry) > writable[prot]:
                 raise Violation(f"{how} can be written, its new pgprot forbids that; for {shown(level, leaf)}")
+
+
+def mkhuge_alone(subject: ArchSubject, level: Level) -> None:
+    make, mkhuge = getattr(subject.ops, f"pfn_{level}"), subject.op(level, "mkhuge")
+    # s390 makes it young, too.
+    others = [name for name in ("none", "write", "dirty", "special") if subject.has(f"{level}_{name}")]
+    for prot in subject.prots():
+        for pfn in subject.pfns(level)[-8:]:
+            entry = make(pfn, prot)
+            huge = mkhuge(entry)
+            for name in others:
+                before, after = subject.op(level, name)(entry), subject.op(level, name)(huge)
+                if before != after:
+                    raise Violation(
+                        f"{level}_mkhuge({entry:#x}) = {huge:#x} changes {level}_{name} from {before:#x} to {after:#x}"
+                    )
+            if (twice := mkhuge(huge)) != huge:
+                raise Violation(f"{level}_mkhuge({huge:#x}) is {twice:#x}, of what is huge already")
+
+
+def devmap_agrees(subject: ArchSubject, level: Level) -> None:
+    devmap, mkdevmap = subject.op(level, "devmap"), subject.op(level, "mkdevmap")
+    pfn_of = subject.op(level, "pfn")
+    for leaf in subject.leaves(level):
+        entry = mkdevmap(leaf.entry)
+        if devmap(leaf.entry) or not devmap(entry):
+            raise Violation(
+                f"{level}_devmap is {devmap(leaf.entry)} before {level}_mkdevmap and {devmap(entry)} after it, "
+                f"for {shown(level, leaf)}"
+            )
+        _same(level, "pfn", leaf.pfn, pfn_of(entry), leaf, f"{level}_mkdevmap")
 
 
 def access_permitted(subject: ArchSubject, level: Level) -> None:
     permitted, write = subject.op(level, "access_permitted"), subject.op(level, "write")
+    own = f"{level}_access_permitted" in subject.capabilities  # the headers' lets PROT_NONE be read
     for leaf in subject.leaves(level):
+        if own and not leaf.vm_flags & _ACCESS and permitted(leaf.entry, 0):
+            raise Violation(
+                f"{level}_access_permitted reads through {shown(level, leaf)}, whose mapping allows nothing"
+            )
         if not leaf.vm_flags & VM_READ:
             continue
         if not permitted(leaf.entry, 0):
@@ -309,6 +315,26 @@ def cpu_access(subject: ArchSubject, level: Level) -> None:
         protected = changes["wrprotect"](leaf.entry) if "wrprotect" in changes else None
         if protected is not None and subject.arch.mmu_access(level, protected, True)[1]:
             raise Violation(f"the CPU allows a store through {protected:#x}, {level}_wrprotect of {shown(level, leaf)}")
+
+
+def dirty_survives(subject: ArchSubject, level: Level) -> None:
+    dirty, changes = subject.op(level, "dirty"), dict(subject.changes(level))
+    changes.pop("mkclean", None)
+    for leaf in subject.leaves(level):
+        entry, allowed = subject.arch.mmu_access(level, leaf.entry, True)
+        if not allowed:
+            continue
+        outcomes = {name: change(entry) for name, change in changes.items()}
+        if subject.has(f"{level}_modify"):
+            for flags in range(leaf.vm_flags & VM_SHARED, (leaf.vm_flags & VM_SHARED) + 8):
+                prot = subject.mprotected(leaf.prot, flags)
+                outcomes[f"modify(..., {prot:#x})"] = subject.op(level, "modify")(entry, prot)
+        for name, outcome in outcomes.items():
+            if not dirty(outcome):
+                raise Violation(
+                    f"{level}_{name} of {entry:#x}, which a store made dirty, is {outcome:#x} with {level}_dirty 0: "
+                    f"the store is forgotten; {shown(level, leaf)}"
+                )
 
 
 def _check_marked(subject: ArchSubject, level: Level, entry: int, write: bool, what: str) -> None:
@@ -414,7 +440,6 @@ def _hexes(values: Iterable[int]) -> str:
 
 _LEAF = ("leaf:X",)
 _SPECIAL = ("pfnmap:X",)
-_TABLES: tuple[Level, ...] = ("pmd", "pud", "p4d", "pgd")
 
 CHECKS = (
     Check(
@@ -483,14 +508,6 @@ CHECKS = (
         _LEAF,
         LEAF_LEVELS,
     ),
-    Check(
-        "table-is-a-table",
-        "what populate writes is a present table and gives the table's address back",
-        table_is_a_table,
-        ("slots:X",),
-        _TABLES,
-    ),
-    Check("empty-is-none", "new tables are filled with what none answers 1 for", empty_is_none, ("slots:X",), LEVELS),
     *(_flag(flag) for flag in _FLAGS),
     Check(
         "mkwrite-after-wrprotect",
@@ -508,6 +525,20 @@ CHECKS = (
         LEAF_LEVELS,
     ),
     Check(
+        "mkhuge-alone",
+        "mkhuge makes a leaf of an entry and changes nothing else",
+        mkhuge_alone,
+        (*_LEAF, "X_mkhuge"),
+        ("pmd", "pud"),
+    ),
+    Check(
+        "devmap-agrees",
+        "devmap tells exactly what mkdevmap made",
+        devmap_agrees,
+        (*_LEAF, "X_devmap", "X_mkdevmap"),
+        LEAF_LEVELS,
+    ),
+    Check(
         "access-permitted",
         "gup-fast may read what can be read, and write exactly what is writable",
         access_permitted,
@@ -519,6 +550,13 @@ CHECKS = (
         "the table walker and the ops agree on what can be accessed, and on what it leaves marked",
         cpu_access,
         _LEAF,
+        LEAF_LEVELS,
+    ),
+    Check(
+        "dirty-survives",
+        "what a store marked dirty stays so until mkclean, whatever write protection or mprotect does",
+        dirty_survives,
+        (*_LEAF, "X_dirty"),
         LEAF_LEVELS,
     ),
     Check(

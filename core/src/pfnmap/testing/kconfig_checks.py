@@ -14,9 +14,12 @@ from pfnmap.testing.check import Check, Violation
 __all__ = ["CHECKS"]
 
 _HUGE: tuple[Level, ...] = ("pmd", "pud")
+_FOLDABLE: tuple[Level, ...] = ("p4d", "pgd")
 _NEEDED = ("X_special", "X_mkspecial", "X_pgprot")
 _NEEDED_PUD = (
     "pfn_pud",
+    "pud_pfn",
+    "pud_write",
     "pud_mkhuge",
     "pud_mkyoung",
     "pud_mkold",
@@ -51,11 +54,45 @@ def claims_have_ops(subject: ArchSubject, level: Level) -> None:
 
 
 def pte_special_as_said(subject: ArchSubject) -> None:
-    said = subject.kernel.config.enabled("ARCH_HAS_PTE_SPECIAL")
-    for name in ("pte_special", "pte_mkspecial"):
-        owner = subject.ops.owners[name]
-        if (owner == "arch") != said:
-            raise Violation(f"ARCH_HAS_PTE_SPECIAL is {'y' if said else 'n'}, {name} is {owner}")
+    _as_said(subject, "ARCH_HAS_PTE_SPECIAL", ("pte_special", "pte_mkspecial"))
+
+
+def huge_special_as_said(subject: ArchSubject, level: Level) -> None:
+    _as_said(subject, f"ARCH_SUPPORTS_{level.upper()}_PFNMAP", (f"{level}_special", f"{level}_mkspecial"))
+
+
+def devmap_as_said(subject: ArchSubject) -> None:
+    _as_said(subject, "ARCH_HAS_PTE_DEVMAP", ("pte_devmap", "pte_mkdevmap"))
+
+
+def _as_said(subject: ArchSubject, symbol: str, names: tuple[str, ...]) -> None:
+    """Raise Violation where the plugin provides ops (whether or not the core uses them) and the symbol is not set, or
+    the other way round."""
+    said = subject.kernel.config.enabled(symbol)
+    for name in names:
+        if _provides(subject, name) != said:
+            verb = "does not provide" if said else "provides"
+            raise Violation(f"{symbol} is {'y' if said else 'n'}, and this architecture {verb} {name}")
+
+
+def _provides(subject: ArchSubject, name: str) -> bool:
+    arch = subject.arch
+    hook = name not in ENTRY_HOOKS or name in implemented_hooks(arch)
+    return hook and getattr(arch, name, None) is not None and name not in arch.undefined
+
+
+def levels_as_said(subject: ArchSubject) -> None:
+    said = subject.kernel.config.get("PGTABLE_LEVELS", "")
+    walked = len(subject.geometry.walk)
+    if not said.isdecimal():
+        raise Violation("PGTABLE_LEVELS has no value")
+    # What the headers fold has no ops of the architecture's; what a boot folds has.
+    compiled = 3 + sum(subject.ops.owners[f"{level}_populate"] == "arch" for level in _FOLDABLE)
+    if walked > int(said) or (int(said) > 3 and compiled != int(said)):
+        raise Violation(
+            f"PGTABLE_LEVELS is {said}; {walked} levels are walked, and {compiled} have a populate of this "
+            "architecture's"
+        )
 
 
 def hooks_are_marked(subject: ArchSubject) -> None:
@@ -87,6 +124,23 @@ CHECKS = (
         "pte-special-claim",
         "ARCH_HAS_PTE_SPECIAL is set exactly where pte_special and pte_mkspecial are provided",
         pte_special_as_said,
+    ),
+    Check(
+        "special-claim",
+        "a level's special bit is provided where Kconfig offers that level to pfnmaps, and nowhere else",
+        huge_special_as_said,
+        ("leaf:X", "huge-pfnmap"),
+        _HUGE,
+    ),
+    Check(
+        "devmap-claim",
+        "ARCH_HAS_PTE_DEVMAP is set exactly where pte_devmap and pte_mkdevmap are provided",
+        devmap_as_said,
+    ),
+    Check(
+        "pgtable-levels",
+        "PGTABLE_LEVELS are the levels that the kernel is compiled for; a boot walks them, or folds some",
+        levels_as_said,
     ),
     Check(
         "hooks-marked",

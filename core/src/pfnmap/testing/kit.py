@@ -13,16 +13,37 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NamedTuple
+from unittest import SkipTest
 
 from pfnmap.contract.arch import Arch
 from pfnmap.contract.module import Module
 from pfnmap.errors import PluginError, Unwritten
+from pfnmap.hookspecs import ENTRY_HOOKS
 from pfnmap.kernel import Kernel
-from pfnmap.plugins import Registry
-from pfnmap.testing import driver_checks, entry_checks, geometry_checks, kconfig_checks, mm_checks, mmu
+from pfnmap.plugins import Registry, implemented_hooks
+from pfnmap.testing import (
+    driver_checks,
+    entry_checks,
+    geometry_checks,
+    kconfig_checks,
+    mm_checks,
+    mmu,
+    protection_checks,
+    table_checks,
+)
 from pfnmap.testing.arch_subject import ArchSubject
 from pfnmap.testing.bar_driver import BarDriver
-from pfnmap.testing.check import Case, Check, Result, Subject, cases, check_expectations, expected_failure, run
+from pfnmap.testing.check import (
+    Case,
+    Check,
+    Result,
+    Subject,
+    Violation,
+    cases,
+    check_expectations,
+    expected_failure,
+    run,
+)
 from pfnmap.testing.driver_subject import DriverSubject
 from pfnmap.testing.machines import Machine, arch_machines, driver_machines, link
 from pfnmap.testing.vector_checks import vector_checks
@@ -33,7 +54,9 @@ __all__ = ["ARCH_CHECKS", "DRIVER_CHECKS", "Item", "Kit", "arch_kit", "driver_ki
 ARCH_CHECKS: tuple[Check, ...] = (
     *geometry_checks.CHECKS,
     *kconfig_checks.CHECKS,
+    *table_checks.CHECKS,
     *entry_checks.CHECKS,
+    *protection_checks.CHECKS,
     *mm_checks.CHECKS,
     *mmu.CHECKS,
 )
@@ -177,15 +200,30 @@ def arch_kit(
         kernel = link(plugin, machine, [BarDriver])
         return None if kernel is None else ArchSubject(kernel, machine.name)
 
-    return Kit(
+    def hooks_used(subject: Subject) -> None:
+        unused = set(implemented_hooks(plugin)) & set(ENTRY_HOOKS)
+        for machine in kit.machines:
+            linked, error = kit._linked(machine.name)
+            if isinstance(error, Unwritten):
+                raise error
+            if error is not None:
+                raise SkipTest(f"{machine.name} does not link")
+            if linked is not None and linked.kernel is not None:
+                unused -= {name for name, owner in linked.kernel.ops.owners.items() if owner == "arch"}
+        if unused:
+            raise Violation(f"no machine uses {', '.join(sorted(unused))}: is a symbol not selected?")
+
+    used = Check("hooks-used", "each hook that is provided is in use on some machine of the kit", hooks_used)
+    kit = Kit(
         plugin.name,
         plugin,
         checks,
         arch_machines(plugin, machines or {}),
         links,
         {**plugin.expected_failures, **(expected_failures or {})},
-        vector_checks(plugin, vectors),
+        [used, *vector_checks(plugin, vectors)],
     )
+    return kit
 
 
 def driver_kit(

@@ -35,6 +35,7 @@ _TABLES: Final[tuple[Level, ...]] = ("pmd", "pud", "p4d", "pgd")
 _CHANGES = ("mkyoung", "mkold", "mkdirty", "mkclean", "wrprotect", "mkwrite", "mkwrite_novma")
 _SEEN = ("pfn", "present", "none", "leaf", "bad", "trans_huge", "write", "dirty", "young", "devmap")
 _ADDRESS_BITS_UNSAID = 40
+_WORD = 16  # more than any format moves the address of a table by
 _CACHE_MODES = ("pgprot_noncached", "pgprot_writecombine", "pgprot_device")
 SHOWN: Final = 20
 """Broken rows that a result lists."""
@@ -326,6 +327,25 @@ def table_is_table(facts: Facts, level: Level) -> Iterator[Trial]:
             yield from _is(facts, level, f"{level}_populate", (address,), entry, _TABLE)
 
 
+def table_holds_address(facts: Facts, level: Level) -> Iterator[Trial]:
+    rows = [(pa, entry) for pa, entry in facts.table(f"{level}_populate").items() if entry]
+    if not rows:
+        return
+    (first, word), *_ = rows
+    agree = {
+        shift: sum(entry ^ word == _moved(pa ^ first, shift) for pa, entry in rows) for shift in range(-_WORD, _WORD)
+    }
+    shift = max(agree, key=lambda shift: agree[shift])
+    for pa, entry in rows:
+        expected = word ^ _moved(pa ^ first, shift)
+        wrong = "" if entry == expected else f"{level}_populate is {entry:#x}, other tables' make it {expected:#x}"
+        yield Trial(f"{level}_populate", (pa,), wrong)
+
+
+def _moved(address: int, shift: int) -> int:
+    return address >> shift if shift >= 0 else address << -shift
+
+
 def none_is_nothing_else(facts: Facts, level: Level) -> Iterator[Trial]:
     for entry, none in facts.table(f"{level}_none").items():
         if none:
@@ -416,6 +436,14 @@ LAWS: Final = (
         _TABLES,
         ("X_populate",),
         table_is_table,
+        of_leaves=False,
+    ),
+    Law(
+        "table-holds-address",
+        "what populate writes holds the table's address where it holds every other table's",
+        _TABLES,
+        ("X_populate",),
+        table_holds_address,
         of_leaves=False,
     ),
     Law(

@@ -114,7 +114,14 @@ class Plain(Arch):
         """Bit 0 is valid, bit 6 tells a leaf; a leaf holds its address from its own size up."""
         shift = next(walked.shift for walked in self.geometry.walk if walked.name == level)
         table = {"pte": None, "pgd": (0, 0)}.get(level, (LEAF, 0))
-        return WordFormat((PRESENT, PRESENT), table, ((ADDRESS & -(1 << shift), 0),), ((ADDRESS, 0),))
+        return WordFormat(
+            (PRESENT, PRESENT),
+            table,
+            ((ADDRESS & -(1 << shift), 0),),
+            ((ADDRESS, 0),),
+            (READ, READ),
+            (EXEC, EXEC),
+        )
 
     def mmu_access(self, level: Level, entry: int, write: bool) -> tuple[int, bool]:
         """A load needs READ, a store WRITE as well; marks are set, or missing ones refused."""
@@ -135,7 +142,10 @@ class Plain(Arch):
         return (pte & ADDRESS) >> 12
 
     pmd_pfn = pte_pfn
-    pud_pfn = pte_pfn
+
+    @hookimpl
+    def pud_pfn(self, pud: Entry) -> Entry:
+        return self.pte_pfn(pud)
 
     @hookimpl
     def pte_pgprot(self, pte: Entry) -> Entry:
@@ -167,7 +177,10 @@ class Plain(Arch):
         return bit(pte, WRITE)
 
     pmd_write = pte_write
-    pud_write = pte_write
+
+    @hookimpl
+    def pud_write(self, pud: Entry) -> Entry:
+        return self.pte_write(pud)
 
     def pte_dirty(self, pte: Entry) -> Entry:
         return bit(pte, DIRTY)

@@ -20,11 +20,13 @@ __all__ = ["Translation", "translate"]
 
 
 class Translation(NamedTuple):
-    """What a virtual address means to the CPU: the level of the leaf, its word, and the physical address (bytes)."""
+    """What a virtual address means to the CPU: the level of the leaf, its word, the physical address (bytes), and
+    whether user space may read there (True where the format does not say)."""
 
     level: Level
     word: int
     physical: int
+    readable: bool
 
 
 def translate(mm: MmStruct, address: int) -> Translation | None:
@@ -39,10 +41,11 @@ def translate(mm: MmStruct, address: int) -> Translation | None:
         word = table[(address >> walked.shift) & (walked.ptrs - 1)]
         how = kernel.arch.word_format(walked.name)
         assert how is not None, "the capability `words` is asked for"
-        if not _holds(how.valid, word):
+        if word == how.shared or not _holds(how.valid, word):
             return None
         if how.table is None or not _holds(how.table, word):
-            return Translation(walked.name, word, _physical(how, word, 1 << walked.shift, address, walked.name))
+            physical = _physical(how, word, 1 << walked.shift, address, walked.name)
+            return Translation(walked.name, word, physical, how.load is None or _holds(how.load, word))
         below = _gathered(how.next_table if how.next_table is not None else how.address, word)
         if below not in tables:
             raise Violation(

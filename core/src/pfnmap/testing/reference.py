@@ -69,7 +69,7 @@ def entries() -> Iterator[Entry]:
 
 def _functions(kind: type[Any], section: str) -> Iterator[Entry]:
     for name, member in vars(kind).items():
-        function = member.fget if isinstance(member, property) else member
+        function = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
         if name.startswith("_") or not inspect.isfunction(function):
             continue
         signature = "" if isinstance(member, property) else _signature(function)
@@ -77,7 +77,7 @@ def _functions(kind: type[Any], section: str) -> Iterator[Entry]:
 
 
 def _signature(function: Any) -> str:
-    names = [name for name in inspect.signature(function).parameters if name != "self"]
+    names = [name for name in inspect.signature(function).parameters if name not in ("self", "cls")]
     return f"({', '.join(names)})"
 
 

@@ -94,7 +94,7 @@ class Vectors:
     """One parsed vector file. `rows`: helper -> rows (inputs, then the result), only of helpers in scope; `defined`:
     helper in scope -> arch, generic or absent; `out_of_scope`: helper with rows -> why they do not count; `trapped`:
     helper -> how many inputs have no row because the kernel's code trapped on them (BUG()); `physical_bits`:
-    MAX_PHYSMEM_BITS, 0 where the file does not say."""
+    MAX_PHYSMEM_BITS, 0 where the file does not say; `bits`: named bits and what else the machine said of itself."""
 
     arch: str
     release: str
@@ -106,6 +106,7 @@ class Vectors:
     out_of_scope: Mapping[str, str]
     trapped: Mapping[str, int] = field(default_factory=dict)
     physical_bits: int = 0
+    bits: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -192,6 +193,11 @@ def parse_vectors(document: Any, where: str = "vectors") -> Vectors:
         rows=rows,
         out_of_scope=out_of_scope,
         physical_bits=_number(constants.get("MAX_PHYSMEM_BITS", "0x0"), f"{where}: constants.MAX_PHYSMEM_BITS"),
+        bits={
+            name: int(value, 16)
+            for name, value in _mapping(top.get("bits", {}), f"{where}: bits").items()
+            if isinstance(value, str) and _HEX.fullmatch(value)
+        },
         trapped=_counts(top.get("trapped_inputs_skipped", {}), f"{where}: trapped_inputs_skipped"),
     )
 
@@ -203,12 +209,15 @@ def machine_of(
 
     The architecture's plugin (`arch`, or the installed one of that name) is asked for its `cpu` keys: those that a file
     leaves out are off, except `nx` and `hw_access_dirty`, which are on; one that is no switch (a size, a mode) keeps
-    the plugin's default.
+    the plugin's default. What a file tells of the machine only among its `bits` is taken from there
+    (`Arch.vector_state`).
     """
     vectors = _parsed(vectors)
-    defaults = (arch or (registry or Registry()).load("arch", vectors.arch)).cpu_defaults
+    plugin = arch or (registry or Registry()).load("arch", vectors.arch)
+    defaults = plugin.cpu_defaults
+    told = {key: vectors.bits[name] for key, name in plugin.vector_state.items() if name in vectors.bits}
     switches = {key: key in ("nx", "hw_access_dirty") for key, value in defaults.items() if isinstance(value, bool)}
-    return Machine(vectors.arch, vectors.release, vectors.config, {**switches, **vectors.cpu})
+    return Machine(vectors.arch, vectors.release, vectors.config, {**switches, **told, **vectors.cpu})
 
 
 def check_vectors(vectors: Vectors | Mapping[str, Any], kernel: Kernel, *, arrays: bool = False) -> Checked:

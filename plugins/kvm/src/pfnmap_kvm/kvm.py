@@ -8,11 +8,14 @@ from errno import errorcode
 from typing import Any, ClassVar, get_args
 
 from pfnmap import Action, BadInput, Machine, Module, Refused, ScenarioRun
+from pfnmap.contract.guest import Hypervisor
+from pfnmap.contract.option import PlanOption
 from pfnmap.limits import bounded
 
 from .architectures import guest_mmu
 from .kvm_main import Vm
 from .mmu import EMULATED, OK, Access
+from .plan import GPA, KVM, KvmGuests
 from .stage2 import LEVELS, Leaf
 from .x86 import X86Mmu
 
@@ -47,6 +50,9 @@ class Kvm(Module):
         "mmu_notifier_register",
         "put_page",
     )
+
+    hypervisor: ClassVar[Hypervisor | None] = KvmGuests()
+    plan_options: ClassVar[tuple[PlanOption, ...]] = (KVM, GPA)
 
     def boot(self, machine: Machine) -> None:
         """Start over without a virtual machine, the parameters of x86's module as they are by default on a CPU without

@@ -7,7 +7,7 @@ brought them, and what follows from them for private mappings is inference.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from errno import EINVAL, errorcode
 from typing import Any, ClassVar
@@ -26,7 +26,10 @@ from pfnmap import (
     VmFault,
     VmOperations,
 )
+from pfnmap.contract.plan import Image, RegionRules, Request
 from pfnmap.vm_flags import VM_ALLOW_ANY_UNCACHED, VM_DONTDUMP, VM_DONTEXPAND, VM_IO, VM_PFNMAP
+
+from .plan import region_rules
 
 VFIO_PCI_OFFSET_SHIFT = 40
 VFIO_PCI_ROM_REGION_INDEX = 6
@@ -82,6 +85,11 @@ class NvgraceGpu(Driver):
         },
         driver="nvgrace_gpu",
     )
+
+    @classmethod
+    def region(cls, kernel: Image, request: Request, others: Sequence[Request]) -> RegionRules:
+        """Tell the planner how a region of the GPU's memory is mapped."""
+        return region_rules(kernel, request)
 
     def boot(self, machine: Machine) -> None:
         """Begin without devices; settle whether mappings are filled at mmap or by faults."""

@@ -7,7 +7,7 @@ s390 by what 6.12.107 and 7.2.12 have in sysfs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from errno import EINVAL, ENOENT, errorcode
 from typing import Any, ClassVar
@@ -28,7 +28,10 @@ from pfnmap import (
     VmFault,
     VmOperations,
 )
+from pfnmap.contract.plan import Image, RegionRules, Request
 from pfnmap.vm_flags import VM_EXEC, VM_READ, VM_WRITE
+
+from .plan import region_rules
 
 FILE_OFFSET_SHIFT = 40
 
@@ -59,6 +62,11 @@ class PciSysfs(Driver):
     name = "pci_sysfs"
     provides: ClassVar[tuple[str, ...]] = ("pci_mmap_resource", "pci_mmap_resource_range")
     consumes: ClassVar[tuple[str, ...]] = ("do_mmap", "generic_access_phys", "remap_pfn_range")
+
+    @classmethod
+    def region(cls, kernel: Image, request: Request, others: Sequence[Request]) -> RegionRules:
+        """Tell the planner how a BAR is mapped."""
+        return region_rules(kernel, request)
 
     def boot(self, machine: Machine) -> None:
         """Begin without devices."""

@@ -38,6 +38,7 @@ class Boot:
     radix: bool
     thp: bool
     hugetlb: bool
+    pte_table_size: int
 
     @classmethod
     def read(cls, config: Mapping[str, str], cpu: Mapping[str, Any]) -> Boot:
@@ -59,6 +60,7 @@ class Boot:
             mmu == "radix",
             config.get("TRANSPARENT_HUGEPAGE", "n") == "y",
             config.get("HUGETLB_PAGE", "n") == "y",
+            _table_size(cpu["pte_table_size"]),
         )
 
     @property
@@ -101,7 +103,8 @@ class Boot:
         pte, pmd, _, _ = self._index_sizes
         # With 64K pages a second half of a table keeps slots of the hash table, a PMD table's for huge pages only.
         second_half = (self.large_pages, self.large_pages and (self.thp or self.hugetlb))
-        return (8 << pte << second_half[0]) - 1, (8 << pmd << second_half[1]) - 1
+        pte_table_size = self.pte_table_size or 8 << pte << second_half[0]
+        return pte_table_size - 1, (8 << pmd << second_half[1]) - 1
 
     def geometry(self) -> Geometry:
         """Return the constants and the levels of this boot; asm-generic/pgtable-nop4d.h folds the P4D into the PGD."""
@@ -128,3 +131,9 @@ class Boot:
             ),
             task_size=_TASK_SIZE[self.page_shift],
         )
+
+
+def _table_size(size: int) -> int:
+    if size < 0 or size & (size - 1):
+        raise BadInput("cpu pte_table_size", f"{size} is no power of two")
+    return size

@@ -11,13 +11,16 @@ from typing import Final
 
 from pfnmap import BadInput, Geometry, Level, WalkLevel
 
-__all__ = ["geometry", "levels"]
+__all__ = ["PAGE_OFFSET", "geometry", "levels", "linear_map"]
 
 _WALKED: Final[dict[str, tuple[Level, ...]]] = {
     "sv39": ("pgd", "pmd", "pte"),
     "sv48": ("pgd", "pud", "pmd", "pte"),
     "sv57": ("pgd", "p4d", "pud", "pmd", "pte"),
 }
+PAGE_OFFSET: Final = {3: 0xFFFF_FFD6_0000_0000, 4: 0xFFFF_AF80_0000_0000, 5: 0xFF60_0000_0000_0000}
+"""Levels walked -> PAGE_OFFSET_L3, _L4, _L5: where the linear map begins. The `bits` of the vector files have all."""
+
 _PAGE_SHIFT: Final = 12
 _BITS: Final = 9
 
@@ -27,6 +30,14 @@ def levels(mode: object) -> int:
     if mode not in _WALKED:
         raise BadInput("cpu mode", f"{mode!r} is none of {', '.join(_WALKED)}")
     return len(_WALKED[str(mode)])
+
+
+def linear_map(geometry: Geometry) -> int:
+    """Return KERN_VIRT_SIZE (bytes), what the linear map reaches: a quarter of the top table, 128G with Sv39.
+
+    setup_bootmem (arch/riscv/mm/init.c) takes RAM beyond it out of use.
+    """
+    return (geometry.PTRS_PER_PGD // 4) << geometry.PGDIR_SHIFT
 
 
 def geometry(mode: str) -> Geometry:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
 from pfnmap import Arch, Entry, Has, Level, MmuCpu, WordFormat, hookimpl
+from pfnmap.contract.plan import HUGE_LEVELS, LeafLevel
 from pfnmap.kconfig import fragment
 from pfnmap.vm_flags import VM_READ, VM_WRITE
 from pfnmap_riscv64.bits import (
@@ -36,11 +37,12 @@ from pfnmap_riscv64.bits import (
     USER,
     WRITE,
 )
-from pfnmap_riscv64.geometry import geometry, levels
+from pfnmap_riscv64.geometry import PAGE_OFFSET, geometry, levels, linear_map
 
 __all__ = ["Riscv64"]
 
 _DEVMAP_OPS: Final = frozenset(f"{level}_{op}" for level in ("pte", "pmd", "pud") for op in ("devmap", "mkdevmap"))
+_HUGE_SPECIAL_OPS: Final = frozenset(f"{level}_{op}" for level in ("pmd", "pud") for op in ("special", "mkspecial"))
 _PGPROT_OPS: Final = frozenset({"pte_pgprot", "pmd_pgprot", "pud_pgprot"})
 _PUD_OPS: Final = frozenset(
     f"pud_{op}"
@@ -61,6 +63,7 @@ class Riscv64(Arch):
     """The architecture. Not modelled, taken as absent: Svnapot, shadow stacks, the memory types of T-Head CPUs."""
 
     name: ClassVar[str] = "riscv64"
+    leaf_changes: ClassVar[Mapping[LeafLevel, tuple[str, ...]]] = dict.fromkeys(HUGE_LEVELS, ("riscv-huge-pfnmap",))
 
     cpu_defaults: ClassVar[Mapping[str, object]] = {
         "mode": "sv48",
@@ -80,27 +83,34 @@ class Riscv64(Arch):
         "soft dirty": {"given": {"MEM_SOFT_DIRTY": "y"}, "cpu": {"svrsw60t59b": True}},
         "6.1.192": {"release": "6.1.192"},
     }
-    expected_failures: ClassVar[Mapping[str, str]] = dict.fromkeys(
-        ("leaf-is-a-leaf:pud", "mm-protection:pud", "words-protection:pud"),
-        "FINDINGS F17: PROT_NONE makes a PUD leaf an entry that is bad, not present and no leaf",
-    )
+    expected_failures: ClassVar[Mapping[str, str]] = {
+        **dict.fromkeys(
+            ("leaf-is-a-leaf:pud", "mm-protection:pud", "words-protection:pud"),
+            "FINDINGS F17: PROT_NONE makes a PUD leaf an entry that is bad, not present and no leaf",
+        ),
+        "cache-modes@*svpbmt=off": "without Svpbmt an entry has no memory type",
+    }
 
     mmu_cpu = MmuCpu("riscv64", {"svpbmt": False, "svrsw60t59b": False, "hw_access_dirty": True})
 
     def word_format(self, level: Level) -> WordFormat:
         """See `pfnmap.Arch.word_format`. Source: the privileged specification, "Sv39" and what follows it.
 
-        Bit 0: valid; any of bits 3:1 (execute, write, read): maps memory. Address bits 55:12 are in 53:10; a large leaf
-        with address bits below its size faults.
+        Bit 0: valid; any of bits 3:1 (execute, write, read): maps memory; bit 4: user. Address bits 55:12 are in 53:10;
+        a large leaf with address bits below its size faults.
         """
         shift = next(walked.shift for walked in self.geometry.walk if walked.name == level)
         address, table = ((((1 << 56) - (1 << shift)) >> 2, 2),), (((1 << 54) - (1 << 10), 2),)
-        return WordFormat((1, 1), None if level == "pte" else (0xE, 0), address, table)
+        user, read, run = 1 << 4, 1 << 1, 1 << 3
+        load, execute = (user | read, user | read), (user | run, user | run)
+        return WordFormat((1, 1), None if level == "pte" else (0xE, 0), address, table, load=load, execute=execute)
 
     def setup_arch(self, config: Mapping[str, str], cpu: Mapping[str, Any], has: Has) -> None:
         walked = levels(cpu["mode"])
         self.geometry = geometry(cpu["mode"])
         self._l4, self._l5 = int(walked >= 4), int(walked >= 5)
+        self._page_offset = PAGE_OFFSET[walked]
+        self.linear_map = linear_map(self.geometry)
         self._hw_access_dirty = bool(cpu["hw_access_dirty"])
 
         thp = config.get("TRANSPARENT_HUGEPAGE", "n") == "y"
@@ -129,6 +139,8 @@ class Riscv64(Arch):
             undefined |= _DEVMAP_OPS
         if not pud_leaves:
             undefined |= _PGPROT_OPS | _PUD_OPS
+        if not has("riscv-huge-pfnmap"):
+            undefined |= _HUGE_SPECIAL_OPS
         if config.get("HAVE_ARCH_SOFT_DIRTY", "n") != "y":
             undefined |= _SOFT_DIRTY_OPS
         if not shadow_stack:
@@ -175,6 +187,7 @@ class Riscv64(Arch):
     def pmd_pfn(self, pmd: Entry) -> Entry:
         return self.pte_pfn(pmd) & (MASK64 ^ ((1 << self.geometry.PMD_ORDER) - 1))
 
+    @hookimpl
     def pud_pfn(self, pud: Entry) -> Entry:
         return self.pte_pfn(pud) & (MASK64 ^ ((1 << self.geometry.PUD_ORDER) - 1))
 
@@ -227,9 +240,12 @@ class Riscv64(Arch):
     pmd_young = pte_young
     pmd_dirty = pte_dirty
     pud_none = pte_none
-    pud_write = pte_write
     pud_young = pte_young
     pud_dirty = pte_dirty
+
+    @hookimpl
+    def pud_write(self, pud: Entry) -> Entry:
+        return self.pte_write(pud)
 
     @hookimpl
     def pmd_special(self, pmd: Entry) -> Entry:
@@ -381,8 +397,18 @@ class Riscv64(Arch):
 
     # Table entries, and the upper levels, which this boot may fold
 
+    def _virt_to_pfn_of(self, pa: Entry) -> Entry:
+        """Return the pfn that virt_to_pfn makes of the kernel's address of physical address `pa`.
+
+        The rule is that of __va_to_pa_nodebug (asm/page.h, 6.12): an address past the linear map is taken for one of
+        the kernel's image, from which va_kernel_pa_offset is subtracted. No kernel has a table there, see `linear_map`.
+        The offset is that of a kernel_map without an image, 0: inference, nothing pins it.
+        """
+        image = ((pa >> (self.linear_map.bit_length() - 1)) != 0) | (pa & 0)
+        return ((pa + image * self._page_offset) & MASK64) >> self.geometry.PAGE_SHIFT
+
     def pmd_populate(self, pa: Entry) -> Entry:
-        return self.pfn_pte(pa >> self.geometry.PAGE_SHIFT, PRESENT)
+        return self.pfn_pte(self._virt_to_pfn_of(pa), PRESENT)
 
     pud_populate = pmd_populate
 

@@ -161,6 +161,7 @@ class S390(Arch):
 
         # Without the facility the bit is taken out of an entry as it is made; later kernels have it in no protection.
         # That those came with the change is inference: 6.16 has both.
+        self._nx = bool(cpu["nx"])
         self._noexec_in_entries = MASK64 if cpu["nx"] or moved else MASK64 ^ PAGE_NOEXEC
         protections = MASK64 if cpu["nx"] or not moved else MASK64 ^ PAGE_NOEXEC  # SEGMENT_NOEXEC is the same bit
         self._protection_map = tuple(prot & protections for prot in PROTECTION_MAP)
@@ -211,14 +212,15 @@ class S390(Arch):
         Translation Tables", in the manual's numbering from the left: bit 53 of a PTE and bit 58 of the others is the
         invalid bit; bit 53 of a segment or region-third entry says that it maps 1M or 2G (the format control).
         """
+        load, execute = (0, 0), (0x100 if self._nx else 0, 0)  # bit 55: no execution
         if level == "pte":
-            return WordFormat((PAGE_INVALID, 0), None, ((PAGE_MASK, 0),))
+            return WordFormat((PAGE_INVALID, 0), None, ((PAGE_MASK, 0),), load=load, execute=execute)
         origin, leaf = {
             "pmd": (SEGMENT_ORIGIN, SEGMENT_ORIGIN_LARGE),
             "pud": (REGION_ORIGIN, REGION3_ORIGIN_LARGE),
         }.get(level, (REGION_ORIGIN, 0))
         is_table = (SEGMENT_LARGE, 0) if leaf else (0, 0)
-        return WordFormat((SEGMENT_INVALID, 0), is_table, ((leaf, 0),), ((origin, 0),))
+        return WordFormat((SEGMENT_INVALID, 0), is_table, ((leaf, 0),), ((origin, 0),), load=load, execute=execute)
 
     def fault_address(self, address: int) -> int:
         """See `pfnmap.Arch.fault_address`: the page, no more (arch/s390/mm/fault.c, get_fault_address)."""
@@ -250,6 +252,7 @@ class S390(Arch):
     def _pmd_deref(self, pmd: Entry) -> Entry:
         return pmd & (SEGMENT_ORIGIN ^ (self.pmd_leaf(pmd) * (SEGMENT_ORIGIN ^ SEGMENT_ORIGIN_LARGE)))
 
+    @hookimpl
     def pud_pfn(self, pud: Entry) -> Entry:
         return self.pud_pgtable(pud) >> 12
 
@@ -350,7 +353,9 @@ class S390(Arch):
     def pud_bad(self, pud: Entry) -> Entry:
         return any_of(pud, REGION_TYPE_R2) | (_is_region3(pud) & any_of(pud, REGION_FOREIGN_BITS))
 
-    pud_write = pmd_write
+    @hookimpl
+    def pud_write(self, pud: Entry) -> Entry:
+        return self.pmd_write(pud)
 
     @hookimpl
     def p4d_present(self, p4d: Entry) -> Entry:

@@ -6,7 +6,7 @@ of `posted-v2` and before `vfio-align-fault-to-order` are read from their source
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from errno import EINVAL, errorcode
 from typing import Any, ClassVar
@@ -28,9 +28,13 @@ from pfnmap import (
     VmOperations,
     hookimpl,
 )
+from pfnmap.contract.dma import DmaBackend
+from pfnmap.contract.option import PlanOption
+from pfnmap.contract.plan import Image, RegionRules, Request
 from pfnmap.vm_flags import VM_ALLOW_ANY_UNCACHED, VM_DONTDUMP, VM_DONTEXPAND, VM_IO, VM_PFNMAP, VM_SHARED
 
 from .iommufd import IoPagetable
+from .plan import DMA, Iommufd, Type1, region_rules
 from .type1 import VfioIommu
 
 VFIO_PCI_OFFSET_SHIFT = 40
@@ -112,6 +116,14 @@ class VfioPci(Driver):
         f"unaligned-falls-back@{arch} posted-v2": "the posted series lacks vfio-unaligned-pfn-fallback"
         for arch in ("plain", "arm64", "x86_64")
     }
+
+    dma_backends: ClassVar[tuple[DmaBackend, ...]] = (Type1(), Iommufd())
+    plan_options: ClassVar[tuple[PlanOption, ...]] = (DMA,)
+
+    @classmethod
+    def region(cls, kernel: Image, request: Request, others: Sequence[Request]) -> RegionRules:
+        """Tell the planner how a BAR is mapped."""
+        return region_rules(kernel, request, others)
 
     @hookimpl
     def kconfig(self, has: Has) -> str:

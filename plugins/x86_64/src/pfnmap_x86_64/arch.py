@@ -56,9 +56,10 @@ class X86_64(PteOps, PmdOps, PudOps, UpperOps, PgprotOps, PatOps):
         "soft dirty": {"given": {"MEM_SOFT_DIRTY": "y"}},
         "6.12.94": {"release": "6.12.94"},
     }
-    expected_failures: ClassVar[Mapping[str, str]] = {
-        "modify-keeps:pmd@6.12.94": "FINDINGS F24: pmd_modify of this release drops dirty",
-    }
+    expected_failures: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("modify-keeps:pmd@6.12.94", "dirty-survives:pmd@6.12.94"),
+        "FINDINGS F24: pmd_modify of this release drops dirty",
+    )
 
     mmu_cpu = MmuCpu("x86_64", {"sme_mask": 0, "nx": True, "pti": False})
     """With page table isolation the CPU runs on another top table in user mode than the mm core's."""
@@ -66,13 +67,15 @@ class X86_64(PteOps, PmdOps, PudOps, UpperOps, PgprotOps, PatOps):
     def word_format(self, level: Level) -> WordFormat:
         """See `pfnmap.Arch.word_format`. Source: AMD's and Intel's manuals, "4-level paging and 5-level paging".
 
-        Bit 0: present; bit 7 of a PDE and a PDPTE: page size; addresses end at bit 51, less a bit that memory
-        encryption takes.
+        Bit 0: present; bit 2: user; bit 63: no execution; bit 7 of a PDE and a PDPTE: page size; addresses end at
+        bit 51, less a bit that memory encryption takes.
         """
         shift = next(walked.shift for walked in self.geometry.walk if walked.name == level)
         below_52 = clear((1 << 52) - (1 << 12), self.enc)
         table = {"pte": None, "pmd": (1 << 7, 0), "pud": (1 << 7, 0)}.get(level, (0, 0))
-        return WordFormat((1, 1), table, ((clear(below_52, (1 << shift) - 1), 0),), ((below_52, 0),))
+        address, next_table = ((clear(below_52, (1 << shift) - 1), 0),), ((below_52, 0),)
+        no_execute = 0 if self.unsupported else 1 << 63
+        return WordFormat((1, 1), table, address, next_table, (1 << 2, 1 << 2), (1 << 2 | no_execute, 1 << 2))
 
     @hookimpl
     def kconfig(self, has: Has) -> str:

@@ -37,6 +37,7 @@ class PudOps(X86Boot):
         """Return the PUD entry for `pfn` with `prot`."""
         return self.pfn_entry(pfn, prot, self.pud_page_mask)
 
+    @hookimpl
     def pud_pfn(self, pud: Entry) -> Entry:
         return ((pud ^ protnone_mask(pud)) & self.pud_pfn_mask(pud)) >> PAGE_SHIFT
 
@@ -68,6 +69,7 @@ class PudOps(X86Boot):
     def pud_trans_huge(self, pud: Entry) -> Entry:
         return bit(pud, BIT_PSE) & zero(pud & self.devmap)
 
+    @hookimpl
     def pud_write(self, pud: Entry) -> Entry:
         return bit(pud, BIT_RW)
 

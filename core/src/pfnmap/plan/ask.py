@@ -1,0 +1,226 @@
+"""Planning: from requests to plans, and once more each way for every unknown change that alters the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from pfnmap.contract.dma import DmaBackend
+from pfnmap.contract.guest import Hypervisor
+from pfnmap.contract.module import Driver
+from pfnmap.contract.plan import HUGE_LEVELS, RegionRules, Request
+from pfnmap.errors import BadInput, Refused, Unknown
+from pfnmap.plan.document import MappingPlan, Plan, Undetermined
+from pfnmap.plan.mapping import Region
+from pfnmap.plan.paging import Paging
+from pfnmap.plan.placement import Space, place, vmm_named
+from pfnmap.plan.runs import Levels, up
+from pfnmap.plugins import Registry, why_unusable
+from pfnmap.release import unknown_as_absent, upstream_changes
+from pfnmap.sizes import format_size
+
+if TYPE_CHECKING:
+    from pfnmap.kernel import Kernel
+
+__all__ = ["plan"]
+
+
+@dataclass(frozen=True)
+class _Question:
+    """What is asked of every kernel; `registry`: where VMMs are looked up."""
+
+    requests: tuple[Request, ...]
+    mmap_base: int | None
+    dma: str | None
+    hypervisor: str | None
+    registry: Registry
+
+
+def plan(
+    kernel: Kernel,
+    requests: Sequence[Request],
+    *,
+    mmap_base: int | None = None,
+    dma: str | None = None,
+    hypervisor: str | None = None,
+    registry: Registry | None = None,
+) -> Plan:
+    """Plan mappings on a kernel, and once more each way for every unknown change that alters the answer.
+
+    `mmap_base`: where policy `kernel` searches downwards from (default MMAP_BASE). `dma`: who maps for DMA, a backend
+    that a linked plugin brings (None: as each driver says). `hypervisor`: say too how a guest of it has the mappings.
+
+    Raises BadInput for a mapping that mmap would refuse or that does not fit into the address space, and for a driver
+    that is not linked, Unknown for a policy, a backend or a hypervisor that nobody has, Refused for leaves that the
+    architecture has no entry for and for what a plugin does not model.
+    """
+    question = _Question(tuple(requests), mmap_base, dma, hypervisor, registry or Registry())
+    first = _Planner(kernel, question)
+    mappings = first.mappings()
+    _refuse_absent(kernel, mappings)
+    undetermined = tuple(_undetermined(kernel, question, first.changes(), mappings))
+    described = {**kernel.describe(), "assumed": _assumed(kernel, question, undetermined)}
+    return Plan(described, mappings, undetermined, first.legends())
+
+
+class _Planner:
+    """One kernel with who takes part in its answers."""
+
+    def __init__(self, kernel: Kernel, question: _Question) -> None:
+        self.kernel = kernel
+        self.question = question
+        self.paging = Paging.of(kernel)
+        self.rules = [_region_rules(kernel, request, question) for request in question.requests]
+        backends = {backend.name: backend for module in kernel.drivers.values() for backend in module.dma_backends}
+        self.backends = [_backend(backends, question.dma, rules.dma) for rules in self.rules]
+        self.hypervisor = _hypervisor(kernel, question.hypervisor)
+        self.hypervisor_changes = self.hypervisor.changes(kernel) if self.hypervisor else ()
+
+    def mappings(self) -> tuple[MappingPlan, ...]:
+        """Plan every area of every request."""
+        settled = [
+            replace(
+                request,
+                length=_length(self.kernel, request, rules),
+                mmapable=not rules.refused,
+            )
+            for request, rules in zip(self.question.requests, self.rules, strict=True)
+        ]
+        levels = {
+            (request.device, request.bar): Levels.of(self.paging, rules)
+            for request, rules in zip(settled, self.rules, strict=True)
+        }
+        space = Space(self.paging, levels, self.question.mmap_base)
+        asked = dict.fromkeys(r.policy for r in settled if r.policy is not None and r.va is None)
+        policies = {name: vmm_named(name, self.question.registry) for name in asked}
+        placed = place(space, settled, policies)
+        rows = zip(settled, self.rules, placed, self.backends, strict=True)
+        return tuple(
+            mapping
+            for request, rules, where, backend in rows
+            for mapping in Region(self.kernel, self.paging, rules, request, where, backend, self.hypervisor).plans()
+        )
+
+    def changes(self) -> frozenset[str]:
+        """The upstream changes that any of the answers can hang on."""
+        found = {*self.paging.changes, *self.hypervisor_changes}
+        for rules, backend in zip(self.rules, self.backends, strict=True):
+            found |= {*rules.changes, *(backend.changes if backend else ())}
+        return frozenset(found)
+
+    def legends(self) -> tuple[str, ...]:
+        """What the numbers of DMA maps and guests are."""
+        spoken = [backend.legend for backend in self.backends if backend]
+        return tuple(dict.fromkeys([*spoken, *([self.hypervisor.legend] if self.hypervisor else ())]))
+
+
+# --- who takes part
+
+
+def _region_rules(kernel: Kernel, request: Request, question: _Question) -> RegionRules:
+    _check_bar(kernel, request)
+    driver = kernel.drivers.get(request.driver)
+    if driver is None:
+        why = why_unusable(question.registry, "driver", request.driver) or f"driver {request.driver} is not linked"
+        raise BadInput(request.where, why)
+    if not isinstance(driver, Driver):
+        raise BadInput(request.where, f"{request.driver} is no driver: it binds no device")
+    return driver.region(kernel, request, question.requests)
+
+
+def _backend(backends: dict[str, DmaBackend], asked: str | None, own: str | None) -> DmaBackend | None:
+    """Who maps a region for DMA; nobody where the driver's own choice is of a plugin that is not linked."""
+    if asked is not None and asked not in backends:
+        raise Unknown("DMA backend", asked, backends)
+    return backends.get(asked or own or "")
+
+
+def _hypervisor(kernel: Kernel, name: str | None) -> Hypervisor | None:
+    found = {m.hypervisor.name: m.hypervisor for m in kernel.drivers.values() if m.hypervisor is not None}
+    if name is None:
+        return None
+    if name not in found:
+        raise Unknown("hypervisor", name, found)
+    return found[name]
+
+
+# --- what is asked for
+
+
+def _check_bar(kernel: Kernel, request: Request) -> None:
+    if request.bar_size <= 0:
+        raise BadInput(request.where, f"size {request.bar_size} is not positive")
+    end = request.phys + request.bar_size
+    if request.phys < 0 or end > kernel.phys_limit:
+        limit = f"the {kernel.phys_limit:#x} that an entry of {kernel.arch.name} can hold"
+        raise BadInput(request.where, f"it ends at {end:#x}, beyond {limit}")
+
+
+def _length(kernel: Kernel, request: Request, rules: RegionRules) -> int:
+    """Check the part of the BAR that is mapped, and return its length in whole pages."""
+    where, page = request.where, kernel.geometry.PAGE_SIZE
+    if request.offset < 0 or request.offset % page:
+        raise BadInput(where, f"offset {request.offset:#x} is not a multiple of the {format_size(page)} page")
+    length = rules.end - request.offset if request.length is None else up(request.length, page)
+    if length <= 0:
+        raise BadInput(where, f"nothing to map: length {length} from offset {request.offset:#x}")
+    if request.offset + length > rules.end:
+        last = request.offset + length
+        raise BadInput(where, f"offset + length {last:#x} is beyond {rules.beyond} {rules.end:#x}")
+    return length
+
+
+def _refuse_absent(kernel: Kernel, planned: Iterable[MappingPlan]) -> None:
+    """Refuse leaves that this kernel would die of: a level that Kconfig allows and the architecture has no entry for
+    (FINDINGS F18, powerpc hash with 64K pages)."""
+    for level in HUGE_LEVELS:
+        if kernel.ops.owners.get(f"pfn_{level}") == "absent" and any(p.costs.counts[level] for p in planned):
+            raise Refused(f"pfn_{level}", f"{kernel.arch.name} has none in this boot, and the driver would ask for it")
+
+
+# --- changes that are not known
+
+
+def _undetermined(
+    kernel: Kernel, question: _Question, relevant: frozenset[str], planned: tuple[MappingPlan, ...]
+) -> Iterable[Undetermined]:
+    changes = kernel.release.changes
+    unknown = {change for change, status in changes.items() if status == "unknown"}
+
+    def answer(yes: Iterable[str]) -> dict[str, Any]:
+        settled = dict(changes)
+        settled.update(dict.fromkeys(yes, "yes"))
+        mappings = planned
+        if settled != changes:
+            mappings = _Planner(kernel.relink(replace(kernel.release, changes=settled)), question).mappings()
+        return {"mappings": [mapping.answer() for mapping in mappings]}
+
+    for change in changes:
+        if change not in unknown & relevant:
+            continue
+        given = _required(change) & unknown
+        if_yes, if_no = answer({change, *given}), answer(given)
+        if if_yes != if_no:
+            yield Undetermined(change, tuple(sorted(given)), if_yes, if_no)
+
+
+def _required(change: str) -> set[str]:
+    """The changes without which a change cannot be there, at any remove."""
+    direct = upstream_changes()[change].requires
+    return {*direct, *(name for required in direct for name in _required(required))}
+
+
+def _assumed(kernel: Kernel, question: _Question, undetermined: Sequence[Undetermined]) -> list[str]:
+    """What nobody said of the kernel, and can alter this answer: of unknown changes those that do."""
+    name, changes = kernel.release.name, kernel.release.changes
+    every = unknown_as_absent(name, changes)
+    mattering = unknown_as_absent(name, {row.change: changes[row.change] for row in undetermined})
+    return [
+        *(sentence for sentence in kernel.assumed if sentence not in every),
+        *mattering,
+        *(
+            f"address of {request.where}: {request.phys:#x}, a multiple of its size"
+            for request in {(r.device, r.bar): r for r in question.requests if r.phys_assumed}.values()
+        ),
+    ]

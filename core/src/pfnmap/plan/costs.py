@@ -1,0 +1,96 @@
+"""What a mapping costs, as recordings of real kernels show it.
+
+* A user fault that ends at a base page runs twice where the per-VMA lock is tried first: the second pass asks for the
+  PMD order again (no PTE table yet), not for the PUD order (a PMD table by then). Faults inside the kernel run once.
+* Where the first fault fills the whole vma there is one call of the handler, where mmap does there is none.
+* A walk over what is not mapped yet fails, one fixup_user_fault follows, and the walk is repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from pfnmap.contract.dma import DmaMap, Reach
+from pfnmap.contract.plan import LEAF_LEVELS, LeafLevel, Run
+from pfnmap.plan.paging import Paging
+from pfnmap.plan.runs import Levels, blocks
+
+__all__ = ["Costs", "calls", "costs_of", "covered", "leaves_of", "reach_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What a mapping costs: leaves per level, calls of the driver's fault handler when user space touches every page
+    once in ascending order, bytes of page tables, and a DMA map of all of it (None: nothing is mapped for DMA)."""
+
+    counts: Mapping[LeafLevel, int]
+    driver_calls: int
+    table_bytes: int
+    dma_map: DmaMap | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it in the form that `plan --json` prints."""
+        return {
+            "counts": {level: self.counts[level] for level in reversed(LEAF_LEVELS)},
+            "driver_calls": self.driver_calls,
+            "table_bytes": self.table_bytes,
+            "dma_map": self.dma_map.as_json() if self.dma_map else None,
+        }
+
+
+def costs_of(
+    paging: Paging, levels: Levels, runs: Sequence[Run], start: int, end: int, dma_map: DmaMap | None
+) -> Costs:
+    """Return what the mapping [start, end), cut into runs (none: it is not mapped), costs; a DMA map of it costs
+    `dma_map`."""
+    counts = leaves_of(levels, runs, start, end)
+    table_bytes = counts["pmd"] * levels.deposit
+    tables = next((tables for reach, tables in paging.tables if end <= reach), paging.tables[-1][1])
+    for span, size in tables if runs else ():
+        table_bytes += (blocks(start, end, span) - covered(levels, runs, start, end, span)) * size
+    return Costs(counts, calls(levels, runs, start, end, levels.passes), table_bytes, dma_map)
+
+
+def covered(levels: Levels, runs: Iterable[Run], start: int, end: int, size: int) -> int:
+    """Return how many aligned blocks of a size [start, end) touches that leaves of that size or a larger map."""
+    return sum(blocks(max(run.va, start), min(run.end, end), size) for run in runs if levels.sizes[run.level] >= size)
+
+
+def leaves_of(levels: Levels, runs: Iterable[Run], start: int, end: int) -> dict[LeafLevel, int]:
+    """Return how many leaves of each level map something of [start, end)."""
+    found: dict[LeafLevel, int] = dict.fromkeys(LEAF_LEVELS, 0)
+    for run in runs:
+        found[run.level] += blocks(max(run.va, start), min(run.end, end), levels.sizes[run.level])
+    return found
+
+
+def calls(levels: Levels, runs: Sequence[Run], start: int, end: int, passes: int) -> int:
+    """Return the calls of the driver's fault handler when [start, end), empty so far, is faulted in page by page."""
+    if not runs or levels.filling == "mmap":
+        return 0
+    if levels.filling == "first fault":
+        return 1
+    made = sum(leaves_of(levels, runs, start, end).values())
+    for level in levels.asked:
+        size = levels.sizes[level]
+        fallbacks = blocks(start, end, size) - covered(levels, runs, start, end, size)
+        # The second pass finds a table in the PUD entry, but nothing yet in the PMD entry.
+        made += fallbacks * (passes if level == "pmd" else 1)
+    return made
+
+
+def reach_of(levels: Levels, runs: Sequence[Run], start: int, end: int, delta: int) -> Reach:
+    """Return what a walk over [start, end) meets; `delta` is physical minus virtual.
+
+    That a break in the physical addresses costs a walk more is read from its source and not recorded.
+    """
+    leaves = sum(leaves_of(levels, runs, start, end).values())
+    pages = blocks(start, end, levels.page) if runs else 0
+    inside = [run for run in runs if run.va < end and start < run.end]
+    shifts = [delta % levels.sizes[run.level] for run in inside]
+    breaks = sum(a != b for a, b in pairwise(shifts)) if not levels.checks_pfn else 0
+    fixups = {"fault": leaves, "first fault": min(pages, 1), "mmap": 0}[levels.filling]
+    return Reach(leaves, pages, breaks, fixups, calls(levels, runs, start, end, 1))

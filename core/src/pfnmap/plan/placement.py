@@ -1,0 +1,208 @@
+"""Where mappings go: at a given address, by one of the two core policies, or as a VMM's plugin says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from pfnmap.contract.placement import AddressSpace, Area, Placed, Span, Vmm
+from pfnmap.contract.plan import Request
+from pfnmap.errors import BadInput, PluginError, Unknown
+from pfnmap.plan.paging import Paging
+from pfnmap.plan.runs import Levels, down, up
+from pfnmap.sizes import format_size
+
+if TYPE_CHECKING:
+    from pfnmap.plugins import Registry
+
+__all__ = ["ALIGNED_BASE", "MMAP_BASE", "POLICIES", "Space", "place", "vmm_named"]
+
+MMAP_BASE: Final = 0x7FFF_F7FF_F000
+"""Where mmap(NULL) searches downwards from in policy `kernel`, unless the address space ends below. Only page-aligned
+on purpose: a real process's base is random; where it happens to be 2M-aligned, larger leaves are luck (FINDINGS F7)."""
+
+ALIGNED_BASE: Final = 0x1000_0000_0000
+"""Policy `aligned` takes the lowest address from here on; from an eighth of the address space where that is less (39 or
+42 bits of virtual addresses)."""
+
+_VERSION = re.compile(r"-(?=\d)")
+
+
+@dataclass(frozen=True)
+class Space:
+    """An otherwise empty address space. `levels`: at which levels each request can be mapped, by its device and BAR;
+    `asked_base`: where mmap(NULL) is to search downwards from (None: MMAP_BASE)."""
+
+    paging: Paging
+    levels: Mapping[tuple[str | None, int], Levels]
+    asked_base: int | None = None
+
+    @property
+    def page(self) -> int:
+        """Bytes of a base page."""
+        return self.paging.page
+
+    @property
+    def task_size(self) -> int:
+        """The first address past user space."""
+        return self.paging.task_size
+
+    @property
+    def base(self) -> int:
+        """Where mmap(NULL) searches downwards from. Raises BadInput for one outside the address space."""
+        default = min(MMAP_BASE, self.paging.stack_top - self.page)
+        base = default if self.asked_base is None else self.asked_base
+        if not 0 < base <= self.task_size:
+            raise BadInput("mmap base", f"{base:#x} is not in an address space of {self.task_size:#x} bytes")
+        return down(base, self.page)
+
+    def leaf(self, request: Request, length: int) -> int:
+        """Return the largest leaf (bytes) that can be mapped of a request and that fits into `length` bytes."""
+        levels = self.levels[request.device, request.bar]
+        sizes = (levels.sizes[level] for level in levels.leaves)
+        return max((size for size in sizes if size <= length), default=self.page)
+
+    def mmap(self, request: Request, span: Span) -> Area:
+        """Return what mmap(NULL) gives for a part of a BAR.
+
+        mm/huge_memory.c __thp_get_unmapped_area in 6.12.y: room for one PMD more, then up to the next address that is
+        congruent to the file offset modulo the PMD size (null.* records).
+        """
+        pmd, length, base = self.paging.sizes["pmd"], span.length, self.base
+        lowest = base - length - pmd
+        grain = self._aligned_to(span)
+        if grain == self.page or lowest < self.page:
+            va, grain = base - length, self.page
+        else:
+            va = lowest + ((span.offset - lowest) % pmd or pmd)
+        if va < self.page:
+            raise _no_room(request, length, "nowhere", self.task_size)
+        larger = self.leaf(request, length)
+        alignment = _lowest_bit(span.offset % grain) or grain
+        return Area(span.offset, length, va, alignment, larger <= grain, 0.0 if larger <= grain else grain / larger)
+
+    def _aligned_to(self, span: Span) -> int:
+        """Modulo what mmap(NULL) makes a part of a BAR congruent to its file offset."""
+        pmd = self.paging.sizes["pmd"]
+        fits = span.length % pmd == 0 and up(span.offset, pmd) + pmd <= span.offset + span.length
+        return pmd if self.paging.thp_aligned and fits else self.page
+
+    def mmap_note(self, request: Request, area: Area) -> str:
+        """Return what has to be said of an area that mmap(NULL) placed; empty: nothing."""
+        pmd = self.paging.sizes["pmd"]
+        if not self.levels[request.device, request.bar].leaves or area.length < pmd:
+            return ""
+        if self._aligned_to(Span(area.offset, area.length)) == pmd:
+            return f"mmap(NULL) makes such mappings congruent modulo {format_size(pmd)}, never modulo a larger leaf"
+        found = "no larger leaf fits, below another base one may by luck"
+        if (down(request.phys, self.page) + area.offset - area.va) % pmd == 0:
+            found = f"they are congruent modulo {format_size(pmd)} by luck"
+        return f"mmap(NULL) aligns such mappings to pages only: below {self.base:#x} {found}"
+
+
+def _lowest_bit(value: int) -> int:
+    return value & -value
+
+
+def _no_room(request: Request, length: int, where: str, task_size: int) -> BadInput:
+    return BadInput(request.where, f"{format_size(length)} fit {where} in an address space of {task_size:#x} bytes")
+
+
+class _KernelPolicy(Vmm):
+    """What mmap(NULL) gives for the mapping as a whole."""
+
+    name = "kernel"
+
+    def place(self, space: AddressSpace, requests: Sequence[Request]) -> list[Placed]:
+        placed = []
+        for request in requests:
+            area = space.mmap(request, _whole(request))
+            note = space.mmap_note(request, area)
+            placed.append(Placed((area,), notes=(note,) if note else ()))
+        return placed
+
+
+class _AlignedPolicy(Vmm):
+    """The lowest address from ALIGNED_BASE on that is congruent to the BAR modulo the largest leaf of this kernel."""
+
+    name = "aligned"
+
+    def place(self, space: AddressSpace, requests: Sequence[Request]) -> list[Placed]:
+        base = min(ALIGNED_BASE, (1 << (space.task_size - 1).bit_length()) >> 3)
+        placed = []
+        for request in requests:
+            whole = _whole(request)
+            largest = space.leaf(request, space.task_size)
+            off = (down(request.phys, space.page) + whole.offset - base) % largest
+            placed.append(
+                Placed((Area(whole.offset, whole.length, base + off, _lowest_bit(off) or largest, congruent=True),))
+            )
+        return placed
+
+
+POLICIES: Final[Mapping[str, type[Vmm]]] = {policy.name: policy for policy in (_KernelPolicy, _AlignedPolicy)}
+"""The placements that need no VMM: what mmap(NULL) gives, and the lowest address congruent to the BAR."""
+
+
+def _whole(request: Request) -> Span:
+    assert request.length is not None, "the planner settles it"
+    return Span(request.offset, request.length)
+
+
+def vmm_named(text: str, registry: Registry, options: Sequence[str] = ()) -> Vmm:
+    """Return the placement policy that ``NAME`` or ``NAME-VERSION`` means; ``-`` and ``_`` in names are the same.
+
+    Raises Unknown for a name or a version that nobody knows, PluginError for a plugin that cannot be used, BadInput for
+    an option that it does not take.
+    """
+    name, version = [*_VERSION.split(text, maxsplit=1), ""][:2]
+    if name in POLICIES:
+        return POLICIES[name](version, options)
+    plugins = {plugin.name.replace("-", "_"): plugin.name for plugin in registry.plugins("vmm")}
+    key = name.replace("-", "_")
+    if key not in plugins:
+        raise Unknown("placement policy", text, [*POLICIES, *registry.names("vmm")])
+    policy: Vmm = registry.load("vmm", plugins[key])(version, options)
+    return policy
+
+
+def place(space: Space, requests: Sequence[Request], policies: Mapping[str, Vmm]) -> list[Placed]:
+    """Return where each request goes: at its own address, or where its policy puts it among all that it places.
+
+    Raises BadInput for an address that cannot be and for a request with neither, PluginError for a policy that does not
+    answer every request.
+    """
+    placed: dict[int, Placed] = {}
+    groups: dict[str, list[int]] = {}
+    for n, request in enumerate(requests):
+        if request.va is not None:
+            placed[n] = _at(request, request.va)
+        elif request.policy is not None:
+            groups.setdefault(request.policy, []).append(n)
+        else:
+            raise BadInput(request.where, "neither an address nor a placement policy is given")
+    for name, members in groups.items():
+        answers = policies[name].place(space, [requests[n] for n in members])
+        if len(answers) != len(members):
+            raise PluginError(name, f"place() gave {len(answers)} answers for {len(members)} requests")
+        placed.update(zip(members, answers, strict=True))
+    for n, request in enumerate(requests):
+        for area in placed[n].areas:
+            _check(space, request, area)
+    return [placed[n] for n in range(len(requests))]
+
+
+def _at(request: Request, va: int) -> Placed:
+    whole = _whole(request)
+    return Placed((Area(whole.offset, whole.length, va, 1, congruent=False),))
+
+
+def _check(space: Space, request: Request, area: Area) -> None:
+    """Refuse an area that mmap would refuse there."""
+    if area.va % space.page:
+        page = format_size(space.page)
+        raise BadInput(request.where, f"VA {area.va:#x} is not a multiple of the {page} page")
+    if area.va < 0 or area.va + area.length > space.task_size:
+        raise _no_room(request, area.length, f"not at VA {area.va:#x}", space.task_size)

@@ -1,0 +1,23 @@
+"""The helpers agree, bit for bit, with what the kernel's own code answered."""
+
+from typing import Any
+
+import pytest
+
+from pfnmap.hookspecs import ENTRY_HOOKS
+from pfnmap.kernel import Kernel
+from pfnmap.testing.vectors import check_vectors
+
+
+@pytest.mark.parametrize("arrays", [False, True], ids=["ints", "arrays"])
+def test_every_row_agrees(vectors: dict[str, Any], kernel: Kernel, arrays: bool):
+    result = check_vectors(vectors, kernel, arrays=arrays)
+    assert result.disagree == []
+    assert result.agree == result.rows > 2000
+
+
+def test_each_helper_has_the_owner_that_it_has_in_the_kernel(vectors: dict[str, Any], kernel: Kernel):
+    for helper, owner in vectors["defined"].items():
+        # vm_get_page_prot is arch's own for the sake of ADI, which is not modelled.
+        if helper in ENTRY_HOOKS and owner != "absent" and helper != "vm_get_page_prot":
+            assert kernel.ops.owners[helper] == owner, helper

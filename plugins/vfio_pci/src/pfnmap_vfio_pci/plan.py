@@ -1,0 +1,118 @@
+"""What the planner is told of vfio-pci and of who maps BARs for DMA; it shares no code with the fault handlers.
+
+The levels are pinned by the matrix.* records, the walks of type1 by the dma.* and first_by_dma_map records; iommufd is
+read (drivers/iommu/iommufd/pages.c, pfn_reader_user_pin; mm/gup.c, check_vma_flags), its refusal is recorded by the
+gup.* records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import ClassVar
+
+from pfnmap.contract.dma import DmaBackend, DmaMap, Reach
+from pfnmap.contract.option import Asked, PlanOption
+from pfnmap.contract.plan import HUGE_LEVELS, Image, LeafLevel, Reason, RegionRules, Request
+from pfnmap.errors import BadInput
+from pfnmap.sizes import format_size
+
+__all__ = ["DMA", "Iommufd", "Type1", "region_rules"]
+
+REGION_BITS = 40
+"""Bits of a file offset within a region (VFIO_PCI_OFFSET_SHIFT); above them is the region's index."""
+
+UNALIGNED_FALLBACK = "vfio-unaligned-pfn-fallback"
+ALIGN_FAULT = "vfio-align-fault-to-order"
+
+
+def region_rules(kernel: Image, request: Request, others: Sequence[Request]) -> RegionRules:
+    """Return how vfio-pci maps a BAR. Raises BadInput for an offset in the next region's."""
+    if request.offset >> REGION_BITS:
+        limit = f"{format_size(1 << REGION_BITS)}, where vfio-pci's next region begins"
+        raise BadInput(request.where, f"offset {request.offset:#x} is not below {limit}")
+    page = kernel.geometry.PAGE_SIZE
+    return RegionRules(
+        end=-(-request.bar_size // page) * page,
+        refused=_not_mmapable(kernel, request, others),
+        filling="fault" if kernel.has("huge-pfnmap") else "first fault",
+        huge_fault=kernel.config.enabled("ARCH_SUPPORTS_HUGE_PFNMAP"),
+        unchecked="" if kernel.has(UNALIGNED_FALLBACK) else kernel.lacks(UNALIGNED_FALLBACK),
+        unaligned="" if kernel.has(ALIGN_FAULT) else kernel.lacks(ALIGN_FAULT),
+        reasons={level: tuple(_no_huge_fault(kernel, level)) for level in HUGE_LEVELS},
+        dma=Type1.name,
+        changes=("huge-pfnmap", UNALIGNED_FALLBACK),
+    )
+
+
+def _not_mmapable(kernel: Image, request: Request, others: Iterable[Request]) -> str:
+    """Why vfio-pci does not offer the BAR to mmap (vfio_pci_probe_mmaps); empty if it does."""
+    if request.mmapable is not None:
+        return "" if request.mmapable else "vfio-pci's region has no mmap flag"
+    if kernel.config.enabled("VFIO_PCI_CORE") and kernel.config.value("VFIO_PCI_MMAP") == "n":
+        return "VFIO_PCI_MMAP=n"
+    size = kernel.geometry.PAGE_SIZE
+    if request.bar_size >= size:
+        return ""
+    page = format_size(size)
+    if into := request.phys % size:
+        return f"the BAR has {request.bar_size} bytes and starts {into:#x} into its {page} page"
+    for other in request.beside(others):
+        if request.phys <= other.phys < request.phys + size:
+            neighbour = f"BAR {other.bar} at {other.phys:#x}"
+            return f"the BAR has {request.bar_size} bytes and shares its {page} page with {neighbour}"
+    return ""
+
+
+def _no_huge_fault(kernel: Image, level: LeafLevel) -> Iterable[Reason]:
+    supported = kernel.config.enabled(f"ARCH_SUPPORTS_{level.upper()}_PFNMAP")
+    if supported and not kernel.config.enabled("ARCH_SUPPORTS_HUGE_PFNMAP"):
+        yield Reason("no_huge_fault", "vfio-pci is built without huge_fault: ARCH_SUPPORTS_HUGE_PFNMAP=n")
+
+
+class Type1(DmaBackend):
+    """vfio's own container: walks once per base page, once per leaf from `type1-pfnmap-batch` on.
+
+    Where nothing is mapped yet the walk fails, one fixup_user_fault follows, and the walk is repeated
+    (vfio_iommu_type1.c, follow_fault_pfn); vfio_pin_pages_remote goes on until it has all pages.
+    """
+
+    name: ClassVar[str] = "type1"
+    legend: ClassVar[str] = (
+        "DMA: walks of a type1 map of all of it, while nothing is mapped (cold) and when all is (warm)."
+    )
+    changes: ClassVar[tuple[str, ...]] = ("type1-pfnmap-batch",)
+
+    def map(self, kernel: Image, reach: Reach) -> DmaMap:
+        """Return what VFIO_IOMMU_MAP_DMA costs."""
+        warm = (reach.leaves if kernel.has("type1-pfnmap-batch") else reach.pages) + reach.breaks
+        return DmaMap(self.name, warm + reach.fixups, reach.fixups, reach.driver_calls, warm)
+
+
+class Iommufd(DmaBackend):
+    """iommufd: pins pages and walks nothing; of a pfnmap it gets none."""
+
+    name: ClassVar[str] = "iommufd"
+    legend: ClassVar[str] = (
+        "DMA: what IOMMU_IOAS_MAP of it gives, while nothing is mapped (cold) and when all is (warm)."
+    )
+    changes: ClassVar[tuple[str, ...]] = ("iommufd-dmabuf-bar",)
+
+    def map(self, kernel: Image, reach: Reach) -> DmaMap:
+        """Return what IOMMU_IOAS_MAP gives: EFAULT, before any walk."""
+        by = "IOMMU_IOAS_MAP_FILE" if kernel.has("iommufd-dmabuf-bar") else None
+        return DmaMap(self.name, error="EFAULT", by=by)
+
+    def note(self, kernel: Image) -> str:
+        """Return what to do instead."""
+        other = "a BAR is mapped by IOMMU_IOAS_MAP_FILE of its dma-buf instead, without any walk"
+        if not kernel.has("iommufd-dmabuf-bar"):
+            other = f"there is no other way for a BAR: {kernel.lacks('iommufd-dmabuf-bar')}"
+        return f"iommufd pins pages, and a pfnmap has none: IOMMU_IOAS_MAP of its address is EFAULT; {other}"
+
+
+def _dma(asked: Asked, value: str) -> Asked:
+    return replace(asked, dma=value)
+
+
+DMA = PlanOption("dma", "Who maps for DMA: type1 (vfio's container, as a rule) or iommufd.", "DMA", _dma, "BACKEND")
