@@ -29,8 +29,9 @@ BUILDS: dict[str, tuple[str, str]] = {
     "riscv64": ("riscv64", "4K"),
     "powerpc64 4K": ("powerpc64", "4K"),
     "powerpc64 64K": ("powerpc64", "64K"),
+    "s390": ("s390", "4K"),
 }
-RELEASES = ("6.1.192", "6.10.5", "6.12.94", "6.12.117", "6.18.15", "7.3.4", "posted-v2")
+RELEASES = ("6.1.150", "6.1.192", "6.10.5", "6.12.94", "6.12.117", "6.18.15", "7.2.9", "7.3.4", "posted-v2")
 MOST_LEAVES = 2500
 
 
@@ -127,13 +128,27 @@ def test_planner_and_kvm_agree(data: st.DataObject, build: str, release: str):
         ("arm64 4K", "6.12.117", 0, {"pmd": 4096}, ""),
         (
             "arm64 4K",
-            "6.12.94",
-            0,
-            {"pte": 1 << 21},
-            "guest not 2M: 6.12.94 is not known to have arm64-kvm-pfnmap-block",
+            "6.12.117",
+            2 * MIB,
+            {"pmd": 4096},
+            "",
         ),
+        ("arm64 4K", "6.12.94", 0, {"pud": 8}, ""),
+        (
+            "arm64 4K",
+            "6.12.94",
+            2 * MIB,
+            {"pmd": 4096},
+            "guest not 1G: the guest's address is 0x200000 off the VA modulo 1G",
+        ),
+        ("arm64 4K", "6.12.112", 0, {"pud": 8}, ""),
+        ("arm64 4K", "6.12.113", 0, {"pmd": 4096}, ""),
+        ("arm64 4K", "7.2.9", 0, {"pud": 8}, ""),
+        ("arm64 4K", "6.1.192", 0, {"pte": 1 << 21}, ""),
         ("arm64 64K", "7.3.4", 0, {"pmd": 16}, ""),
-        ("riscv64", "7.3.4", 0, {"pte": 1 << 21}, "guest not 1G: riscv64's KVM maps a pfnmap with 4K pages"),
+        ("riscv64", "6.19", 0, {"pte": 1 << 21}, "guest not 1G: riscv64's KVM maps a pfnmap with 4K leaves at most"),
+        ("riscv64", "7.3.4", 0, {"pmd": 4096}, "guest not 1G: riscv64's KVM maps a pfnmap with 2M leaves at most"),
+        ("s390", "7.3.4", 0, {"pte": 1 << 21}, "guest not 2G: s390's KVM maps a pfnmap with 4K leaves at most"),
         ("powerpc64 64K", "7.3.4", 0, {"pud": 8}, ""),
         (
             "powerpc64 64K",

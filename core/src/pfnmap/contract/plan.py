@@ -146,6 +146,7 @@ class RegionRules:
     nothing to say.
 
     `end`: how many bytes from the region's start mmap takes, whole pages; `beyond`: what lies there, for the error.
+    `pgoff_is_pfn`: mmap leaves the PFN in vm_pgoff, not the offset in the region.
     `refused`: why mmap takes nothing of it at all. `filling`: when entries appear; `before`: when they would without
     huge pfnmaps, as before 6.12.
 
@@ -159,6 +160,7 @@ class RegionRules:
 
     end: int
     beyond: str = "the BAR's end"
+    pgoff_is_pfn: bool = False
     refused: str = ""
     filling: Filling = "fault"
     before: Filling = "first fault"

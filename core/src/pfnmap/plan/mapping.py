@@ -129,17 +129,17 @@ class Region:
     def _guest(self, levels: Levels, runs: tuple[Run, ...], area: Area | None) -> GuestPlan | None:
         if self.hypervisor is None or area is None:
             return None
-        reach = reach_of(levels, runs, area.va, area.va + area.length, 0)
-        gpa = self.request.gpa
+        gpa, phys = self.request.gpa, self.request.phys + area.offset
         hosted = Hosted(
             runs,
             area.va,
             levels.sizes,
             self.request.bar_size,
             area.offset,
+            phys,
+            phys if self.rules.pgoff_is_pfn else area.offset,
             gpa if gpa is None else gpa + area.offset - self.request.offset,
-            reach.fixups,
-            reach.driver_calls,
+            lambda start, end: reach_of(levels, runs, start, end, 0),
         )
         return self.hypervisor.guest(self.kernel, hosted)
 

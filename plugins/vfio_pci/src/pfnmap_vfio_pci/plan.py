@@ -34,6 +34,7 @@ def region_rules(kernel: Image, request: Request, others: Sequence[Request]) -> 
     page = kernel.geometry.PAGE_SIZE
     return RegionRules(
         end=-(-request.bar_size // page) * page,
+        pgoff_is_pfn=not kernel.has("vfio-unmap-mapping-range"),
         refused=_not_mmapable(kernel, request, others),
         filling="fault" if kernel.has("huge-pfnmap") else "first fault",
         huge_fault=kernel.config.enabled("ARCH_SUPPORTS_HUGE_PFNMAP"),
