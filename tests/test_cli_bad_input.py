@@ -140,7 +140,7 @@ def test_a_mapping_that_cannot_be(refused, arguments, says):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("--arch", "x86-64"), "did you mean 'x86_64'"),
+        (("--arch", "x86_65"), "did you mean 'x86_64'"),
         (("--arch", "vax"), "unknown architecture 'vax'"),
         (("--release", "6.12.x"), "unknown release"),
         (("--release", "9.9"), "unknown release"),

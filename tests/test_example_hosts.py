@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pfnmap.host.lspci import read_lspci
+from pfnmap.host.input import read_input
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted((ROOT / "examples" / "lspci").iterdir())
@@ -19,7 +19,7 @@ def facts(bars):
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=[path.name for path in EXAMPLES])
 def test_example_has_the_bars_of_its_source(path):
-    for device in read_lspci(path):
+    for device in read_input(path).devices:
         found = [(bar.index, bar.size, f"{bar.phys:#x}", bar.bits) for bar in device.bars]
         (entry,) = [e for e in POSTED if device.bdf.endswith(e["bdf"]) and facts(e["bars"]) == found]
         assert device.pci_id == entry["pci_id"]

@@ -154,3 +154,21 @@ def test_pud_pfnmap_is_explained(arch: str, given: dict[str, str], value: str, d
 def test_every_symbol_of_an_architecture_can_be_explained(arch: str):
     config = resolve(fragments(arch, "6.12.117"), {"VFIO_PCI": "m"}, defaults=DEFAULTS)
     assert all(config.explain(symbol).children for symbol in config)
+
+
+def test_real_time_patches_of_older_kernels_are_what_a_configuration_says():
+    given = {"ARCH_SUPPORTS_RT": "y", "PREEMPT_RT": "y"}
+    patched = resolve(fragments("x86_64", "6.1.192"), given, defaults=DEFAULTS)
+    assert (patched["PREEMPT_RT"], patched.get("TRANSPARENT_HUGEPAGE")) == ("y", "n")
+    file = {**patched, "CC_VERSION_TEXT": "gcc"}
+    assert derive(DotConfig(file, "x86", "6.1.192")).conflicts == ()
+
+
+def test_configurations_between_the_releases_that_were_looked_at_raise_no_conflict():
+    """ARCH_SUPPORTS_HUGETLBFS, ARCH_ENABLE_MEMORY_HOTREMOVE and, on arm64, ARCH_HAS_NONLEAF_PMD_YOUNG changed at
+    releases that nobody looked at: either value is right there."""
+    for arch in ("x86_64", "arm64"):
+        older, newer = (fragments(arch, release) for release in ("6.12.117", "7.3.4"))
+        for parts in (older, newer):
+            file = resolve(parts, {"HUGETLBFS": "y", "MEMORY_HOTPLUG": "y"}, defaults=DEFAULTS)
+            assert resolve(older, file=file, otherwise=newer).conflicts == ()

@@ -335,11 +335,14 @@ def test_a_wrong_plugin_is_caught_by_this_check(name, arguments, wrong, check, f
     assert results[check].detail.startswith(found)
 
 
-def test_a_cpu_that_the_kit_has_not_is_an_error_that_names_those_it_has():
+@pytest.mark.parametrize(
+    "path", ["x86-64", "pfnmap_x86_64.emulated_cpu:X86", "pfnmap_x86_64.arch:X86_64", "no.such:Cpu"]
+)
+def test_a_cpu_that_is_not_there_is_an_error_that_says_what_was_named(path):
     class Mistaken(architecture("x86_64")):
-        mmu_cpu: ClassVar[MmuCpu] = MmuCpu("x86-64", {})
+        mmu_cpu: ClassVar[MmuCpu] = MmuCpu(path, {})
 
     pytest.importorskip("unicorn")
     results = judge(Mistaken, Machine("newest"))
     assert {result.status for result in results.values()} == {"failed"}
-    assert all("x86_64" in result.detail for result in results.values())
+    assert all(f"mmu_cpu names {path!r}" in result.detail for result in results.values())

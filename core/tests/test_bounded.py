@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import lzma
 import os
+import sys
 import tracemalloc
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from pfnmap.errors import BadInput
 from pfnmap.host.bounded import MIB, read_bytes, read_json, read_text
@@ -104,3 +107,31 @@ def test_json_says_where_it_breaks(tmp_path):
 def test_json_nesting_and_number_length_are_bounded(tmp_path):
     assert "nested too deeply" in _refusal(_file(tmp_path, b"[" * 200_000), reader=read_json)
     assert "JSON" in _refusal(_file(tmp_path, b"9" * 100_000), reader=read_json)
+
+
+@pytest.mark.parametrize(("kind", "pack", "header"), [("xz", lzma.compress, 8), ("zstd", zstandard.compress, 4)])
+def test_xz_and_zstd_are_unpacked_within_the_limit(tmp_path, kind, pack, header):
+    text = b"CONFIG_A=y\n" * 1000
+    assert read_bytes(_file(tmp_path, pack(text)), len(text)) == text
+    assert "larger than" in _refusal(_file(tmp_path, pack(text)), len(text) - 1)
+    noise = os.urandom(10_000)
+    assert f"truncated {kind} file" in _refusal(_file(tmp_path, pack(noise)[:-100]))
+    damaged = bytearray(pack(noise))
+    damaged[header] ^= 0xFF
+    assert f"damaged {kind} file" in _refusal(_file(tmp_path, bytes(damaged)))
+
+
+@pytest.mark.parametrize("pack", [lzma.compress, zstandard.compress])
+def test_a_bomb_of_another_kind_takes_little_memory(tmp_path, pack):
+    path = _file(tmp_path, pack(bytes(64 * MIB)))
+    tracemalloc.start()
+    try:
+        assert "larger than" in _refusal(path, MIB)
+        assert tracemalloc.get_traced_memory()[1] < 16 * MIB
+    finally:
+        tracemalloc.stop()
+
+
+def test_zstd_without_its_library_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    assert "pip install 'pfnmap[zst]'" in _refusal(_file(tmp_path, zstandard.compress(b"text")))

@@ -81,3 +81,18 @@ def test_unreadable_files_are_bad_input(tmp_path: Path):
             read_dotconfig(path)
     with pytest.raises(BadInput, match="no such file"):
         read_dotconfig(tmp_path / "missing")
+
+
+def test_first_line_of_a_distributions_source_names_an_architecture():
+    read = parse_dotconfig("# powerpc\n# CONFIG_A is not set\n# s390\n")
+    assert (read.arch, read.release, read.complete) == ("powerpc", "", False)
+    assert "powerpc64" in read.arch_names
+
+
+def test_a_file_that_a_build_wrote_is_complete():
+    assert parse_dotconfig(TEXT).complete
+    assert not parse_dotconfig(TEXT.replace("CC_VERSION_TEXT", "X")).complete
+
+
+def test_a_header_with_other_characters_is_a_comment():
+    assert parse_dotconfig("# Linux/x86 6.1\x1b[31m Kernel Configuration\nCONFIG_A=y\n").release == ""

@@ -334,6 +334,27 @@ def test_defaults_do_not_count_where_there_is_a_file():
 # explaining
 
 
+def test_a_file_that_is_not_whole_says_nothing_of_what_it_does_not_name():
+    config = resolve(PARTS, file={"THP": "y", "HAVE_THP": "y"}, whole=False, defaults={"MODULES": "y"})
+    assert (config["THP"], config["PUD_PFNMAP"], config["MODULES"]) == ("y", "y", "y")
+    assert config.conflicts == ()
+
+
+def test_a_file_that_is_not_whole_presumes_what_it_needs_and_its_prompts_are_not_compared():
+    config = resolve(PARTS, file={"PREEMPT_RT": "y", "THP": "y"}, whole=False)
+    assert (config["PREEMPT_RT"], config["EXPERT"], config["THP"]) == ("y", "y", "n")
+    assert config.conflicts == ()
+    config = resolve(PARTS, file={"PREEMPT_RT": "y", "HAVE_THP": "n"}, whole=False)
+    assert config.conflicts == (("HAVE_THP", "n", "y"),)
+
+
+def test_a_conflict_counts_where_it_stands_whichever_way_the_unknown_is():
+    newer = [(name, text.replace("\tselect HAVE_PUD\n", "")) for name, text in PARTS]
+    file = {**dict(resolve(newer, {"THP": "y"})), "HAVE_THP": "n"}
+    assert {c.symbol for c in resolve(PARTS, file=file).conflicts} == {"HAVE_THP", "HAVE_PUD", "PUD_PFNMAP"}
+    assert [c.symbol for c in resolve(PARTS, file=file, otherwise=newer).conflicts] == ["HAVE_THP"]
+
+
 def test_explanation_goes_down_to_the_select():
     assert texts(resolve(PARTS, {"THP": "y"}).explain("PUD_PFNMAP")) == [
         "PUD_PFNMAP = y",

@@ -16,27 +16,26 @@ numbers stay true, and it is still known what other releases declare.
 
 **Where a value comes from**, the strongest first (`resolve`):
 
-* ``force``: taken as it is, whatever it depends on (the machine of a golden vector or a recording);
-* ``given``: what somebody asks for, subject to Kconfig's rules: THP asked for on PREEMPT_RT comes out ``n``;
-* ``file``: a real kernel's ``.config``: its prompts are asked for, all else is derived anew and compared;
-* ``defaults``: asked for where nobody says otherwise, and dropped in silence where it cannot be had;
-* *presumed*: what is asked for presumes what its prompt depends on, as far as nobody said otherwise: PREEMPT_RT
-  presumes EXPERT, VFIO_PCI presumes PCI and VFIO, ``m`` presumes MODULES;
-* the fragments' own defaults.
+* ``force``: taken as it is, whatever it depends on (the machine of a golden vector or a recording); * ``given``: what
+somebody asks for, subject to Kconfig's rules: THP asked for on PREEMPT_RT comes out ``n``; * ``file``: a real kernel's
+``.config``: its prompts are asked for, all else is derived anew and compared. Of one that is not whole only what stands
+in it counts, and presumes what it needs; * ``defaults``: asked for where nobody says otherwise, and dropped in silence
+where it cannot be had; * *presumed*: what is asked for presumes what its prompt depends on, as far as nobody said
+otherwise: PREEMPT_RT presumes EXPERT, VFIO_PCI presumes PCI and VFIO, ``m`` presumes MODULES; * the fragments' own
+defaults.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from pfnmap.contract.entry import Has
 from pfnmap.errors import BadInput, LinkError, Refused, Unknown
+from pfnmap.packages import file_text
 
 __all__ = [
     "DEFAULTS",
@@ -72,7 +71,7 @@ def fragment(package: str, has: Has) -> str:
     This is what a plugin's `kconfig` hook returns. Raises LinkError for a package without a fragment and for a
     malformed directive, Unknown for a change that changes.toml does not name.
     """
-    text = _text(package)
+    text = file_text(package, "Kconfig")
     if text is None:
         raise LinkError(f"package {package} has no file Kconfig")
     return settle(text, has, f"Kconfig of {package}")
@@ -110,17 +109,7 @@ def declared(*packages: str) -> frozenset[str]:
 
     A package without a fragment declares none.
     """
-    return frozenset(name for package in packages for name in _names(_text(package) or ""))
-
-
-def _text(package: str) -> str | None:
-    """Return the text of a top-level package's file Kconfig, None where it has none; the package is not imported."""
-    spec = importlib.util.find_spec(package)
-    for folder in (spec and spec.submodule_search_locations) or ():
-        path = Path(folder) / "Kconfig"
-        if path.is_file():
-            return path.read_text(encoding="utf-8")
-    return None
+    return frozenset(name for package in packages for name in _names(file_text(package, "Kconfig") or ""))
 
 
 def _lines(text: str) -> Iterator[str]:
@@ -238,6 +227,8 @@ def resolve(
     given: Mapping[str, str] | None = None,
     *,
     file: Mapping[str, str] | None = None,
+    whole: bool = True,
+    otherwise: Sequence[Fragment] = (),
     defaults: Mapping[str, str] | None = None,
     force: Mapping[str, str] | None = None,
     known: Iterable[str] = (),
@@ -245,10 +236,12 @@ def resolve(
 ) -> Config:
     """Resolve a configuration; the top of this module says what `given`, `file`, `defaults` and `force` mean.
 
-    `known`: symbols of plugins that are not linked. One of those, or one that only another release declares, is
-    unused here and only warned about; a name that nobody declares is Unknown. `file` may hold anything: what no
-    fragment declares is ignored. A promptless symbol whose value a choice decides (ARM64_VA_BITS) may be given: it
-    stands for the member of that choice. `source` is the configuration's `source`, and names `file` in errors.
+    `known`: symbols of plugins that are not linked. One of those, or one that only another release declares, is unused
+    here and only warned about; a name that nobody declares is Unknown. `file` may hold anything: what no fragment
+    declares is ignored. A promptless symbol whose value a choice decides (ARM64_VA_BITS) may be given: it stands for
+    the member of that choice. `whole`: whether a symbol that is not in `file` is known to be unset. `otherwise`: the
+    fragments as they would be if what is unknown of the release were the other way round; the file is in conflict with
+    what follows where it is with both. `source` is the configuration's `source`, and names `file` in errors.
 
     Raises Unknown, BadInput for a value that its symbol cannot have, LinkError for fragments that cannot be parsed.
     """
@@ -264,12 +257,16 @@ def resolve(
 
     conflicts: tuple[Conflict, ...] = ()
     if file is not None:
-        conflicts = engine.load(file, source or ".config")
+        conflicts = engine.load(file, source or ".config", whole)
+        if conflicts and otherwise:
+            with_both = _Engine(otherwise).load(file, source or ".config", whole)
+            symbols_in_both = {conflict.symbol for conflict in with_both}
+            conflicts = tuple(conflict for conflict in conflicts if conflict.symbol in symbols_in_both)
     for symbol, value in given.items():
         if symbol in engine:
             engine.ask(symbol, value, "asked for")
     for symbol, value in (defaults or {}).items():
-        if symbol in engine and symbol not in given and file is None:
+        if symbol in engine and symbol not in given and (file is None or not (whole or symbol in file)):
             engine.ask(symbol, value, "asked for by default")
     engine.presume()
     if force:
@@ -373,12 +370,17 @@ class _Engine:
             raise BadInput(f"{symbol.name}={value}", f"one of {', '.join(members)} was expected")
         return members[value]
 
-    def load(self, file: Mapping[str, str], where: str) -> tuple[Conflict, ...]:
-        """Ask for every prompt that a ``.config`` answers, and compare all else with what follows."""
+    def load(self, file: Mapping[str, str], where: str, whole: bool) -> tuple[Conflict, ...]:
+        """Ask for every prompt that a ``.config`` answers, and compare all else with what follows.
+
+        Of one that is not whole, prompts are not compared: conf drops what cannot be had, and such files hold much of
+        it.
+        """
         lib = self._lib
         said = {
             name: file.get(name, "n" if symbol.orig_type in (lib.BOOL, lib.TRISTATE) else "")
             for name, symbol in self._symbols.items()
+            if whole or name in file
         }
         for name, value in said.items():
             if value:
@@ -386,10 +388,13 @@ class _Engine:
                 if _prompts(self._symbols[name]):
                     self._symbols[name].set_value(value)
                     self._origin[name] = f"from {where}"
+                    if not whole:
+                        self._asked[name] = value
+        self.presume()
         return tuple(
-            Conflict(name, said[name], symbol.str_value)
-            for name, symbol in self._symbols.items()
-            if symbol.str_value != said[name]
+            Conflict(name, value, self._symbols[name].str_value)
+            for name, value in said.items()
+            if self._symbols[name].str_value != value and (whole or not _prompts(self._symbols[name]))
         )
 
     def force(self, values: Mapping[str, str]) -> None:
@@ -447,13 +452,17 @@ class _Engine:
         return None if below is None else {**below, expr.name: "y" if want else "n"}
 
     def _free(self, item: Any) -> bool:
-        """Tell whether an item of an expression is a symbol that somebody could set and nobody did."""
+        """Tell whether an item of an expression is a symbol that somebody could set and nobody did.
+
+        What an architecture supports (ARCH_SUPPORTS_RT, where patches decide it) is never presumed.
+        """
         return (
             isinstance(item, self._lib.Symbol)
             and item.orig_type in (self._lib.BOOL, self._lib.TRISTATE)
             and item.choice is None
             and bool(_prompts(item))
             and item.name not in self._origin
+            and not item.name.startswith("ARCH_")
         )
 
     def refused(self, given: Mapping[str, str]) -> Iterator[str]:

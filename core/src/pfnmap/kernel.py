@@ -16,8 +16,8 @@ from typing import Any, NoReturn, cast
 
 import pluggy
 
-from pfnmap import release as releases
 from pfnmap.contract.arch import Arch
+from pfnmap.contract.entry import Has
 from pfnmap.contract.geometry import Geometry
 from pfnmap.contract.kernel import THP_SETTINGS, LinkedKernel
 from pfnmap.contract.module import Module
@@ -27,7 +27,7 @@ from pfnmap.generic import Generic
 from pfnmap.hookspecs import ENTRY_HOOKS, PROJECT, EntryHooks, LinkHooks
 from pfnmap.kconfig import Config, fragment, page_size_symbols, resolve
 from pfnmap.plugins import Registry
-from pfnmap.release import Release
+from pfnmap.release import Release, facts, parse_release
 
 __all__ = ["DEFAULT_ARCH", "Kernel"]
 
@@ -82,21 +82,23 @@ class Kernel(LinkedKernel):
         *,
         given: Mapping[str, str] | None = None,
         file: Mapping[str, str] | None = None,
+        whole: bool = True,
         defaults: Mapping[str, str] | None = None,
         known: Iterable[str] = (),
         page_size: str | None = None,
         config_source: str = "",
-        thp: str = "always",
+        thp: str | None = None,
         assumed: Iterable[str] = (),
         registry: Registry | None = None,
     ) -> Kernel:
         """Link a kernel from plugins.
 
         `config`: resolved symbols that are taken as they are, whatever depends on what (a vector file's); all others
-        take their Kconfig default. `given`, `file`, `defaults`, `known`: what a user would set, a real .config, what is
-        set where neither says otherwise, symbols of plugins that are not linked, all as `pfnmap.kconfig.resolve` takes
-        them. `page_size`: "4K", "16K", ..., set by the architecture's own symbols. `release`: a name or a Release
-        (default: the newest known). `cpu`: keys of the architecture's `cpu_defaults`.
+        take their Kconfig default. `given`, `file`, `whole`, `defaults`, `known`: what a user would set, a real
+        .config, what is set where neither says otherwise, symbols of plugins that are not linked, all as
+        `pfnmap.kconfig.resolve` takes them. `page_size`: "4K", "16K", ..., set by the architecture's own symbols.
+        `release`: a name or a Release (default: the newest known). `cpu`: keys of the architecture's `cpu_defaults`.
+        `thp`: the setting in sysfs (default: the one that this configuration boots with).
 
         Raises LinkError for parts that do not fit together, Unknown for a name nobody has, PluginError for a plugin
         that fails.
@@ -111,6 +113,7 @@ class Kernel(LinkedKernel):
             cpu=cpu,
             given=given,
             file=file,
+            whole=whole,
             defaults=defaults,
             known=known,
             page_size=page_size,
@@ -118,18 +121,28 @@ class Kernel(LinkedKernel):
             thp=thp,
             registry=registry,
         )
-        found = _release(release)
+        found = _release(release, registry)
         arch_class = registry.load("arch", arch) if isinstance(arch, str) else arch
         of = cast("Arch", _instance(arch_class, "architecture"))
         parts = [registry.load("driver", d) if isinstance(d, str) else d for d in drivers]
         linked = [cast("Module", _instance(part, "driver")) for part in parts]
+        _refuse_unasked(found, of, linked, registry)
         manager = _manager(of, linked)
-        fragments = _fragments(manager, found)
+        fragments = _fragments(manager, found.has)
+        otherwise = _fragments(manager, lambda change: found.changes.get(change) != "no") if file else ()
         asked = {**(page_size_symbols(fragments, page_size) if page_size else {}), **(given or {})}
         resolved = resolve(
-            fragments, asked, file=file, defaults=defaults, force=config, known=known, source=config_source
+            fragments,
+            asked,
+            file=file,
+            whole=whole,
+            otherwise=otherwise,
+            defaults=defaults,
+            force=config,
+            known=known,
+            source=config_source,
         )
-        if thp not in THP_SETTINGS:
+        if thp is not None and thp not in THP_SETTINGS:
             raise BadInput("thp", f"{thp!r} is none of {', '.join(THP_SETTINGS)}")
         state = _cpu(of, cpu or {})
         of.setup_arch(resolved, state, found.has)
@@ -141,7 +154,7 @@ class Kernel(LinkedKernel):
             config=resolved,
             release=found,
             cpu=MappingProxyType(state),
-            thp=thp,
+            thp=thp or _thp(resolved),
             drivers=MappingProxyType({driver.name: driver for driver in linked}),
             assumed=(*assumed, *found.assumed, *_assumed(of, cpu or {}, resolved)),
             link_again=link_again,
@@ -153,7 +166,9 @@ class Kernel(LinkedKernel):
 
     def lacks(self, change: str) -> str:
         """Return a sentence that says that this release has not, or is not known to have, an upstream change."""
-        known = releases.upstream_changes()[change]
+        if change not in self.release.known:
+            return f"no plugin here knows of {change}"
+        known = self.release.known[change]
         lacks = "is not known to have" if self.release.changes[change] == "unknown" else "lacks"
         since = "never merged" if known.first == "-" else f"first in {', '.join((known.first, *known.backports))}"
         return f"{self.release.name} {lacks} {change} ({since})"
@@ -172,10 +187,29 @@ class Kernel(LinkedKernel):
         }
 
 
-def _release(release: str | Release | None) -> Release:
+def _release(release: str | Release | None, registry: Registry) -> Release:
     if isinstance(release, Release):
         return release
-    return releases.parse_release(release or releases.newest())
+    known = facts(registry)
+    return parse_release(release or str(known.newest), known=known)
+
+
+def _refuse_unasked(release: Release, arch: Arch, drivers: list[Module], registry: Registry) -> None:
+    """Refuse a change that somebody set and that nothing which is linked asks for: it would do nothing, in silence."""
+    if not release.settled:
+        return
+    linked = {type(part).__module__.partition(".")[0] for part in (arch, *drivers)}
+    asking = {"pfnmap", *registry.with_dependencies(linked)}
+    for id in sorted(release.settled):
+        change = release.known[id]
+        what = f"change {id!r}"
+        if not change.modelled:
+            raise Refused(what, "it is listed and not modelled: setting it would alter nothing")
+        if change.arch and arch.name not in change.arch:
+            raise Refused(what, f"it is about {', '.join(change.arch)} and alters nothing on {arch.name}")
+        if change.package not in asking:
+            by = registry.distribution_of(change.package)
+            raise Refused(what, f"it is brought by {by}, and nothing of that is linked with {arch.name}")
 
 
 def _instance(part: type[Any], what: str) -> Any:
@@ -215,10 +249,17 @@ def _manager(arch: Arch, drivers: list[Module]) -> pluggy.PluginManager:
     return manager
 
 
-def _fragments(manager: pluggy.PluginManager, release: Release) -> list[tuple[str, str]]:
-    fragments = [("pfnmap", fragment("pfnmap", release.has))]
+def _thp(config: Config) -> str:
+    """Return the THP setting that a configuration boots with (hugepage_flags, mm/huge_memory.c); "always" without
+    THP."""
+    chosen = (s for s in THP_SETTINGS if config.enabled(f"TRANSPARENT_HUGEPAGE_{s.upper()}"))
+    return next(chosen, "always")
+
+
+def _fragments(manager: pluggy.PluginManager, has: Has) -> list[tuple[str, str]]:
+    fragments = [("pfnmap", fragment("pfnmap", has))]
     for impl in manager.hook.kconfig.get_hookimpls():
-        text = cast("str | None", impl.function(release.has))
+        text = cast("str | None", impl.function(has))
         if text is not None:
             fragments.append((impl.plugin_name, text))
     return fragments

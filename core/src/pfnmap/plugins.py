@@ -1,12 +1,13 @@
 """Discovery of plugins through entry points, and isolation of broken ones.
 
 Kind and name of a plugin are known without importing it: the kind is the entry-point group (``pfnmap.arch``,
-``pfnmap.driver``, ``pfnmap.vmm``, ``pfnmap.command``, ``pfnmap.recording``), the name the entry point's. Only what is
-asked for is imported.
+``pfnmap.driver``, ``pfnmap.vmm``, ``pfnmap.changes``, ``pfnmap.command``, ``pfnmap.recording``), the name the entry
+point's. Only what is asked for is imported. A plugin of kind ``changes`` is a package that brings a changes.toml and
+nothing else.
 
 The variable ``PFNMAP_PLUGINS`` is an allow-list: names separated by commas, each optionally ``name@distribution`` to
-choose between two distributions that claim one name. Everything else is listed as disabled, but for pfnmap's own
-commands.
+choose between two distributions that claim one name. Everything else is listed as disabled, and the upstream changes
+that it brings are not known, but for pfnmap's own commands.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ from functools import cache, cached_property
 from importlib.metadata import Distribution, EntryPoint, entry_points, requires
 from typing import Any, Literal
 
+from pfnmap.changes import brought
 from pfnmap.contract.arch import Arch
 from pfnmap.contract.module import Module
 from pfnmap.contract.placement import Vmm
 from pfnmap.contract.recording import RecordingGroup
-from pfnmap.errors import PfnmapError, PluginError, Unknown, nearest
+from pfnmap.errors import BadInput, PfnmapError, PluginError, Unknown, nearest
 from pfnmap.hookspecs import PROJECT
 
 __all__ = [
@@ -40,20 +42,21 @@ __all__ = [
     "why_unusable",
 ]
 
-Kind = Literal["arch", "driver", "vmm", "command", "recording"]
+Kind = Literal["arch", "driver", "vmm", "changes", "command", "recording"]
 Status = Literal["ok", "broken", "disabled", "ambiguous"]
-KINDS: tuple[Kind, ...] = ("arch", "driver", "vmm", "command", "recording")
+KINDS: tuple[Kind, ...] = ("arch", "driver", "vmm", "changes", "command", "recording")
 _NO_ARCHITECTURE = "no architecture plugin is installed; pip install 'pfnmap[all]' installs all of them"
 _CLASSES: dict[Kind, type[Any]] = {"arch": Arch, "driver": Module, "vmm": Vmm, "recording": RecordingGroup}
 _WORDS = {
     "arch": "architecture",
     "driver": "driver",
     "vmm": "VMM placement policy",
+    "changes": "package of upstream changes",
     "command": "command",
     "recording": "group of recordings",
 }
 _OWN = "pfnmap"
-"""The distribution of the core."""
+"""The distribution of the core, and its package."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,11 @@ class Plugin:
     def version(self) -> str:
         """The version of the distribution that brings it."""
         return _identity(self.entry_point.dist)[1]
+
+    @property
+    def package(self) -> str:
+        """The top-level package that it is in, where its Kconfig fragment and its changes.toml are."""
+        return self.entry_point.module.partition(".")[0]
 
 
 @dataclass(frozen=True)
@@ -141,6 +149,27 @@ class Registry:
     def names(self, kind: Kind) -> list[str]:
         """Return the names of a kind that can be loaded."""
         return [p.name for p in self.plugins(kind) if p.status == "ok"]
+
+    def packages(self) -> tuple[str, ...]:
+        """Return the top-level packages of the plugins that may be used, each once; the core's is not among them."""
+        return tuple(dict.fromkeys(p.package for p in self._plugins if p.status == "ok" and p.package != _OWN))
+
+    def distribution_of(self, package: str) -> str:
+        """Return the name of the distribution that brings a top-level package, "?" where no plugin is in it."""
+        return next((p.distribution for p in self._plugins if p.package == package), "?")
+
+    def with_dependencies(self, packages: Iterable[str]) -> frozenset[str]:
+        """Return packages, and those of the plugins that their distributions depend on: whose changes they may ask
+        for."""
+        found = {p.package: p.distribution for p in self._plugins if p.package in set(packages)}
+        wanted = {
+            _normal_name(line)
+            for distribution in found.values()
+            for line in requires(distribution) or ()
+            if "extra ==" not in line
+        }
+        needed = (p for p in self.packages() if _normal_name(self.distribution_of(p)) in wanted)
+        return frozenset({*packages, *needed})
 
     def architectures(self) -> list[str]:
         """Return the names of the architectures that can be loaded. Raises PfnmapError where there is none."""
@@ -236,6 +265,12 @@ def offer(loaded: Any) -> Offer:
     return Offer(module.provides, module.consumes, actions)
 
 
+def _normal_name(requirement: str) -> str:
+    """Return the name with which a requirement begins, normalized (PEP 503)."""
+    name = re.match(r"[\w.-]*", requirement)
+    return re.sub(r"[-_.]+", "-", name[0]).lower() if name else ""
+
+
 def _once(found: Iterable[Plugin]) -> Iterator[Plugin]:
     """Yield each plugin once, though its distribution may be found on several ways; those of one name by
     distribution."""
@@ -265,6 +300,10 @@ def _allowed(plugin: Plugin, chosen: list[str] | None, disabled: bool) -> Plugin
 
 
 def _load(plugin: Plugin) -> Any:
+    try:
+        brought(plugin.package)
+    except BadInput as error:
+        raise PluginError(plugin.name, str(error)) from error
     try:
         loaded = plugin.entry_point.load()
     except (Exception, SystemExit) as error:  # whatever a plugin raises at import, the rest of pfnmap keeps working

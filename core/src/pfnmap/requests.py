@@ -1,22 +1,21 @@
-"""What to plan: mappings of BARs that are given as text, that lspci shows, or that a scenario maps.
+"""What to plan: mappings of BARs that are given as text, or that a scenario maps (inputs: `pfnmap.inputs`).
 
 Every function returns `pfnmap.plan.Request`s; `placed` then says where they go.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from pfnmap.contract.step import Step
 from pfnmap.errors import BadInput, Unknown
-from pfnmap.host.pci import PciDevice
 from pfnmap.plan import POLICIES, Request
 from pfnmap.run import address_value
 from pfnmap.scenario import Scenario
 from pfnmap.sizes import parse_bar, parse_bar_size, parse_size
 
-__all__ = ["at_guest_address", "of_bars", "of_devices", "of_scenario", "placed", "unplannable"]
+__all__ = ["at_guest_address", "of_bars", "of_scenario", "placed"]
 
 _WINDOW = 0x80_0000_0000
 """BARs of which nobody says an address lie one after another from here on."""
@@ -40,32 +39,6 @@ def of_bars(bars: Sequence[str], offset: int = 0, length: int | None = None) -> 
             free = phys + size
         found.append(Request(n, phys, size, offset=offset, length=length, phys_assumed="@" not in text))
     return found
-
-
-def of_devices(devices: Iterable[PciDevice], source: str) -> list[Request]:
-    """Return requests for every BAR of PCI devices that has an address. Raises BadInput where there is none."""
-    found = [
-        Request(bar.index, bar.phys, bar.size, device=device.bdf)
-        for device in devices
-        for bar in device.bars
-        if bar.phys is not None
-    ]
-    if not found:
-        raise BadInput(source, "no memory BAR with an address and a size in it; lspci shows sizes from -v on")
-    return found
-
-
-def unplannable(devices: Iterable[PciDevice]) -> list[str]:
-    """Return a sentence for each BAR of PCI devices that `of_devices` leaves out."""
-    return [
-        *(
-            f"{d.bdf} BAR {b.index} has no address, so nothing is planned for it"
-            for d in devices
-            for b in d.bars
-            if b.phys is None
-        ),
-        *(f"{d.bdf} BAR {n} has no size, so nothing is planned for it" for d in devices for n in d.unsized),
-    ]
 
 
 def of_scenario(scenario: Scenario) -> list[Request]:

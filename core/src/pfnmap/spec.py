@@ -1,26 +1,29 @@
 """What a user says of a kernel, and the kernel that is linked from it.
 
 The common options of the command line and the ``[kernel]`` table of a scenario say the same things. What neither says
-is what the head of the .config says (architecture, release), or else a default, and stands in `Kernel.assumed`.
+is what the .config says (architecture, page size, THP, release), what the kernel's name says (architecture, page size),
+or else a default, and stands in `Kernel.assumed`. Where two of them contradict each other, that is said.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from pfnmap.archnames import KernelName, arch_of_config, arch_of_release, canonical_arch
+from pfnmap.contract.kernel import THP_SETTINGS
 from pfnmap.errors import BadInput, PluginError, Unknown
 from pfnmap.host.dotconfig import DotConfig, read_dotconfig
 from pfnmap.kconfig import DEFAULTS, Conflict, declared
 from pfnmap.kernel import DEFAULT_ARCH, Kernel
 from pfnmap.plugins import Registry
-from pfnmap.release import newest, parse_release
+from pfnmap.release import Facts, facts, parse_release
 from pfnmap.sizes import format_size, parse_size
 
 __all__ = ["KernelSpec", "cpu_value"]
 
-DEFAULT_THP: Final = "always"
 
 _SWITCH: Final[Mapping[str, bool]] = {
     **dict.fromkeys(("on", "yes", "y", "true", "1"), True),
@@ -56,10 +59,16 @@ class KernelSpec:
         """
         registry = registry or Registry()
         file = read_dotconfig(self.config) if self.config is not None else None
-        arch = self.arch or _arch_of(file, registry) or DEFAULT_ARCH
-        release = parse_release(self.release or _release_of(file) or newest(), self.with_, self.without)
+        name = arch_of_release(self.release, registry) if self.release else KernelName()
+        of_file = arch_of_config(file, registry) if file else None
+        arch = canonical_arch(self.arch, registry) if self.arch else of_file or name.arch or DEFAULT_ARCH
+        known = facts(registry)
+        named = self.release or _release_of(file, known) or str(known.newest)
+        release = parse_release(named, self.with_, self.without, known)
         defaults = getattr(registry.load("arch", arch), "cpu_defaults", {})
         page_size = format_size(parse_size(self.page_size, "page size")) if self.page_size else None
+        if page_size is None and file is None and name.arch == arch:
+            page_size = name.page_size
         kernel = Kernel.link(
             arch,
             _drivers(registry, warn),
@@ -68,53 +77,77 @@ class KernelSpec:
             cpu={key: cpu_value(key, value, defaults) for key, value in self.cpu.items()},
             given={name.removeprefix("CONFIG_"): value for name, value in self.set.items()},
             file=file.values if file else None,
+            whole=file is None or file.complete,
             defaults=DEFAULTS,
             known=_declared_by_all(registry),
             page_size=page_size,
             config_source=self.config or "",
-            thp=self.thp or DEFAULT_THP,
+            thp=self.thp,
             registry=registry,
         )
         got = format_size(kernel.geometry.PAGE_SIZE)
         if page_size not in (None, got):
             raise BadInput("page size", f"{page_size} was asked for, the configuration gives {got}")
-        kernel = replace(kernel, assumed=(*self._assumed(kernel, file), *kernel.assumed))
+        said = {
+            f"architecture: {arch}": self.arch or of_file or name.arch,
+            f"release: {kernel.release.name}, {self._why_this_release(file, known)}": self.release,
+            f"page size: {got}": self.page_size or self.config or name.page_size,
+            f"THP: {kernel.thp}": self.thp or (file and _says_thp(file)),
+        }
+        new = (sentence for sentence, source in said.items() if not source)
+        kernel = replace(kernel, assumed=(*new, *kernel.assumed))
         for text in kernel.config.warnings:
             warn(text)
-        if file:
-            self._warn_of_file(file, kernel, warn)
-        return kernel
-
-    def _assumed(self, kernel: Kernel, file: DotConfig | None) -> list[str]:
-        """Return in sentences which defaults were taken."""
-        why = f"as {self.config} says" if _release_of(file) else "the newest that was looked at"
-        said = {
-            f"architecture: {kernel.arch.name}": self.arch,
-            f"release: {kernel.release.name}, {why}": self.release,
-            f"page size: {format_size(kernel.geometry.PAGE_SIZE)}": self.page_size or self.config,
-            f"THP: {kernel.thp}": self.thp,
-        }
-        return [sentence for sentence, source in said.items() if not source]
-
-    def _warn_of_file(self, file: DotConfig, kernel: Kernel, warn: Callable[[str], None]) -> None:
-        if file.arch and kernel.arch.name not in file.arch_names:
-            warn(f"{self.config}: a configuration of {file.arch_names[-1]}, read as one of {kernel.arch.name}")
+        for text in self._contradictions(kernel, name, of_file, file):
+            warn(text)
         if conflicts := kernel.config.conflicts:
             warn(f"{self.config}: {_conflicts_text(conflicts)}")
+        return kernel
+
+    def _why_this_release(self, file: DotConfig | None, known: Facts) -> str:
+        return f"as {self.config} says" if _release_of(file, known) else "the newest that was looked at"
+
+    def _contradictions(
+        self, kernel: Kernel, name: KernelName, of_file: str | None, file: DotConfig | None
+    ) -> Iterator[str]:
+        """Yield where the command line, the .config and the kernel's name say different things, and what was taken."""
+        arch, size = kernel.arch.name, format_size(kernel.geometry.PAGE_SIZE)
+        if of_file not in (None, arch):
+            yield f"{self.config}: a configuration of {of_file}, read as one of {arch}"
+        if file and self.page_size:
+            other = [
+                symbol for symbol in kernel.config.given if symbol not in self.set and file.values.get(symbol) != "y"
+            ]
+            if other:
+                yield f"{self.config}: {other[0]} is not set there, and pages of {size} are taken, as was asked for"
+        if file and self.release and _differ(file.release, self.release):
+            yield f"{self.config}: a configuration of {file.release}, used for {self.release}"
+        if name.arch not in (None, arch):
+            yield f"{self.release}: the name of a kernel of {name.arch}, taken for one of {arch}"
+        elif name.page_size not in (None, size):
+            yield f"{self.release}: the name of a kernel with pages of {name.page_size}, and pages of {size} are taken"
 
 
-def _arch_of(file: DotConfig | None, registry: Registry) -> str | None:
-    """Return the installed architecture that a .config says it is of."""
-    names = file.arch_names if file else ()
-    return next((name for name in reversed(names) if name in registry.names("arch")), None)
+def _says_thp(file: DotConfig) -> bool:
+    """Tell whether a .config says which THP setting the kernel boots with."""
+    return any(file.values.get(f"TRANSPARENT_HUGEPAGE_{setting.upper()}") == "y" for setting in THP_SETTINGS)
 
 
-def _release_of(file: DotConfig | None) -> str | None:
+def _differ(one: str, other: str) -> bool:
+    """Tell whether two releases are of different versions, as far as both say: 6.1.0-56 is some 6.1."""
+    versions = [re.match(r"(\d+)\.(\d+)(?:\.(\d+))?", release) for release in (one, other)]
+    if not all(versions):
+        return False
+    (major, minor, patch), (other_major, other_minor, other_patch) = (found.groups("0") for found in versions if found)
+    return (major, minor) != (other_major, other_minor) or ("0" not in (patch, other_patch) and patch != other_patch)
+
+
+def _release_of(file: DotConfig | None, known: Facts) -> str | None:
     """Return the release that a .config says it is of, if that is one."""
     if file is None or file.release.endswith(".toml"):
         return None
     try:
-        parse_release(file.release)
+        parse_release(file.release, known=known)
     except Unknown:
         return None
     return file.release
@@ -141,7 +174,7 @@ def _drivers(registry: Registry, warn: Callable[[str], None]) -> list[str]:
 
 def _declared_by_all(registry: Registry) -> frozenset[str]:
     """Return the symbols that any installed plugin declares in any release; nothing is imported."""
-    return declared(*{plugin.entry_point.module.partition(".")[0] for plugin in registry.plugins()})
+    return declared(*{plugin.package for plugin in registry.plugins()})
 
 
 def cpu_value(key: str, value: Any, defaults: Mapping[str, object]) -> Any:

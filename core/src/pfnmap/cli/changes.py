@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pfnmap.cli.options import JsonOption
+from pfnmap.cli.options import JsonOption, Settings
 from pfnmap.cli.terminal import print_json, show, styled, table
 from pfnmap.errors import BadInput
 
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from pfnmap.host.gitlog import LogReport
-    from pfnmap.release import MissingFix, Release
+    from pfnmap.plugins import Registry
+    from pfnmap.release import Change, Facts, MissingFix, Release
 
 _STYLES = {
     "yes": "green",
@@ -29,6 +30,7 @@ _STYLES = {
 
 
 def command(
+    context: typer.Context,
     first: Annotated[str | None, typer.Argument(metavar="R1", help="A release.")] = None,
     second: Annotated[str | None, typer.Argument(metavar="R2", help="Another: tell the difference.")] = None,
     log: Annotated[
@@ -51,31 +53,44 @@ def command(
         raise BadInput("", "--base goes with --log")
     if output is not None and log is None and (first is None or second is not None):
         raise BadInput("", "-o goes with --log, or with one release")
+    from pfnmap.release import facts
+
+    settings: Settings = context.obj
+    registry = settings.registry
+    known = facts(registry)
     if log is not None:
-        return _log(log, base, output, json)
+        return _log(log, base, output, known, json)
     if first is None:
-        return _all(json)
-    return _release(first, output, json) if second is None else _difference(first, second, json)
+        return _all(registry, known, json)
+    return _release(first, output, known, json) if second is None else _difference(first, second, known, json)
 
 
-def _all(json: bool) -> int:
+def _all(registry: Registry, known: Facts, json: bool) -> int:
     from dataclasses import asdict
 
-    from pfnmap.release import upstream_changes
-
-    changes = upstream_changes().values()
+    changes = known.changes.values()
+    by = {package: registry.distribution_of(package) for package in {change.package for change in changes}}
     if json:
-        print_json("changes", {"changes": [asdict(change) for change in changes]})
+        rows = [{**asdict(change), "by": by[change.package]} for change in changes]
+        print_json("changes", {"changes": rows})
         return 0
-    rows = [(c.id, c.first, ", ".join(c.backports), c.sure, c.title) for c in changes]
-    show(table(("change", "first", "backports", "established by", "what it does"), rows))
+    cells = [(c.id, c.first, ", ".join(c.backports), c.sure, by[c.package], _what(c)) for c in changes]
+    show(table(("change", "first", "backports", "established by", "brought by", "what it does"), cells))
     return 0
 
 
-def _release(name: str, output: Path | None, json: bool) -> int:
-    from pfnmap.release import missing_fixes, parse_release, upstream_changes, write_profile
+def _what(change: Change) -> str:
+    """What a change does, and how far the model goes along."""
+    remarks = [] if change.modelled else ["not modelled"]
+    if change.not_known:
+        remarks.append(f"nobody here brings {', '.join(change.not_known)}, which it names")
+    return change.title + (f" ({'; '.join(remarks)})" if remarks else "")
 
-    release = parse_release(name)
+
+def _release(name: str, output: Path | None, known: Facts, json: bool) -> int:
+    from pfnmap.release import missing_fixes, parse_release, write_profile
+
+    release = parse_release(name, known=known)
     missing = missing_fixes(release)
     if output is not None:
         write_profile(output, release.changes)
@@ -90,27 +105,30 @@ def _release(name: str, output: Path | None, json: bool) -> int:
             },
         )
         return 1 if missing else 0
-    titles = upstream_changes()
     _head(release)
-    rows = [(styled(status, _STYLES[status]), id, titles[id].title) for id, status in release.changes.items()]
+    rows = [(styled(status, _STYLES[status]), id, _what(known.changes[id])) for id, status in release.changes.items()]
     show(table(("has it", "change", "what it does"), rows))
     _show_missing(missing)
     return 1 if missing else 0
 
 
-def _difference(first: str, second: str, json: bool) -> int:
-    from pfnmap.release import difference, parse_release, upstream_changes
+def _difference(first: str, second: str, known: Facts, json: bool) -> int:
+    from pfnmap.release import difference, parse_release
 
-    before, after = parse_release(first), parse_release(second)
+    before, after = parse_release(first, known=known), parse_release(second, known=known)
     found = difference(before, after)
     if json:
         rows: list[dict[str, Any]] = [{"change": one.change, "before": one.before, "after": one.after} for one in found]
         print_json("changes", {"releases": [before.name, after.name], "difference": rows})
         return 0
     show(styled(f"{before.name} -> {after.name}: {len(found)} known changes differ", "bold"))
-    titles = upstream_changes()
     cells = [
-        (styled(d.before, _STYLES[d.before]), styled(d.after, _STYLES[d.after]), d.change, titles[d.change].title)
+        (
+            styled(d.before, _STYLES[d.before]),
+            styled(d.after, _STYLES[d.after]),
+            d.change,
+            _what(known.changes[d.change]),
+        )
         for d in found
     ]
     if cells:
@@ -118,11 +136,11 @@ def _difference(first: str, second: str, json: bool) -> int:
     return 0
 
 
-def _log(path: str, base: str | None, output: Path | None, json: bool) -> int:
+def _log(path: str, base: str | None, output: Path | None, known: Facts, json: bool) -> int:
     from pfnmap.host.gitlog import read_gitlog_file
     from pfnmap.release import write_profile
 
-    report = read_gitlog_file(path, base)
+    report = read_gitlog_file(path, base, known)
     if output is not None:
         write_profile(output, report.release.changes, report.base)
     if json:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from typer.main import get_command
 
+from pfnmap.cli.once import OnceCommand
 from pfnmap.errors import PfnmapError, PluginError, Unknown
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def _command(name: str, loaded: Any) -> Any:
     app = loaded
     if not isinstance(app, typer.Typer):
         app = typer.Typer(add_completion=False)
-        app.command(name)(loaded)
+        app.command(name, cls=OnceCommand)(loaded)
     try:
         command = get_command(app)
     except Exception as error:

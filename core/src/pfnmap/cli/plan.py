@@ -8,14 +8,18 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
-from typer.core import TyperCommand
 
-from pfnmap.cli.options import JsonOption, KernelOptions, Settings, kernel_options, linked
+from pfnmap.cli.once import OnceCommand
+from pfnmap.cli.options import JsonOption, KernelOptions, Settings, kernel_options
 from pfnmap.cli.terminal import heading, plain, print_json, show, warn
 from pfnmap.errors import BadInput
 
 if TYPE_CHECKING:
+    from pfnmap.contract.module import Driver
     from pfnmap.contract.option import Asked, PlanOption
+    from pfnmap.host.input import Input
+    from pfnmap.inputs import Selection, Wanted
+    from pfnmap.kernel import Kernel
     from pfnmap.plan import Request
     from pfnmap.plugins import Registry
     from pfnmap.spec import KernelSpec
@@ -31,7 +35,7 @@ def _option(name: str, metavar: str, text: str, panel: str) -> object:
     return typer.Option(name, metavar=metavar, help=text, rich_help_panel=panel, show_default=False)
 
 
-class _PlanCommand(TyperCommand):
+class _PlanCommand(OnceCommand):
     """``plan`` with the options that plugins bring; which those are is known once it is known which may be used."""
 
     def get_params(self, ctx: Any) -> list[Any]:
@@ -134,8 +138,13 @@ def _asked(context: typer.Context) -> Asked:
 def command(
     context: typer.Context,
     kernel: KernelOptions,
-    scenario: Annotated[
-        str | None, typer.Argument(metavar="SCENARIO.toml", help="Plan the mappings of a scenario file.")
+    inputs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[INPUT]...",
+            help="lspci, lshw, hwinfo, dmesg, sysfs resource, iomem, /proc/PID/maps, pmap, a scenario; - is stdin.",
+            show_default=False,
+        ),
     ] = None,
     bars: Annotated[
         list[str] | None,
@@ -148,8 +157,29 @@ def command(
         str | None, _option("--length", "SIZE", "With one --bar: map so much; else all the rest.", "What is mapped")
     ] = None,
     lspci: Annotated[
-        str | None, _option("--lspci", "FILE", "Every BAR in the output of lspci -vv; - is stdin.", "What is mapped")
+        list[str] | None, _option("--lspci", "FILE", "The same as an INPUT; repeatable.", "What is mapped")
     ] = None,
+    slot: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-s",
+            metavar="BDF",
+            help="Only this device of the inputs (as lspci -s); repeatable.",
+            rich_help_panel="What is mapped",
+            show_default=False,
+        ),
+    ] = None,
+    device_id: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-d",
+            metavar="VENDOR:DEVICE",
+            help="Only such devices of the inputs (as lspci -d); repeatable.",
+            rich_help_panel="What is mapped",
+            show_default=False,
+        ),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="A line a device, and a total.")] = False,
     va: Annotated[str | None, _option("--va", "ADDR", "At this virtual address.", "Where")] = None,
     vmm: Annotated[
         list[str] | None,
@@ -166,48 +196,119 @@ def command(
 
     Without --va or --vmm both core policies are planned side by side.
     """
+    from pfnmap.host.input import KINDS, read_input
+    from pfnmap.inputs import Selection
     from pfnmap.plan import plan
     from pfnmap.requests import at_guest_address, of_bars, placed
     from pfnmap.sizes import parse_address, parse_size
     from pfnmap.spec import KernelSpec
 
-    kinds = [name for name, given in (("--bar", bars), ("--lspci", lspci), ("a scenario", scenario)) if given]
-    if not kinds:
-        raise BadInput("", "give --bar, --lspci or a scenario file")
-    if len(kinds) > 1:
-        raise BadInput("", f"{' and '.join(kinds)} exclude each other")
+    files = [*(inputs or ()), *(lspci or ())]
+    if not (bars or files):
+        raise BadInput("", "give --bar, or files: lspci -vv > FILE, a scenario, ...")
+    if bars and files:
+        raise BadInput("", f"--bar and {files[0]} exclude each other")
+    if (slot or device_id) and not files:
+        raise BadInput("", "-s and -d choose among the devices of a file")
     if (offset is not None or length is not None) and len(bars or ()) != 1:
         raise BadInput("", "--offset and --length go with exactly one --bar")
     if va is not None and vmm:
         raise BadInput("", "--va and --vmm exclude each other")
     asked = _asked(context)
-    base = KernelSpec()
-    names: dict[str, str] = {}
+    registry = _settings(context).registry
+    kinds = {**KINDS, **{name: kind for driver in _drivers(registry) for name, kind in driver.inputs.items()}}
+    read = [read_input(file, kinds) for file in files]
+    scenarios = [file for file, one in zip(files, read, strict=True) if one.kind == "scenario"]
+    if scenarios and len(files) > 1:
+        raise BadInput(scenarios[0], "a scenario is planned by itself, and there are other files")
+    base, requests, wanted = KernelSpec(), [], None
     if bars:
         start = parse_size(offset, "--offset") if offset is not None else 0
         requests = of_bars(bars, start, parse_size(length, "--length") if length is not None else None)
-    elif lspci is not None:
-        requests, names = _of_lspci(lspci)
-    else:
-        requests, base = _of_scenario(scenario or "")
+    elif scenarios:
+        requests, base = _of_scenario(scenarios[0])
+    _check_drivers(registry, requests)
+    said: list[str] = []
+    image = kernel.over(base).link(registry, said.append)
+    if not requests:
+        wanted = _of_inputs(read, image, Selection(tuple(slot or ()), tuple(device_id or ())))
+        requests = wanted.requests
+        _check_drivers(registry, requests)
+    for text in (*_not_built(image, requests), *said, *(_left_out(wanted) if wanted else ())):
+        warn(text)
     requests = placed(requests, parse_address(va, "--va") if va is not None else None, vmm or ())
     if asked.gpa is not None:
         requests = at_guest_address(requests, asked.gpa)
-    registry = _settings(context).registry
-    _check_drivers(registry, requests)
-    image = linked(kernel.over(base), registry)
     base_address = parse_address(mmap_base, "--mmap-base") if mmap_base else None
     planned = plan(
         image, requests, mmap_base=base_address, dma=asked.dma, hypervisor=asked.hypervisor, registry=registry
     )
     if json:
-        print_json("plan", planned.as_json())
+        skipped = [{"device": one.device, "reason": one.reason} for one in wanted.skipped] if wanted else []
+        print_json("plan", {**planned.as_json(), "skipped": skipped})
         return 0
+    from pfnmap.report.plan_fold import folded, summary
     from pfnmap.report.plan_table import render
 
     heading(planned.kernel)
-    show(*render(planned, names))
+    names = {device: plain(name) for device, name in wanted.names.items()} if wanted else {}
+    show(*(summary(planned, names) if quiet else render(*folded(planned, names))))
     return 0
+
+
+def _of_inputs(read: Sequence[Input], image: Kernel, only: Selection) -> Wanted:
+    """Return what inputs ask for, less what a driver does not say how it maps."""
+    from pfnmap.contract.module import Driver
+    from pfnmap.errors import Refused
+    from pfnmap.host.pci import Skipped
+    from pfnmap.inputs import of_inputs
+
+    drivers = {name: type(driver) for name, driver in image.drivers.items() if isinstance(driver, Driver)}
+    wanted = of_inputs(read, drivers, image.has, only)
+    refused: list[Refused] = []
+    for request in list(wanted.requests):
+        try:
+            drivers[request.driver].region(image, request, wanted.requests)
+        except Refused as error:
+            refused.append(error)
+            wanted.requests.remove(request)
+            wanted.skipped.append(Skipped(request.device, str(error)))
+    if not wanted.requests:
+        raise refused[0]
+    return wanted
+
+
+def _left_out(wanted: Wanted) -> list[str]:
+    """What of inputs is left out, and what was taken."""
+    return [f"{one.device}: {one.reason}" if one.device else f"not used: {one.reason}" for one in wanted.skipped] + [
+        *wanted.notes
+    ]
+
+
+def _not_built(image: Kernel, requests: Sequence[Request]) -> list[str]:
+    """Which drivers the configuration does not build."""
+    found = []
+    for name in dict.fromkeys(request.driver for request in requests):
+        symbol = getattr(image.drivers[name], "config_symbol", "")
+        if image.config.value(symbol) == "n":
+            found.append(
+                f"this kernel has no {name}: {symbol} is not set in {image.config.source or 'its configuration'}"
+            )
+    return found
+
+
+def _drivers(registry: Registry) -> list[type[Driver]]:
+    """The classes of the drivers that can be used."""
+    from pfnmap.contract.module import Driver
+    from pfnmap.errors import PluginError
+
+    found = []
+    for name in registry.names("driver"):
+        with suppress(PluginError):  # told where the kernel is linked
+            loaded = registry.load("driver", name)
+            if issubclass(loaded, Driver):
+                found.append(loaded)
+    return found
 
 
 def _check_drivers(registry: Registry, requests: Sequence[Request]) -> None:
@@ -218,18 +319,6 @@ def _check_drivers(registry: Registry, requests: Sequence[Request]) -> None:
     for name in dict.fromkeys(request.driver for request in requests):
         if why := why_unusable(registry, "driver", name):
             raise BadInput("", why)
-
-
-def _of_lspci(path: str) -> tuple[list[Request], dict[str, str]]:
-    """Return a request for each BAR, and what the devices are called."""
-    from pfnmap.host.bounded import source_name
-    from pfnmap.host.lspci import read_lspci
-    from pfnmap.requests import of_devices, unplannable
-
-    devices = read_lspci(path)
-    for sentence in unplannable(devices):
-        warn(sentence)
-    return of_devices(devices, source_name(path)), {device.bdf: plain(device.name) for device in devices}
 
 
 def _of_scenario(path: str) -> tuple[list[Request], KernelSpec]:

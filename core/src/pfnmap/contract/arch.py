@@ -25,6 +25,16 @@ class Arch(PgtableOps):
     are plain arithmetic.
     """
 
+    aliases: ClassVar[tuple[str, ...]] = ()
+    """What other tools call it (dpkg, uname -m, rpm), in lower case with ``_`` for ``-``."""
+
+    config_symbol: ClassVar[str] = ""
+    """The Kconfig symbol that every configuration of this architecture sets to y, and no other's."""
+
+    release_suffixes: ClassVar[Mapping[str, str]] = {}
+    """Words in distributions' kernel names (``uname -r``) that stand for a page size: ``{"64k": "64K"}``. Where no word
+    names the architecture, it is taken for the first that has the suffix."""
+
     cpu_defaults: ClassVar[Mapping[str, object]]
     """Boot-time state that `--cpu` may set, with the value of a current machine: key -> bool, int or str."""
 
@@ -49,7 +59,8 @@ class Arch(PgtableOps):
     """Boot-time state that a golden vector file tells among its `bits`: `cpu` key -> the name there."""
 
     mmu_cpu: ClassVar[MmuCpu | None] = None
-    """The emulated CPU that walks this architecture's tables, if the kit has one: ``MmuCpu("x86_64", {})``."""
+    """The emulated CPU that walks this architecture's tables, if there is one, as
+    ``MmuCpu("package.module:Class", {})``."""
 
     def second_stage(self, kernel: Host, hypervisor: str) -> SecondStage | None:
         """Tell the planner what a hypervisor (its plugin's name) makes of a process's leaves on this architecture.

@@ -51,12 +51,14 @@ class WordFormat:
 
 @dataclass(frozen=True, slots=True)
 class MmuCpu:
-    """The emulated CPU whose MMU the kit takes as a judge: one of `pfnmap.testing.unicorn_cpu`, by name.
+    """The emulated CPU whose MMU the kit takes as a judge.
 
-    `state`: what that CPU has and has not, as `cpu` keys with their values; only boots with these are judged.
+    `path`: where its class is, a `pfnmap.testing.unicorn_cpu.UnicornCpu`, as ``package.module:Class``; it is imported
+    only where an emulator is installed. `state`: what that CPU has and has not, as `cpu` keys with their values; only
+    boots with these are judged.
     """
 
-    name: str
+    path: str
     state: Mapping[str, object]
 
 

@@ -14,9 +14,11 @@ from typing import Any, ClassVar
 
 from pfnmap.contract.device import Device
 from pfnmap.contract.dma import DmaBackend
+from pfnmap.contract.entry import Has
 from pfnmap.contract.guest import Hypervisor
 from pfnmap.contract.kernel import LinkedKernel
 from pfnmap.contract.machine import Machine
+from pfnmap.contract.mapping import MappedPart
 from pfnmap.contract.option import PlanOption
 from pfnmap.contract.plan import Image, RegionRules, Request
 from pfnmap.contract.step import Action
@@ -79,6 +81,23 @@ class Driver(Module, ABC):
 
     sample: ClassVar[Device | None] = None
     """For the conformance kit, a device that `probe` binds; None: a PCI device with memory BARs of several sizes."""
+
+    kernel_names: ClassVar[tuple[str, ...]] = ()
+    """What the kernel calls the driver, as in lspci's "Kernel driver in use"."""
+
+    config_symbol: ClassVar[str] = ""
+    """The Kconfig symbol that builds it; "" where none does."""
+
+    inputs: ClassVar[Mapping[str, Any]] = {}
+    """Kinds of input (`pfnmap.host.reading.InputKind`) that it can read besides the core's, by name."""
+
+    @classmethod
+    def mapped(cls, path: str, offset: int | None, has: Has) -> MappedPart | None:
+        """Tell which part of a BAR a line of /proc/PID/maps maps, None for a line that is no mapping of this driver.
+
+        `path` and `offset` (bytes; None where it is not known) are those of the line, `has` the release's changes.
+        """
+        return None
 
     @classmethod
     def region(cls, kernel: Image, request: Request, others: Sequence[Request]) -> RegionRules:

@@ -17,6 +17,7 @@ __all__ = [
     "LEAF_LEVELS",
     "Filling",
     "Image",
+    "InputName",
     "LeafLevel",
     "Reason",
     "RegionRules",
@@ -83,6 +84,13 @@ class Image(Protocol):
         """Return a sentence that says that a change is not there: "6.1.192 lacks huge-pfnmap (first in 6.12)"."""
 
 
+class InputName(NamedTuple):
+    """Where a request comes from: a file, and what kind of input that is."""
+
+    file: str
+    kind: str
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """What to plan: `length` bytes from `offset` of BAR `bar` (None: the rest of it), which lies at physical address
@@ -91,7 +99,8 @@ class Request:
     Placed at `va`, or by the policy of that name; with a `va`, `policy` only says who chose it. `device` is the PCI
     address or None. `mmapable`: whether the driver offers the BAR to mmap; None leaves that to its own rule. `gpa`:
     where a guest has the mapping, None: where its firmware would place the BAR. `driver`: who binds the device.
-    `memory`: bytes of the BAR with memory behind them; None: all. `phys_assumed`: nobody said `phys`.
+    `memory`: bytes of the BAR with memory behind them; None: all. `phys_assumed`: nobody said `phys`. `input`:
+    the file that it was read from.
     """
 
     bar: int
@@ -107,6 +116,7 @@ class Request:
     driver: str = DEFAULT_DRIVER
     memory: int | None = None
     phys_assumed: bool = False
+    input: InputName | None = None
 
     @property
     def where(self) -> str:
@@ -154,6 +164,9 @@ class RegionRules:
     the kernel has the entry for it. `unchecked`: it maps a leaf at an aligned address even where the PFN is not, which
     maps the wrong memory, because of this. `unaligned`: a fault in the middle of a block maps no leaf, because of this.
 
+    `mapping_order`: the levels of whose leaves its get_mapping_order gives the order, by which mmap(NULL) makes a
+    mapping congruent to its file offset.
+
     `reasons`: what of the driver rules a level out, by level. `dma`: the backend by which user space maps such regions
     for DMA unless another is asked for; None: it does not. `changes`: the upstream changes that any of this hangs on.
     """
@@ -168,6 +181,7 @@ class RegionRules:
     answers: frozenset[LeafLevel] = frozenset(HUGE_LEVELS)
     unchecked: str = ""
     unaligned: str = ""
+    mapping_order: frozenset[LeafLevel] = frozenset()
     reasons: Mapping[LeafLevel, tuple[Reason, ...]] = field(default_factory=dict)
     dma: str | None = None
     changes: tuple[str, ...] = ()

@@ -1,4 +1,8 @@
-"""A real kernel's ``.config`` (``/boot/config-*``, ``/proc/config.gz``): plain or gzip."""
+"""A real kernel's ``.config`` (``/boot/config-*``, ``/proc/config.gz``), plain or compressed, or a part of one.
+
+What a kernel's build wrote has every symbol that is set, also those that nobody can set. Files that distributions keep
+in their sources, defconfigs and excerpts do not: there a symbol that is missing says nothing.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,9 @@ __all__ = ["DotConfig", "parse_dotconfig", "read_dotconfig"]
 LIMIT = 8 * MIB
 """The most that is read of a file, in bytes once decompressed; a full one has a third of a MiB."""
 
-_HEADER = re.compile(r"# Linux/(\S+) (\S+) Kernel Configuration")
+_HEADER = re.compile(r"# Linux/([\w.-]+) ([\w.+~-]+) Kernel Configuration")
+_DIST_GIT_HEADER = re.compile(r"# (\w+)")
+"""What Fedora's and RHEL's sources have for a first line."""
 _SET = re.compile(r"CONFIG_(\w+)=(.*)")
 _NOT_SET = re.compile(r"# CONFIG_(\w+) is not set")
 
@@ -25,8 +31,8 @@ class DotConfig:
     """What a ``.config`` says.
 
     `values`: symbols without CONFIG_; "y", "m", "n" (written "is not set"), or a number or string as text; a symbol
-    that is not in the file had no value. `arch` and `release`: from the header line ("x86", "6.12.117"), "" where it
-    is gone.
+    that is not in the file had no value, or, where the file is not `complete`, is not known. `arch` and `release`: from
+    the first lines ("x86", "6.12.117"), "" where they do not say.
     """
 
     values: Mapping[str, str]
@@ -38,13 +44,19 @@ class DotConfig:
         """What a plugin for this architecture may be called: the header's name, and that name with 64 bits."""
         if not self.arch:
             return ()
-        if self.values.get("64BIT") != "y":
+        if self.release and self.values.get("64BIT") != "y":
             return (self.arch,)
         return (self.arch, f"{self.arch}_64", f"{self.arch}64")
 
+    @property
+    def complete(self) -> bool:
+        """Whether the build of a kernel wrote it, since 4.18 with the compiler's name: then what is missing is not
+        set."""
+        return "CC_VERSION_TEXT" in self.values
+
 
 def read_dotconfig(path: str | os.PathLike[str]) -> DotConfig:
-    """Read a ``.config``, plain or gzip. Raises BadInput for a file that is not one."""
+    """Read a ``.config``, plain or compressed. Raises BadInput for a file that is not one."""
     return parse_dotconfig(read_text(path, LIMIT), str(path))
 
 
@@ -58,8 +70,10 @@ def parse_dotconfig(text: str, where: str = ".config") -> DotConfig:
         elif match := _NOT_SET.fullmatch(line):
             values[match[1]] = "n"
         elif not line.strip() or line.startswith("#"):
-            if not arch and (match := _HEADER.fullmatch(line)):
+            if not release and (match := _HEADER.fullmatch(line)):
                 arch, release = match[1], match[2]
+            elif number == 1 and (match := _DIST_GIT_HEADER.fullmatch(line)):
+                arch = match[1]
         else:
             shown = line if len(line) <= 40 else f"{line[:40]}..."
             raise BadInput(f"{where}, line {number}", f"{shown!r} is not a line of a .config (CONFIG_NAME=value)")

@@ -33,14 +33,14 @@ from typing import BinaryIO, Final, Literal
 from pfnmap.errors import BadInput, Unknown
 from pfnmap.release import (
     Change,
+    Facts,
     MissingFix,
     Release,
     Status,
-    known_releases,
+    facts,
     missing_fixes,
     parse_release,
     unknown_as_absent,
-    upstream_changes,
 )
 
 __all__ = ["FORMAT", "Finding", "LogReport", "Verdict", "read_gitlog", "read_gitlog_file"]
@@ -152,17 +152,19 @@ class _State:
     event: _Event
 
 
-def read_gitlog(stream: BinaryIO, where: str, base: str | None = None) -> LogReport:
+def read_gitlog(stream: BinaryIO, where: str, base: str | None = None, known: Facts | None = None) -> LogReport:
     """Read a log from a binary stream and return what it says of every known change.
 
     `where` names the log in messages. `base` is the release that the log starts from (``git log v6.12..`` has base
-    "6.12"): it says that every commit after that release is in the log.
+    "6.12"): it says that every commit after that release is in the log. `known`: the facts (default: this
+    environment's).
 
     Raises BadInput for what is no such log: binary data, another format, oldest commit first, no commit at all
     (unless there is a base), a message or a log beyond all measure. Raises Unknown for an unknown base.
     """
-    changes = upstream_changes()
-    ground = _base(base) if base is not None else None
+    known = known or facts()
+    changes = known.changes
+    ground = _base(base, known) if base is not None else None
     marks = _Marks(changes)
     events: list[_Event] = []
     releases: dict[tuple[int, ...], _Commit] = {}
@@ -179,10 +181,10 @@ def read_gitlog(stream: BinaryIO, where: str, base: str | None = None) -> LogRep
         raise BadInput(where, f"no commit in it; the output of {FORMAT} was expected")
 
     newest_commit = releases[max(releases)] if releases else None
-    newest = _released(newest_commit) if newest_commit else None
+    newest = _released(newest_commit, known) if newest_commit else None
     rooted = last is not None and last.subject == _ROOT
     if ground is None and last is not None and last.whole and not merges:
-        ground = _released(last)
+        ground = _released(last, known)
 
     states = _resolve(events, marks, where)
     findings = {}
@@ -202,7 +204,7 @@ def read_gitlog(stream: BinaryIO, where: str, base: str | None = None) -> LogRep
     _imply_requires(findings, changes)
     name = f"the tree of {where}"
     statuses = {id: _STATUS[finding.verdict] for id, finding in findings.items()}
-    tree = Release(name, statuses, unknown_as_absent(name, statuses))
+    tree = Release(name, statuses, unknown_as_absent(name, statuses), known=changes)
     return LogReport(
         tuple(findings.values()),
         commits,
@@ -214,32 +216,32 @@ def read_gitlog(stream: BinaryIO, where: str, base: str | None = None) -> LogRep
     )
 
 
-def read_gitlog_file(path: str | Path, base: str | None = None) -> LogReport:
+def read_gitlog_file(path: str | Path, base: str | None = None, known: Facts | None = None) -> LogReport:
     """Read a log from a file, or from standard input for ``-``: `read_gitlog`, with BadInput for a file's trouble."""
     if str(path) == "-":
-        return read_gitlog(sys.stdin.buffer, "standard input", base)
+        return read_gitlog(sys.stdin.buffer, "standard input", base, known)
     try:
         with Path(path).open("rb") as stream:
-            return read_gitlog(stream, str(path), base)
+            return read_gitlog(stream, str(path), base, known)
     except FileNotFoundError:
         raise BadInput(str(path), "no such file") from None
     except (OSError, ValueError) as error:
         raise BadInput(str(path), f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
-def _released(commit: _Commit) -> Release | None:
+def _released(commit: _Commit, known: Facts) -> Release | None:
     """Return the release that a commit made, None for one that made none or one of a far future."""
     match = _RELEASE.fullmatch(commit.subject)
     try:
-        return parse_release(match[1]) if match else None
+        return parse_release(match[1], known=known) if match else None
     except Unknown:
         return None
 
 
-def _base(text: str) -> Release:
+def _base(text: str, known: Facts) -> Release:
     if text.endswith(".toml"):  # a profile names its own base: two steps would hide what the log starts from
-        raise Unknown("release", text, known_releases())
-    return parse_release(text)
+        raise Unknown("release", text, known.releases)
+    return parse_release(text, known=known)
 
 
 # --- the commits of a log

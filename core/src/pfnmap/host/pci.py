@@ -6,8 +6,12 @@ import re
 from dataclasses import dataclass
 
 from pfnmap.errors import BadInput
+from pfnmap.sizes import format_size, is_power_of_two
 
-__all__ = ["Bar", "PciDevice", "normalize_bdf"]
+__all__ = ["Bar", "Msix", "PciDevice", "Skipped", "normalize_bdf", "why_not_a_bar"]
+
+BARS = 6
+"""Base address registers of a function; a 64-bit BAR takes two."""
 
 _BDF = re.compile(r"(?:([0-9a-fA-F]{4,8}):)?([0-9a-fA-F]{2}):([01][0-9a-fA-F])\.([0-7])")
 
@@ -21,7 +25,7 @@ class Bar:
     size: int
     """A power of two, except for a region of Enhanced Allocation."""
     phys: int | None
-    """CPU physical address, or None where the BAR has none (unassigned)."""
+    """CPU physical address, or None where the BAR has none (unassigned) or the source prints none (`address_told`)."""
     bits: int
     """Width of the BAR: 64, or 32 (a 32-bit BAR may lie above 4G where the host bridge translates)."""
     prefetchable: bool
@@ -31,16 +35,39 @@ class Bar:
     """Known to the OS but not in the function's registers, as every BAR of an SR-IOV virtual function."""
     index_inferred: bool = False
     """`index` is the lowest that fits; the source does not print it."""
+    address_told: bool = True
+    """False: the source tells no addresses."""
     rebar_sizes: tuple[int, ...] = ()
     """Sizes in bytes that the BAR can be resized to, ascending; empty where not shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Msix:
+    """An MSI-X capability: where its table of `vectors` (16 bytes each) and its pending bits are, as BAR indices and
+    byte offsets in them."""
+
+    bar: int
+    table: int
+    vectors: int
+    pba_bar: int | None = None
+    """None, as `pba`: not said."""
+    pba: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A part of an input that is left out, and why. `device`: its PCI address, None where there is none."""
+
+    device: str | None
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class PciDevice:
     """A PCI function."""
 
-    bdf: str
-    """Address with its domain, in lower case: ``0000:3b:00.0``."""
+    bdf: str | None
+    """Address with its domain, in lower case: ``0000:3b:00.0``; None where the source does not say."""
     class_name: str
     """What the source calls its class: ``3D controller``, or ``0302``."""
     name: str
@@ -51,8 +78,7 @@ class PciDevice:
     """Memory BARs in ascending order; I/O ports and the expansion ROM are not among them."""
     driver: str | None = None
     """The kernel driver bound to it."""
-    unsized: tuple[int, ...] = ()
-    """Indices of memory BARs that the source names without a size; nothing can be planned for them."""
+    msix: Msix | None = None
 
 
 def normalize_bdf(text: str, where: str = "") -> str:
@@ -62,3 +88,12 @@ def normalize_bdf(text: str, where: str = "") -> str:
         raise BadInput(where, f"{text!r} is not a PCI address such as 0000:3b:00.0")
     domain, bus, device, function = found.groups()
     return f"{int(domain or '0', 16):04x}:{bus}:{device}.{function}".lower()
+
+
+def why_not_a_bar(size: int, phys: int | None) -> str:
+    """Return why no memory BAR has this size and address in bytes, "" where one can have them."""
+    if size < 16 or not is_power_of_two(size):
+        return f"size {format_size(size)} is not a power of two of at least 16 bytes"
+    if phys is not None and phys % size:
+        return f"address {phys:#x} is not a multiple of its size {format_size(size)}"
+    return ""

@@ -39,7 +39,7 @@ __all__ = [
     "merge_vmas",
     "page_align",
     "split_vma",
-    "thp_alignment",
+    "unmapped_area_alignment",
     "vma_modify",
     "vma_set_page_prot",
     "vma_soft_dirty_enabled",
@@ -51,15 +51,21 @@ MMAP_BASE = 0x7FFF_F7FF_F000
 random, only page-aligned, and below its libraries. Deliberately not 2M-aligned (CLI.md, policy `kernel`)."""
 
 
-def thp_alignment(mm: MmStruct, offset: int, length: int) -> int:
-    """Return to what size (bytes) mmap(NULL) makes the address congruent with the file offset: the PMD size or a page.
+def unmapped_area_alignment(mm: MmStruct, offset: int, length: int, file: File | None) -> int:
+    """Return to what size (bytes) mmap(NULL) makes the address congruent with the file offset: that of a page, or of a
+    leaf of which an aligned block lies in the range.
 
-    __thp_get_unmapped_area and the test of __get_unmapped_area: 6.12.y aligns lengths that are a multiple of the PMD
-    size if at least one whole block fits; later releases (`no-thp-align-without-get-unmapped-area`) and those before
+    With `get-mapping-order` (posted, not merged; its cover letter says that the alignment is against the offset) the
+    file's driver says which. Else __thp_get_unmapped_area and the test of __get_unmapped_area: 6.12.y aligns lengths
+    that are a multiple of the PMD size; later releases (`no-thp-align-without-get-unmapped-area`) and those before
     huge pfnmaps do not (FINDINGS F7, null.* records; nothing between 6.1 and 6.12 was recorded).
     """
     kernel = mm.kernel
     page, pmd = kernel.geometry.PAGE_SIZE, kernel.geometry.size("pmd")
+    if file is not None and file.f_op.get_mapping_order is not None and kernel.has("get-mapping-order"):
+        size = page << file.f_op.get_mapping_order(file, offset, length)
+        if size > page and -(-offset // size) * size + size <= offset + length:
+            return size
     aligns = (
         kernel.has("huge-pfnmap")
         and kernel.config.enabled("TRANSPARENT_HUGEPAGE")
@@ -69,12 +75,12 @@ def thp_alignment(mm: MmStruct, offset: int, length: int) -> int:
     return pmd if aligns and length % pmd == 0 and offset + length - first_block >= pmd else page
 
 
-def get_unmapped_area(mm: MmStruct, offset: int, length: int, base: int | None = None) -> int:
+def get_unmapped_area(mm: MmStruct, offset: int, length: int, base: int | None = None, file: File | None = None) -> int:
     """Return the address that mmap(NULL) chooses, top-down below `base` (default MMAP_BASE), or -ENOMEM."""
     geometry = mm.kernel.geometry
     base = min(MMAP_BASE, geometry.stack_top - geometry.PAGE_SIZE) if base is None else base
     base &= -geometry.PAGE_SIZE
-    align = thp_alignment(mm, offset, length)
+    align = unmapped_area_alignment(mm, offset, length, file)
     if align == geometry.PAGE_SIZE:
         return _unmapped_area_topdown(mm, length, base)
     padded = _unmapped_area_topdown(mm, length + align, base)
@@ -128,7 +134,7 @@ def do_mmap(
         if address + length > kernel.geometry.task_size:
             return -ENOMEM
     else:
-        address = _choose(mm, address, length, offset if file else 0, chosen)
+        address = _choose(mm, file, address, length, offset if file else 0, chosen)
         if address < 0:
             return address
     mm.tables.reach(address + length)
@@ -147,17 +153,17 @@ def do_mmap(
     return _mmap_region(mm, file, address, length, flags, offset)
 
 
-def _choose(mm: MmStruct, hint: int, length: int, offset: int, chosen: int | None) -> int:
+def _choose(mm: MmStruct, file: File | None, hint: int, length: int, offset: int, chosen: int | None) -> int:
     page = mm.kernel.geometry.PAGE_SIZE
     if hint:
         hint &= -page
         if hint + length <= mm.kernel.geometry.task_size and not mm.intersecting(hint, hint + length):
             return hint
-    if chosen is not None and (chosen - offset) % thp_alignment(mm, offset, length) == 0:
+    if chosen is not None and (chosen - offset) % unmapped_area_alignment(mm, offset, length, file) == 0:
         end = chosen + length
         if end <= mm.kernel.geometry.task_size and not mm.intersecting(chosen, end):
             return chosen
-    return get_unmapped_area(mm, offset, length)
+    return get_unmapped_area(mm, offset, length, file=file)
 
 
 def _mmap_region(mm: MmStruct, file: File | None, address: int, length: int, flags: int, offset: int) -> int:

@@ -68,7 +68,7 @@ def do_mremap(
     if "MAYMOVE" not in flags:
         return -ENOMEM
     offset = _file_offset(vma, address)
-    target = chosen if chosen is not None else get_unmapped_area(mm, offset, new_len)
+    target = chosen if chosen is not None else get_unmapped_area(mm, offset, new_len, file=vma.vm_file)
     return target if target < 0 else _move_vma(mm, vma, address, old_len, new_len, target, dontunmap)
 
 
@@ -122,7 +122,7 @@ def _mremap_to(
         return error
     if not fixed:
         offset = _file_offset(vma, address)
-        new_address = chosen if chosen is not None else get_unmapped_area(mm, offset, new_len)
+        new_address = chosen if chosen is not None else get_unmapped_area(mm, offset, new_len, file=vma.vm_file)
         if new_address < 0:
             return new_address
     return _move_vma(mm, vma, address, old_len, new_len, new_address, dontunmap)

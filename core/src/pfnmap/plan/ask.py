@@ -17,7 +17,7 @@ from pfnmap.plan.paging import Paging
 from pfnmap.plan.placement import Space, place, vmm_named
 from pfnmap.plan.runs import Levels, up
 from pfnmap.plugins import Registry, why_unusable
-from pfnmap.release import unknown_as_absent, upstream_changes
+from pfnmap.release import unknown_as_absent
 from pfnmap.sizes import format_size
 
 if TYPE_CHECKING:
@@ -199,16 +199,16 @@ def _undetermined(
     for change in changes:
         if change not in unknown & relevant:
             continue
-        given = _required(change) & unknown
+        given = _required(kernel, change) & unknown
         if_yes, if_no = answer({change, *given}), answer(given)
         if if_yes != if_no:
             yield Undetermined(change, tuple(sorted(given)), if_yes, if_no)
 
 
-def _required(change: str) -> set[str]:
+def _required(kernel: Kernel, change: str) -> set[str]:
     """The changes without which a change cannot be there, at any remove."""
-    direct = upstream_changes()[change].requires
-    return {*direct, *(name for required in direct for name in _required(required))}
+    direct = kernel.release.known[change].requires
+    return {*direct, *(name for required in direct for name in _required(kernel, required))}
 
 
 def _assumed(kernel: Kernel, question: _Question, undetermined: Sequence[Undetermined]) -> list[str]:

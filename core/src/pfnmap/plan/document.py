@@ -127,6 +127,7 @@ class MappingPlan:
             "offset": self.offset,
             "bar_size": self.bar_size,
             "driver": self.request.driver,
+            **({"input": self.request.input._asdict()} if self.request.input else {}),
             **self._placed_json(),
             "before_huge_pfnmap": self.before.as_json(),
             "warnings": list(self.warnings),

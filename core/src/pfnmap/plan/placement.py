@@ -60,42 +60,51 @@ class Space:
 
     def leaf(self, request: Request, length: int) -> int:
         """Return the largest leaf (bytes) that can be mapped of a request and that fits into `length` bytes."""
-        levels = self.levels[request.device, request.bar]
+        levels = self._levels(request)
         sizes = (levels.sizes[level] for level in levels.leaves)
         return max((size for size in sizes if size <= length), default=self.page)
 
     def mmap(self, request: Request, span: Span) -> Area:
         """Return what mmap(NULL) gives for a part of a BAR.
 
-        mm/huge_memory.c __thp_get_unmapped_area in 6.12.y: room for one PMD more, then up to the next address that is
-        congruent to the file offset modulo the PMD size (null.* records).
+        mm/huge_memory.c __thp_get_unmapped_area in 6.12.y: room for one leaf more, then up to the next address that is
+        congruent to the file offset modulo the leaf's size (null.* records, with the PMD's).
         """
-        pmd, length, base = self.paging.sizes["pmd"], span.length, self.base
-        lowest = base - length - pmd
-        grain = self._aligned_to(span)
+        length, base = span.length, self.base
+        grain = self._aligned_to(request, span)
+        lowest = base - length - grain
         if grain == self.page or lowest < self.page:
             va, grain = base - length, self.page
         else:
-            va = lowest + ((span.offset - lowest) % pmd or pmd)
+            va = lowest + ((span.offset - lowest) % grain or grain)
         if va < self.page:
             raise _no_room(request, length, "nowhere", self.task_size)
         larger = self.leaf(request, length)
         alignment = _lowest_bit(span.offset % grain) or grain
         return Area(span.offset, length, va, alignment, larger <= grain, 0.0 if larger <= grain else grain / larger)
 
-    def _aligned_to(self, span: Span) -> int:
-        """Modulo what mmap(NULL) makes a part of a BAR congruent to its file offset."""
+    def _aligned_to(self, request: Request, span: Span) -> int:
+        """Modulo what mmap(NULL) makes a part of a BAR congruent to its file offset: the largest of these sizes of
+        which a block fits, or a page."""
+        sizes = {self.paging.sizes[level] for level in self._levels(request).mapping_order}
         pmd = self.paging.sizes["pmd"]
-        fits = span.length % pmd == 0 and up(span.offset, pmd) + pmd <= span.offset + span.length
-        return pmd if self.paging.thp_aligned and fits else self.page
+        if self.paging.thp_aligned and span.length % pmd == 0:
+            sizes.add(pmd)
+        end = span.offset + span.length
+        return max((size for size in sizes if up(span.offset, size) + size <= end), default=self.page)
+
+    def _levels(self, request: Request) -> Levels:
+        return self.levels[request.device, request.bar]
 
     def mmap_note(self, request: Request, area: Area) -> str:
         """Return what has to be said of an area that mmap(NULL) placed; empty: nothing."""
         pmd = self.paging.sizes["pmd"]
-        if not self.levels[request.device, request.bar].leaves or area.length < pmd:
+        if not self._levels(request).leaves or area.length < pmd:
             return ""
-        if self._aligned_to(Span(area.offset, area.length)) == pmd:
-            return f"mmap(NULL) makes such mappings congruent modulo {format_size(pmd)}, never modulo a larger leaf"
+        grain = self._aligned_to(request, Span(area.offset, area.length))
+        if grain > self.page:
+            larger = "" if self._levels(request).mapping_order else ", never modulo a larger leaf"
+            return f"mmap(NULL) makes such mappings congruent modulo {format_size(grain)}{larger}"
         found = "no larger leaf fits, below another base one may by luck"
         if (down(request.phys, self.page) + area.offset - area.va) % pmd == 0:
             found = f"they are congruent modulo {format_size(pmd)} by luck"

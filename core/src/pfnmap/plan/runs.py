@@ -38,6 +38,7 @@ class Levels:
     `sizes`: bytes of a leaf per level. `filling`: when entries appear. `asked`: the levels that a fault asks the
     driver's huge_fault for; `leaves`: those at which leaves appear. `checks_pfn`: only where the PFN is aligned, too.
     `passes`: of a user fault that ends at a base page. `deposit`: bytes of page table that a PMD leaf needs.
+    `mapping_order`: the levels of which mmap(NULL) asks the driver.
     """
 
     sizes: Mapping[LeafLevel, int]
@@ -47,6 +48,7 @@ class Levels:
     checks_pfn: bool
     passes: int
     deposit: int
+    mapping_order: frozenset[LeafLevel] = frozenset()
 
     @classmethod
     def of(cls, paging: Paging, rules: RegionRules) -> Levels:
@@ -59,7 +61,9 @@ class Levels:
             asked = paging.asked
             leaves = asked & paging.entries & rules.answers
         deposit = paging.deposit if rules.filling == "fault" else 0
-        return cls(paging.sizes, rules.filling, asked, leaves, not rules.unchecked, paging.passes, deposit)
+        checked = not rules.unchecked
+        order = rules.mapping_order
+        return cls(paging.sizes, rules.filling, asked, leaves, checked, paging.passes, deposit, order)
 
     @classmethod
     def before(cls, paging: Paging, rules: RegionRules) -> Levels:

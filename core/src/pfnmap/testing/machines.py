@@ -18,12 +18,12 @@ from pfnmap.errors import BadInput, PfnmapError
 from pfnmap.kconfig import DEFAULTS, page_size_symbols
 from pfnmap.kernel import Kernel
 from pfnmap.plugins import Registry
-from pfnmap.release import newest, parse_release
+from pfnmap.release import facts, newest, parse_release
 
 __all__ = ["Machine", "arch_machines", "driver_machines", "link", "releases"]
 
 _PAGE_SIZES = ("4K", "8K", "16K", "32K", "64K", "256K")
-_OLD_RELEASES = ("6.1.192", "posted-v2")
+_OLD_RELEASE = "6.1.192"
 _LINK_ARGUMENTS = frozenset({"release", "given", "config", "page_size", "cpu", "thp"})
 
 
@@ -106,7 +106,7 @@ def driver_machines(
 ) -> list[Machine]:
     """Return the machines of a driver: the kit's own architecture and every installed one, as every release.
 
-    The releases are those of `releases`, one from before huge pfnmaps and the series as posted. Declared machines come
+    The releases are those of `releases`, one from before huge pfnmaps and every named tree. Declared machines come
     last; one of the same name replaces the kit's choice.
     """
     from pfnmap.testing.plain import Plain
@@ -115,7 +115,7 @@ def driver_machines(
     archs: list[str | type[Arch]] = [Plain, *registry.names("arch")]
     for arch in archs:
         name = arch if isinstance(arch, str) else arch.name
-        for release in (*_OLD_RELEASES, *releases()):
+        for release in (_OLD_RELEASE, *facts(registry).trees, *releases()):
             machine = Machine(f"{name} {release}", {"arch": arch, "release": release}, tried=isinstance(arch, str))
             found[machine.name] = machine
     for name, arguments in {**driver.machines, **declared}.items():

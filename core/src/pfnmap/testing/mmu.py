@@ -11,12 +11,13 @@ docs/mmu-judge.md.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from importlib import import_module
 from typing import TYPE_CHECKING, Final
 from unittest import SkipTest
 
 from pfnmap.contract.entry import Level
 from pfnmap.contract.vma import MmStruct
-from pfnmap.errors import Refused, Unknown
+from pfnmap.errors import PluginError, Refused
 from pfnmap.kernel import Kernel
 from pfnmap.mm.fault import user_access
 from pfnmap.mm.mmap import do_munmap
@@ -39,12 +40,17 @@ def _emulated(kernel: Kernel) -> type[UnicornCpu]:
     declared = kernel.arch.mmu_cpu
     assert declared is not None, "the capability `emulator` is asked for"
     try:
-        from pfnmap.testing.unicorn_cpu import CPUS
+        from pfnmap.testing.unicorn_cpu import UnicornCpu
     except ImportError as error:
         raise SkipTest(f"no emulator: {error} (pip install 'pfnmap[mmu]')") from None
-    if declared.name not in CPUS:
-        raise Unknown(f"emulated CPU of {kernel.arch.name}", declared.name, CPUS)
-    return CPUS[declared.name]
+    module, _, name = declared.path.partition(":")
+    try:
+        cpu = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise PluginError(kernel.arch.name, f"mmu_cpu names {declared.path!r}: {error}") from None
+    if not (isinstance(cpu, type) and issubclass(cpu, UnicornCpu)):
+        raise PluginError(kernel.arch.name, f"mmu_cpu names {declared.path!r}, which is no UnicornCpu")
+    return cpu
 
 
 def _judged(subject: ArchSubject) -> ArchSubject:

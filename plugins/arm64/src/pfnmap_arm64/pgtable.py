@@ -57,6 +57,10 @@ class Arm64(Arch):
     """The architecture. Not modelled, taken as absent: Enhanced PAN, BTI, MTE, permission overlays, GCS."""
 
     name: ClassVar[str] = "arm64"
+    aliases: ClassVar[tuple[str, ...]] = ("aarch64",)
+    config_symbol: ClassVar[str] = "ARM64"
+    release_suffixes: ClassVar[Mapping[str, str]] = {"16k": "16K", "64k": "64K", "64kb": "64K"}
+    """Flavours of Debian, Fedora, RHEL, SUSE and Ubuntu."""
 
     cpu_defaults: ClassVar[Mapping[str, object]] = {
         "va_bits": 0,
@@ -89,7 +93,7 @@ class Arm64(Arch):
         },
     }
 
-    mmu_cpu = MmuCpu("aarch64", {"lpa2": False, "hw_access_dirty": False})
+    mmu_cpu = MmuCpu("pfnmap_arm64.emulated_cpu:Aarch64", {"lpa2": False, "hw_access_dirty": False})
 
     def word_format(self, level: Level) -> WordFormat:
         """See `pfnmap.Arch.word_format`. Source: the Arm architecture's manual (DDI 0487), "VMSAv8-64 descriptors".

@@ -34,6 +34,8 @@ class KernelImage(Module):
     """What the kernel's image keeps of a machine's memory: the shared tables of the empty slots."""
 
     name: ClassVar[str] = "loongarch64"
+    aliases: ClassVar[tuple[str, ...]] = ("loong64",)
+    config_symbol: ClassVar[str] = "LOONGARCH"
 
     def boot(self, machine: Machine) -> None:
         super().boot(machine)

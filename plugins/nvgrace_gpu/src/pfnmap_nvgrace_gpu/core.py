@@ -8,7 +8,7 @@ brought them, and what follows from them for private mappings is inference.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from errno import EINVAL, errorcode
 from typing import Any, ClassVar
 
@@ -18,6 +18,7 @@ from pfnmap import (
     DeviceBar,
     Driver,
     File,
+    FileOperations,
     Machine,
     Refused,
     ScenarioRun,
@@ -67,6 +68,8 @@ class NvgraceGpu(Driver):
     """The nvgrace-gpu driver of one linked kernel."""
 
     name = "nvgrace_gpu"
+    kernel_names: ClassVar[tuple[str, ...]] = ("nvgrace-gpu-vfio-pci",)
+    config_symbol = "NVGRACE_GPU_VFIO_PCI"
     provides: ClassVar[tuple[str, ...]] = ("nvgrace_gpu_mmap", "nvgrace_gpu_vfio_pci_huge_fault")
     consumes: ClassVar[tuple[str, ...]] = (
         "register_pfn_address_space",
@@ -130,6 +133,10 @@ class NvgraceGpu(Driver):
     def mmap_offset(self, bar: int, offset: int) -> int:
         """VFIO_PCI_INDEX_TO_OFFSET: the region index in the bits from 40 up."""
         return (bar << VFIO_PCI_OFFSET_SHIFT) + offset
+
+    def file_operations(self) -> FileOperations:
+        """No PROT_EXEC where the file system of anonymous inodes allows none (`vfio-mmap-noexec`)."""
+        return replace(super().file_operations(), noexec=self.kernel.has("vfio-mmap-noexec"))
 
     def path(self, file: File) -> str:
         """A device's file has no place in a file system (vfio_device_open_file)."""

@@ -7,6 +7,7 @@ s390 by what 6.12.107 and 7.2.12 have in sysfs.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from errno import EINVAL, ENOENT, errorcode
@@ -20,6 +21,7 @@ from pfnmap import (
     Driver,
     File,
     FileOperations,
+    Has,
     Machine,
     Refused,
     ScenarioRun,
@@ -28,6 +30,7 @@ from pfnmap import (
     VmFault,
     VmOperations,
 )
+from pfnmap.contract.mapping import MappedPart
 from pfnmap.contract.plan import Image, RegionRules, Request
 from pfnmap.vm_flags import VM_EXEC, VM_READ, VM_WRITE
 
@@ -56,12 +59,21 @@ class Resources:
     write_combine: bool = False
 
 
+_RESOURCE = re.compile(r"/sys/.*/([0-9a-f]{4,8}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7])/resource([0-5])(?:_wc)?")
+
+
 class PciSysfs(Driver):
     """sysfs' resource files of the devices in one linked kernel, none of whose BARs a driver has requested."""
 
     name = "pci_sysfs"
     provides: ClassVar[tuple[str, ...]] = ("pci_mmap_resource", "pci_mmap_resource_range")
     consumes: ClassVar[tuple[str, ...]] = ("do_mmap", "generic_access_phys", "remap_pfn_range")
+
+    @classmethod
+    def mapped(cls, path: str, offset: int | None, has: Has) -> MappedPart | None:
+        """Return the BAR of ``/sys/devices/.../0000:3b:00.0/resource2``; the offset column is the physical address."""
+        found = _RESOURCE.fullmatch(path)
+        return MappedPart(device=found[1], bar=int(found[2]), phys=offset) if found else None
 
     @classmethod
     def region(cls, kernel: Image, request: Request, others: Sequence[Request]) -> RegionRules:

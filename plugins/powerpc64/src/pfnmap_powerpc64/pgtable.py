@@ -74,6 +74,10 @@ class Powerpc64(Arch):
     """The architecture. Not modelled, taken as absent: protection keys, coprocessors, 4K pages inside of 64K ones."""
 
     name: ClassVar[str] = "powerpc64"
+    aliases: ClassVar[tuple[str, ...]] = ("powerpc64le", "ppc64", "ppc64el", "ppc64le")
+    config_symbol: ClassVar[str] = "PPC64"
+    release_suffixes: ClassVar[Mapping[str, str]] = {"64k": "64K"}
+    """A flavour of Debian 7.2."""
     leaf_changes: ClassVar[Mapping[LeafLevel, tuple[str, ...]]] = dict.fromkeys(HUGE_LEVELS, ("powerpc-huge-pfnmap",))
 
     cpu_defaults: ClassVar[Mapping[str, object]] = {"mmu": "auto", "hw_access_dirty": True, "pte_table_size": 0}

@@ -63,6 +63,7 @@ class Riscv64(Arch):
     """The architecture. Not modelled, taken as absent: Svnapot, shadow stacks, the memory types of T-Head CPUs."""
 
     name: ClassVar[str] = "riscv64"
+    config_symbol: ClassVar[str] = "ARCH_RV64I"
     leaf_changes: ClassVar[Mapping[LeafLevel, tuple[str, ...]]] = dict.fromkeys(HUGE_LEVELS, ("riscv-huge-pfnmap",))
 
     cpu_defaults: ClassVar[Mapping[str, object]] = {
@@ -91,7 +92,9 @@ class Riscv64(Arch):
         "cache-modes@*svpbmt=off": "without Svpbmt an entry has no memory type",
     }
 
-    mmu_cpu = MmuCpu("riscv64", {"svpbmt": False, "svrsw60t59b": False, "hw_access_dirty": True})
+    mmu_cpu = MmuCpu(
+        "pfnmap_riscv64.emulated_cpu:Riscv64", {"svpbmt": False, "svrsw60t59b": False, "hw_access_dirty": True}
+    )
 
     def word_format(self, level: Level) -> WordFormat:
         """See `pfnmap.Arch.word_format`. Source: the privileged specification, "Sv39" and what follows it.

@@ -127,6 +127,8 @@ class S390(Arch):
     """
 
     name: ClassVar[str] = "s390"
+    aliases: ClassVar[tuple[str, ...]] = ("s390x",)
+    config_symbol: ClassVar[str] = "S390"
     cpu_defaults: ClassVar[Mapping[str, object]] = {"nx": True, "zpci": True, "mio": False, "mio_wb_bit_mask": 0}
     module: ClassVar[type[Module]] = PciMmio
     machines: ClassVar[Mapping[str, Mapping[str, Any]]] = {

@@ -33,6 +33,7 @@ class Sparc64(Arch):
     """UltraSPARC and SPARC Mn/Tn. `cpu` keys: `sun4v`, and of sun4v `m7` (M7, M8, SN)."""
 
     name: ClassVar[str] = "sparc64"
+    config_symbol: ClassVar[str] = "SPARC64"
     cpu_defaults: ClassVar[Mapping[str, object]] = {"sun4v": True, "m7": True}
     expected_failures: ClassVar[Mapping[str, str]] = {
         "pgprot-less-pfn:pmd": "arch/sparc's pmd_pgprot returns the whole entry, the address included",

@@ -29,12 +29,16 @@ from pfnmap import (
     hookimpl,
 )
 from pfnmap.contract.dma import DmaBackend
+from pfnmap.contract.mapping import MappedPart
 from pfnmap.contract.option import PlanOption
 from pfnmap.contract.plan import Image, RegionRules, Request
+from pfnmap.host.reading import InputKind
 from pfnmap.vm_flags import VM_ALLOW_ANY_UNCACHED, VM_DONTDUMP, VM_DONTEXPAND, VM_IO, VM_PFNMAP, VM_SHARED
 
 from .iommufd import IoPagetable
+from .maps import mapped
 from .plan import DMA, Iommufd, Type1, region_rules
+from .qemu_trace import QEMU_TRACE
 from .type1 import VfioIommu
 
 VFIO_PCI_OFFSET_SHIFT = 40
@@ -87,6 +91,9 @@ class VfioPci(Driver):
     """The vfio-pci driver of one linked kernel."""
 
     name = "vfio_pci"
+    kernel_names: ClassVar[tuple[str, ...]] = ("vfio-pci",)
+    config_symbol = "VFIO_PCI"
+    inputs: ClassVar[Mapping[str, InputKind]] = {"qemu-trace": QEMU_TRACE}
     provides: ClassVar[tuple[str, ...]] = (
         "vfio_pci_core_mmap",
         "vfio_pci_mmap_huge_fault",
@@ -131,6 +138,11 @@ class VfioPci(Driver):
         from pfnmap.kconfig import fragment
 
         return fragment(__package__, has)
+
+    @classmethod
+    def mapped(cls, path: str, offset: int | None, has: Has) -> MappedPart | None:
+        """Return the part of a region that a line of /proc/PID/maps maps."""
+        return mapped(path, offset, has)
 
     def boot(self, machine: Machine) -> None:
         """Begin without devices; settle which fault handler this release has."""
@@ -199,8 +211,29 @@ class VfioPci(Driver):
         return (bar << VFIO_PCI_OFFSET_SHIFT) + offset
 
     def file_operations(self) -> FileOperations:
-        """No PROT_EXEC where the files are on a file system of their own (`vfio-mmap-noexec`)."""
-        return replace(super().file_operations(), noexec=self.kernel.has("vfio-mmap-noexec"))
+        """No PROT_EXEC where the file system of anonymous inodes allows none (`vfio-mmap-noexec`)."""
+        return replace(
+            super().file_operations(), noexec=self.kernel.has("vfio-mmap-noexec"), get_mapping_order=self._mapping_order
+        )
+
+    def _mapping_order(self, file: File, offset: int, length: int) -> int:
+        """The order of the largest leaf of which an aligned block lies in the range, as far as it is in the BAR.
+
+        Posted, not merged (the change get-mapping-order). That a smaller leaf is tried where the PUD's block does not
+        fit is inference.
+        """
+        geometry, config = self.kernel.geometry, self.kernel.config
+        vdev: VfioPciCoreDevice = file.private_data
+        index, start = divmod(offset, 1 << VFIO_PCI_OFFSET_SHIFT)
+        if index not in vdev.bar_mmap_supported:
+            return 0
+        end = min(start + length, -(-vdev.pdev.bars[index].size // geometry.PAGE_SIZE) * geometry.PAGE_SIZE)
+        for level, order in (("pud", geometry.PUD_ORDER), ("pmd", geometry.PMD_ORDER)):
+            size = geometry.PAGE_SIZE << order
+            fits = -(-start // size) * size + size <= end
+            if fits and config.enabled(f"ARCH_SUPPORTS_{level.upper()}_PFNMAP"):
+                return order
+        return 0
 
     def path(self, file: File) -> str:
         """A device's file has no place in a file system (vfio_device_open_file)."""

@@ -24,6 +24,7 @@ REGION_BITS = 40
 
 UNALIGNED_FALLBACK = "vfio-unaligned-pfn-fallback"
 ALIGN_FAULT = "vfio-align-fault-to-order"
+MAPPING_ORDER = "get-mapping-order"
 
 
 def region_rules(kernel: Image, request: Request, others: Sequence[Request]) -> RegionRules:
@@ -40,10 +41,16 @@ def region_rules(kernel: Image, request: Request, others: Sequence[Request]) -> 
         huge_fault=kernel.config.enabled("ARCH_SUPPORTS_HUGE_PFNMAP"),
         unchecked="" if kernel.has(UNALIGNED_FALLBACK) else kernel.lacks(UNALIGNED_FALLBACK),
         unaligned="" if kernel.has(ALIGN_FAULT) else kernel.lacks(ALIGN_FAULT),
+        mapping_order=frozenset(level for level in HUGE_LEVELS if _gives_order(kernel, level)),
         reasons={level: tuple(_no_huge_fault(kernel, level)) for level in HUGE_LEVELS},
         dma=Type1.name,
-        changes=("huge-pfnmap", UNALIGNED_FALLBACK),
+        changes=("huge-pfnmap", UNALIGNED_FALLBACK, MAPPING_ORDER),
     )
+
+
+def _gives_order(kernel: Image, level: LeafLevel) -> bool:
+    """Whether vfio-pci's get_mapping_order can give the order of a level (posted, not merged)."""
+    return kernel.has(MAPPING_ORDER) and kernel.config.enabled(f"ARCH_SUPPORTS_{level.upper()}_PFNMAP")
 
 
 def _not_mmapable(kernel: Image, request: Request, others: Iterable[Request]) -> str:

@@ -35,6 +35,8 @@ class X86_64(PteOps, PmdOps, PudOps, UpperOps, PgprotOps, PatOps):
     """
 
     name: ClassVar[str] = "x86_64"
+    aliases: ClassVar[tuple[str, ...]] = ("amd64", "x64")
+    config_symbol: ClassVar[str] = "X86_64"
     module: ClassVar[type[Module]] = Pat
     cpu_defaults: ClassVar[Mapping[str, object]] = {
         "la57": False,
@@ -61,7 +63,7 @@ class X86_64(PteOps, PmdOps, PudOps, UpperOps, PgprotOps, PatOps):
         "FINDINGS F24: pmd_modify of this release drops dirty",
     )
 
-    mmu_cpu = MmuCpu("x86_64", {"sme_mask": 0, "nx": True, "pti": False})
+    mmu_cpu = MmuCpu("pfnmap_x86_64.emulated_cpu:X86_64", {"sme_mask": 0, "nx": True, "pti": False})
     """With page table isolation the CPU runs on another top table in user mode than the mm core's."""
 
     def word_format(self, level: Level) -> WordFormat:

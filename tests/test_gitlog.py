@@ -1,4 +1,4 @@
-"""Changes read off a git log; the logs under data/gitlog were written for the purpose."""
+"""Changes read off a git log; the logs under data/changes were written for the purpose."""
 
 import io
 from pathlib import Path
@@ -9,7 +9,7 @@ from pfnmap.errors import BadInput, Unknown
 from pfnmap.host.gitlog import Finding, LogReport, read_gitlog, read_gitlog_file
 from pfnmap.release import parse_release, upstream_changes, write_profile
 
-LOGS = Path(__file__).parent / "data" / "gitlog"
+LOGS = Path(__file__).parent / "data" / "changes"
 THP = "e384abeb559d10d6505aec053ede9368d81d4c71"
 ALIGN = "c1d9dac0db168198b6f63f460665256dedad9b6e"
 THP_SUBJECT = "mm/huge_memory: bypass THP tuneables for huge pfnmap mappings"

@@ -1,11 +1,15 @@
-"""The emulated CPUs honour the words that their manuals define: tables written by hand, no architecture plugin."""
+"""The emulated CPUs honour the words that their manuals define: tables written by hand, no op of an architecture."""
 
 import pytest
 
 pytest.importorskip("unicorn", reason="the emulator is not installed: pip install 'pfnmap[mmu]'")
 
 from pfnmap import Geometry, Refused, WalkLevel
-from pfnmap.testing.unicorn_cpu import CPUS
+from pfnmap_arm64.emulated_cpu import Aarch64
+from pfnmap_riscv64.emulated_cpu import Riscv64
+from pfnmap_x86_64.emulated_cpu import X86_64
+
+CPUS = {"x86_64": X86_64, "aarch64": Aarch64, "riscv64": Riscv64}
 
 MEMORY = 0x12_3450_0000  # 37 bits, so that every CPU has it; aligned to 1M
 TABLES = 0x10_0000

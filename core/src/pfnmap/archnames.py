@@ -1,0 +1,70 @@
+"""Which architecture is meant: by a name that another tool uses, by a configuration, by the name of a kernel.
+
+What an architecture is called elsewhere its plugin says (`pfnmap.Arch.aliases`, `config_symbol`, `release_suffixes`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, NamedTuple
+
+from pfnmap.errors import PluginError
+from pfnmap.host.dotconfig import DotConfig
+from pfnmap.plugins import Registry
+
+__all__ = ["KernelName", "arch_of_config", "arch_of_release", "canonical_arch"]
+
+_HAS_LETTERS_AND_DIGITS: Final = re.compile(r"(?=\w*[a-z])(?=\w*[0-9])\w{3,}")
+
+
+def canonical_arch(name: str, registry: Registry) -> str:
+    """Return the plugin that a name means: its own, ``amd64``, ``AMD64`` or ``x86-64``; any other name as it is."""
+    plain = name.lower().replace("-", "_")
+    for wanted in (name, plain):
+        if wanted in registry.names("arch"):
+            return wanted
+    return next((known for known, arch in _loaded(registry) if plain in arch.aliases), name)
+
+
+def arch_of_config(file: DotConfig, registry: Registry) -> str | None:
+    """Return the architecture that a .config is of: the installed one whose own symbol it sets, else what its first
+    lines name, which may not be installed; None where they name none."""
+    for name, arch in _loaded(registry):
+        if file.values.get(arch.config_symbol) == "y":
+            return name
+    named = [canonical_arch(name, registry) for name in file.arch_names]
+    installed = registry.names("arch")
+    return next((name for name in reversed(named) if name in installed), named[0] if named else None)
+
+
+class KernelName(NamedTuple):
+    """What the name of a kernel (``uname -r``) says of the machine; None where it does not say."""
+
+    arch: str | None = None
+    page_size: str | None = None
+
+
+def arch_of_release(release: str, registry: Registry) -> KernelName:
+    """Return what ``6.12.0-55.el10.aarch64`` or ``6.14.0-1015-nvidia-64k`` says of architecture and page size.
+
+    Looked at are the words after the version: names of architectures, and suffixes (`pfnmap.Arch.release_suffixes`).
+    """
+    words = [word for word in re.split(r"[.+~-]", release.lower())[1:] if _HAS_LETTERS_AND_DIGITS.fullmatch(word)]
+    if not words:
+        return KernelName()
+    said = next((name for word in words if (name := canonical_arch(word, registry)) in registry.names("arch")), None)
+    for name, arch in _loaded(registry):
+        sizes: Mapping[str, str] = arch.release_suffixes
+        if said in (None, name) and (size := next((sizes[word] for word in words if word in sizes), None)):
+            return KernelName(name, size)
+    return KernelName(said)
+
+
+def _loaded(registry: Registry) -> Iterator[tuple[str, Any]]:
+    """Yield the architectures that can be loaded, with their names."""
+    for name in registry.names("arch"):
+        try:
+            yield name, registry.load("arch", name)
+        except PluginError:  # `pfnmap plugins` tells of it
+            continue

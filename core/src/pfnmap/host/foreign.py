@@ -1,0 +1,69 @@
+"""Text that tells no BAR and no mapping, known by its lines, and the command that gives the right thing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from pfnmap.host.paste import Line
+
+__all__ = ["VERBOSE", "what_else"]
+
+VERBOSE: Final = "run lspci -vv (as root, for MSI-X)"
+_NAMED: Final = (
+    (
+        re.compile(r"[0-9a-f]{2,3}: [0-9a-f]{2}(?: [0-9a-f]{2}){15}"),
+        "a dump of configuration space, which has no sizes",
+        VERBOSE,
+    ),
+    (
+        re.compile(r"(?:Slot|Device):\s+(?:[0-9a-f]{4,8}:)?[0-9a-f]{2}:[01][0-9a-f]\.[0-7]"),
+        "lspci -vmm, which prints no BARs",
+        VERBOSE,
+    ),
+    (
+        re.compile(r'(?:[0-9a-f]{4,8}:)?[0-9a-f]{2}:[01][0-9a-f]\.[0-7] ".*"'),
+        "lspci -mm, which prints no BARs",
+        VERBOSE,
+    ),
+    (
+        re.compile(r"-\[[0-9a-f]{4}:[0-9a-f]{2}(?:-[0-9a-f]{2})?\]-.*|\+-[0-9a-f]{2}\.[0-7].*"),
+        "lspci -t, which prints no BARs",
+        VERBOSE,
+    ),
+    (
+        re.compile(r"H/W path\s+Device\s+Class\s+Description|Bus info\s+Device\s+Class\s+Description"),
+        "lshw -short or -businfo, which prints no ranges",
+        "run lshw without either",
+    ),
+    (
+        re.compile(r'"(?:businfo|handle)" : "(?:pci@|PCI:).*'),
+        "lshw -json, which prints no ranges",
+        "run lshw without -json",
+    ),
+    (re.compile(r'<node id=".*" .*|<resource type="\w+" value=".*" />'), "lshw -xml", "run lshw without -xml"),
+    (
+        re.compile(r"# Linux/\S+ \S+ Kernel Configuration|CONFIG_\w+=.*|# CONFIG_\w+ is not set"),
+        "a kernel's .config",
+        "give it as --config FILE",
+    ),
+    (
+        re.compile(r"[0-9a-f]{8,16} (?:default|bind|interleave|prefer|local)\S* .*"),
+        "/proc/PID/numa_maps, which has no sizes",
+        "give /proc/PID/maps",
+    ),
+    (re.compile(r"Vm(?:PTE|Size|RSS|Peak):\s+\d+ kB"), "/proc/PID/status", "give /proc/PID/maps"),
+    (re.compile(r"Linux version \d+\.\d+.*|Linux \S+ \d+\.\d+\S* .*"), "the kernel's version", "give it as --release"),
+    (re.compile(r"\|\s+(?:GPU\s+Name|NVIDIA-SMI)\s.*|GPU\s+Name\s.*|NVIDIA-SMI \d.*"), "nvidia-smi", VERBOSE),
+)
+"""What is no input, by its lines: the sign, its name, and what gives the right thing."""
+
+
+def what_else(lines: Iterable[Line]) -> str:
+    """Return what a text is and what to run instead, "" where that is not known."""
+    for _, line in lines:
+        for sign, name, instead in _NAMED:
+            if sign.fullmatch(line):
+                return f"this is {name}; {instead}"
+    return ""

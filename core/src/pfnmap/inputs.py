@@ -1,0 +1,211 @@
+"""From inputs to what is planned: which devices and mappings are meant, who drives them, and what is left out.
+
+Drivers say what the kernel calls them (`pfnmap.Driver.kernel_names`) and which lines of /proc/PID/maps are theirs
+(`pfnmap.Driver.mapped`); the core knows neither.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pfnmap.contract.device import DEFAULT_DRIVER
+from pfnmap.contract.entry import Has
+from pfnmap.contract.mapping import MappedPart
+from pfnmap.contract.plan import InputName, Request
+from pfnmap.errors import BadInput
+from pfnmap.host.input import Input
+from pfnmap.host.pci import Bar, PciDevice, Skipped
+
+__all__ = ["Selection", "Wanted", "of_inputs"]
+
+_SLOT = re.compile(r"(?:(?:([0-9a-f]{1,8}):)?([0-9a-f]{0,2}):)?([0-9a-f]{0,2})(?:\.([0-7]?))?", re.IGNORECASE)
+_ID = re.compile(r"([0-9a-f]{4}|)(?::([0-9a-f]{4}|))?", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which devices are meant, as lspci takes it: `slots` (``[[domain:]bus:]device.function``, each part may be left
+    out) and `ids` (``vendor:device``); a device has to match one of each that is given."""
+
+    slots: tuple[str, ...] = ()
+    ids: tuple[str, ...] = ()
+
+    def of(self, devices: Sequence[PciDevice]) -> list[PciDevice]:
+        """Return the devices that are meant. Raises BadInput for a malformed word, and where none is meant."""
+        found = [
+            device
+            for device in devices
+            if (not self.slots or any(_in_slot(device, slot) for slot in self.slots))
+            and (not self.ids or any(_has_id(device, text) for text in self.ids))
+        ]
+        if not found:
+            said = [*(f"-s {slot}" for slot in self.slots), *(f"-d {text}" for text in self.ids)]
+            here = [(d.bdf if self.slots else d.pci_id) or "one that is not named" for d in devices]
+            raise BadInput(
+                " ".join(said), f"no such device; there are {', '.join(here[:8])}{', ...' * (len(here) > 8)}"
+            )
+        return found
+
+
+def _in_slot(device: PciDevice, slot: str) -> bool:
+    wanted = _SLOT.fullmatch(slot)
+    if wanted is None or not slot:
+        raise BadInput(f"-s {slot}", "[[domain:]bus:]device.function was expected, such as 3b:00.0")
+    parts = re.split(r"[:.]", device.bdf or "")
+    return len(parts) == 4 and all(
+        not w or int(w, 16) == int(p, 16) for w, p in zip(wanted.groups(), parts, strict=True)
+    )
+
+
+def _has_id(device: PciDevice, text: str) -> bool:
+    wanted = _ID.fullmatch(text)
+    if wanted is None or not text:
+        raise BadInput(f"-d {text}", "vendor:device was expected, such as 10de:2330")
+    parts = (device.pci_id or ":").split(":")
+    return all(not w or w.lower() == p for w, p in zip(wanted.groups(), parts, strict=True))
+
+
+@dataclass(slots=True)
+class Wanted:
+    """What is planned: `requests`; `names` of devices by PCI address; what is `skipped`; `notes` on what was taken."""
+
+    requests: list[Request] = field(default_factory=list)
+    names: dict[str, str] = field(default_factory=dict)
+    skipped: list[Skipped] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    _free: int = 0x80_0000_0000
+    """BARs of which nobody says an address lie one after another from here on."""
+
+    def free_address(self, size: int) -> int:
+        """Return an address for a BAR of which nobody says one: some multiple of its size."""
+        phys = -(-self._free // size) * size
+        self._free = phys + size
+        return phys
+
+
+def of_inputs(inputs: Sequence[Input], drivers: Mapping[str, Any], has: Has, only: Selection | None = None) -> Wanted:
+    """Return what inputs ask for: their mappings where they have some of BARs, else every BAR of their devices.
+
+    `drivers`: the classes of the drivers by plugin name; `has`: the changes of the release. Raises BadInput where
+    nothing is left.
+    """
+    wanted = Wanted()
+    known: dict[str | None, PciDevice] = {}
+    places: list[tuple[Input, PciDevice]] = []
+    for read in inputs:
+        wanted.skipped += read.skipped
+        for device in read.devices:
+            if device.bdf is not None and device.bdf in known:
+                if known[device.bdf].bars != device.bars:
+                    wanted.skipped.append(Skipped(device.bdf, f"{read.source}: has it once more with other BARs"))
+                continue
+            known[device.bdf] = device
+            places.append((read, device))
+    if only is not None and (only.slots or only.ids):
+        meant = [id(device) for device in only.of([device for _, device in places])]
+        places = [(read, device) for read, device in places if id(device) in meant]
+        wanted.skipped = [s for s in wanted.skipped if s.device is None or s.device in {d.bdf for _, d in places}]
+    wanted.names = {device.bdf: device.name for _, device in places if device.bdf and device.name}
+    wanted.requests = list(_of_mappings(inputs, drivers, has, [device for _, device in places], wanted))
+    if not wanted.requests:
+        wanted.requests = [request for read, device in places for request in _of_device(read, device, drivers, wanted)]
+    if not wanted.requests:
+        sources = ", ".join(read.source for read in inputs)
+        why = next((f"{s.device or ''} {s.reason}".strip() for s in wanted.skipped), "no mapping of a BAR in it")
+        raise BadInput(sources, f"nothing to plan: {why}")
+    return wanted
+
+
+def _of_device(read: Input, device: PciDevice, drivers: Mapping[str, Any], wanted: Wanted) -> Iterator[Request]:
+    """Yield a request for each BAR of a device that has an address."""
+    driver = _driver(device, drivers, wanted)
+    for bar in device.bars:
+        if bar.phys is None and bar.address_told:
+            wanted.skipped.append(Skipped(device.bdf, f"BAR {bar.index} has no address, so nothing is planned for it"))
+            continue
+        yield Request(
+            bar.index,
+            wanted.free_address(bar.size) if bar.phys is None else bar.phys,
+            bar.size,
+            device=device.bdf,
+            driver=driver,
+            phys_assumed=bar.phys is None,
+            input=InputName(read.source, read.kind),
+        )
+
+
+def _driver(device: PciDevice, drivers: Mapping[str, Any], wanted: Wanted) -> str:
+    """Return the plugin of the driver that is bound to a device, else the default, which is said."""
+    for name, driver in drivers.items():
+        if device.driver in driver.kernel_names:
+            return name
+    if device.driver is not None:
+        wanted.notes.append(
+            f"{device.bdf or 'the device'} is bound to {device.driver}; planned as bound to {DEFAULT_DRIVER}"
+        )
+    return DEFAULT_DRIVER
+
+
+def _of_mappings(
+    inputs: Sequence[Input], drivers: Mapping[str, Any], has: Has, devices: Sequence[PciDevice], wanted: Wanted
+) -> Iterator[Request]:
+    """Yield a request for each mapping of a BAR, at the address where the process has it."""
+    for read in inputs:
+        for n, mapping in enumerate(read.mappings):
+            found = next(
+                (
+                    (name, part)
+                    for name, driver in drivers.items()
+                    if (part := driver.mapped(mapping.path, mapping.offset, has)) is not None
+                ),
+                None,
+            )
+            if found is None:
+                continue
+            name, part = found
+            end = (part.offset or 0) + mapping.length
+            fits = list(_fitting(part, end, devices))
+            size = fits[0][1].size if fits else 1 << (end - 1).bit_length()
+            phys, offset = _place(part, fits)
+            if phys is None:
+                phys = wanted.free_address(size)
+            device = part.device or (fits[0][0].bdf if len(fits) == 1 else None)
+            bound = next((d for d in devices if d.bdf == device), None)
+            yield Request(
+                part.bar if part.bar is not None else (fits[0][1].index if fits else n),
+                phys,
+                size,
+                device=device,
+                offset=offset,
+                length=mapping.length,
+                va=mapping.va,
+                policy=None,
+                driver=_driver(bound, drivers, wanted) if bound and bound.driver else name,
+                phys_assumed=part.phys is None and not fits,
+                input=InputName(read.source, read.kind),
+            )
+
+
+def _fitting(part: MappedPart, end: int, devices: Iterable[PciDevice]) -> Iterator[tuple[PciDevice, Bar]]:
+    """Yield the BARs, of the devices that are known, that a mapped part may be of."""
+    for device in devices:
+        for bar in device.bars:
+            if part.device not in (None, device.bdf) or bar.phys is None:
+                continue
+            if part.phys is not None:
+                if bar.phys <= part.phys < bar.phys + bar.size:
+                    yield device, bar
+            elif part.bar == bar.index and bar.size == 1 << (end - 1).bit_length():
+                yield device, bar
+
+
+def _place(part: MappedPart, fits: Sequence[tuple[PciDevice, Bar]]) -> tuple[int | None, int]:
+    """Return the physical address of the BAR that a part is of, and the part's offset in it: BARs that fit are all
+    multiples of their one size."""
+    base = fits[0][1].phys if fits else None
+    if part.phys is None:
+        return base, part.offset or 0
+    return (part.phys, 0) if base is None else (base, part.phys - base)

@@ -1,0 +1,67 @@
+"""Names of releases, and which of the known changes what they name has.
+
+* ``X.Y`` is X.Y.0; ``-rcN`` of it is unknown for what first came in X.Y.
+* A distribution's ``uname -r`` that names the stable release (``6.12.117+deb12-amd64``) is that release. One
+  with an ABI number (``6.1.0-56-amd64``, ``6.8.0-40-generic``) does not: it has what all releases of the line
+  have, lacks what none has, and is unknown in the rest.
+* An enterprise kernel (``5.14.0-503.el9.x86_64``) has what the release it started from has; of the rest
+  anything may have been backported, unknown; what was never merged it has not.
+* A tree of changes.toml (``posted-v2``): its base release, with and without what stands there.
+"""
+
+from __future__ import annotations
+
+import re
+
+from pfnmap.errors import Unknown
+from pfnmap.release.facts import Facts, Version
+from pfnmap.release.rules import Status, status, status_enterprise, status_line, status_rc
+
+__all__ = ["named"]
+
+_NAME = re.compile(
+    r"v?(?P<major>\d{1,2})\.(?P<minor>\d{1,2})(?:\.(?P<patch>\d{1,4}))?"
+    r"(?P<suffix>(?:\.\d+)?[-+~_]\S*)?"
+)
+_RC = re.compile(r"[-~](?:\d+\.?)?rc(\d+)")  # -rc3, ~rc3, Fedora's -0.rc3.<date>, Ubuntu's -061200rc3
+_ENTERPRISE = re.compile(
+    r"\.el\d"  # Red Hat and rebuilds, Oracle's uek
+    r"|^-1[56]0\d00\."  # SUSE 15 and 16
+    r"|\.(?:oe\d|an\d|al\d|ky\d)"  # openEuler, Anolis, Alibaba, Kylin
+)
+_ABI = re.compile(r"-\d(?!.*\.fc\d)")  # 6.1.0-56-amd64, 6.8.0-40-generic; Fedora names the release
+
+
+def named(text: str, known: Facts) -> tuple[str, dict[str, Status], tuple[str, ...]]:
+    """Return name, changes and what is assumed of a tree, a release number or a uname -r.
+
+    Raises Unknown for a release that there is not.
+    """
+    if tree := known.trees.get(text):
+        _, changes, of_base = named(tree.base, known)
+        changes.update(dict.fromkeys(tree.with_, "yes"))
+        changes.update(dict.fromkeys(tree.without, "no"))
+        return tree.name, changes, of_base
+    match = _NAME.fullmatch(text)
+    if not match:
+        raise Unknown("release", text, known.releases)
+    release = Version(int(match["major"]), int(match["minor"]), int(match["patch"] or 0))
+    suffix = match["suffix"] or ""
+    latest = known.newest
+    # No line went past x.20 since 3.0: a typo of two digits should not pass for a kernel of the far future.
+    if not 2 <= release.major <= latest.major + 1 or (release.major > 2 and release.minor > 20):
+        raise Unknown("release", text, known.releases)
+    name, rule, assumed = str(release), status, ""
+    if rc := _RC.match(suffix):
+        name, rule = f"{release}-rc{rc[1]}", status_rc
+    elif _ENTERPRISE.search(suffix):
+        name, rule = text, status_enterprise
+        assumed = f"{text} is an enterprise kernel: it may have anything newer than {release}"
+    elif match["patch"] and release.patch == 0 and _ABI.match(suffix):
+        name, rule = text, status_line
+        assumed = f"{text} does not tell which stable release of {release}.y it is"
+    elif suffix:
+        assumed = f"{text} is taken as {release}, without further patches of the distribution"
+    newer = f"{release} is newer than {latest}, the newest release looked at" if release > latest else ""
+    changes = {id: rule(change, release, latest) for id, change in known.changes.items()}
+    return name, changes, tuple(filter(None, (newer, assumed)))

@@ -1,0 +1,72 @@
+"""Profiles: files that say which changes a tree has (``PROFILE.toml``)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tomli
+import tomli_w
+
+from pfnmap.errors import BadInput, Unknown
+from pfnmap.host.bounded import MIB, read_text
+from pfnmap.release.facts import Facts
+from pfnmap.release.names import named
+from pfnmap.release.rules import STATUSES, Status
+
+__all__ = ["read_profile", "write_profile"]
+
+PROFILE_SCHEMA = "pfnmap-profile/1"
+
+
+def write_profile(path: Path, changes: Mapping[str, Status], base: str | None = None) -> None:
+    """Write a profile, which `parse_release` reads: what a tree has, and the release it is based on if known.
+
+    Raises BadInput where the file cannot be written.
+    """
+    profile: dict[str, Any] = {"schema": PROFILE_SCHEMA}
+    if base is not None:
+        profile["base"] = base
+    profile["changes"] = dict(changes)
+    try:
+        path.write_text(tomli_w.dumps(profile), "utf-8")
+    except OSError as error:
+        raise BadInput(str(path), f"cannot be written: {error.strerror}") from None
+
+
+def read_profile(path: Path, known: Facts) -> tuple[str, dict[str, Status], tuple[str, ...]]:
+    """Return name, changes and what is assumed of a profile.
+
+    A change that it does not name is as in its base, or unknown. Raises BadInput for a file that is no profile and for
+    a change that nobody here knows.
+    """
+    where = str(path)
+    try:
+        profile = tomli.loads(read_text(path, MIB))
+    except (tomli.TOMLDecodeError, RecursionError) as error:
+        raise BadInput(where, f"not TOML: {error}") from None
+    for key in profile:
+        if key not in ("schema", "base", "changes"):
+            raise BadInput(where, str(Unknown("key", key, ("schema", "base", "changes"))))
+    if profile.get("schema") != PROFILE_SCHEMA:
+        raise BadInput(where, f"not a profile: schema = {PROFILE_SCHEMA!r} was expected")
+    base, given = profile.get("base"), profile.get("changes")
+    if not isinstance(given, dict):
+        raise BadInput(where, "a table [changes] was expected")
+    name = path.name
+    assumed: tuple[str, ...] = ()
+    changes: dict[str, Status] = dict.fromkeys(known.changes, "unknown")
+    if base is not None:
+        try:
+            on, changes, assumed = named(base if isinstance(base, str) else "", known)
+        except Unknown:
+            raise BadInput(where, f"base = {base!r} is not a release such as '6.12.117'") from None
+        name = f"{path.name} on {on}"
+    for id, status in given.items():
+        if id not in changes:
+            raise BadInput(where, str(Unknown("change", id, changes)))
+        if status not in STATUSES:
+            raise BadInput(where, f"changes.{id} = {status!r}: yes, no or unknown was expected")
+        changes[id] = status
+    return name, changes, assumed
