@@ -255,7 +255,7 @@ def test_what_is_not_modelled_is_refused_by_name(arch: str, cpu: dict[str, Any],
         Machine(arch, "6.12.117", cpu=cpu).memslot()
 
 
-@pytest.mark.parametrize("arch", INSTALLED)
+@pytest.mark.parametrize("arch", [arch for arch in INSTALLED if arch != "sparc64"])  # it has no KVM
 def test_every_architecture_maps_what_the_process_has_and_nothing_else(arch: str):
     machine = Machine(arch, "7.3.4")
     machine.map()
