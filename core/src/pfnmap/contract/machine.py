@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -95,8 +95,9 @@ class MmFunctions:
 class Machine(MachineState):
     """A booted machine (`pfnmap.mm.boot.boot` makes one): its state, and `mm`, what plugins may call of the mm core.
 
-    `pfn_spaces`: what drivers registered for memory failure.
+    `pfn_spaces`: what drivers registered for memory failure. `modules`: its instances of modules and drivers, by name.
     """
 
     mm: MmFunctions
+    modules: Mapping[str, object]
     pfn_spaces: list[PfnSpace]

@@ -61,6 +61,7 @@ class Arm64Mmu(GuestMmu):
             return EFAULT
         logging = slot.log_dirty and not slot.readonly
         pfnmap, cacheable = bool(vma.vm_flags & VM_PFNMAP), self._cacheable(vma)
+        level: Level
         level, force_pte = ("pte", True) if logging else self._vma_level(vm, slot, vma, gfn)
         gfn &= -vm.stage2.pages[level]
         found = vm.gfn_to_pfn(slot, gfn, write)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from errno import errorcode
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar
 
 from pfnmap import Action, BadInput, Machine, Module, Refused, ScenarioRun
 from pfnmap.contract.guest import Hypervisor
@@ -14,7 +14,7 @@ from pfnmap.limits import bounded
 
 from .architectures import guest_mmu
 from .kvm_main import Vm
-from .mmu import EMULATED, OK, Access
+from .mmu import ACCESSES, EMULATED, OK, Access
 from .plan import GPA, KVM, KvmGuests
 from .stage2 import LEVELS, Leaf
 from .x86 import X86Mmu
@@ -127,15 +127,16 @@ class Kvm(Module):
         the access that did. `result`: ok; MMIO (user space has to serve the access); EFAULT (KVM_RUN fails) or another
         errno; HANG (KVM_RUN never returns); LOOP (the guest faults for ever).
         """
-        if access not in get_args(Access):
-            raise BadInput("kvm.map", f"access {access!r} is none of {', '.join(get_args(Access))}")
+        kind = next((known for known in ACCESSES if known == access), None)
+        if kind is None:
+            raise BadInput("kvm.map", f"access {access!r} is none of {', '.join(ACCESSES)}")
         if length <= 0:
             raise BadInput("kvm.map", "length must be positive")
         page, shift = self.kernel.geometry.PAGE_SIZE, self.kernel.geometry.PAGE_SHIFT
         vm = self._made("kvm.map")
         start, end = gpa >> shift, -(-(gpa + length) >> shift)
         first, last, by = (gpa, gpa + length, step) if step else (start << shift, end << shift, page)
-        faults, result, at = self._touch(vm, range(first, last, by), access)
+        faults, result, at = self._touch(vm, range(first, last, by), kind)
         leaves = vm.stage2.within(start, end)
         stopped = {} if result == OK else {"gpa": hex(at), "is_write": access == "write", "len": 1}
         return {

@@ -149,5 +149,5 @@ class Vm:
         """__gfn_to_pfn_memslot: a read-only slot is never written, nor told to be writable."""
         if slot.readonly and write:
             return Pfn(error=ERR_RO_FAULT)
-        found = hva_to_pfn(self.mm, self.hva(slot, gfn), write)
+        found = hva_to_pfn(self.machine, self.mm, self.hva(slot, gfn), write)
         return found._replace(writable=found.writable and not slot.readonly)

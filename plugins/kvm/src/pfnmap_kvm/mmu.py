@@ -14,6 +14,7 @@ from .memslot import MemorySlot
 from .stage2 import Leaf
 
 __all__ = [
+    "ACCESSES",
     "EFAULT",
     "EMULATED",
     "LOOP",
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 Access = Literal["read", "write", "execute"]
+ACCESSES: Final[tuple[Access, ...]] = ("read", "write", "execute")
 
 OK: Final = "ok"
 """The guest tries the access again, with a leaf for it."""
