@@ -180,9 +180,10 @@ def compare_step(
         if not quiet or key in expect:
             expect.setdefault(key, nothing)
             got.setdefault(key, nothing)
+    recorded = _recorded(run)
     for side in (expect, got):
         if "messages" in side:
-            kept = (text for text in side["messages"] if _RECORDED.search(text))
+            kept = (text for text in side["messages"] if recorded.search(text))
             side["messages"] = [_message(text) for text in kept if own_boot or "WARNING" not in text]
     if "faults" in expect:
         expect.setdefault("faults_total", len(expect["faults"]))
@@ -223,8 +224,13 @@ def _met(expected: Any, got: Any) -> bool:
     return bool(expected == got)
 
 
-_RECORDED = re.compile(r"bad p|^WARNING:|^BUG:|Oops|vfio_pci_mmap_huge_fault")
-"""The log lines that a recording holds (RECORDINGS.md, `expect.messages[]`)."""
+_RECORDED = r"bad p|^WARNING:|^BUG:|Oops"
+"""The log lines that a recording holds (RECORDINGS.md, `expect.messages[]`), and those of `Module.log_functions`."""
+
+
+def _recorded(run: Run) -> re.Pattern[str]:
+    functions = (re.escape(name) for module in run.machine.modules.values() for name in module.log_functions)
+    return re.compile("|".join((_RECORDED, *functions)))
 
 
 def _message(text: str) -> str:

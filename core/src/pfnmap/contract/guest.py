@@ -27,14 +27,13 @@ class SecondStage:
 
     `choose(level, off)`: the guest's level under a leaf of `level`, where guest and process addresses are `off` bytes
     apart modulo each level's size. `limit`: the sentence for an architecture's own limit. `eager`: pfnmaps are mapped
-    when the guest gets the memory, not by faults; `wrong`: and then to the wrong memory. `changes`: the upstream
-    changes that this hangs on.
+    when the guest gets the memory, not by faults, and then at what vm_pgoff says. `changes`: the upstream changes that
+    this hangs on.
     """
 
     choose: Callable[[LeafLevel, Mapping[LeafLevel, int]], Choice]
     limit: str = ""
     eager: bool = False
-    wrong: bool = False
     changes: tuple[str, ...] = ()
 
 
@@ -60,9 +59,9 @@ class Host(Image, Protocol):
 @dataclass(frozen=True, slots=True)
 class Hosted:
     """A mapping of the process that is given to a guest as one memory slot: its `runs` from `va` on; `sizes`: bytes of
-    a leaf by level; `bar_size` and `offset`: of which BAR it is which part; `phys`: where that part lies; `pgoff`: the
-    vma's vm_pgoff in bytes, modulo what a region's offset has; `gpa`: where the guest has it, None: where a guest's
-    firmware places the BAR. `reach(start, end)`: what a walk over a part of it meets."""
+    a leaf by level; `bar_size` and `offset`: of which BAR it is which part; `phys`: where that part lies; `gpa`: where
+    the guest has it, None: where a guest's firmware places the BAR. `pgoff_is_pfn`: the mapping's vm_pgoff is its first
+    PFN. `reach(start, end)`: what a walk over a part of it meets."""
 
     runs: tuple[Run, ...]
     va: int
@@ -70,8 +69,8 @@ class Hosted:
     bar_size: int
     offset: int
     phys: int
-    pgoff: int
     gpa: int | None
+    pgoff_is_pfn: bool
     reach: Callable[[int, int], Reach]
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from pfnmap.contract.defaults import DEFAULT_DRIVER
 from pfnmap.ops import access, mapping, process, procfs, touching
 from pfnmap.ops.op import Op
 
@@ -10,6 +11,6 @@ __all__ = ["ACTIONS_OF", "OPS"]
 OPS: Mapping[str, Op] = {**mapping.OPS, **touching.OPS, **process.OPS, **procfs.OPS, **access.OPS}
 
 ACTIONS_OF: Mapping[str, str] = dict.fromkeys(
-    ("pci_memory", "dev_dbg", "device_reset", "dma_map", "dma_unmap"), "vfio_pci"
+    ("pci_memory", "dev_dbg", "device_reset", "dma_map", "dma_unmap"), DEFAULT_DRIVER
 )
 """Ops of RECORDINGS.md that are actions of a plugin, with its name: what to say where it is not linked."""

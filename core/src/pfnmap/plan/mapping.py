@@ -129,16 +129,16 @@ class Region:
     def _guest(self, levels: Levels, runs: tuple[Run, ...], area: Area | None) -> GuestPlan | None:
         if self.hypervisor is None or area is None:
             return None
-        gpa, phys = self.request.gpa, self.request.phys + area.offset
+        gpa = self.request.gpa
         hosted = Hosted(
             runs,
             area.va,
             levels.sizes,
             self.request.bar_size,
             area.offset,
-            phys,
-            phys if self.rules.pgoff_is_pfn else area.offset,
+            self.request.phys + area.offset,
             gpa if gpa is None else gpa + area.offset - self.request.offset,
+            self.rules.pgoff_is_pfn,
             lambda start, end: reach_of(levels, runs, start, end, 0),
         )
         return self.hypervisor.guest(self.kernel, hosted)

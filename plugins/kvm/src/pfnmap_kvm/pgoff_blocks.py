@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pfnmap.contract.guest import GuestRun, Host, Hosted
 from pfnmap.contract.plan import LEAF_LEVELS, LeafLevel
 
-__all__ = ["BlockRun", "block_runs", "cold", "leaves_of"]
+__all__ = ["BlockRun", "block_runs", "cold_of", "leaves_of"]
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,8 @@ def block_runs(hosted: Hosted, off: Mapping[LeafLevel, int]) -> tuple[BlockRun, 
     each level."""
     if not hosted.runs:
         return ()
-    fit = [
-        (level, size)
-        for level, size in hosted.sizes.items()
-        if not off[level] and not (hosted.va - hosted.pgoff) % size
-    ]
+    pgoff = hosted.phys if hosted.pgoff_is_pfn else hosted.offset
+    fit = [(level, size) for level, size in hosted.sizes.items() if not off[level] and not (hosted.va - pgoff) % size]
     return tuple(_cut(hosted.va, hosted.runs[-1].end, sorted(fit, key=lambda row: LEAF_LEVELS.index(row[0]))))
 
 
@@ -72,7 +69,7 @@ def leaves_of(kernel: Host, hosted: Hosted, gpa: int, blocks: Iterable[BlockRun]
         yield GuestRun(at, run.end - run.va, level, (run.end - run.va) // size)
 
 
-def cold(hosted: Hosted, blocks: Iterable[BlockRun]) -> tuple[int, int]:
+def cold_of(hosted: Hosted, blocks: Iterable[BlockRun]) -> tuple[int, int]:
     """Return how often the process faults, and its driver's handler runs, when the guest touches all of it: at the
     start of each block, or once for each of its own leaves where those are larger."""
     fixups = calls = 0

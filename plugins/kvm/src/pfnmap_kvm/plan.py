@@ -20,7 +20,7 @@ from pfnmap.contract.plan import LEAF_LEVELS, LeafLevel
 from pfnmap.errors import BadInput, Refused
 from pfnmap.sizes import format_size, parse_address
 
-from .pgoff_blocks import block_runs, cold, leaves_of
+from .pgoff_blocks import block_runs, cold_of, leaves_of
 
 __all__ = ["GPA", "GUEST_BASE", "KVM", "KvmGuests"]
 
@@ -71,11 +71,11 @@ def _at_most(host: Host, level: LeafLevel) -> str:
 
 
 def _riscv64(host: Host) -> SecondStage:
-    changes = ("riscv-kvm-no-pfnmap-ioremap", "vfio-unmap-mapping-range", "riscv-kvm-thp")
+    changes = ("riscv-kvm-no-pfnmap-ioremap", "riscv-kvm-thp")
     eager = not host.has(changes[0])
-    if not eager and host.has(changes[2]):
+    if not eager and host.has(changes[1]):
         return SecondStage(_pmd_at_most, _at_most(host, "pmd"), changes=changes)
-    return SecondStage(_pages, _at_most(host, "pte"), eager, eager and host.has(changes[1]), changes)
+    return SecondStage(_pages, _at_most(host, "pte"), eager, changes)
 
 
 def _loongarch64(host: Host) -> SecondStage:
@@ -134,7 +134,9 @@ class KvmGuests(Hypervisor):
         guest = [GuestRun(gpa + run.va - va, run.length, level, run.length // sizes[level]) for run, level, _ in chosen]
         notes = (_note(stage, run.level, why, off, sizes) for run, _, why in chosen if why)
         cold = hosted.reach(va, hosted.runs[-1].end if hosted.runs else va)
-        warnings = ["WRONG MEMORY: the guest reaches what vm_pgoff says, which is not the PFN"] if stage.wrong else []
+        warnings = []
+        if stage.eager and not hosted.pgoff_is_pfn:
+            warnings = ["WRONG MEMORY: the guest reaches what vm_pgoff says, which is not the PFN"]
         return GuestPlan(
             self.name,
             gpa,
@@ -149,7 +151,7 @@ class KvmGuests(Hypervisor):
     def _by_pgoff(self, kernel: Host, hosted: Hosted, gpa: int, off: Mapping[LeafLevel, int]) -> GuestPlan:
         """Plan a guest of arm64 before `arm64-kvm-pfnmap-block`."""
         blocks = block_runs(hosted, off)
-        fixups, driver_calls = cold(hosted, blocks)
+        fixups, driver_calls = cold_of(hosted, blocks)
         largest = max((run.level for run in blocks), key=LEAF_LEVELS.index, default="pte")
         notes = [
             f"guest not {format_size(hosted.sizes[level])}: the guest's address is {off[level]:#x} off the VA modulo"

@@ -19,10 +19,10 @@ def region_rules(kernel: Image, request: Request) -> RegionRules:
     there = kernel.arch.name != "s390" or kernel.has(since)
     return RegionRules(
         end=-(-request.bar_size // page) * page,
-        pgoff_is_pfn=True,
         refused="" if there else f"there are no resource files in sysfs: {kernel.lacks(since)}",
         filling="mmap",
         before="mmap",
+        pgoff_is_pfn=True,
         reasons=dict.fromkeys(HUGE_LEVELS, (Reason("no_huge_fault", _FILLS),)),
         changes=(since,),
     )
