@@ -8,6 +8,7 @@ and step.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -61,7 +62,7 @@ class Record:
 @dataclass(frozen=True)
 class Recording:
     """A recording of one real kernel on one machine: what to link, which calls were counted, and the records; `group`
-    says what is its own in reading it."""
+    says what is its own in reading it. `installed`: the machine's RAM in bytes, None where the file does not tell."""
 
     source: str
     arch: str
@@ -72,6 +73,7 @@ class Recording:
     devices: tuple[Device, ...]
     records: tuple[Record, ...]
     group: RecordingGroup = field(default_factory=RecordingGroup)
+    installed: int | None = None
 
     def link(self, registry: Registry | None = None) -> Kernel:
         """Link the kernel that was recorded, from the recording alone."""
@@ -309,7 +311,15 @@ def parse_recording(document: Any, source: str, registry: Registry | None = None
         _machine([_recorded_device(d, f"{source}: device {n}", commands) for n, d in rows], source),
         records,
         group,
+        _installed(kernel),
     )
+
+
+def _installed(kernel: Mapping[str, Any]) -> int | None:
+    """Return the RAM of a recorded machine (bytes), which its description in words tells ("1 CPU, 1 GiB")."""
+    told = " ".join(value for value in kernel.values() if isinstance(value, str))
+    found = re.search(r"\b(\d{1,6}) GiB\b", told)
+    return int(found[1]) << 30 if found else None
 
 
 _SCHEMAS = ("pfnmap-recording/1", "pfnmap-recording/2")

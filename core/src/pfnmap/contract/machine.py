@@ -63,7 +63,7 @@ class MmFunctions:
     get_user_pages_fast: Callable[[MmStruct, int, int, int, list[int]], int]
     get_user_pages_fast_only: Callable[[MmStruct, int, int, int, list[int]], int]
     get_user_pages_unlocked: Callable[[MmStruct, int, int, int, list[int]], int]
-    put_page: Callable[[MachineState, int], None]
+    put_pages: Callable[[MachineState, Iterable[int]], None]
     pin_user_pages_fast: Callable[[MmStruct, int, int, int, list[int]], int]
     pin_user_pages_remote: Callable[[MmStruct, int, int, int, list[int]], int]
     unpin_user_pages: Callable[[MachineState, Iterable[int]], None]

@@ -54,7 +54,7 @@ def _page(machine: Machine, mm: MmStruct, address: int, gup_flags: int, *, fast_
     get = functions.get_user_pages_fast_only if fast_only else functions.get_user_pages_unlocked
     if get(mm, address, 1, gup_flags, pages) != 1:
         return None
-    functions.put_page(machine, pages[0])
+    functions.put_pages(machine, pages)
     return pages[0]
 
 

@@ -48,7 +48,7 @@ class Kvm(Module):
         "get_user_pages_unlocked",
         "mmap_lock",
         "mmu_notifier_register",
-        "put_page",
+        "put_pages",
     )
 
     hypervisor: ClassVar[Hypervisor | None] = KvmGuests()
