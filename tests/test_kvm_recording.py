@@ -90,6 +90,17 @@ def test_the_step_that_a_record_hangs_in_is_compared(document: dict[str, Any]) -
     assert [d.field for d in _outcome(document, record)] == ["result"]
 
 
+def test_a_machine_without_memory_for_a_slot_refuses_it_last(document: dict[str, Any]) -> None:
+    record = _record(document, "errno")
+    large = next(n for n, step in enumerate(record["steps"]) if step.get("length") == 8796093018112)
+    record["steps"][large]["expect"]["result"] = "ENOMEM"
+    record["steps"][-1]["expect"]["result"] = "ok"  # nothing is in its way then
+    assert _outcome(document, record) == []
+    record["steps"][large - 1]["expect"]["result"] = "ENOMEM"
+    record["steps"][2]["expect"]["result"] = "ENOMEM"  # which is EINVAL before memory matters
+    assert [(d.step, d.field) for d in _outcome(document, record)] == [(3, "result")]
+
+
 def test_an_argument_that_is_not_known_refuses_its_record_alone(document: dict[str, Any]) -> None:
     record = _record(document, "noslot")
     record["steps"][3]["encrypted"] = True

@@ -144,6 +144,16 @@ def test_memory_behind_a_slot_is_mapped_for_reads_as_the_zero_page_and_for_write
     assert written["stage2"][0]["hpa"] != read["stage2"][0]["hpa"]
 
 
+def test_a_copy_on_write_and_a_fork_take_memory_from_the_guest(machine: Machine):
+    machine("mmap", addr=BASE, length=PAGE, fixed=True, prot="rw", shared=False)
+    assert machine.guest(length=PAGE, access="write")["guest_faults"] == 1
+    assert machine.guest(length=PAGE, access="write")["guest_faults"] == 0
+    machine("fork")
+    assert machine.guest(length=PAGE)["stage2"][0]["writable"] is False  # the page is shared with the child
+    machine("touch", va=BASE, access="write")
+    assert machine.guest(length=PAGE)["stage2"][0]["writable"] is True
+
+
 def test_a_write_that_the_process_may_do_is_done_by_kvm_through_its_mapping():
     """clear_refs has first writes notified: the entry is read-only in a writable mapping (record clear_refs_4k)."""
     machine = Machine()

@@ -15,6 +15,7 @@ from pfnmap.contract.vma import AnonVma, VmArea, VmFault
 from pfnmap.errors import Refused
 from pfnmap.mm import huge_memory
 from pfnmap.mm.contpte import contpte_fold, contpte_unfold
+from pfnmap.mm.mmu_notifier import mmu_notifier_invalidate_range
 from pfnmap.mm.vm_normal_page import vm_normal_page
 from pfnmap.vm_flags import VM_ACCESS_FLAGS, VM_MAYSHARE, VM_SHARED, VM_SOFTDIRTY, VM_WRITE
 
@@ -139,6 +140,8 @@ def _wp_page_copy(vma: VmArea, address: int, old: int, unshare: bool) -> int:
     ops = kernel.ops
     anon_vma_prepare(vma)
     pfn = machine.phys.alloc_page() >> kernel.geometry.PAGE_SHIFT
+    page = kernel.geometry.PAGE_SIZE
+    mmu_notifier_invalidate_range(vma.vm_mm, address & -page, (address & -page) + page)
     unmap_page(vma, address, old)
     entry = ops.pfn_pte(pfn, vma.vm_page_prot)
     if unshare:

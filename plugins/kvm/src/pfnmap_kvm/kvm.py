@@ -66,8 +66,14 @@ class Kvm(Module):
         return {
             "memslot": Action(
                 self._memslot,
-                {"slot": "int", "gpa": "address", "va": "address", "length": "size", "readonly": "bool", "log": "bool"},
-                optional=frozenset({"readonly", "log"}),
+                {
+                    "slot": "int",
+                    "gpa": "address",
+                    "va": "address",
+                    "length": "size",
+                    **dict.fromkeys(("readonly", "log", "nomem"), "bool"),
+                },
+                optional=frozenset({"readonly", "log", "nomem"}),
             ),
             "map": Action(
                 self._map,
@@ -79,16 +85,25 @@ class Kvm(Module):
         }
 
     def _memslot(
-        self, run: ScenarioRun, slot: int, gpa: int, va: int, length: int, readonly: bool = False, log: bool = False
+        self,
+        run: ScenarioRun,
+        slot: int,
+        gpa: int,
+        va: int,
+        length: int,
+        readonly: bool = False,
+        log: bool = False,
+        nomem: bool = False,
     ) -> dict[str, Any]:
         """KVM_SET_USER_MEMORY_REGION; `log`: with KVM_MEM_LOG_DIRTY_PAGES. Length 0 deletes the slot. The bits of
-        `slot` from 16 on are the address space (1: that of x86's SMM).
+        `slot` from 16 on are the address space (1: that of x86's SMM). `nomem`: the machine has no memory for what KVM
+        keeps of a slot of that size.
 
         Gives `leaves`: how many the second-stage tables hold then, by level.
         """
         if self.vm is None:
             self.vm = Vm(self.machine, run.current, guest_mmu(self.kernel)(self.kernel, self.parameters))
-        error = self.vm.set_memory_region(run.current, slot, gpa, length, va, readonly, log)
+        error = self.vm.set_memory_region(run.current, slot, gpa, length, va, readonly, log, nomem)
         return {"result": errorcode[-error] if error else "ok", "leaves": counted(self.vm.stage2)}
 
     def _dirty_log(self, run: ScenarioRun, slot: int) -> dict[str, Any]:

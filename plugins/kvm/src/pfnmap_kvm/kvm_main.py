@@ -6,7 +6,7 @@ pages.
 
 from __future__ import annotations
 
-from errno import EEXIST, EINVAL, EIO, ENOENT
+from errno import EEXIST, EINVAL, EIO, ENOENT, ENOMEM
 from typing import TYPE_CHECKING
 
 from pfnmap import Machine, MmStruct
@@ -46,14 +46,22 @@ class Vm:
     # memslots
 
     def set_memory_region(
-        self, mm: MmStruct, slot: int, gpa: int, size: int, userspace_addr: int, readonly: bool, log_dirty: bool
+        self,
+        mm: MmStruct,
+        slot: int,
+        gpa: int,
+        size: int,
+        userspace_addr: int,
+        readonly: bool,
+        log_dirty: bool,
+        nomem: bool = False,
     ) -> int:
         """KVM_SET_USER_MEMORY_REGION; return 0 or -errno.
 
         -EIO: asked by another process than the VM's. -EINVAL: not page-aligned, beyond the address space of the
         process or of the guest, too many pages, a slot number or an address space there is not; deleting what is not
         there; changing what cannot be changed. -EEXIST: another slot has some of these gfns. Then what the
-        architecture says.
+        architecture says, and -ENOMEM where the machine has no memory for what KVM keeps of the slot (`nomem`).
         """
         geometry = self.kernel.geometry
         page = geometry.PAGE_SIZE
@@ -80,9 +88,9 @@ class Vm:
                 return -EINVAL
             if old == new:
                 return 0
-        return self._set_memslot(old, new)
+        return self._set_memslot(old, new, nomem)
 
-    def _set_memslot(self, old: MemorySlot | None, new: MemorySlot) -> int:
+    def _set_memslot(self, old: MemorySlot | None, new: MemorySlot, nomem: bool) -> int:
         """kvm_set_memslot: a new slot, one that moves, or one whose dirty log is switched."""
         moved = old is None or old.base_gfn != new.base_gfn
         others = (s for s in self.slots.values() if s.id != new.id and s.id >> _SLOT_BITS == new.id >> _SLOT_BITS)
@@ -90,7 +98,7 @@ class Vm:
             return -EEXIST
         if old is not None and moved:  # as invalid, before the architecture is asked; a refusal leaves it flushed
             self.mmu.flush(self, old)
-        error = self.mmu.prepare(self, new, moved)
+        error = self.mmu.prepare(self, new, moved) or (-ENOMEM if nomem and moved else 0)
         if error:
             return error
         self.slots[new.id] = new

@@ -96,7 +96,7 @@ class X86Mmu(GuestMmu):
                 vm.stage2.zap(gfn, gfn + pages)
                 self._forget_tables(level, gfn, pages)
                 if recovers:
-                    huge = first._replace(level=level, gfn=gfn, pfn=first.pfn - (first.gfn - gfn))
+                    huge = first._replace(level=level, gfn=gfn, pfn=first.pfn - (first.gfn - gfn), untraced=False)
                     vm.stage2.install(huge._replace(executable=not self.parameters["nx_huge_pages"]))
 
     def _forget_tables(self, level: Level, gfn: int, pages: int) -> None:
