@@ -166,7 +166,7 @@ def compare_step(
 ) -> list[tuple[str, Any, Any]]:
     """Return (field, expected, got) of every field in which a step's results differ from its `expect`."""
     group = recording.group
-    known = {*COMPARED, *_NOT_COMPARED, *group.fields, *group.artefacts}
+    known = {*COMPARED, *_NOT_COMPARED, *group.fields, *group.artefacts, *got}
     for key in step.expect:
         if key not in known:
             raise BadInput(step.where, f"expect has an unknown key {key!r}{nearest(key, known)}")

@@ -44,9 +44,9 @@ def capabilities(kernel: Kernel) -> dict[str, Any]:
 
 
 def _drivers(kernel: Kernel) -> list[str]:
-    """The symbols that build the linked drivers."""
-    symbols = (driver.config_symbol for driver in kernel.drivers.values() if isinstance(driver, Driver))
-    return sorted(filter(None, symbols))
+    """The symbols that build the linked drivers, as far as this kernel has them."""
+    symbols = {driver.config_symbol for driver in kernel.drivers.values() if isinstance(driver, Driver)}
+    return sorted(symbols & kernel.config.keys())
 
 
 def users(kernel: Kernel) -> dict[str, dict[str, Any]]:
