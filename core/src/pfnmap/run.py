@@ -20,6 +20,7 @@ from pfnmap.contract.step import Action, FoundEntry, Step, StepEvents, StepResul
 from pfnmap.contract.vma import AnonVma, File, MmStruct, VmArea, prot_flags
 from pfnmap.errors import BadInput, PfnmapError, PluginError, Refused, Unknown, nearest
 from pfnmap.mm.boot import boot
+from pfnmap.mm.uaccess import NeverCompletes
 from pfnmap.ops import ACTIONS_OF, OPS
 from pfnmap.plugins import why_not_linked
 from pfnmap.trace import Call, Event, Fault, KernelDied, Message, Oops, Split
@@ -180,6 +181,9 @@ class Run:
             if step.where not in str(error):
                 error.placed(step.where)
             raise
+        except NeverCompletes as never:
+            self.hanging[mm] = never.address
+            more["result"] = "HANG"
         except KernelDied as death:
             self.oops = death.oops
             trace.emit(death.oops)
@@ -214,7 +218,7 @@ class Run:
         """Turn an exception that comes out of a plugin's code into a PluginError with the plugin's name."""
         try:
             yield
-        except (PfnmapError, KernelDied):
+        except (PfnmapError, KernelDied, NeverCompletes):
             raise
         except Exception as error:
             plugin = self._culprit(error)

@@ -68,11 +68,18 @@ class Arm64(Arch):
     release_suffixes: ClassVar[Mapping[str, str]] = {"16k": "16K", "64k": "64K", "64kb": "64K"}
     """Flavours of Debian, Fedora, RHEL, SUSE and Ubuntu."""
 
-    cpu_defaults: ClassVar[Mapping[str, object]] = {"va_bits": 0, "lpa2": False, "hw_access_dirty": True}
+    cpu_defaults: ClassVar[Mapping[str, object]] = {
+        "va_bits": 0,
+        "lpa2": False,
+        "hw_access_dirty": True,
+        "s2fwb": True,
+        "cache_dic": True,
+    }
     """`va_bits`: 39, 48, 52, ...; 0 is what the configuration says or, where that is 52, what a CPU boots
     with: 52 with `lpa2`, else 48 (16K pages: 47). With 64K pages 52 needs FEAT_LVA, not LPA2: ask for it.
     `lpa2`: the CPU has LPA2 at this page size; without effect where the kernel has no ARM64_LPA2.
-    `hw_access_dirty`: the CPU sets the access flag and the dirty state itself."""
+    `hw_access_dirty`: the CPU sets the access flag and the dirty state itself.
+    `s2fwb`, `cache_dic`: FEAT_S2FWB and CTR_EL0.DIC, without which KVM maps no cacheable device memory."""
 
     expected_failures: ClassVar[Mapping[str, str]] = {
         "hooks-used": "the PUD's helpers wait for HAVE_ARCH_TRANSPARENT_HUGEPAGE_PUD, which no release selects",
