@@ -13,7 +13,7 @@ from pfnmap.errors import PfnmapError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from rich.table import Table
+    from pfnmap.report.text import Table
 
 _COLUMNS = ("level", "entry size", "order", "special", "mkspecial", "pgprot", "pfnmap")
 _STYLES = {"arch": "green", "generic": "yellow", "absent": "red"}

@@ -12,7 +12,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.tree import Tree
+
+    from pfnmap.report.text import Table, Text
 
 __all__ = [
     "complain",
@@ -29,7 +31,7 @@ __all__ = [
 ]
 
 _PIPE_WIDTH = 240
-"""Columns for a table in a file or a pipe, where no terminal says how wide it may be."""
+"""Columns for a tree in a file or a pipe: nothing is to be folded there, and rich takes a pipe for 80 columns wide."""
 
 
 def plain(text: object) -> str:
@@ -58,38 +60,37 @@ def print_json(command: str, document: Mapping[str, Any]) -> None:
     print(dumps({"schema": schema(command), **document}))
 
 
-def styled(text: object, style: str) -> Any:
+def styled(text: object, style: str) -> Text:
     """Return a text in a style, for `show` and `table`."""
-    from rich.text import Text
+    from pfnmap.report.text import Text
 
     return Text(plain(text), style)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], numbers: Collection[str] = ()) -> Table:
     """Return a table; the columns named in `numbers` are aligned right."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-    from rich.text import Text
+    from pfnmap.report.text import Table, Text
 
-    made = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold", show_edge=False)
-    for column in columns:
-        made.add_column(column, justify="right" if column in numbers else "left")
-    for row in rows:
-        made.add_row(*(cell if isinstance(cell, Text) else plain(cell) for cell in row))
-    return made
+    cells = ([cell if isinstance(cell, Text) else Text(plain(cell)) for cell in row] for row in rows)
+    return Table(columns, cells, numbers)
 
 
-def show(*parts: Any) -> None:
-    """Print texts and tables on stdout."""
+def show(*parts: str | Text | Table | Tree) -> None:
+    """Print texts, tables and trees on stdout: as a terminal shows them, or plain where nobody says how wide it is."""
+    from pfnmap.report.text import Table, Text
+
+    terminal, wide = sys.stdout.isatty(), "COLUMNS" in os.environ
+    if not (terminal or wide) and all(isinstance(part, (str, Text, Table)) for part in parts):
+        for part in parts:
+            print(part)
+        return
     from rich.console import Console
-    from rich.text import Text
 
-    # Rich takes a pipe for 80 columns wide; in a file or a pipe nothing is to be folded.
-    terminal = sys.stdout.isatty()
-    width = None if terminal or "COLUMNS" in os.environ else _PIPE_WIDTH
+    width = None if terminal or wide else _PIPE_WIDTH
     console = Console(file=sys.stdout, width=width, markup=False, highlight=False, emoji=False)
     for part in parts:
-        console.print(part, soft_wrap=not terminal and isinstance(part, (str, Text)))
+        line = isinstance(part, str) or (isinstance(part, Text) and not part.indent)
+        console.print(part, soft_wrap=line and not terminal)
 
 
 def recorded_heading(kernels: Sequence[Mapping[str, Any]]) -> None:

@@ -7,8 +7,7 @@ from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from rich.text import Text
-
+from pfnmap.report.text import Text
 from pfnmap.sizes import format_size
 
 if TYPE_CHECKING:

@@ -7,23 +7,17 @@ from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
-from rich.padding import Padding
-from rich.table import Table
-from rich.text import Text
-
+from pfnmap.report.text import Table, Text
 from pfnmap.sizes import format_size
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from pfnmap.plan import Blocked, Costs, LeafLevel, MappingPlan, Plan, Undetermined
 
 __all__ = ["render"]
 
 _HEADER: Final = ("placement", "VA", "leaves", "faults", "tables", "DMA cold", "DMA warm")
 _GUEST_HEADER: Final = ("guest leaves", "guest faults")
-_WIDEST: Final = 16
-"""Columns that a cell keeps on a narrow terminal: an address, or one level's leaves."""
+_INDENT: Final = 2
 _NUMBERS: Final = (*_HEADER[3:], "guest faults")
 _LEGEND: Final = (
     "faults: calls of the driver's handler when every page is touched once in ascending order. "
@@ -35,7 +29,7 @@ _LEVELS: Final[tuple[LeafLevel, ...]] = ("pud", "pmd", "pte")
 Row = tuple[Text, ...]
 
 
-def render(plan: Plan, names: Mapping[str, str] | None = None) -> list[RenderableType]:
+def render(plan: Plan, names: Mapping[str, str] | None = None) -> list[Text | Table]:
     """Return what `pfnmap plan` prints below its heading, in order; colours show on a terminal only.
 
     `names`: what devices are called, by their PCI address.
@@ -45,9 +39,9 @@ def render(plan: Plan, names: Mapping[str, str] | None = None) -> list[Renderabl
     ]
     rows = [[row for mapping in block for row in _rows(mapping)] for block in blocks]
     columns = _HEADER + (_GUEST_HEADER if any(mapping.guest for mapping in plan.mappings) else ())
-    header = tuple(Text(name, "bold") for name in columns)
-    widths = [max(map(len, column)) for column in zip(header, *(row for table in rows for row in table), strict=True)]
-    parts: list[RenderableType] = []
+    texts = (columns, *([cell.plain for cell in row] for table in rows for row in table))
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    parts: list[Text | Table] = []
     device: str | None = ""
     for block, table_rows in zip(blocks, rows, strict=True):
         first = block[0]
@@ -57,8 +51,8 @@ def render(plan: Plan, names: Mapping[str, str] | None = None) -> list[Renderabl
         device = first.device
         parts.append(Text(f"\n{_title(first)}", "bold"))
         if table_rows:
-            parts.append(_indented(_table((header, *table_rows), widths)))
-        parts += map(_indented, _sentences(block))
+            parts.append(Table(columns, table_rows, _NUMBERS, widths=widths, ruled=False, indent=_INDENT))
+        parts += _sentences(block)
     parts += _notes(blocks)
     parts += _undetermined(plan)
     if any(rows):
@@ -70,10 +64,6 @@ def _called(device: str, names: Mapping[str, str] | None) -> str:
     return f"  {names[device]}" if names and device in names else ""
 
 
-def _indented(part: RenderableType) -> Padding:
-    return Padding(part, (0, 0, 0, 2), expand=False)
-
-
 def _title(mapping: MappingPlan) -> str:
     asked = mapping.request
     size = format_size(asked.bar_size)
@@ -81,15 +71,6 @@ def _title(mapping: MappingPlan) -> str:
     if asked.offset or (asked.length or 0) < asked.bar_size:
         title += f", {asked.length:#x} bytes from offset {asked.offset:#x}"
     return title
-
-
-def _table(rows: Sequence[Row], widths: Sequence[int]) -> Table:
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    for name, width in zip(rows[0], widths, strict=True):
-        table.add_column(justify="right" if name.plain in _NUMBERS else "left", min_width=min(width, _WIDEST))
-    for row in rows:
-        table.add_row(*row)
-    return table
 
 
 def _rows(mapping: MappingPlan) -> list[Row]:
@@ -101,9 +82,7 @@ def _rows(mapping: MappingPlan) -> list[Row]:
     rows = [(Text(_placement(mapping)), Text(f"{mapping.va:#x}"), *_costs(mapping.costs, sizes), *guest)]
     if mapping.before != mapping.costs:
         before = (Text("  before 6.12"), Text(""), *_costs(mapping.before, sizes), *(Text("") for _ in guest))
-        for cell in before:
-            cell.style = "dim"
-        rows.append(before)
+        rows.append(tuple(cell.in_style("dim") for cell in before))
     return rows
 
 
@@ -157,12 +136,14 @@ def _sentences(block: Sequence[MappingPlan]) -> list[Text]:
         for line in dict.fromkeys(lines):
             said.setdefault(line, []).append(_placement(mapping))
     sentences = [
-        Text(text if len(names) == len(block) else f"{', '.join(names)}: {text}", style)
+        Text(text if len(names) == len(block) else f"{', '.join(names)}: {text}", style, _INDENT)
         for (style, text), names in said.items()
     ]
     unmapped = dict.fromkeys((mapping.policy, part) for mapping in block for part in mapping.placed.unmapped)
     return sentences + [
-        Text(f"{policy}: not mapped: {format_size(part.length)} from offset {part.offset:#x}: {part.reason}")
+        Text(
+            f"{policy}: not mapped: {format_size(part.length)} from offset {part.offset:#x}: {part.reason}", "", _INDENT
+        )
         for policy, part in unmapped
     ]
 
@@ -198,13 +179,13 @@ def _name(mapping: MappingPlan) -> str:
     return f"BAR {mapping.bar}" + (f" of {mapping.device}" if mapping.device else "")
 
 
-def _undetermined(plan: Plan) -> Iterable[RenderableType]:
+def _undetermined(plan: Plan) -> Iterable[Text | Table]:
     for row in plan.undetermined:
         given = f" (with {', '.join(row.given)})" if row.given else ""
         yield Text(f"\nIt is not known whether {plan.kernel['release']} has {row.change}{given}:", "bold yellow")
         for mapping, yes, no in _both_ways(plan, row):
             sides = (f"{label} {_answer(side, mapping)}" for label, side in (("with it", yes), ("without", no)))
-            yield _indented(Text(f"{_name(mapping)}, {_placement(mapping)}: {'; '.join(sides)}"))
+            yield Text(f"{_name(mapping)}, {_placement(mapping)}: {'; '.join(sides)}", "", _INDENT)
 
 
 def _both_ways(plan: Plan, row: Undetermined) -> Iterable[tuple[MappingPlan, Any, Any]]:
