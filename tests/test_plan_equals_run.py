@@ -16,8 +16,9 @@ from pfnmap.contract.plan import Reason
 from pfnmap.contract.step import Step
 from pfnmap.errors import PluginError, Refused
 from pfnmap.kernel import Kernel
-from pfnmap.mm import FUNCTIONS, fault, huge_memory
+from pfnmap.mm import fault, huge_memory
 from pfnmap.mm.fault import user_access
+from pfnmap.mm.functions import FUNCTIONS
 from pfnmap.mm.mmap import get_unmapped_area
 from pfnmap.plan import Request, ask, costs, plan, runs
 from pfnmap.plugins import Registry

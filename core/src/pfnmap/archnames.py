@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pfnmap.errors import PluginError
-from pfnmap.host.dotconfig import DotConfig
 from pfnmap.plugins import Registry
+
+if TYPE_CHECKING:
+    from pfnmap.host.dotconfig import DotConfig
 
 __all__ = ["KernelName", "arch_of_config", "arch_of_release", "canonical_arch"]
 

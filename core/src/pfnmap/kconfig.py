@@ -29,8 +29,9 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, NamedTuple
 
 from pfnmap.contract.entry import Has
@@ -63,6 +64,8 @@ _CONFIG = re.compile(r"\s*(?:menu)?config\s+(\w+)\s*$")
 _CONFIGS = re.compile(rf"^(?:{_LEFT_OUT})?[ \t]*(?:menu)?config[ \t]+(\w+)[ \t]*$", re.MULTILINE)
 _PAGE_SIZE = re.compile(r"\s*select\s+(?:HAVE_)?PAGE_SIZE_(\d+)KB\b")
 _FORBIDDEN = re.compile(r"\s*([rog]+source|source|option)\b")
+_SUSPECT = re.compile(r"\$|source|option")
+"""Stands in every fragment with a line that is not allowed."""
 
 
 def fragment(package: str, has: Has) -> str:
@@ -231,7 +234,7 @@ def resolve(
     otherwise: Sequence[Fragment] = (),
     defaults: Mapping[str, str] | None = None,
     force: Mapping[str, str] | None = None,
-    known: Iterable[str] = (),
+    known: Collection[str] = (),
     source: str = "",
 ) -> Config:
     """Resolve a configuration; the top of this module says what `given`, `file`, `defaults` and `force` mean.
@@ -247,12 +250,16 @@ def resolve(
     """
     given = dict(given or {})
     engine = _Engine(fragments)
-    elsewhere = {name for _, text in fragments for name in _names(text)} | set(known)
+
+    @cache
+    def elsewhere() -> set[str]:
+        return {name for _, text in fragments for name in _names(text)}.union(known)
+
     warnings: list[str] = []
     for symbol in list(given):
         if symbol not in engine:
-            if symbol not in elsewhere:
-                raise Unknown("config symbol", symbol, elsewhere)
+            if symbol not in elsewhere():
+                raise Unknown("config symbol", symbol, elsewhere())
             warnings.append(f"{symbol}={given[symbol]}: unused here, no such symbol in this kernel")
 
     conflicts: tuple[Conflict, ...] = ()
@@ -279,8 +286,8 @@ def resolve(
             return engine.explain(symbol)
         if symbol in symbols:
             return Reason(symbol, symbols[symbol], (Reason("taken as it is, not declared here", symbols[symbol]),))
-        if symbol not in elsewhere:
-            raise Unknown("config symbol", symbol, elsewhere)
+        if symbol not in elsewhere():
+            raise Unknown("config symbol", symbol, elsewhere())
         return Reason(symbol, "undefined", (Reason("not declared in this kernel", "undefined"),))
 
     return Config(
@@ -593,13 +600,15 @@ def _parse(lib: Any, fragments: Sequence[Fragment]) -> Any:
     whole: list[str] = []
     for name, text in fragments:
         starts.append((len(whole), name))
-        for number, line in enumerate(text.splitlines(), 1):
-            if not line.lstrip().startswith("#"):
-                if "$" in line:
-                    raise LinkError(f"Kconfig of {name}, line {number}: '$' is not allowed, there are no macros here")
-                if word := _FORBIDDEN.match(line):
-                    raise LinkError(f"Kconfig of {name}, line {number}: {word[1]!r} is not allowed")
-            whole.append(line)
+        lines = text.splitlines()
+        whole += lines
+        for number, line in enumerate(lines, 1) if _SUSPECT.search(text) else ():
+            if line.lstrip().startswith("#"):
+                continue
+            if "$" in line:
+                raise LinkError(f"Kconfig of {name}, line {number}: '$' is not allowed, there are no macros here")
+            if word := _FORBIDDEN.match(line):
+                raise LinkError(f"Kconfig of {name}, line {number}: {word[1]!r} is not allowed")
 
     class Tree(lib.Kconfig):  # type: ignore[misc]
         def _open(self, filename: str, mode: str) -> io.StringIO:

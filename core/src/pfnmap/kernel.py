@@ -7,7 +7,7 @@ owner. After that nothing goes through pluggy. Two kernels live side by side; no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from inspect import signature
@@ -83,7 +83,7 @@ class Kernel(LinkedKernel):
         file: Mapping[str, str] | None = None,
         whole: bool = True,
         defaults: Mapping[str, str] | None = None,
-        known: Iterable[str] = (),
+        known: Collection[str] = (),
         page_size: str | None = None,
         config_source: str = "",
         thp: str | None = None,
@@ -103,7 +103,7 @@ class Kernel(LinkedKernel):
         that fails.
         """
         registry = registry or Registry()
-        drivers, known, assumed = tuple(drivers), tuple(known), tuple(assumed)
+        drivers, assumed = tuple(drivers), tuple(assumed)
         link_again = partial(
             cls.link,
             arch,
@@ -311,6 +311,18 @@ def _bind(manager: pluggy.PluginManager, arch: Arch, config: Config) -> Ops:
     return ops
 
 
+def _takes(impl: pluggy.HookImpl, names: tuple[str, ...]) -> bool:
+    """Tell whether a bound op can be called with all arguments; pluggy lets an implementation leave some out."""
+    function: Any = impl.function
+    if impl.argnames == names and not function.__code__.co_kwonlyargcount:
+        return True
+    try:
+        signature(function).bind(*names)
+    except TypeError:
+        return False
+    return True
+
+
 def _owner(manager: pluggy.PluginManager, name: str, arch: Arch, config: Config) -> tuple[Callable[..., Any], Owner]:
     """Settle who owns an entry hook, and return its plain function."""
     generic: Callable[..., Any] | None = None
@@ -319,11 +331,9 @@ def _owner(manager: pluggy.PluginManager, name: str, arch: Arch, config: Config)
     for impl in caller.get_hookimpls():
         if impl.hookwrapper or impl.wrapper:
             raise LinkError(f"plugin {impl.plugin_name}: {name} is an entry hook and takes no wrapper")
-        try:  # pluggy lets an implementation leave arguments out; a bound op is called with all of them
-            signature(impl.function).bind(*caller.spec.argnames)
-        except TypeError:
+        if not _takes(impl, caller.spec.argnames):
             called = ", ".join(caller.spec.argnames)
-            raise LinkError(f"plugin {impl.plugin_name}: {name} is called with ({called})") from None
+            raise LinkError(f"plugin {impl.plugin_name}: {name} is called with ({called})")
         if impl.plugin_name == "generic":
             generic = impl.function
         elif impl.plugin is not arch or name not in arch.undefined:

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from pfnmap.contract.step import Step
 from pfnmap.errors import BadInput, Unknown
 from pfnmap.plan import POLICIES, Request
-from pfnmap.run import address_value
-from pfnmap.scenario import Scenario
 from pfnmap.sizes import parse_bar, parse_bar_size, parse_size
+
+if TYPE_CHECKING:
+    from pfnmap.contract.step import Step
+    from pfnmap.scenario import Scenario
 
 __all__ = ["at_guest_address", "of_bars", "of_scenario", "placed"]
 
@@ -66,6 +68,8 @@ def of_scenario(scenario: Scenario) -> list[Request]:
 
 
 def _of_step(step: Step, scenario: Scenario) -> Request:
+    from pfnmap.run import address_value  # BARs that are given as text need no engine
+
     given = step.arguments
     devices = {device.name: device for device in scenario.devices}
     name = given["device"]

@@ -8,20 +8,23 @@ or else a default, and stands in `Kernel.assumed`. Where two of them contradict 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
 
 from pfnmap.archnames import KernelName, arch_of_config, arch_of_release, canonical_arch
 from pfnmap.contract.defaults import DEFAULT_ARCH
 from pfnmap.contract.kernel import THP_SETTINGS
 from pfnmap.errors import BadInput, PluginError, Unknown
-from pfnmap.host.dotconfig import DotConfig, read_dotconfig
 from pfnmap.kconfig import DEFAULTS, Conflict, declared
 from pfnmap.kernel import Kernel
 from pfnmap.plugins import Registry
 from pfnmap.release import Facts, facts, parse_release
 from pfnmap.sizes import format_size, parse_size
+
+if TYPE_CHECKING:
+    from pfnmap.host.dotconfig import DotConfig
 
 __all__ = ["KernelSpec", "cpu_value"]
 
@@ -59,7 +62,7 @@ class KernelSpec:
         Raises what `Kernel.link` raises, and BadInput for a .config, a page size or a cpu value that cannot be read.
         """
         registry = registry or Registry()
-        file = read_dotconfig(self.config) if self.config is not None else None
+        file = _read(self.config) if self.config is not None else None
         name = arch_of_release(self.release, registry) if self.release else KernelName()
         of_file = arch_of_config(file, registry) if file else None
         arch = canonical_arch(self.arch, registry) if self.arch else of_file or name.arch or DEFAULT_ARCH
@@ -80,7 +83,7 @@ class KernelSpec:
             file=file.values if file else None,
             whole=file is None or file.complete,
             defaults=DEFAULTS,
-            known=_declared_by_all(registry),
+            known=_DeclaredByAll(registry),
             page_size=page_size,
             config_source=self.config or "",
             thp=self.thp,
@@ -129,6 +132,12 @@ class KernelSpec:
             yield f"{self.release}: the name of a kernel with pages of {name.page_size}, and pages of {size} are taken"
 
 
+def _read(path: str) -> DotConfig:
+    from pfnmap.host.dotconfig import read_dotconfig
+
+    return read_dotconfig(path)
+
+
 def _says_thp(file: DotConfig) -> bool:
     """Tell whether a .config says which THP setting the kernel boots with."""
     return any(file.values.get(f"TRANSPARENT_HUGEPAGE_{setting.upper()}") == "y" for setting in THP_SETTINGS)
@@ -173,9 +182,24 @@ def _drivers(registry: Registry, warn: Callable[[str], None]) -> list[str]:
     return usable
 
 
-def _declared_by_all(registry: Registry) -> frozenset[str]:
-    """Return the symbols that any installed plugin declares in any release; nothing is imported."""
-    return declared(*{plugin.package for plugin in registry.plugins()})
+class _DeclaredByAll(Collection[str]):
+    """The symbols that any installed plugin declares in any release: read when one is looked up, without imports."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    @cached_property
+    def _symbols(self) -> frozenset[str]:
+        return declared(*{plugin.package for plugin in self._registry.plugins()})
+
+    def __contains__(self, symbol: object) -> bool:
+        return symbol in self._symbols
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._symbols)
+
+    def __len__(self) -> int:
+        return len(self._symbols)
 
 
 def cpu_value(key: str, value: Any, defaults: Mapping[str, object]) -> Any:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pfnmap.contract.module import Driver
     from pfnmap.contract.option import Asked, PlanOption
     from pfnmap.host.input import Input
-    from pfnmap.inputs import Selection, Wanted
+    from pfnmap.inputs import Wanted
     from pfnmap.kernel import Kernel
     from pfnmap.plan import Request
     from pfnmap.plugins import Registry
@@ -196,8 +196,6 @@ def command(
 
     Without --va or --vmm both core policies are planned side by side.
     """
-    from pfnmap.host.input import KINDS, read_input
-    from pfnmap.inputs import Selection
     from pfnmap.plan import plan
     from pfnmap.requests import at_guest_address, of_bars, placed
     from pfnmap.sizes import parse_address, parse_size
@@ -216,8 +214,7 @@ def command(
         raise BadInput("", "--va and --vmm exclude each other")
     asked = _asked(context)
     registry = _settings(context).registry
-    kinds = {**KINDS, **{name: kind for driver in _drivers(registry) for name, kind in driver.inputs.items()}}
-    read = [read_input(file, kinds) for file in files]
+    read = _read(files, registry) if files else []
     scenarios = [file for file, one in zip(files, read, strict=True) if one.kind == "scenario"]
     if scenarios and len(files) > 1:
         raise BadInput(scenarios[0], "a scenario is planned by itself, and there are other files")
@@ -231,7 +228,7 @@ def command(
     said: list[str] = []
     image = kernel.over(base).link(registry, said.append)
     if not requests:
-        wanted = _of_inputs(read, image, Selection(tuple(slot or ()), tuple(device_id or ())))
+        wanted = _of_inputs(read, image, slot or (), device_id or ())
         requests = wanted.requests
         _check_drivers(registry, requests)
     for text in (*_not_built(image, requests), *said, *(_left_out(wanted) if wanted else ())):
@@ -256,15 +253,23 @@ def command(
     return 0
 
 
-def _of_inputs(read: Sequence[Input], image: Kernel, only: Selection) -> Wanted:
+def _read(files: Sequence[str], registry: Registry) -> list[Input]:
+    """Read files of the kinds that the core and the drivers know."""
+    from pfnmap.host.input import KINDS, read_input
+
+    kinds = {**KINDS, **{name: kind for driver in _drivers(registry) for name, kind in driver.inputs.items()}}
+    return [read_input(file, kinds) for file in files]
+
+
+def _of_inputs(read: Sequence[Input], image: Kernel, slots: Sequence[str], ids: Sequence[str]) -> Wanted:
     """Return what inputs ask for, less what a driver does not say how it maps."""
     from pfnmap.contract.module import Driver
     from pfnmap.errors import Refused
     from pfnmap.host.pci import Skipped
-    from pfnmap.inputs import of_inputs
+    from pfnmap.inputs import Selection, of_inputs
 
     drivers = {name: type(driver) for name, driver in image.drivers.items() if isinstance(driver, Driver)}
-    wanted = of_inputs(read, drivers, image.has, only)
+    wanted = of_inputs(read, drivers, image.has, Selection(tuple(slots), tuple(ids)))
     refused: list[Refused] = []
     for request in list(wanted.requests):
         try:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from pfnmap.host.paste import Line
-from pfnmap.host.pci import PciDevice, Skipped
+if TYPE_CHECKING:  # a driver that brings a kind of input is not to bring the readers along
+    from pfnmap.host.paste import Line
+    from pfnmap.host.pci import PciDevice, Skipped
 
 __all__ = ["InputKind", "Mapping", "Reading"]
 
@@ -35,6 +37,8 @@ class Reading:
     @classmethod
     def of(cls, *found: PciDevice | Mapping | Skipped) -> Reading:
         """Return a reading of what was found, each kind in its order."""
+        from pfnmap.host.pci import PciDevice, Skipped
+
         return cls(
             tuple(one for one in found if isinstance(one, PciDevice)),
             tuple(one for one in found if isinstance(one, Mapping)),

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pfnmap.contract.machine import Machine
 from pfnmap.contract.module import Module
 from pfnmap.kernel import Kernel
-from pfnmap.mm import FUNCTIONS
+from pfnmap.mm.functions import FUNCTIONS
 
 __all__ = ["BootedMachine", "boot"]
 

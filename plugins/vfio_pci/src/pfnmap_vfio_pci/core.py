@@ -35,10 +35,10 @@ from pfnmap.contract.plan import Image, RegionRules, Request
 from pfnmap.host.reading import InputKind
 from pfnmap.vm_flags import VM_ALLOW_ANY_UNCACHED, VM_DONTDUMP, VM_DONTEXPAND, VM_IO, VM_PFNMAP, VM_SHARED
 
+from .inputs import INPUTS
 from .iommufd import IoPagetable
 from .maps import mapped
 from .plan import DMA, Iommufd, Type1, region_rules
-from .qemu_trace import QEMU_TRACE
 from .type1 import VfioIommu
 
 VFIO_PCI_OFFSET_SHIFT = 40
@@ -93,7 +93,7 @@ class VfioPci(Driver):
     name = "vfio_pci"
     kernel_names: ClassVar[tuple[str, ...]] = ("vfio-pci",)
     config_symbol = "VFIO_PCI"
-    inputs: ClassVar[Mapping[str, InputKind]] = {"qemu-trace": QEMU_TRACE}
+    inputs: ClassVar[Mapping[str, InputKind]] = INPUTS
     provides: ClassVar[tuple[str, ...]] = (
         "vfio_pci_core_mmap",
         "vfio_pci_mmap_huge_fault",

@@ -12,9 +12,9 @@ from collections.abc import Iterable
 
 from pfnmap.host.paste import Line
 from pfnmap.host.pci import BARS, Bar, Msix, PciDevice, Skipped, normalize_bdf, why_not_a_bar
-from pfnmap.host.reading import InputKind, Reading
+from pfnmap.host.reading import Reading
 
-__all__ = ["QEMU_TRACE"]
+__all__ = ["parse_qemu_trace"]
 
 _BDF = r"((?:[0-9a-fA-F]{4,8}:)?[0-9a-fA-F]{2}:[01][0-9a-fA-F]\.[0-7])"
 _SETUP = re.compile(
@@ -26,11 +26,10 @@ _MSIX = re.compile(
     r"(?:entries (\d{1,4})|(\d{1,4}) entries)"
 )
 
-
 VFIO_REGION_INFO_FLAG_MMAP = 0x4
 
 
-def _parse(lines: Iterable[Line]) -> Reading:
+def parse_qemu_trace(lines: Iterable[Line]) -> Reading:
     """Return the devices whose regions the trace tells, their BARs without an address."""
     bars: dict[str, dict[int, Bar]] = {}
     msix: dict[str, Msix] = {}
@@ -63,6 +62,3 @@ def _parse(lines: Iterable[Line]) -> Reading:
         for bdf, found in bars.items()
     )
     return Reading.of(*devices, *skipped)
-
-
-QEMU_TRACE = InputKind(re.compile(r".*\bvfio_(?:region_setup|msix_early_setup)\b.*"), _parse)
