@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import MISSING, fields, replace
 from functools import cache
 from typing import Any
 
@@ -17,6 +17,7 @@ import tomli
 
 from pfnmap.errors import BadInput, Unknown
 from pfnmap.packages import file_text
+from pfnmap.records import dataclass
 
 __all__ = ["FILE", "Brought", "Change", "Tree", "brought"]
 

@@ -30,13 +30,14 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cache
 from typing import Any, NamedTuple
 
 from pfnmap.contract.entry import Has
 from pfnmap.errors import BadInput, LinkError, Refused, Unknown
 from pfnmap.packages import file_text
+from pfnmap.records import dataclass
 
 __all__ = [
     "DEFAULTS",
@@ -181,7 +182,7 @@ def _unexplained(symbol: str) -> Reason:
     raise Refused(f"why {symbol} has its value", "this configuration was not resolved from fragments")
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False)
 class Config(Mapping[str, str]):
     """A resolved configuration: an immutable mapping of symbols (without CONFIG_) to values.
 

@@ -8,7 +8,7 @@ owner. After that nothing goes through pluggy. Two kernels live side by side; no
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from inspect import signature
 from types import MappingProxyType
@@ -28,6 +28,7 @@ from pfnmap.generic import Generic
 from pfnmap.hookspecs import ENTRY_HOOKS, PROJECT, EntryHooks, LinkHooks
 from pfnmap.kconfig import Config, fragment, page_size_symbols, resolve
 from pfnmap.plugins import Registry
+from pfnmap.records import dataclass
 from pfnmap.release import Release, facts, parse_release
 
 __all__ = ["Kernel"]

@@ -17,7 +17,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache, cached_property
 from importlib.metadata import Distribution, EntryPoint, entry_points, requires
 from typing import Any, Literal
@@ -25,10 +25,10 @@ from typing import Any, Literal
 from pfnmap.changes import brought
 from pfnmap.contract.arch import Arch
 from pfnmap.contract.module import Module
-from pfnmap.contract.placement import Vmm
 from pfnmap.contract.recording import RecordingGroup
 from pfnmap.errors import BadInput, PfnmapError, PluginError, Unknown, nearest
 from pfnmap.hookspecs import PROJECT
+from pfnmap.records import dataclass
 
 __all__ = [
     "KINDS",
@@ -46,7 +46,7 @@ Kind = Literal["arch", "driver", "vmm", "changes", "command", "recording"]
 Status = Literal["ok", "broken", "disabled", "ambiguous"]
 KINDS: tuple[Kind, ...] = ("arch", "driver", "vmm", "changes", "command", "recording")
 _NO_ARCHITECTURE = "no architecture plugin is installed; pip install 'pfnmap[all]' installs all of them"
-_CLASSES: dict[Kind, type[Any]] = {"arch": Arch, "driver": Module, "vmm": Vmm, "recording": RecordingGroup}
+_CLASSES: dict[Kind, type[Any]] = {"arch": Arch, "driver": Module, "recording": RecordingGroup}
 _WORDS = {
     "arch": "architecture",
     "driver": "driver",
@@ -299,6 +299,15 @@ def _allowed(plugin: Plugin, chosen: list[str] | None, disabled: bool) -> Plugin
     return replace(plugin, status="disabled", reason="not in PFNMAP_PLUGINS")
 
 
+def _class(kind: Kind) -> type[Any] | None:
+    """Return the class that plugins of a kind are subclasses of, None where they are no classes."""
+    if kind == "vmm":
+        from pfnmap.contract.placement import Vmm  # which few commands ask for
+
+        return Vmm
+    return _CLASSES.get(kind)
+
+
 def _load(plugin: Plugin) -> Any:
     try:
         brought(plugin.package)
@@ -309,7 +318,7 @@ def _load(plugin: Plugin) -> Any:
     except (Exception, SystemExit) as error:  # whatever a plugin raises at import, the rest of pfnmap keeps working
         text = " ".join(str(error).split())
         raise PluginError(plugin.name, f"{type(error).__name__} at import: {text}") from error
-    wanted = _CLASSES.get(plugin.kind)
+    wanted = _class(plugin.kind)
     if wanted is not None and not (isinstance(loaded, type) and issubclass(loaded, wanted)):
         raise PluginError(plugin.name, f"{plugin.entry_point.value} is no subclass of pfnmap.{wanted.__name__}")
     if plugin.kind == "command" and not callable(loaded):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,6 +20,7 @@ from pfnmap.errors import BadInput, PluginError, Unknown
 from pfnmap.kconfig import DEFAULTS, Conflict, declared
 from pfnmap.kernel import Kernel
 from pfnmap.plugins import Registry
+from pfnmap.records import dataclass
 from pfnmap.release import Facts, facts, parse_release
 from pfnmap.sizes import format_size, parse_size
 

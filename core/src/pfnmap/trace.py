@@ -7,7 +7,9 @@ happen. Nothing prints from inside the model.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from pfnmap.records import dataclass
 
 __all__ = [
     "Bug",

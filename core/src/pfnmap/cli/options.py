@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
@@ -13,6 +13,7 @@ import typer
 from pfnmap.cli.terminal import warn
 from pfnmap.contract.defaults import DEFAULT_ARCH
 from pfnmap.errors import BadInput, Unknown
+from pfnmap.records import dataclass
 
 if TYPE_CHECKING:
     from pfnmap.contract.arch import Arch

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from pfnmap.contract.defaults import DEFAULT_DRIVER
+from pfnmap.records import dataclass
 
 __all__ = ["Device", "DeviceBar"]
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from pfnmap.contract.plan import Image
+from pfnmap.records import dataclass
 
 __all__ = ["DmaBackend", "DmaMap", "Reach"]
 

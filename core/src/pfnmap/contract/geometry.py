@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeAlias
 
 from pfnmap.contract.entry import Entry, Level
+from pfnmap.records import dataclass
 
 __all__ = ["Bits", "Fields", "Geometry", "MmuCpu", "WalkLevel", "WordFormat"]
 

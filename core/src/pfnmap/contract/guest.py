@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeAlias
 
 from pfnmap.contract.dma import Reach
 from pfnmap.contract.plan import LEAF_LEVELS, Image, LeafLevel, Run
+from pfnmap.records import dataclass
 
 __all__ = ["Choice", "GuestPlan", "GuestRun", "Host", "HostArch", "Hosted", "Hypervisor", "SecondStage"]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Any, Final
 
 from pfnmap.contract import fault
 from pfnmap.contract.follow import FollowPfnmapArgs
 from pfnmap.contract.kernel import MachineState
 from pfnmap.contract.vma import AddressSpace, MmStruct, VmArea, VmFault
+from pfnmap.records import dataclass
 
 __all__ = ["FOLL_FORCE", "FOLL_LONGTERM", "FOLL_WRITE", "Machine", "MmFunctions", "PfnSpace"]
 

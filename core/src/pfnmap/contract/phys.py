@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from pfnmap.errors import Refused
 from pfnmap.limits import TABLE_BYTES, bounded
+from pfnmap.records import dataclass
 
 __all__ = ["Page", "PhysicalMemory"]
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from pfnmap.contract.plan import Request
 from pfnmap.errors import BadInput, Unknown
+from pfnmap.records import dataclass
 
 __all__ = ["AddressSpace", "Area", "Placed", "Span", "Unmapped", "Vmm"]
 

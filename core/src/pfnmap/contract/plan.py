@@ -7,10 +7,11 @@ fault handler: property tests hold the two equal. Addresses, sizes, offsets and 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 
 from pfnmap.contract.defaults import DEFAULT_DRIVER
+from pfnmap.records import dataclass
 
 __all__ = [
     "HUGE_LEVELS",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Concatenate, Final, Protocol
 
 from pfnmap.contract.device import Device, DeviceBar
 from pfnmap.contract.entry import Level
 from pfnmap.contract.machine import Machine
 from pfnmap.contract.vma import File, MmStruct
+from pfnmap.records import dataclass
 from pfnmap.trace import Fault
 
 __all__ = ["LISTED_FAULTS", "Action", "FoundEntry", "ScenarioRun", "Step", "StepEvents", "StepResult"]

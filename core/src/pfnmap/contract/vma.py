@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from pfnmap.contract.fault import FAULT_FLAG_WRITE
@@ -16,6 +16,7 @@ from pfnmap.contract.geometry import WalkLevel
 from pfnmap.contract.kernel import LinkedKernel, MachineState
 from pfnmap.contract.page_tables import PageTables
 from pfnmap.contract.slot import Slot
+from pfnmap.records import dataclass
 from pfnmap.vm_flags import VM_EXEC, VM_READ, VM_WRITE
 
 __all__ = [

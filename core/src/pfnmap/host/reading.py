@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from pfnmap.records import dataclass
 
 if TYPE_CHECKING:  # a driver that brings a kind of input is not to bring the readers along
     from pfnmap.host.paste import Line

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pfnmap.contract.dma import DmaBackend
@@ -17,6 +17,7 @@ from pfnmap.plan.paging import Paging
 from pfnmap.plan.placement import Space, place, vmm_named
 from pfnmap.plan.runs import Levels, up
 from pfnmap.plugins import Registry, why_unusable
+from pfnmap.records import dataclass
 from pfnmap.release import unknown_as_absent
 from pfnmap.sizes import format_size
 

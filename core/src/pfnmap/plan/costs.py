@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -17,6 +16,7 @@ from pfnmap.contract.dma import DmaMap, Reach
 from pfnmap.contract.plan import LEAF_LEVELS, LeafLevel, Run
 from pfnmap.plan.paging import Paging
 from pfnmap.plan.runs import Levels, blocks
+from pfnmap.records import dataclass
 
 __all__ = ["Costs", "calls", "costs_of", "covered", "leaves_of", "reach_of"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from pfnmap.contract.dma import DmaMap
@@ -12,6 +12,7 @@ from pfnmap.contract.placement import Area, Placed
 from pfnmap.contract.plan import LeafLevel, Request, Run
 from pfnmap.plan.costs import Costs
 from pfnmap.plan.reasons import Blocked
+from pfnmap.records import dataclass
 
 __all__ = ["MappingPlan", "Plan", "Undetermined"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pfnmap.contract.dma import DmaBackend, DmaMap
@@ -16,6 +15,7 @@ from pfnmap.plan.document import MappingPlan
 from pfnmap.plan.paging import Paging
 from pfnmap.plan.reasons import Blocked
 from pfnmap.plan.runs import Levels, cut, down, run_of, up
+from pfnmap.records import dataclass
 from pfnmap.sizes import format_size
 
 if TYPE_CHECKING:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from pfnmap.contract.plan import HUGE_LEVELS, LEAF_LEVELS, LeafLevel, Reason
 from pfnmap.plan.reasons import arch_lacks, level_reasons, thp_disabled
+from pfnmap.records import dataclass
 
 if TYPE_CHECKING:
     from pfnmap.contract.geometry import Geometry, WalkLevel

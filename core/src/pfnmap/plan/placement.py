@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from pfnmap.contract.placement import AddressSpace, Area, Placed, Span, Vmm
@@ -12,6 +11,7 @@ from pfnmap.contract.plan import Request
 from pfnmap.errors import BadInput, PluginError, Unknown
 from pfnmap.plan.paging import Paging
 from pfnmap.plan.runs import Levels, down, up
+from pfnmap.records import dataclass
 from pfnmap.sizes import format_size
 
 if TYPE_CHECKING:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from pfnmap.contract.plan import LeafLevel, Reason
+from pfnmap.records import dataclass
 from pfnmap.sizes import format_size
 
 if TYPE_CHECKING:

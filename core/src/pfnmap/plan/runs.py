@@ -8,10 +8,10 @@ lies in the mapping, and VA and physical address are congruent modulo its size (
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from pfnmap.contract.plan import HUGE_LEVELS, Filling, LeafLevel, RegionRules, Run
 from pfnmap.plan.paging import Paging
+from pfnmap.records import dataclass
 
 __all__ = ["Levels", "blocks", "body", "cut", "down", "run_of", "up"]
 

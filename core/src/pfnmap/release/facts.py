@@ -5,20 +5,20 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
+from typing import NamedTuple
 
 from pfnmap.changes import Brought, Change, Tree, brought
 from pfnmap.errors import BadInput, LinkError
 from pfnmap.plugins import Registry
+from pfnmap.records import dataclass
 
 __all__ = ["Facts", "Version", "facts", "upstream_changes", "upstream_trees", "version"]
 
 _CORE = "pfnmap"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Version:
+class Version(NamedTuple):
     """A release number; `patch` 0 is the mainline release."""
 
     major: int
@@ -95,6 +95,7 @@ def upstream_trees() -> Mapping[str, Tree]:
     return facts().trees
 
 
+@lru_cache(maxsize=1)  # a command has one registry, and links with it as often as there are architectures
 def _read(registry: Registry) -> Facts:
     return _together((brought(_CORE), *map(_readable, registry.packages())))
 

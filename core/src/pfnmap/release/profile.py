@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import tomli
-import tomli_w
 
 from pfnmap.errors import BadInput, Unknown
-from pfnmap.host.bounded import MIB, read_text
 from pfnmap.release.facts import Facts
 from pfnmap.release.names import named
 from pfnmap.release.rules import STATUSES, Status
@@ -25,6 +23,8 @@ def write_profile(path: Path, changes: Mapping[str, Status], base: str | None = 
 
     Raises BadInput where the file cannot be written.
     """
+    import tomli_w
+
     profile: dict[str, Any] = {"schema": PROFILE_SCHEMA}
     if base is not None:
         profile["base"] = base
@@ -41,6 +41,8 @@ def read_profile(path: Path, known: Facts) -> tuple[str, dict[str, Status], tupl
     A change that it does not name is as in its base, or unknown. Raises BadInput for a file that is no profile and for
     a change that nobody here knows.
     """
+    from pfnmap.host.bounded import MIB, read_text
+
     where = str(path)
     try:
         profile = tomli.loads(read_text(path, MIB))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from pfnmap.changes import Change
 from pfnmap.errors import BadInput, LinkError, Unknown
+from pfnmap.records import dataclass
 from pfnmap.release.facts import Facts, facts
 from pfnmap.release.names import named
 from pfnmap.release.profile import read_profile
