@@ -1,0 +1,58 @@
+"""pfnmap.report.text: a pipe gets what a wide terminal shows, aligned and without colours."""
+
+from __future__ import annotations
+
+from io import StringIO
+
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from pfnmap.report.text import Table, Text
+
+WORDS = st.text("ab12", min_size=1, max_size=9)
+ROWS = st.lists(st.tuples(WORDS, WORDS, WORDS), min_size=1, max_size=5)
+
+
+def drawn(part: Text | Table, width: int = 200, colours: bool = False) -> str:
+    console = Console(file=StringIO(), width=width, force_terminal=colours, markup=False, highlight=False)
+    console.print(part)
+    return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
+
+
+def test_a_text_has_its_styles_on_a_terminal_alone() -> None:
+    text = Text("no", "red").append(" or ").append(Text("yes", "green"))
+    assert str(text) == text.plain == "no or yes"
+    assert "\x1b[31mno" in drawn(text, colours=True)
+    assert drawn(text) == "no or yes\n"
+    assert "\x1b[2mno or yes" in drawn(text.in_style("dim"), colours=True)
+
+
+def test_folded_lines_of_a_text_keep_its_indent() -> None:
+    text = Text("one two three", indent=2)
+    assert str(text) == "  one two three"
+    assert drawn(text, width=10).split("\n") == ["  one two ", "  three   ", ""]
+
+
+def test_columns_are_aligned() -> None:
+    rows = [[Text("a"), Text("1,000"), Text("")], [Text("long one"), Text("2"), Text("x")]]
+    assert str(Table(("name", "n", "rest"), rows, numbers=("n",), indent=1)).split("\n") == [
+        " name          n  rest",
+        " ---------------------",
+        " a         1,000",
+        " long one      2  x",
+    ]
+    assert str(Table(("", "n", ""), rows, widths=(10, 0, 0), ruled=False)).split("\n")[1:] == [
+        "a           1,000",
+        "long one    2      x",
+    ]
+
+
+@given(ROWS, st.booleans(), st.integers(0, 3))
+def test_a_wide_terminal_shows_what_a_pipe_gets(rows, ruled, indent) -> None:
+    table = Table(("a", "b", "c"), [[Text(c) for c in row] for row in rows], ("b",), ruled=ruled, indent=indent)
+    shown = [line.rstrip() for line in drawn(table).splitlines()]
+    plain = [line.rstrip() for line in str(table).splitlines()]
+    if ruled:
+        del shown[1], plain[1]
+    assert shown == plain
