@@ -52,7 +52,8 @@ def test_columns_are_aligned() -> None:
 def test_a_wide_terminal_shows_what_a_pipe_gets(rows, ruled, indent) -> None:
     table = Table(("a", "b", "c"), [[Text(c) for c in row] for row in rows], ("b",), ruled=ruled, indent=indent)
     shown = [line.rstrip() for line in drawn(table).splitlines()]
-    plain = [line.rstrip() for line in str(table).splitlines()]
-    if ruled:
+    plain = str(table).splitlines()
+    if ruled:  # rich has its own line there, and a column more between others
         del shown[1], plain[1]
+        shown, plain = ([" ".join(line.split()) for line in lines] for lines in (shown, plain))
     assert shown == plain
