@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
 from pfnmap import Arch, Entry, Has, Level, MmuCpu, WordFormat, hookimpl
+from pfnmap.contract.plan import LeafLevel
 from pfnmap.kconfig import fragment
 from pfnmap_arm64.bits import (
     MASK64,
@@ -163,6 +164,8 @@ class Arm64(Arch):
                 undefined |= {f"{level}_{op}" for op in ("present", "none", "bad", "populate")}
         # pud_mkwrite_novma was seen in 7.3.4 and not in 6.12.117; that it came with this change is inference.
         undefined.add("pte_mkhuge" if table_af else "pud_mkwrite_novma")
+        four_k = config.get("ARM64_4K_PAGES") == "y"
+        self.leaf_changes: Mapping[LeafLevel, tuple[str, ...]] = {"pud": ("arm64-pud-pfnmap",)} if four_k else {}
         if not has("arm64-pud-pfnmap"):
             undefined |= _PUD_DRAFT_OPS
         self.undefined = frozenset(undefined)
