@@ -245,20 +245,20 @@ def test_a_mapping_too_small_for_a_leaf_says_so_first() -> None:
 def test_an_architecture_says_what_a_hypervisor_does_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
     from pfnmap.contract.guest import SecondStage
 
-    kernel = Kernel.link("s390", ["vfio_pci", "kvm"], defaults=THP, release="7.3.4")
-    bar = [Request(0, 1 << 62, GIB, va=1 << 33, gpa=0)]
-    with pytest.raises(Refused, match="s390's KVM is not modelled"):
+    kernel = Kernel.link("sparc64", ["vfio_pci", "kvm"], defaults=THP, release="7.3.4")
+    bar = [Request(0, PHYS, GIB, va=1 << 33, gpa=0)]
+    with pytest.raises(Refused, match="sparc64's KVM is not modelled"):
         plan(kernel, bar, hypervisor="kvm")
     asked = []
 
     def second_stage(self: Any, kernel: Any, hypervisor: str) -> SecondStage:
         asked.append(hypervisor)
-        return SecondStage(lambda level, off: ("pte", "limit"), "s390 maps pages")
+        return SecondStage(lambda level, off: ("pte", "limit"), "sparc64 maps pages")
 
     monkeypatch.setattr(type(kernel.arch), "second_stage", second_stage)
     (mapping,) = plan(kernel, bar, hypervisor="kvm").mappings
     assert mapping.guest is not None
-    assert mapping.guest.counts == {"pud": 0, "pmd": 0, "pte": GIB >> 12}
+    assert mapping.guest.counts == {"pud": 0, "pmd": 0, "pte": GIB >> 13}
     assert set(asked) == {"kvm"}
 
 

@@ -129,7 +129,6 @@ class Region:
     def _guest(self, levels: Levels, runs: tuple[Run, ...], area: Area | None) -> GuestPlan | None:
         if self.hypervisor is None or area is None:
             return None
-        reach = reach_of(levels, runs, area.va, area.va + area.length, 0)
         gpa = self.request.gpa
         hosted = Hosted(
             runs,
@@ -137,10 +136,10 @@ class Region:
             levels.sizes,
             self.request.bar_size,
             area.offset,
+            self.request.phys + area.offset,
             gpa if gpa is None else gpa + area.offset - self.request.offset,
-            reach.fixups,
-            reach.driver_calls,
             self.rules.pgoff_is_pfn,
+            lambda start, end: reach_of(levels, runs, start, end, 0),
         )
         return self.hypervisor.guest(self.kernel, hosted)
 
