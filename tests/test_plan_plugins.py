@@ -26,7 +26,8 @@ Install = Callable[..., None]
 VMM = '''
 """A VMM that packs BARs one after another, cuts the page of a table out of BAR 0, and leaves BAR 5 alone."""
 
-from pfnmap.contract.placement import Area, Placed, Span, Unmapped, Vmm
+from pfnmap.contract.placement import Area, Placed, Unmapped, Vmm
+from pfnmap.contract.region import Span
 
 
 class Toy(Vmm):
@@ -46,7 +47,7 @@ class Toy(Vmm):
                 parts = [(0, 8 * space.page), (9 * space.page, size - 9 * space.page)]
                 unmapped = (Unmapped(8 * space.page, space.page, "the MSI-X table"),)
             areas = tuple(
-                Area(at, length, free + at, space.page, False, space.page / space.leaf(request, length))
+                Area(at, length, free + at, space.page, False, space.page / space.leaf(request, Span(at, length)))
                 for at, length in parts
             )
             dma = () if request.bar == 4 else None
