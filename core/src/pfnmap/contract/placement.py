@@ -10,13 +10,16 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, Protocol
+from typing import ClassVar, Literal, NamedTuple, Protocol, TypeAlias
 
 from pfnmap.contract.plan import Image, Request
 from pfnmap.contract.region import Span
 from pfnmap.errors import BadInput, Unknown
 
-__all__ = ["AddressSpace", "Area", "Part", "Placed", "Unmapped", "Vmm"]
+__all__ = ["AddressSpace", "Area", "Part", "Placed", "Redone", "Unmapped", "Vmm"]
+
+Redone: TypeAlias = Literal["mmap", "slots", "dma"]
+"""A mapping of the process, a guest's memory slots, DMA maps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,9 @@ class Placed:
 
     `slots`: what a guest gets as memory slots, `dma`: what is mapped for DMA; None: every area as it is, empty: none.
     `unmapped`: the parts that are not mapped, with why. `notes`: sentences that the answer hangs on. `gpa`: where a
-    guest has the BAR where nobody says it; None: at a multiple of its size.
+    guest has the BAR where nobody says it; None: at a multiple of its size. `redone`: what is undone and done again when
+    the guest switches memory decode off and on; None: not known. `madvise_hugepage`: the areas are advised of
+    MADV_HUGEPAGE.
     """
 
     areas: tuple[Area, ...]
@@ -60,6 +65,8 @@ class Placed:
     unmapped: tuple[Unmapped, ...] = ()
     notes: tuple[str, ...] = ()
     gpa: int | None = None
+    redone: tuple[Redone, ...] | None = None
+    madvise_hugepage: bool = False
 
 
 class Part(NamedTuple):
@@ -112,8 +119,8 @@ class Vmm(ABC):
     """The plugin's name, as in ``--vmm``."""
 
     versions: ClassVar[tuple[str, ...]] = ()
-    """The versions that are known, oldest first: "9.2", with its stable releases, or "9.2 to 10.2". Those of one entry
-    do the same. Empty: it is known in one `state` only."""
+    """The versions that are known, oldest first: "9.2", with its stable releases, "9.2 to 10.2" or "to 9.1". Those of one
+    entry do the same. Empty: it is known in one `state` only."""
 
     state: ClassVar[str] = ""
     """In which state it is known, where it has no versions: "its source of 2024-07-10"."""
@@ -184,9 +191,9 @@ class Vmm(ABC):
             found[name] = value if equals else "on"
         return found
 
-    def switched_on(self, option: str) -> bool:
-        """Tell whether an option is on. Raises BadInput for what is neither on nor off."""
-        value = self.options.get(option, "off")
+    def switched_on(self, option: str, default: str = "off") -> bool:
+        """Tell whether an option is on; `default`: what it is if not given. Raises BadInput for what is neither on nor off."""
+        value = self.options.get(option, default)
         if value not in ("on", "off"):
             raise BadInput("--vmm-opt", f"{option} is on or off, not {value!r}")
         return value == "on"
@@ -199,6 +206,6 @@ def _number(text: str) -> tuple[int, ...]:
 
 
 def _ends(text: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the first and the last version of "9.2 to 10.2" or "9.2"."""
-    low, _, high = text.partition(" to ")
-    return _number(low), _number(high or low)
+    """Return the first and the last version of "9.2 to 10.2", "9.2", or "to 10.2" (the first of all)."""
+    low, to, high = f" {text}".partition(" to ")
+    return _number(low.strip()), _number(high if to else low.strip())

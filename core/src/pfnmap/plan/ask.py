@@ -102,12 +102,20 @@ class _Planner:
         }
         space = Space(self.kernel, self.paging, levels, self.question.mmap_base)
         placed = place(space, settled, self.question.vmms, [rules.refused for rules in self.rules])
-        rows = zip(settled, self.rules, placed, self.backends, strict=True)
-        return tuple(
-            mapping
-            for request, rules, where, backend in rows
-            for mapping in Region(self.kernel, self.paging, rules, request, where, backend, self.hypervisor).plans()
+        madvised = Paging.of(self.kernel, madvised=True)
+        regions = (
+            Region(
+                self.kernel,
+                madvised if where.madvise_hugepage else self.paging,
+                rules,
+                request,
+                where,
+                backend,
+                self.hypervisor,
+            )
+            for request, rules, where, backend in zip(settled, self.rules, placed, self.backends, strict=True)
         )
+        return tuple(mapping for region in regions for mapping in region.plans())
 
     def changes(self) -> frozenset[str]:
         """The upstream changes that any of the answers can hang on."""

@@ -255,6 +255,8 @@ def place(
         elif why and policies[request.policy].name not in POLICIES:
             placed[n] = Placed((), slots=(), dma=(), unmapped=(Unmapped(0, request.bar_size, why),))
         else:
+            if request.offset and policies[request.policy].name not in POLICIES:
+                raise BadInput(request.where, f"{request.policy} maps whole BARs, and this begins at an offset")
             groups.setdefault(request.policy, []).append(n)
     for name, members in groups.items():
         policy = policies[name]
