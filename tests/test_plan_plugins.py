@@ -130,7 +130,7 @@ def test_a_vmm_is_asked_for_by_name_and_version(install: Install) -> None:
         1,
         2,
     ]
-    with pytest.raises(Unknown, match=r"unknown version of toy_vmm '3\.0'; .*2\.0.*1\.0"):
+    with pytest.raises(Unknown, match=r"unknown version of toy_vmm '3\.0'; known: 1\.0, 2\.0"):
         plan(linked(), of(bar, policy="toy-vmm-3.0"))
     with pytest.raises(Unknown, match="unknown placement policy 'toy'; did you mean 'toy_vmm'"):
         plan(linked(), of(bar, policy="toy"))

@@ -173,7 +173,7 @@ class Vmm(ABC):
         if newest and number and ranges and number > last:
             self.assumed = f"{self.name} {version} is newer than what is known: {self._newest}"
             return last
-        raise Unknown(f"version of {self.name}", version, self.versions or filter(None, (self.state,)))
+        raise Unknown(f"version of {self.name}", version, self.versions or filter(None, (self.state,)), every=True)
 
     @property
     def _newest(self) -> str:
