@@ -26,7 +26,9 @@ def command(
     kernel: KernelOptions,
     name: Annotated[
         str | None,
-        typer.Argument(metavar="NAME[-VERSION]", help="A VMM, of all versions or of one; else all.", show_default=False),
+        typer.Argument(
+            metavar="NAME[-VERSION]", help="A VMM, of all versions or of one; else all.", show_default=False
+        ),
     ] = None,
     options: Annotated[
         list[str] | None,
@@ -52,7 +54,11 @@ def command(
     image: Kernel = linked(kernel.over(), registry)
     classes = device_classes()
     found: list[tuple[str, list[str], Sequence[Loss]]] = [
-        (policy, versions, losses(image, policy, classes, registry, vmm_options=options or (), newest_vmm=assume_newest))
+        (
+            policy,
+            versions,
+            losses(image, policy, classes, registry, vmm_options=options or (), newest_vmm=assume_newest),
+        )
         for policy, versions in asked
     ]
     if json:
@@ -72,7 +78,7 @@ def command(
 def _asked(name: str | None, registry: Registry) -> Iterator[tuple[str, list[str]]]:
     """Yield the policies that are meant, by what they are called, and for which versions each speaks: one of each set
     that does the same."""
-    from pfnmap.plan.placement import vmm_class, vmm_named
+    from pfnmap.plan.placement import vmm_class
 
     for plugin in [name] if name else registry.names("vmm"):
         try:

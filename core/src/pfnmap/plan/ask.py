@@ -102,7 +102,8 @@ class _Planner:
         }
         space = Space(self.kernel, self.paging, levels, self.question.mmap_base)
         placed = place(space, settled, self.question.vmms, [rules.refused for rules in self.rules])
-        madvised = Paging.of(self.kernel, madvised=True)
+        advised = any(where.madvise_hugepage for where in placed)
+        madvised = Paging.of(self.kernel, madvised=True) if advised else self.paging
         regions = (
             Region(
                 self.kernel,
@@ -161,9 +162,7 @@ def _hypervisor(kernel: Kernel, name: str | None) -> Hypervisor | None:
     return found[name]
 
 
-def _vmms(
-    requests: Iterable[Request], registry: Registry, options: Sequence[str], newest: bool
-) -> Mapping[str, Vmm]:
+def _vmms(requests: Iterable[Request], registry: Registry, options: Sequence[str], newest: bool) -> Mapping[str, Vmm]:
     """The policies that requests name; an option goes to those that take it, and one that nobody takes to the first."""
     names = list(dict.fromkeys(r.policy for r in requests if r.policy is not None and r.va is None))
     takes = {name: vmm_class(name, registry).takes for name in names}

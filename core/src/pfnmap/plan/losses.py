@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Final
 
+from pfnmap.contract.placement import Area
 from pfnmap.contract.plan import HUGE_LEVELS, LeafLevel, Request
 from pfnmap.contract.region import Msix, Span
 from pfnmap.plan.ask import plan
@@ -63,7 +64,7 @@ class DeviceClass:
 @dataclass(frozen=True)
 class Loss:
     """An area that is mapped with smaller leaves than it could be: `counts` and what would be `possible`, why, and the
-    `rule` that would mend it. `after`: what the same process maps before it, where that is the cause; `msix_mappable`:
+    `rule` that would mend it; `notes`: what the policy says of itself. `after`: what the same process maps before it, where that is the cause; `msix_mappable`:
     whether the region says that its MSI-X table may be mapped."""
 
     device: str
@@ -74,6 +75,7 @@ class Loss:
     possible: Mapping[LeafLevel, int]
     reason: str
     rule: str
+    notes: tuple[str, ...]
     after: str | None
     msix_mappable: bool
 
@@ -88,6 +90,7 @@ class Loss:
             "possible": dict(self.possible),
             "reason": self.reason,
             "rule": self.rule,
+            "notes": list(self.notes),
             "after": self.after,
             "msix_mappable": self.msix_mappable,
         }
@@ -132,17 +135,21 @@ def losses(
 
 
 def _of(
-    kernel: Kernel, requests: Sequence[Request], after: str | None, registry: Registry | None, options: Mapping[str, Any]
+    kernel: Kernel,
+    requests: Sequence[Request],
+    after: str | None,
+    registry: Registry | None,
+    options: Mapping[str, Any],
 ) -> Iterable[Loss]:
     planned = plan(kernel, requests, registry=registry, **options).mappings
-    mapped = [mapping for mapping in planned if mapping.area is not None and mapping.runs]
-    best = plan(
-        kernel,
-        [replace(m.request, policy="aligned", offset=m.area.offset, length=m.area.length) for m in mapped if m.area],
-    ).mappings
-    for mapping, could in zip(mapped, best, strict=True):
-        area, counts, possible = mapping.area, mapping.costs.counts, could.costs.counts
-        if area is None or sum(counts.values()) <= sum(possible.values()):
+    # What is congruent modulo the largest leaf that fits is as large as it can be.
+    mapped = [(m, m.area) for m in planned if m.area is not None and m.runs and not m.area.congruent]
+    if not mapped:
+        return
+    there = [replace(m.request, policy="aligned", offset=area.offset, length=area.length) for m, area in mapped]
+    for (mapping, area), could in zip(mapped, plan(kernel, there).mappings, strict=True):
+        counts, possible = mapping.costs.counts, could.costs.counts
+        if sum(counts.values()) <= sum(possible.values()):
             continue
         yield Loss(
             mapping.device or "",
@@ -151,17 +158,16 @@ def _of(
             Span(area.offset, area.length),
             counts,
             possible,
-            _why(mapping),
+            _why(mapping, area),
             _rule(could),
+            mapping.placed.notes,
             after,
             mapping.request.msix_mappable,
         )
 
 
-def _why(mapping: MappingPlan) -> str:
+def _why(mapping: MappingPlan, area: Area) -> str:
     """Why an area is mapped no larger: by the policy's guarantee, not by the one address that stands for it."""
-    area = mapping.area
-    assert area is not None
     first = next((row for row in mapping.blocked if row.reason == "not_congruent"), mapping.blocked[0])
     size = format_size(mapping.sizes[first.level])
     if first.reason != "not_congruent":

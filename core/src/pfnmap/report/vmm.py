@@ -22,7 +22,7 @@ _HEADER = ("BAR", "area", "1G/2M/4K", "possible", "devices")
 
 def render(policy: str, versions: Sequence[str], losses: Sequence[Loss]) -> list[RenderableType]:
     """Return what `pfnmap vmm` prints of a policy: its losses, why, and the rules that would mend them."""
-    title = Text(f"\n{policy}", "bold").append(f"  {', '.join(versions)}" if versions else "", "not bold")
+    title = Text(f"\n{policy}", "bold").append(f"  {versions[0]}" if len(versions) == 1 else "", "not bold")
     if not losses:
         return [title, Text("  nothing stays smaller than it could be")]
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
@@ -33,10 +33,9 @@ def render(policy: str, versions: Sequence[str], losses: Sequence[Loss]) -> list
         alike.setdefault(_row(loss), {})[loss.device] = None
     for row, devices in alike.items():
         table.add_row(*row, _few(list(devices)))
-    sentences = dict.fromkeys(sentence for loss in losses for sentence in (loss.reason, f"rule: {loss.rule}"))
-    why = [s for s in sentences if not s.startswith("rule: ")]
-    rules = [s for s in sentences if s.startswith("rule: ")]
-    return [title, table, *(Text(f"  {sentence}") for sentence in why), *(Text(f"  {rule}", "green") for rule in rules)]
+    why = dict.fromkeys(sentence for loss in losses for sentence in (*loss.notes, loss.reason))
+    rules = dict.fromkeys(f"rule: {loss.rule}" for loss in losses)
+    return [title, table, *(Text(f"  {text}") for text in why), *(Text(f"  {text}", "green") for text in rules)]
 
 
 def _row(loss: Loss) -> tuple[str, ...]:

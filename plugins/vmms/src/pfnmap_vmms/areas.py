@@ -11,15 +11,13 @@ from typing import Final
 
 from pfnmap.contract.placement import AddressSpace, Area, Part, Placed, Unmapped
 from pfnmap.contract.plan import Request
-from pfnmap.contract.region import Msix, Span, covering, inside, overlap, without
+from pfnmap.contract.region import Span, covering, overlap, without
 
 __all__ = [
     "GIB",
     "at_once",
-    "covering",
-    "each_alone",
     "each_aligned",
-    "inside",
+    "each_alone",
     "is_sparse",
     "msix_pages",
     "nothing",
@@ -28,7 +26,6 @@ __all__ = [
     "rest",
     "whole",
     "whole_or_nothing",
-    "without",
 ]
 
 GIB: Final = 1 << 30
@@ -59,12 +56,11 @@ def offered(request: Request) -> tuple[Span, ...]:
 
 def msix_pages(request: Request, page: int, *, pba: bool) -> dict[Span, str]:
     """Return the pages of a BAR that hold the MSI-X table (and pending bits), with what they hold."""
-    msix: Msix | None = request.msix
-    if msix is None:
+    if request.msix is None:
         return {}
-    found = {"the MSI-X table": msix.table_in(request.bar)}
+    found = {"the MSI-X table": request.msix.table_in(request.bar)}
     if pba:
-        found["the MSI-X PBA"] = msix.pba_in(request.bar)
+        found["the MSI-X PBA"] = request.msix.pba_in(request.bar)
     return {covering(part, page): what for what, part in found.items() if part is not None}
 
 

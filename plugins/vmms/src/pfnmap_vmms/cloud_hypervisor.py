@@ -12,9 +12,9 @@ from typing import Final
 
 from pfnmap.contract.placement import AddressSpace, Area, Placed, Vmm
 from pfnmap.contract.plan import Request
-from pfnmap.contract.region import Span
+from pfnmap.contract.region import Span, without
 from pfnmap.errors import BadInput
-from pfnmap_vmms.areas import each_aligned, each_alone, is_sparse, nothing, offered, power_of_two, rest, without
+from pfnmap_vmms.areas import each_aligned, each_alone, is_sparse, nothing, offered, power_of_two, rest
 
 __all__ = ["CloudHypervisor"]
 

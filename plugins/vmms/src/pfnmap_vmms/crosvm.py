@@ -11,7 +11,8 @@ from typing import Final
 
 from pfnmap.contract.placement import AddressSpace, Placed, Vmm
 from pfnmap.contract.plan import Request
-from pfnmap_vmms.areas import each_alone, is_sparse, msix_pages, offered, rest, without
+from pfnmap.contract.region import without
+from pfnmap_vmms.areas import each_alone, is_sparse, msix_pages, offered, rest
 
 __all__ = ["Crosvm"]
 
@@ -30,7 +31,8 @@ class Crosvm(Vmm):
         off."""
         placed, top = [], space.base
         for request in requests:
-            holes, notes = msix_pages(request, space.page, pba=True), ()
+            holes = msix_pages(request, space.page, pba=True)
+            notes: tuple[str, ...] = ()
             if self.number >= MSIX_MAPPABLE and (is_sparse(request) or request.msix_mappable):
                 if holes and not is_sparse(request):
                     notes = ("nothing lies over the MSI-X table: a guest's writes seem to reach the real one",)

@@ -10,10 +10,10 @@ from typing import Final
 
 from pfnmap.contract.placement import AddressSpace, Part, Placed, Vmm
 from pfnmap.contract.plan import Request
-from pfnmap.contract.region import Span, covering
+from pfnmap.contract.region import Span, covering, without
 from pfnmap.errors import BadInput
 from pfnmap.sizes import is_power_of_two, parse_size
-from pfnmap_vmms.areas import is_sparse, msix_pages, offered, rest, whole_or_nothing, without
+from pfnmap_vmms.areas import is_sparse, msix_pages, offered, rest, whole_or_nothing
 
 __all__ = ["Dpdk"]
 

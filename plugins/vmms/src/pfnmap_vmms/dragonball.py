@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from pfnmap.contract.placement import AddressSpace, Placed, Vmm
 from pfnmap.contract.plan import Request
-from pfnmap.contract.region import Span
-from pfnmap_vmms.areas import each_alone, offered, rest, without
+from pfnmap.contract.region import Span, without
+from pfnmap_vmms.areas import each_alone, offered, rest
 
 __all__ = ["Dragonball"]
 

@@ -11,8 +11,8 @@ from typing import Final
 
 from pfnmap.contract.placement import AddressSpace, Placed, Vmm
 from pfnmap.contract.plan import Request
-from pfnmap.contract.region import Span, inside
-from pfnmap_vmms.areas import GIB, at_once, is_sparse, msix_pages, nothing, offered, power_of_two, rest, without
+from pfnmap.contract.region import Span, inside, without
+from pfnmap_vmms.areas import GIB, at_once, is_sparse, msix_pages, nothing, offered, power_of_two, rest
 
 __all__ = ["OpenVmm"]
 

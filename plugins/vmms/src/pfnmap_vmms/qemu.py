@@ -13,12 +13,11 @@ from typing import Final
 
 from pfnmap.contract.placement import AddressSpace, Area, Placed, Vmm
 from pfnmap.contract.plan import Request
-from pfnmap.contract.region import Span
+from pfnmap.contract.region import Span, covering, without
 from pfnmap.errors import BadInput
 from pfnmap_vmms.areas import (
     GIB,
     at_once,
-    covering,
     each_aligned,
     each_alone,
     is_sparse,
@@ -27,7 +26,6 @@ from pfnmap_vmms.areas import (
     offered,
     power_of_two,
     rest,
-    without,
 )
 
 __all__ = ["PveQemuKvm", "Qemu", "QemuKvm"]
@@ -130,7 +128,9 @@ class Qemu(Vmm):
         found: dict[Span, str] = {}
         relocation = self.options.get("x-msix-relocation", "off")
         if relocation != "off" and not re.fullmatch("bar[0-5]", relocation):
-            why = "always fails: its list of devices is empty" if relocation == "auto" else "is not off, auto or bar0-bar5"
+            why = "is not off, auto or bar0 to bar5"
+            if relocation == "auto":
+                why = "always fails: its list of devices is empty"
             raise BadInput("--vmm-opt", f"x-msix-relocation={relocation} {why}")
         # pseries guests take MSI-X by hypercalls: vfio-no-msix-emulation.
         if relocation == "off" and space.kernel.arch.name != "powerpc64":
@@ -152,7 +152,8 @@ class Qemu(Vmm):
 
     def _said(self, request: Request, spans: Sequence[Span], holes: dict[Span, str]) -> tuple[str, ...]:
         inside = [what for hole, what in holes.items() if any(s.offset <= hole.offset < s.end for s in spans)]
-        notes = [f"{' and '.join(dict.fromkeys(inside))} is emulated: no slot has its pages"] if inside else []
+        emulated = " and ".join(dict.fromkeys(inside))
+        notes = [f"no slot has the pages of {emulated}, which QEMU emulates"] if inside else []
         if _is_vga(request) and not _is_nvidia_vga(request):
             notes.append("QEMU may emulate more of this VGA device's BARs, by quirks that are not modelled")
         return tuple(notes)

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 from pfnmap.contract.placement import AddressSpace, Placed, Vmm
 from pfnmap.contract.plan import Request
-from pfnmap_vmms.areas import each_alone, msix_pages, offered, rest, without
+from pfnmap.contract.region import without
+from pfnmap_vmms.areas import each_alone, msix_pages, offered, rest
 
 __all__ = ["StratoVirt"]
 
