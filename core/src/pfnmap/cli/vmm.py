@@ -26,9 +26,7 @@ def command(
     kernel: KernelOptions,
     name: Annotated[
         str | None,
-        typer.Argument(
-            metavar="NAME[-VERSION]", help="A VMM, of all versions or of one; else all.", show_default=False
-        ),
+        typer.Argument(metavar="NAME[-VERSION]", help="A VMM, of all its versions or of one; else all."),
     ] = None,
     options: Annotated[
         list[str] | None,
@@ -53,13 +51,9 @@ def command(
     asked = list(_asked(name, registry))
     image: Kernel = linked(kernel.over(), registry)
     classes = device_classes()
+    settled = {"vmm_options": options or (), "newest_vmm": assume_newest}
     found: list[tuple[str, list[str], Sequence[Loss]]] = [
-        (
-            policy,
-            versions,
-            losses(image, policy, classes, registry, vmm_options=options or (), newest_vmm=assume_newest),
-        )
-        for policy, versions in asked
+        (policy, versions, losses(image, policy, classes, registry, **settled)) for policy, versions in asked
     ]
     if json:
         policies = [

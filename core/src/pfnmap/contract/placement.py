@@ -54,8 +54,8 @@ class Placed:
 
     `slots`: what a guest gets as memory slots, `dma`: what is mapped for DMA; None: every area as it is, empty: none.
     `unmapped`: the parts that are not mapped, with why. `notes`: sentences that the answer hangs on. `gpa`: where a
-    guest has the BAR where nobody says it; None: at a multiple of its size. `redone`: what is undone and done again when
-    the guest switches memory decode off and on; None: not known. `madvise_hugepage`: the areas are advised of
+    guest has the BAR where nobody says it; None: at a multiple of its size. `redone`: what is undone and done again
+    when the guest switches memory decode off and on; None: not known. `madvise_hugepage`: the areas are advised of
     MADV_HUGEPAGE.
     """
 
@@ -119,8 +119,8 @@ class Vmm(ABC):
     """The plugin's name, as in ``--vmm``."""
 
     versions: ClassVar[tuple[str, ...]] = ()
-    """The versions that are known, oldest first: "9.2", with its stable releases, "9.2 to 10.2" or "to 9.1". Those of one
-    entry do the same. Empty: it is known in one `state` only."""
+    """The versions that are known, oldest first: "9.2", with its stable releases, "9.2 to 10.2" or "to 9.1". Those of
+    one entry do the same. Empty: it is known in one `state` only."""
 
     state: ClassVar[str] = ""
     """In which state it is known, where it has no versions: "its source of 2024-07-10"."""
@@ -192,7 +192,7 @@ class Vmm(ABC):
         return found
 
     def switched_on(self, option: str, default: str = "off") -> bool:
-        """Tell whether an option is on; `default`: what it is if not given. Raises BadInput for what is neither on nor off."""
+        """Tell whether an option is on; `default`: what it is if not given. Raises BadInput for neither on nor off."""
         value = self.options.get(option, default)
         if value not in ("on", "off"):
             raise BadInput("--vmm-opt", f"{option} is on or off, not {value!r}")

@@ -63,9 +63,12 @@ class DeviceClass:
 
 @dataclass(frozen=True)
 class Loss:
-    """An area that is mapped with smaller leaves than it could be: `counts` and what would be `possible`, why, and the
-    `rule` that would mend it; `notes`: what the policy says of itself. `after`: what the same process maps before it, where that is the cause; `msix_mappable`:
-    whether the region says that its MSI-X table may be mapped."""
+    """An area that is mapped with smaller leaves than it could be.
+
+    `counts` and what would be `possible`, why, and the `rule` that would mend it; `notes`: what the policy says of
+    itself. `after`: what the same process maps before it, where that is the cause; `msix_mappable`: whether the region
+    says that its MSI-X table may be mapped.
+    """
 
     device: str
     bar: int
