@@ -11,8 +11,8 @@ from dataclasses import replace
 from pfnmap.contract.region import Msix, Span
 from pfnmap.contract.step import Step
 from pfnmap.errors import BadInput, Unknown
+from pfnmap.ops.arguments import address_value
 from pfnmap.plan import POLICIES, Request
-from pfnmap.run import address_value
 from pfnmap.scenario import Scenario
 from pfnmap.sizes import parse_bar, parse_bar_size, parse_size
 

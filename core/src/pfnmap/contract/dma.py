@@ -24,6 +24,16 @@ class Reach:
     fixups: int
     driver_calls: int
 
+    def __sub__(self, other: Reach) -> Reach:
+        """What is met besides what is met anyhow."""
+        return Reach(
+            self.leaves - other.leaves,
+            self.pages - other.pages,
+            self.breaks - other.breaks,
+            self.fixups - other.fixups,
+            self.driver_calls - other.driver_calls,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class DmaMap:

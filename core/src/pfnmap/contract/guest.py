@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol, TypeAlias
 
+from pfnmap.contract.dma import Reach
 from pfnmap.contract.plan import LEAF_LEVELS, Image, LeafLevel, Run
 
 __all__ = ["Choice", "GuestPlan", "GuestRun", "Host", "HostArch", "Hosted", "Hypervisor", "SecondStage"]
@@ -26,14 +27,13 @@ class SecondStage:
 
     `choose(level, off)`: the guest's level under a leaf of `level`, where guest and process addresses are `off` bytes
     apart modulo each level's size. `limit`: the sentence for an architecture's own limit. `eager`: pfnmaps are mapped
-    when the guest gets the memory, not by faults; `wrong`: and then to the wrong memory. `changes`: the upstream
-    changes that this hangs on.
+    when the guest gets the memory, not by faults, and then at what vm_pgoff says. `changes`: the upstream changes that
+    this hangs on.
     """
 
     choose: Callable[[LeafLevel, Mapping[LeafLevel, int]], Choice]
     limit: str = ""
     eager: bool = False
-    wrong: bool = False
     changes: tuple[str, ...] = ()
 
 
@@ -59,17 +59,19 @@ class Host(Image, Protocol):
 @dataclass(frozen=True, slots=True)
 class Hosted:
     """A mapping of the process that is given to a guest as one memory slot: its `runs` from `va` on; `sizes`: bytes of
-    a leaf by level; `bar_size` and `offset`: of which BAR it is which part; `gpa`: where the guest has it, None: where
-    a guest's firmware places the BAR. `fixups`, `driver_calls`: what it costs to fault all of it in, page by page."""
+    a leaf by level; `bar_size` and `offset`: of which BAR it is which part; `phys`: where that part lies; `gpa`: where
+    the guest has it, None: where a guest's firmware places the BAR. `pgoff_is_pfn`: the mapping's vm_pgoff is its first
+    PFN. `reach(start, end)`: what a walk over a part of it meets."""
 
     runs: tuple[Run, ...]
     va: int
     sizes: Mapping[LeafLevel, int]
     bar_size: int
     offset: int
+    phys: int
     gpa: int | None
-    fixups: int
-    driver_calls: int
+    pgoff_is_pfn: bool
+    reach: Callable[[int, int], Reach]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,14 @@ from __future__ import annotations
 from pfnmap.contract.fault import VM_FAULT_NOPAGE, VM_FAULT_SIGBUS
 from pfnmap.contract.slot import Slot
 from pfnmap.contract.vma import MmStruct, VmArea, VmFault
+from pfnmap.errors import Refused
 from pfnmap.mm.mmu_notifier import mmu_notifier_invalidate_range
 from pfnmap.mm.pfnmap_track import setup_cachemode
 from pfnmap.trace import Call, Install, KernelDied, Oops, Split
 from pfnmap.vm_flags import VM_HUGEPAGE, VM_MAYWRITE, VM_NOHUGEPAGE, VM_PFNMAP, VM_SHARED, VM_WRITE
 
 __all__ = [
+    "anonymous_thp_orders",
     "bug_on_cow",
     "change_huge_pmd",
     "change_huge_pud",
@@ -24,6 +26,7 @@ __all__ = [
     "huge_pud_set_accessed",
     "is_cow_mapping",
     "move_huge_pmd",
+    "refuse_anonymous_huge_page",
     "split_huge_pmd",
     "split_huge_pud",
     "thp_vma_allowable_order",
@@ -61,18 +64,29 @@ def thp_vma_allowable_order(vma: VmArea) -> bool:
     return machine.thp == "always" or (machine.thp == "madvise" and bool(vma.vm_flags & VM_HUGEPAGE))
 
 
-def anonymous_thp_allowable(vma: VmArea, address: int) -> bool:
-    """Tell whether a first touch of private anonymous memory would map a huge page: where its aligned block fits in
-    the vma and nothing forbids it. The per-size knobs inherit from the global one, as they do by default."""
+def anonymous_thp_orders(vma: VmArea) -> list[int]:
+    """Return the orders of which sysfs and advice let anonymous memory of a vma be mapped at once, largest first:
+    the PMD order and, with `anon-mthp`, those down to 2. Whether a block fits is another question."""
     machine = vma.vm_mm.machine
     kernel = machine.kernel
-    size = kernel.geometry.size("pmd")
-    block = address & -size
-    if not kernel.config.enabled("TRANSPARENT_HUGEPAGE") or block < vma.vm_start or block + size > vma.vm_end:
-        return False
+    if not kernel.config.enabled("TRANSPARENT_HUGEPAGE"):
+        return []
     if not kernel.ops.has_transparent_hugepage() or vma_thp_disabled(vma):
-        return False
-    return machine.thp == "always" or (machine.thp == "madvise" and bool(vma.vm_flags & VM_HUGEPAGE))
+        return []
+    largest = kernel.geometry.PMD_ORDER
+    orders = range(largest, 1 if kernel.has("anon-mthp") else largest - 1, -1)
+    return [order for order in orders if _order_enabled(vma, order)]
+
+
+def _order_enabled(vma: VmArea, order: int) -> bool:
+    """What hugepages-SIZE/enabled says of a vma."""
+    machine = vma.vm_mm.machine
+    setting = "inherit" if order == machine.kernel.geometry.PMD_ORDER else "never"
+    if machine.kernel.has("anon-mthp"):
+        setting = machine.thp_sizes or setting
+    if setting == "inherit":
+        setting = machine.thp
+    return setting == "always" or (setting == "madvise" and bool(vma.vm_flags & VM_HUGEPAGE))
 
 
 def vmf_insert_pfn_pmd(vmf: VmFault, pfn: int, write: bool) -> int:
@@ -90,7 +104,9 @@ def vmf_insert_pfn_pmd(vmf: VmFault, pfn: int, write: bool) -> int:
     table, index = vmf.pmd
     old = table[index]
     if not ops.pmd_none(old):
-        if write and ops.pmd_pfn(old) == pfn:
+        if write and ops.pmd_pfn(old) != pfn:  # a driver that maps two things at one address (patch 2 of the series)
+            machine.warn_once("mm/huge_memory.c insert_pfn_pmd")
+        elif write:
             table[index] = ops.pmdp_set_access_flags(old, _pmd_made_writable(vma, ops.pmd_mkyoung(old)))
         return VM_FAULT_NOPAGE
     entry = ops.pmd_mkspecial(ops.pmd_mkhuge(ops.pfn_pmd(pfn, setup_cachemode(vma, pfn))))
@@ -125,7 +141,9 @@ def vmf_insert_pfn_pud(vmf: VmFault, pfn: int, write: bool) -> int:
     table, index = vmf.pud
     old = table[index]
     if not ops.pud_none(old):
-        if write and ops.pud_pfn(old) == pfn:
+        if write and ops.pud_pfn(old) != pfn:
+            machine.warn_once("mm/huge_memory.c insert_pfn_pud")
+        elif write:
             table[index] = _pud_made_writable(vma, ops.pud_mkyoung(old))
         return VM_FAULT_NOPAGE
     prot = setup_cachemode(vma, pfn)
@@ -155,6 +173,7 @@ def huge_pmd_set_accessed(vmf: VmFault) -> None:
     machine.trace.emit(Call("huge_pmd_set_accessed", vmf.address))
     assert vmf.pmd is not None
     table, index = vmf.pmd
+    refuse_anonymous_huge_page(vma, table[index])
     entry = ops.pmd_mkyoung(table[index])
     if vmf.write:
         entry = ops.pmd_mkdirty(entry)
@@ -174,6 +193,16 @@ def huge_pud_set_accessed(vmf: VmFault) -> None:
     table[index] = ops.pud_mkdirty(entry) if vmf.write else entry
 
 
+def refuse_anonymous_huge_page(vma: VmArea, entry: int) -> None:
+    """Refuse what is done to a PMD leaf of memory (`do_huge_pmd_anonymous_page`), which is mapped and pinned, no more.
+
+    A pfnmap's leaf that is left over in such a vma (FINDINGS F3) maps no memory.
+    """
+    machine = vma.vm_mm.machine
+    if vma.is_anonymous and machine.kernel.ops.pmd_pfn(entry) << machine.kernel.geometry.PAGE_SHIFT in machine.phys.ram:
+        raise Refused("anonymous huge page", "what is done to it once it is mapped")
+
+
 def split_huge_pmd(vma: VmArea, slot: Slot, address: int) -> None:
     """__split_huge_pmd: a pfnmap's PMD leaf is dropped, not refilled with PTEs; any other entry is left alone."""
     mm = vma.vm_mm
@@ -187,6 +216,7 @@ def split_huge_pmd(vma: VmArea, slot: Slot, address: int) -> None:
     entry = slot.entry
     if not ops.pmd_trans_huge(entry) and not ops.pmd_devmap(entry):
         return
+    refuse_anonymous_huge_page(vma, entry)
     machine.trace.emit(Split("pmd", address))
     slot.table[slot.index] = kernel.arch.empty("pmd")
     if ops.arch_needs_pgtable_deposit():
@@ -243,6 +273,7 @@ def change_huge_pmd(vma: VmArea, slot: Slot, address: int, newprot: int, try_wri
     machine = vma.vm_mm.machine
     kernel = machine.kernel
     ops = kernel.ops
+    refuse_anonymous_huge_page(vma, slot.entry)
     machine.trace.emit(Call("change_huge_pmd", address))
     entry = ops.pmd_modify(slot.entry, newprot)
     if try_writable and ops.pmd_dirty(entry) and ops.pmd_soft_dirty(entry) and not ops.pmd_write(entry):
@@ -264,8 +295,9 @@ def copy_huge_pmd(dst: MmStruct, dst_slot: Slot, vma: VmArea, src_slot: Slot, ad
     machine = dst.machine
     kernel = machine.kernel
     ops = kernel.ops
-    machine.trace.emit(Call("copy_huge_pmd", address))
     entry = src_slot.entry
+    refuse_anonymous_huge_page(vma, entry)
+    machine.trace.emit(Call("copy_huge_pmd", address))
     if not (ops.pmd_present(entry) and ops.pmd_special(entry)):
         return
     if is_cow_mapping(vma.vm_flags) and ops.pmd_write(entry):
@@ -291,6 +323,7 @@ def move_huge_pmd(vma: VmArea, old: Slot, new: Slot, old_address: int, new_addre
     machine = mm.machine
     kernel = machine.kernel
     ops = kernel.ops
+    refuse_anonymous_huge_page(vma, old.entry)
     machine.trace.emit(Call("move_huge_pmd", old_address))
     if not ops.pmd_none(new.entry):
         return False
@@ -319,6 +352,7 @@ def is_cow_mapping(vm_flags: int) -> bool:
 def zap_huge_pmd(vma: VmArea, slot: Slot, address: int) -> None:
     """Drop a PMD leaf; `address` is the leaf's."""
     mm = vma.vm_mm
+    refuse_anonymous_huge_page(vma, slot.entry)
     mm.machine.trace.emit(Call("zap_huge_pmd", address))
     slot.table[slot.index] = mm.kernel.arch.empty("pmd")
     if mm.kernel.ops.arch_needs_pgtable_deposit():

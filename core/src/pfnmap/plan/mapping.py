@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pfnmap.contract.dma import DmaBackend, DmaMap
+from pfnmap.contract.dma import DmaBackend, DmaMap, Reach
 from pfnmap.contract.guest import GuestPlan, Hosted, Hypervisor
 from pfnmap.contract.placement import Area, Placed
 from pfnmap.contract.plan import HUGE_LEVELS, LeafLevel, Reason, RegionRules, Request, Run
@@ -131,8 +131,6 @@ class Region:
         runs = self._runs(levels, area.va, area.va + area.length, delta)
         whole: GuestPlan | None = None
         for n, (start, end) in enumerate(slots):
-            # What the slots before have faulted in, this one finds.
-            before, reach = (reach_of(levels, runs, slots[:k], delta) for k in (n, n + 1))
             offset = area.offset + start - area.va
             hosted = Hosted(
                 self._runs(levels, start, end, delta),
@@ -140,9 +138,10 @@ class Region:
                 levels.sizes,
                 self.request.bar_size,
                 offset,
+                self.request.phys + offset,
                 None if base is None else base + offset,
-                reach.fixups - before.fixups,
-                reach.driver_calls - before.driver_calls,
+                self.rules.pgoff_is_pfn,
+                _reach_behind(levels, runs, slots[:n]),
             )
             one = self.hypervisor.guest(self.kernel, hosted)
             whole = one if whole is None else whole + one
@@ -172,6 +171,16 @@ class Region:
         if self.backend is not None and (note := self.backend.note(self.kernel)):
             yield note
         yield from self.placed.notes
+
+
+def _reach_behind(levels: Levels, runs: Sequence[Run], before: Spans) -> Callable[[int, int], Reach]:
+    """Return what a walk over a part meets where parts before it are faulted in already."""
+    there = reach_of(levels, runs, before, 0)
+
+    def reach(start: int, end: int) -> Reach:
+        return reach_of(levels, runs, (*before, (start, end)), 0) - there if start < end else Reach(0, 0, 0, 0, 0)
+
+    return reach
 
 
 def _parts(area: Area | None, spans: Sequence[Span] | None) -> Spans:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
 from pfnmap import Arch, Entry, Has, Level, MmuCpu, WordFormat, hookimpl
+from pfnmap.contract.plan import LeafLevel
 from pfnmap.kconfig import fragment
 from pfnmap_arm64.bits import (
     MASK64,
@@ -53,6 +54,11 @@ def _is_zero(value: Entry) -> Entry:
     return (value == 0) | (value & 0)
 
 
+PTE_CONT = 1 << 52
+_CONT_PTES = {12: 16, 14: 128, 16: 32}
+"""CONT_PTES, by PAGE_SHIFT (arch/arm64/include/asm/pgtable-hwdef.h)."""
+
+
 class Arm64(Arch):
     """The architecture. Not modelled, taken as absent: Enhanced PAN, BTI, MTE, permission overlays, GCS."""
 
@@ -62,11 +68,18 @@ class Arm64(Arch):
     release_suffixes: ClassVar[Mapping[str, str]] = {"16k": "16K", "64k": "64K", "64kb": "64K"}
     """Flavours of Debian, Fedora, RHEL, SUSE and Ubuntu."""
 
-    cpu_defaults: ClassVar[Mapping[str, object]] = {"va_bits": 0, "lpa2": False, "hw_access_dirty": True}
+    cpu_defaults: ClassVar[Mapping[str, object]] = {
+        "va_bits": 0,
+        "lpa2": False,
+        "hw_access_dirty": True,
+        "s2fwb": True,
+        "cache_dic": True,
+    }
     """`va_bits`: 39, 48, 52, ...; 0 is what the configuration says or, where that is 52, what a CPU boots
     with: 52 with `lpa2`, else 48 (16K pages: 47). With 64K pages 52 needs FEAT_LVA, not LPA2: ask for it.
     `lpa2`: the CPU has LPA2 at this page size; without effect where the kernel has no ARM64_LPA2.
-    `hw_access_dirty`: the CPU sets the access flag and the dirty state itself."""
+    `hw_access_dirty`: the CPU sets the access flag and the dirty state itself.
+    `s2fwb`, `cache_dic`: FEAT_S2FWB and CTR_EL0.DIC, without which KVM maps no cacheable device memory."""
 
     expected_failures: ClassVar[Mapping[str, str]] = {
         "hooks-used": "the PUD's helpers wait for HAVE_ARCH_TRANSPARENT_HUGEPAGE_PUD, which no release selects",
@@ -113,6 +126,8 @@ class Arm64(Arch):
         self._lpa2, self._pa_52 = boot.lpa2, boot.pa_52
         geometry = self.geometry = boot.geometry()
         self._page_shift = geometry.PAGE_SHIFT
+        if has("arm64-contpte") and config.get("TRANSPARENT_HUGEPAGE") == "y":  # CONFIG_ARM64_CONTPTE, on by default
+            self.cont_ptes, self.PTE_CONT = _CONT_PTES[geometry.PAGE_SHIFT], PTE_CONT
         self._pmd_mask = MASK64 ^ (geometry.size("pmd") - 1)
         self._pud_mask = MASK64 ^ (geometry.size("pud") - 1)
 
@@ -149,6 +164,8 @@ class Arm64(Arch):
                 undefined |= {f"{level}_{op}" for op in ("present", "none", "bad", "populate")}
         # pud_mkwrite_novma was seen in 7.3.4 and not in 6.12.117; that it came with this change is inference.
         undefined.add("pte_mkhuge" if table_af else "pud_mkwrite_novma")
+        four_k = config.get("ARM64_4K_PAGES") == "y"
+        self.leaf_changes: Mapping[LeafLevel, tuple[str, ...]] = {"pud": ("arm64-pud-pfnmap",)} if four_k else {}
         if not has("arm64-pud-pfnmap"):
             undefined |= _PUD_DRAFT_OPS
         self.undefined = frozenset(undefined)
@@ -174,6 +191,17 @@ class Arm64(Arch):
             entry_after = entry
         allowed = bool(entry_after & PTE_AF) and not (write and entry_after & PTE_RDONLY)
         return (entry_after if allowed else entry), allowed
+
+    def copy_tries_again(self, address: int, length: int, done: int, write: bool) -> bool:
+        """See `pfnmap.Arch.copy_tries_again`: one byte is tried if nothing could be copied, unless a byte was what
+        failed (arch/arm64/lib/copy_template.S, which first aligns a source of 16 bytes and more;
+        `unpinned.buffer.*.off.*`)."""
+        byte_first = length == 1 or (length >= 16 and not write and bool(address & 1))
+        return not done and not byte_first
+
+    def arch_wants_old_prefaulted_pte(self) -> bool:
+        """See `pfnmap.Arch.arch_wants_old_prefaulted_pte`: where the CPU sets the access flag."""
+        return self._hw_access_dirty
 
     # Physical addresses in entries: __pte_to_phys, __phys_to_pte_val
 

@@ -25,12 +25,17 @@ from .pud import PudOps
 __all__ = ["X86_64"]
 
 
+_REP_MOVSB = 64
+"""From so many bytes on a copy of user memory is not by words."""
+
+
 class X86_64(PteOps, PmdOps, PudOps, UpperOps, PgprotOps, PatOps):
     """x86-64 with 4 or 5 levels of 4K pages.
 
     `cpu` keys: `la57` (5 levels, if PGTABLE_LEVELS is 5), `sme_mask` (the memory encryption bit as a mask, 0 without),
     `shadow_stack`, `pku` (protection keys), `nx`, `pti` (page table isolation is on), `pdpe1gb` (1G pages; without
-    effect, as recorded), `hw_access_dirty` (always on).
+    effect, as recorded), `hw_access_dirty` (always on), `phys_bits` (width of physical addresses, which limits a KVM
+    guest's).
     """
 
     name: ClassVar[str] = "x86_64"
@@ -46,6 +51,7 @@ class X86_64(PteOps, PmdOps, PudOps, UpperOps, PgprotOps, PatOps):
         "pku": True,
         "nx": True,
         "hw_access_dirty": True,
+        "phys_bits": 46,
     }
 
     machines: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -94,6 +100,14 @@ class X86_64(PteOps, PmdOps, PudOps, UpperOps, PgprotOps, PatOps):
         if level == "pud" and entry & PRESENT:
             return entry | ACCESSED, False
         return entry, False
+
+    def copy_tries_again(self, address: int, length: int, done: int, write: bool) -> bool:
+        """See `pfnmap.Arch.copy_tries_again`: from 64 bytes on the copy is a `rep movsb`, on a CPU with ERMS and
+        without FSRM as the recorded one (`min.buffer.off_*`). Before `x86-user-copy-by-words` every failed copy went
+        on byte by byte (from memory of the source; 16 bytes are recorded)."""
+        if not self.copies_by_words:
+            return True
+        return length < _REP_MOVSB and super().copy_tries_again(address, length, done, write)
 
     def access_error(self, vm_flags: int, write: bool) -> int:
         """See `pfnmap.Arch.access_error`. Source: arch/x86/mm/fault.c, access_error and bad_area_access_error.
