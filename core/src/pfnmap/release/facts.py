@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 
 from pfnmap.changes import Brought, Change, Tree, brought
-from pfnmap.errors import BadInput, LinkError
+from pfnmap.errors import BadInput, LinkError, Unknown
 from pfnmap.plugins import Registry
 
 __all__ = ["Facts", "Version", "facts", "upstream_changes", "upstream_trees", "version"]
 
 _CORE = "pfnmap"
+_COMMIT = re.compile(r"[0-9a-fA-F]{7,64}")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -62,6 +64,19 @@ class Facts:
         """The releases that something is known about, oldest first, then the named trees."""
         named = {r for change in self.changes.values() for r in (change.first, *change.backports) if r[-1].isdigit()}
         return (*(str(v) for v in sorted({*map(version, named), *self.seen})), *self.trees)
+
+    def id_of(self, text: str) -> str:
+        """Return the id of the change that a text names by its id or by its commit's (7 digits or more).
+
+        Raises Unknown for what names none.
+        """
+        if text in self.changes:
+            return text
+        if _COMMIT.fullmatch(text):
+            for change in self.changes.values():
+                if change.commit and (change.commit.startswith(text.lower()) or text.lower().startswith(change.commit)):
+                    return change.id
+        raise Unknown("change", text, self.changes)
 
 
 def _seen(changes: Iterable[Change]) -> frozenset[Version]:
