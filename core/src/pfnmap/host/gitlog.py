@@ -199,7 +199,7 @@ def read_gitlog(stream: BinaryIO, where: str, base: str | None = None, known: Fa
     _imply_requires(findings, changes)
     name = f"the tree of {where}"
     statuses = {id: _STATUS[finding.verdict] for id, finding in findings.items()}
-    tree = Release(name, statuses, unknown_as_absent(name, statuses), known=changes)
+    tree = Release(name, statuses, unknown_as_absent(name, statuses, changes), known=changes)
     return LogReport(
         tuple(findings.values()),
         commits,

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 
-from pfnmap.changes import Brought, Change, Tree, brought
+from pfnmap.changes import Brought, Change, Flavour, Tree, brought
 from pfnmap.errors import BadInput, LinkError, Unknown
 from pfnmap.plugins import Registry
 
@@ -44,10 +44,14 @@ def version(release: str) -> Version:
 
 @dataclass(frozen=True)
 class Facts:
-    """Every known upstream change by its id and every named tree by its name, the core's first, then by plugin."""
+    """Every known upstream change by its id, every named tree by its name, and what is known of distributions' kernels.
+
+    The core's are first, then those of plugins.
+    """
 
     changes: Mapping[str, Change]
     trees: Mapping[str, Tree]
+    flavours: tuple[Flavour, ...] = ()
 
     @cached_property
     def seen(self) -> frozenset[Version]:
@@ -58,6 +62,11 @@ class Facts:
     def newest(self) -> Version:
         """The newest release that was looked at for the core's changes; which plugins are installed alters nothing."""
         return max(_seen(change for change in self.changes.values() if change.package == _CORE))
+
+    @cached_property
+    def oldest(self) -> Version:
+        """The oldest release that was looked at."""
+        return min(self.seen)
 
     @cached_property
     def releases(self) -> tuple[str, ...]:
@@ -130,6 +139,7 @@ def _together(files: tuple[Brought, ...]) -> Facts:
     return Facts(
         {id: change.among(changes) for id, change in changes.items()},
         {name: tree.among(changes) for name, tree in trees.items()},
+        tuple(flavour.among(changes) for found in files for flavour in found.flavours),
     )
 
 

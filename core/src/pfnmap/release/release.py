@@ -89,12 +89,12 @@ def parse_release(
         name, changes, assumed = named(text, known)
     settled = _settle(changes, map(known.id_of, with_), map(known.id_of, without))
     _check_requires(name, changes, known.changes)
-    return Release(name, changes, assumed + unknown_as_absent(name, changes), settled, known.changes)
+    return Release(name, changes, assumed + unknown_as_absent(name, changes, known.changes), settled, known.changes)
 
 
-def unknown_as_absent(name: str, changes: Mapping[str, Status]) -> tuple[str, ...]:
-    """Return the sentence of `Release.assumed` about unknown changes, if there are any."""
-    unknown = [change for change, status in changes.items() if status == "unknown"]
+def unknown_as_absent(name: str, changes: Mapping[str, Status], known: Mapping[str, Change]) -> tuple[str, ...]:
+    """Return the sentence of `Release.assumed` about unknown changes, if there are any that alter an answer."""
+    unknown = [change for change, status in changes.items() if status == "unknown" and known[change].modelled]
     return (f"not known for {name}, taken as absent: {', '.join(unknown)}",) if unknown else ()
 
 
