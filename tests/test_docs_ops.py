@@ -23,8 +23,10 @@ def _arguments() -> dict[str, set[str]]:
     registry = Registry()
     for kind in ("arch", "driver"):
         for name in registry.names(kind):
-            if (ROOT / "plugins" / name).is_dir():
-                found |= {action: set(a.arguments) for action, a in registry.load(kind, name)().actions().items()}
+            loaded = registry.load(kind, name)
+            module = loaded.module if kind == "arch" else loaded
+            if (ROOT / "plugins" / name).is_dir() and module is not None:
+                found |= {action: set(a.arguments) for action, a in module().actions().items()}
     return found
 
 

@@ -7,6 +7,7 @@ from pfnmap.contract.geometry import Geometry, MmuCpu, WalkLevel, WordFormat
 from pfnmap.contract.kernel import LinkedKernel, MachineState
 from pfnmap.contract.machine import Machine, MmFunctions, PfnSpace
 from pfnmap.contract.module import Driver, Module
+from pfnmap.contract.recording import RecordingGroup
 from pfnmap.contract.slot import Slot
 from pfnmap.contract.step import Action, ScenarioRun
 from pfnmap.contract.vma import File, FileOperations, MmStruct, VmArea, VmFault, VmOperations
@@ -41,6 +42,7 @@ __all__ = [
     "PfnSpace",
     "PfnmapError",
     "PluginError",
+    "RecordingGroup",
     "Refused",
     "ScenarioRun",
     "Slot",

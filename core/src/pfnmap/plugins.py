@@ -1,8 +1,9 @@
 """Discovery of plugins through entry points, and isolation of broken ones.
 
 Kind and name of a plugin are known without importing it: the kind is the entry-point group (``pfnmap.arch``,
-``pfnmap.driver``, ``pfnmap.vmm``, ``pfnmap.changes``, ``pfnmap.command``), the name the entry point's. Only what is
-asked for is imported. A plugin of kind ``changes`` is a package that brings a changes.toml and nothing else.
+``pfnmap.driver``, ``pfnmap.vmm``, ``pfnmap.changes``, ``pfnmap.command``, ``pfnmap.recording``), the name the entry
+point's. Only what is asked for is imported. A plugin of kind ``changes`` is a package that brings a changes.toml and
+nothing else.
 
 The variable ``PFNMAP_PLUGINS`` is an allow-list: names separated by commas, each optionally ``name@distribution`` to
 choose between two distributions that claim one name. Everything else is listed as disabled, and the upstream changes
@@ -25,6 +26,7 @@ from pfnmap.changes import brought
 from pfnmap.contract.arch import Arch
 from pfnmap.contract.module import Module
 from pfnmap.contract.placement import Vmm
+from pfnmap.contract.recording import RecordingGroup
 from pfnmap.errors import BadInput, PfnmapError, PluginError, Unknown, nearest
 from pfnmap.hookspecs import PROJECT
 
@@ -40,17 +42,18 @@ __all__ = [
     "why_unusable",
 ]
 
-Kind = Literal["arch", "driver", "vmm", "changes", "command"]
+Kind = Literal["arch", "driver", "vmm", "changes", "command", "recording"]
 Status = Literal["ok", "broken", "disabled", "ambiguous"]
-KINDS: tuple[Kind, ...] = ("arch", "driver", "vmm", "changes", "command")
+KINDS: tuple[Kind, ...] = ("arch", "driver", "vmm", "changes", "command", "recording")
 _NO_ARCHITECTURE = "no architecture plugin is installed; pip install 'pfnmap[all]' installs all of them"
-_CLASSES: dict[Kind, type[Any]] = {"arch": Arch, "driver": Module, "vmm": Vmm}
+_CLASSES: dict[Kind, type[Any]] = {"arch": Arch, "driver": Module, "vmm": Vmm, "recording": RecordingGroup}
 _WORDS = {
     "arch": "architecture",
     "driver": "driver",
     "vmm": "VMM placement policy",
     "changes": "package of upstream changes",
     "command": "command",
+    "recording": "group of recordings",
 }
 _OWN = "pfnmap"
 """The distribution of the core, and its package."""

@@ -4,7 +4,8 @@ RECORDINGS.md ("What a replay compares") is the rule; its exceptions stand here 
 records. One more: what the firmware put into a device's command register besides the memory bit is no input of a
 recording, and is taken from the first `command` of the device in the file (`pfnmap.scenario`); the memory bit is
 compared at each step, and so is that the rest stays as it was.
-A step that the model refuses makes its record refused, never agreed.
+A step that the model refuses makes its record refused, never agreed; and so does a step that it cannot read, such as
+one with an argument that it does not know: a record never stops its file.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pfnmap.contract.step import Step
-from pfnmap.errors import BadInput, PluginError, Refused, nearest
+from pfnmap.errors import BadInput, PfnmapError, Refused, nearest
 from pfnmap.kernel import Kernel
 from pfnmap.plugins import Registry
 from pfnmap.run import Run, address_value
@@ -38,13 +39,14 @@ COMPARED = (
     *("result", "faults", "faults_total", "handle_mm_fault", "table_bytes", "entry", "upper", "calls"),
     *("follow_returns", "vmstat", "vmas", "addr", "si_code", "si_addr", "command", "bytes", "ret", "entries"),
     *("regions", "walk_end", "pages", "resident", "fields", "tokens", "status", "present", "messages", "runs"),
-    *("touches", "signals", "page"),
+    *("touches", "signals", "page", "killed", "exited"),
 )
-"""The keys of an `expect` that are compared."""
+"""The keys of an `expect` that are compared, besides those of the recording's group."""
 
 _NOT_COMPARED = ("stack", "panic")
 _QUIET_OPS = ("walk", "note_tables", "vmas", "scan", "exit")
-"""Ops whose `expect` says nothing of calls."""
+"""Ops whose `expect` says nothing of calls; nor does one that does not say either how often the mm was called, because
+a call that never ended drowned it."""
 
 
 @dataclass(frozen=True)
@@ -133,20 +135,20 @@ def replay_record(
     `fields` collects the names of what was compared.
     """
     try:
-        run = Run(kernel, list(recording.devices), image=True)
+        run = Run(kernel, list(recording.devices), image=True, installed=recording.installed)
     except BadInput as error:
         raise error.placed(recording.source) from None
     run.machine.thp = record.thp_enabled
     for n, step in enumerate(record.steps):
-        run.chosen = _chosen(step)
         try:
-            got = run.step(step).as_json()
+            run.chosen = _chosen(step)
+            got = {**run.step(step).as_json(), **recording.group.observe(run, step)}
+            found = compare_step(step, got, run, recording, record.own_boot, fields)
         except Refused as refusal:
             op = step.op if refusal.what == step.op else f"{step.op}:{refusal.what}"
             return RecordRefused(record.id, op, str(refusal))
-        except PluginError as failure:
+        except PfnmapError as failure:
             return RecordRefused(record.id, step.op, str(failure))
-        found = compare_step(step, got, run, recording.traced, record.own_boot, fields)
         if found:
             return [Disagreement(record.id, n, *difference) for difference in found]
     return []
@@ -160,20 +162,23 @@ def _chosen(step: Step) -> int | None:
 
 
 def compare_step(
-    step: Step, got: Mapping[str, Any], run: Run, traced: frozenset[str], own_boot: bool, fields: set[str]
+    step: Step, got: Mapping[str, Any], run: Run, recording: Recording, own_boot: bool, fields: set[str]
 ) -> list[tuple[str, Any, Any]]:
     """Return (field, expected, got) of every field in which a step's results differ from its `expect`."""
-    expect = dict(step.expect)
-    for key in expect:
-        if key not in COMPARED and key not in _NOT_COMPARED:
-            raise BadInput(step.where, f"expect has an unknown key {key!r}")
+    group = recording.group
+    known = {*COMPARED, *_NOT_COMPARED, *group.fields, *group.artefacts}
+    for key in step.expect:
+        if key not in known:
+            raise BadInput(step.where, f"expect has an unknown key {key!r}{nearest(key, known)}")
+    expect = {key: value for key, value in step.expect.items() if key not in (*_NOT_COMPARED, *group.artefacts)}
     if expect.get("result") == "OOPS":
         fields.add("result")
         return [] if got["result"] == "OOPS" else [("result", "OOPS", got["result"])]
     got = dict(got)
-    got["calls"] = {name: count for name, count in got.get("calls", {}).items() if name in traced}
+    got["calls"] = {name: count for name, count in got.get("calls", {}).items() if name in recording.traced}
+    quiet = step.op in _QUIET_OPS or not {"faults", "handle_mm_fault", "calls"} & expect.keys()
     for key, nothing in _NONE_WHEN_ABSENT.items():
-        if step.op not in _QUIET_OPS or key in expect:
+        if not quiet or key in expect:
             expect.setdefault(key, nothing)
             got.setdefault(key, nothing)
     for side in (expect, got):
@@ -184,10 +189,9 @@ def compare_step(
         expect.setdefault("faults_total", len(expect["faults"]))
         got.setdefault("faults_total", len(got.get("faults", [])))
     _kernel_chosen(step, expect, got, run)
+    group.normalise(run, step, expect, got)
     different = []
     for key, expected in expect.items():
-        if key in _NOT_COMPARED:
-            continue
         fields.add(key)
         if got.get(key) != expected:
             different.append((key, expected, got.get(key)))
@@ -235,7 +239,7 @@ def _kernel_chosen(step: Step, expect: dict[str, Any], got: dict[str, Any], run:
     """Leave out what depends on tables that the process has outside the window, where the kernel chose the address.
 
     There `table_bytes` and `present` are not compared, nor where the walk to an empty entry ends, and a fault list may
-    lack the largest order that the model asks, because its table already exists.
+    lack the huge orders, from the largest down, that the model asks in vain: their levels have tables already.
     """
     va = next((step.arguments[name] for name in ("va", "start", "addr") if name in step.arguments), None)
     if va is None or step.op == "mmap":
@@ -248,8 +252,9 @@ def _kernel_chosen(step: Step, expect: dict[str, Any], got: dict[str, Any], run:
     if expect.get("entry", {}).get("value") == "0x0":
         expect.pop("entry")
         expect.pop("upper", None)
-    asked = got.get("faults", [])
-    largest = max((f["order"] for f in asked), default=0)
-    less = [f for f in asked if f["order"] != largest or f["ret"] != "FALLBACK"]
-    if expect.get("faults") == less != asked:
-        expect["faults"], expect["faults_total"] = asked, got["faults_total"]
+    asked, recorded = got.get("faults", []), expect.get("faults")
+    lacking = set()
+    for order in sorted({f["order"] for f in asked if f["order"]}, reverse=True):
+        lacking.add(order)
+        if recorded == [f for f in asked if f["order"] not in lacking or f["ret"] != "FALLBACK"] != asked:
+            expect["faults"], expect["faults_total"] = asked, got["faults_total"]

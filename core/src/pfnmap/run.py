@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from traceback import walk_tb
 from types import NoneType
 from typing import TYPE_CHECKING, Any
@@ -16,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from pfnmap.contract.device import Device, DeviceBar
 from pfnmap.contract.module import Driver
 from pfnmap.contract.step import Action, FoundEntry, Step, StepEvents, StepResult
-from pfnmap.contract.vma import File, MmStruct, VmArea, prot_flags
-from pfnmap.errors import BadInput, PfnmapError, PluginError, Unknown, nearest
+from pfnmap.contract.vma import AnonVma, File, MmStruct, VmArea, prot_flags
+from pfnmap.errors import BadInput, PfnmapError, PluginError, Refused, Unknown, nearest
 from pfnmap.mm.boot import boot
 from pfnmap.ops import ACTIONS_OF, OPS
 from pfnmap.plugins import why_not_linked
@@ -62,10 +63,19 @@ class Run:
     """One process, its child if it forks, and the open devices, on a machine that it boots.
 
     `image`: give each process the vmas of a small program (text low, stack high), whose upper tables exist from the
-    start as in a real process; without, the address space is empty (what `plan` plans for).
+    start as in a real process; without, the address space is empty (what `plan` plans for). `installed`: RAM in bytes
+    (None: more than anybody asks for).
     """
 
-    def __init__(self, kernel: Kernel, devices: list[Device], driver: str = "", *, image: bool = False) -> None:
+    def __init__(
+        self,
+        kernel: Kernel,
+        devices: list[Device],
+        driver: str = "",
+        *,
+        image: bool = False,
+        installed: int | None = None,
+    ) -> None:
         bars = [(device.name, bar) for device in devices for bar in device.bars.values()]
         for name, bar in bars:
             if bar.phys + bar.size > kernel.phys_limit:
@@ -75,14 +85,19 @@ class Run:
                     f"beyond the {kernel.phys_limit:#x} that an entry of {kernel.arch.name} can hold",
                 )
         self.machine = boot(kernel, ((bar.phys, bar.size) for _, bar in bars))
+        self.machine.installed = installed
         self.kernel = kernel
         self.parent = MmStruct(self.machine)
         if image:
             self._load_image(self.parent)
         self.child: MmStruct | None = None
+        self.ptraced = False
+        """Whether the parent traces the child, which stopped itself at once."""
         self.current = self.parent
         """Who performs the current step."""
         self.oops: Oops | None = None
+        self.hanging: dict[MmStruct, int] = {}
+        """The processes that a system call holds, which not even SIGKILL ends, with the address that it faults at."""
         self.names: dict[str, int] = {}
         self.files: dict[str, File] = {}
         self.devices = {device.name: device for device in devices}
@@ -120,7 +135,8 @@ class Run:
         geometry = self.kernel.geometry
         tables = mm.tables
         for start in (_IMAGE_TEXT, geometry.stack_top - 16 * geometry.PAGE_SIZE):
-            mm.insert(VmArea(mm, start, start + geometry.PAGE_SIZE, VM_READ | VM_DONTEXPAND))
+            vma = VmArea(mm, start, start + geometry.PAGE_SIZE, VM_READ | VM_DONTEXPAND, anon_vma=AnonVma())
+            mm.insert(vma)  # it has private pages: a child gets tables for it too
             pud = tables.pud_alloc(tables.p4d_alloc(tables.pgd_offset(start), start), start)
             tables.pte_alloc(tables.pmd_alloc(pud, start), start)
 
@@ -150,6 +166,8 @@ class Run:
         if self.oops is not None:
             raise BadInput(step.where, f"the kernel died before it: {self.oops.finding} in {self.oops.function}")
         mm = self.current = self.process(step.by, step.where)
+        if mm in self.hanging:
+            self._end_of_hang(mm, step)
         trace = self.machine.trace
         trace.drain()
         measured = self.parent if step.op == "exit" else mm  # the child is gone then
@@ -172,6 +190,13 @@ class Run:
         if step.at is not None and self.oops is None:
             found = self.entry(mm, address_value(step.at, self.names, step.where))
         return StepResult(result, more, events, measured.pgtables_bytes - before, found)
+
+    def _end_of_hang(self, mm: MmStruct, step: Step) -> None:
+        """Let a process go on where its endless fault has ended, as it does when the leaf is gone: then the handler is
+        asked anew (`unpinned.clear_refs.pud.child_kernel_write`)."""
+        if mm.tables.leaf(self.hanging[mm]) is not None:
+            raise Refused(step.op, f"the {step.by} is in a system call that does not end, at {self.hanging[mm]:#x}")
+        del self.hanging[mm]
 
     def _perform(self, step: Step, mm: MmStruct) -> Mapping[str, Any]:
         if step.op in OPS:
@@ -244,7 +269,15 @@ class Run:
         frame = ops.pte_pfn(value) << self.kernel.geometry.PAGE_SHIFT if level == "pte" else None
         ram = frame in self.machine.phys.ram and bool(ops.pte_present(value))
         upper = tuple((name, s.entry & ~page_bits) for name, s in above)
-        return FoundEntry(level, value & ~page_bits if ram else value, ram, upper)
+        return FoundEntry(level, value & ~self._frame_bits if ram else value, ram, upper)
+
+    @cached_property
+    def _frame_bits(self) -> int:
+        """The bits of a PTE that hold the frame's number, plain or, in a PROT_NONE entry of x86, inverted
+        (`min.anon_none.entry`)."""
+        ops = self.kernel.ops
+        first = ops.pfn_pte(0, ops.vm_get_page_prot(VM_READ))
+        return sum(1 << bit for bit in range(64) if ops.pte_pfn(first | 1 << bit) != ops.pte_pfn(first))
 
 
 _BARS = 6

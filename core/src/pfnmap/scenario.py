@@ -8,8 +8,9 @@ and step.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from reprlib import repr
 from types import NoneType
@@ -19,8 +20,9 @@ import tomli
 
 from pfnmap.contract.device import Device, DeviceBar
 from pfnmap.contract.kernel import THP_SETTINGS
+from pfnmap.contract.recording import RecordingGroup
 from pfnmap.contract.step import Step
-from pfnmap.errors import BadInput, LinkError, Unknown, nearest
+from pfnmap.errors import BadInput, LinkError, Refused, Unknown, nearest
 from pfnmap.host.bounded import MIB, read_json, read_text
 from pfnmap.kernel import Kernel
 from pfnmap.plugins import Registry
@@ -59,7 +61,8 @@ class Record:
 
 @dataclass(frozen=True)
 class Recording:
-    """A recording of one real kernel on one machine: what to link, which calls were counted, and the records."""
+    """A recording of one real kernel on one machine: what to link, which calls were counted, and the records; `group`
+    says what is its own in reading it. `installed`: the machine's RAM in bytes, None where the file does not tell."""
 
     source: str
     arch: str
@@ -69,13 +72,15 @@ class Recording:
     traced: frozenset[str]
     devices: tuple[Device, ...]
     records: tuple[Record, ...]
+    group: RecordingGroup = field(default_factory=RecordingGroup)
+    installed: int | None = None
 
     def link(self, registry: Registry | None = None) -> Kernel:
         """Link the kernel that was recorded, from the recording alone."""
         try:
             return Kernel.link(
                 self.arch,
-                sorted({Device.driver, *(device.driver for device in self.devices)}),
+                sorted({Device.driver, *(device.driver for device in self.devices), *self.group.drivers}),
                 config=self.config,
                 release=self.release,
                 cpu=self.cpu,
@@ -267,8 +272,8 @@ _EXPECT: _Kinds = {
     **dict.fromkeys(("resident", "touches"), int),
     **dict.fromkeys(("entry", "calls", "follow_returns", "vmstat", "fields", "present"), dict),
     **dict.fromkeys(("faults", "upper", "vmas", "entries", "regions", "tokens", "messages", "runs", "signals"), list),
+    **dict.fromkeys(("killed", "exited", "panic"), bool),
     "stack": list,
-    "panic": bool,
 }
 _EXPECT_ITEMS: _Kinds = {
     **dict.fromkeys(("faults", "upper", "vmas", "regions", "runs", "signals"), dict),
@@ -278,21 +283,22 @@ _EXPECT_ITEMS: _Kinds = {
 """Kinds of what an `expect` holds (RECORDINGS.md), and of its items."""
 
 
-def read_recording(path: str | os.PathLike[str]) -> Recording:
-    """Read a recording (schema pfnmap-recording/1, plain or .gz). Raises BadInput that names file, record and step."""
-    return parse_recording(read_json(path, _LIMIT), str(path))
+def read_recording(path: str | os.PathLike[str], registry: Registry | None = None) -> Recording:
+    """Read a recording (schema pfnmap-recording/1 or /2, plain or .gz). Raises BadInput that names file, record and
+    step, Refused where it is of a group that no plugin reads."""
+    return parse_recording(read_json(path, _LIMIT), str(path), registry)
 
 
-def parse_recording(document: Any, source: str) -> Recording:
+def parse_recording(document: Any, source: str, registry: Registry | None = None) -> Recording:
     """Read a recording's JSON document; `source` names it in errors."""
-    if not isinstance(document, dict) or document.get("schema") != "pfnmap-recording/1":
-        raise BadInput(source, "no recording: schema pfnmap-recording/1 was expected")
-    table = _table(document, source, _DOCUMENT, _DOCUMENT, others=True)
+    group = _group(document, source, registry)
+    table = _table(group.document(document), source, _DOCUMENT, _DOCUMENT, others=True)
     machine = _table(table["machine"], f"{source}: machine", _MACHINE, _MACHINE, others=True)
     kernel = _table(table["kernel"], f"{source}: kernel", _KERNEL, _KERNEL, others=True)
     _items(machine["config"].values(), str, f"{source}: machine", "config")
     _items(kernel["traced"], str, f"{source}: kernel", "traced")
-    records = tuple(_record(r, source, n) for n, r in enumerate(_list(table["records"], source)))
+    fields = {**_EXPECT, **group.fields}
+    records = tuple(_record(r, source, n, fields) for n, r in enumerate(_list(table["records"], source)))
     commands = _commands(records)
     rows = enumerate(_list(table["devices"], source, _DEVICES))
     return Recording(
@@ -304,7 +310,35 @@ def parse_recording(document: Any, source: str) -> Recording:
         frozenset(kernel["traced"]),
         _machine([_recorded_device(d, f"{source}: device {n}", commands) for n, d in rows], source),
         records,
+        group,
+        _installed(kernel),
     )
+
+
+def _installed(kernel: Mapping[str, Any]) -> int | None:
+    """Return the RAM of a recorded machine (bytes), which its description in words tells ("1 CPU, 1 GiB")."""
+    told = " ".join(value for value in kernel.values() if isinstance(value, str))
+    found = re.search(r"\b(\d{1,6}) GiB\b", told)
+    return int(found[1]) << 30 if found else None
+
+
+_SCHEMAS = ("pfnmap-recording/1", "pfnmap-recording/2")
+
+
+def _group(document: Any, source: str, registry: Registry | None) -> RecordingGroup:
+    """Return what reads a recording: the plugin of its group, or for schema 1 what all have in common."""
+    if not isinstance(document, dict) or document.get("schema") not in _SCHEMAS:
+        raise BadInput(source, f"no recording: schema {' or '.join(_SCHEMAS)} was expected")
+    if document["schema"] == _SCHEMAS[0]:
+        return RecordingGroup()
+    name = document.get("group")
+    if not isinstance(name, str):
+        raise BadInput(source, "a recording of pfnmap-recording/2 says its group")
+    registry = registry or Registry()
+    if name not in registry.names("recording"):
+        raise Refused(f"{source}: recordings of group {name!r}", "no plugin that can be used reads them")
+    group: RecordingGroup = registry.load("recording", name)()
+    return group
 
 
 _DOCUMENT: _Kinds = {"machine": dict, "kernel": dict, "devices": list, "records": list}
@@ -345,20 +379,26 @@ def _recorded_device(value: Any, where: str, commands: Mapping[str, int]) -> Dev
     return Device(name, table["bdf"], _bars(rows), commands.get(name, Device.command))
 
 
-def _record(value: Any, source: str, n: int) -> Record:
+def _record(value: Any, source: str, n: int, fields: _Kinds) -> Record:
     name = value.get("id", f"#{n}") if isinstance(value, dict) else f"#{n}"
     where = f"{source}: record {name}"
     table = _table(value, where, _RECORD, ("thp_enabled", "steps"), others=True)
     if table["thp_enabled"] not in THP_SETTINGS:
         raise BadInput(where, f"thp_enabled = {table['thp_enabled']!r} is none of {', '.join(THP_SETTINGS)}")
-    steps = tuple(_recorded_step(s, f"{where} step {i}") for i, s in enumerate(_list(table["steps"], where)))
+    steps = tuple(_recorded_step(s, f"{where} step {i}", fields) for i, s in enumerate(_list(table["steps"], where)))
     return Record(name, table["thp_enabled"], table.get("own_boot", False), steps)
 
 
-def _recorded_step(value: Any, where: str) -> Step:
+_ABOUT_THE_RECORDING = ("may_hang", "note")
+"""Keys of a step that say how it was recorded, or what for, and nothing of what was done."""
+
+
+def _recorded_step(value: Any, where: str, fields: _Kinds) -> Step:
     step = _step(value, where)
+    arguments = {name: item for name, item in step.arguments.items() if name not in _ABOUT_THE_RECORDING}
+    step = replace(step, arguments=arguments)
     here = f"{step.where} expect"
-    expect = _table(step.expect, here, _EXPECT, others=True)
+    expect = _table(step.expect, here, fields, others=True)
     for key in _EXPECT_ITEMS.keys() & expect.keys():
         items = expect[key]
         _items(items.values() if isinstance(items, dict) else items, _EXPECT_ITEMS[key], here, key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as _json
+import os
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,7 @@ import typer
 
 from pfnmap.cli.options import JsonOption, Settings
 from pfnmap.cli.terminal import only_kernel, print_json, progress_bar, recorded_heading, show, styled, table
+from pfnmap.errors import BadInput
 
 if TYPE_CHECKING:
     from pfnmap.replay import ReplayResult
@@ -21,7 +23,12 @@ _VALUE_WIDTH = 160
 
 def command(
     context: typer.Context,
-    files: Annotated[list[str], typer.Argument(metavar="FILE", help="Recordings, plain or .gz.", show_default=False)],
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILE|DIR", help="Recordings, plain or .gz, or directories of them.", show_default=False
+        ),
+    ],
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Show every disagreement in full, and every refused record.")
     ] = False,
@@ -33,9 +40,10 @@ def command(
 
     settings: Settings = context.obj
     registry = settings.registry
+    files = [file for path in paths for file in _recordings(path)]
     results: list[ReplayResult] = []
     for number, file in enumerate(files, 1):
-        recording = read_recording(file)
+        recording = read_recording(file, registry)
         with progress_bar(len(recording.records), f"{number}/{len(files)} {file}") as progress:
             results.append(replay(recording, registry, progress))
     if json:
@@ -46,6 +54,16 @@ def command(
     else:
         _render(results, verbose)
     return _status(results)
+
+
+def _recordings(path: str) -> list[str]:
+    """Return the recordings in a directory, by name, or a file as it is."""
+    if not os.path.isdir(path):
+        return [path]
+    found = sorted(name for name in os.listdir(path) if name.endswith((".json", ".json.gz")))
+    if not found:
+        raise BadInput(path, "a directory without recordings (*.json, *.json.gz)")
+    return [os.path.join(path, name) for name in found]
 
 
 def _status(results: list[ReplayResult]) -> int:

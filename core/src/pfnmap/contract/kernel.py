@@ -84,8 +84,10 @@ class LinkedKernel:
 
 class MachineState:
     """What a booted machine holds: `phys` (simulated physical memory), `trace`, `clock_ms`, `thp` (the sysfs knob
-    transparent_hugepage/enabled), `poisoned` (PFNs that are known to be bad). `kernel` is what it runs, `arch_module`
-    the architecture's own part (an instance of `Arch.module`; None where it has none)."""
+    transparent_hugepage/enabled), `thp_sizes` (what every hugepages-*/enabled was set to; None: as at boot, where the
+    PMD size inherits `thp` and the others are never used), `poisoned` (PFNs that are known to be bad), `installed`
+    (bytes of RAM; None: more than anybody asks for). `kernel` is what it runs, `arch_module` the architecture's own
+    part (an instance of `Arch.module`; None where it has none)."""
 
     def __init__(self, kernel: LinkedKernel, reserved: Iterable[tuple[int, int]] = ()) -> None:
         """`reserved`: where BARs are, (address, size) in bytes each; no RAM is there."""
@@ -94,6 +96,8 @@ class MachineState:
         self.trace = Trace()
         self.clock_ms = 0
         self.thp = kernel.thp
+        self.thp_sizes: str | None = None
+        self.installed: int | None = None
         self.poisoned: set[int] = set()
         self.arch_module: Any = None
         limit = min(kernel.phys_limit, kernel.arch.linear_map) if reserved else 1 << 64

@@ -124,6 +124,25 @@ class PgtableOps(ABC):
         needed = VM_WRITE if write else VM_READ | VM_WRITE | VM_EXEC
         return 0 if vm_flags & needed else SEGV_ACCERR
 
+    def copy_tries_again(self, address: int, length: int, done: int, write: bool, /) -> bool:
+        """Tell whether a copy of the kernel's that met a bad page touches it once more before it gives up.
+
+        It was of `length` bytes from or (`write`) to the user's `address`; the bad page begins `done` bytes on. The
+        default is a copy by words of eight bytes, which tries a word that fails again by bytes; for architectures that
+        do not say otherwise that is by analogy.
+        """
+        return length - done // 8 * 8 >= 8
+
+    cont_ptes: int = 1
+    """How many PTEs in a row, aligned, can be marked as one translation."""
+
+    PTE_CONT: int = 0
+    """The mark; 0: the architecture has none, or does not use it."""
+
+    def arch_wants_old_prefaulted_pte(self) -> bool:
+        """Tell whether an entry that was made for a page beside the one that faulted is not accessed yet."""
+        return False
+
     def fault_address(self, address: int, /) -> int:
         """Return what the CPU tells of the address (bytes) of an access that faults: a signal's si_addr."""
         return address

@@ -14,13 +14,16 @@ __all__ = ["Page", "PhysicalMemory"]
 
 @dataclass(slots=True)
 class Page:
-    """struct page of a private page: how many entries map it, how many references and pins gup holds, and whether it
-    belongs to one process alone (PageAnonExclusive: fork clears it, a write or unshare fault sets it)."""
+    """struct page of a page that is mapped: how many entries map it, how many references and pins gup holds, whether
+    it belongs to one process alone (PageAnonExclusive: fork clears it, a write or unshare fault sets it), whether it is
+    anonymous (else the page cache holds a reference), and whether MADV_FREE gave it up (no swap backing)."""
 
     mapcount: int = 1
     refs: int = 0
     pins: int = 0
     exclusive: bool = True
+    anon: bool = True
+    lazyfree: bool = False
 
     @property
     def can_reuse(self) -> bool:
@@ -86,6 +89,13 @@ class PhysicalMemory:
         """Return the physical address of a new page of RAM that one entry maps."""
         address = self.alloc(self._page_size)
         self.ram[address] = Page()
+        return address
+
+    def alloc_pages(self, count: int) -> int:
+        """Return the physical address of `count` new pages in a row, a power of two of them and aligned to that; each
+        is mapped by one entry."""
+        address = self.alloc(self._page_size * count)
+        self.ram.update((address + n * self._page_size, Page()) for n in range(count))
         return address
 
     def unmap_page(self, address: int) -> None:

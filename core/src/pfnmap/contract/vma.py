@@ -70,6 +70,9 @@ class FileOperations:
     """``get_mapping_order(file, offset, length)``: the largest order (log2 of base pages) that a mapping of `length`
     bytes from file offset `offset` (bytes) can have leaves of; asked where a release has `get-mapping-order`."""
 
+    fsync: bool = False
+    """msync reaches the file (fsync); without, it is EINVAL."""
+
     noexec: bool = False
     """The file system that the file is of allows no PROT_EXEC (path_noexec)."""
 
@@ -117,6 +120,10 @@ class VmOperations:
     huge_fault: Callable[[VmFault, int], int] | None = None
     """``huge_fault(vmf, order)``: map the block of 2**order base pages around `vmf.address` with one leaf and return
     VM_FAULT_NOPAGE, or map nothing and return VM_FAULT_FALLBACK: then the next smaller order is asked for."""
+
+    map_pages: Callable[[VmFault], int] | None = None
+    """``map_pages(vmf)``: a read fault maps what the page cache has around it; return VM_FAULT_NOPAGE where the page
+    was there, else 0. Its being there has `fault` called under the per-VMA lock."""
 
     page_mkwrite: Callable[[VmFault], int] | None = None
     """``page_mkwrite(vmf)``: a read-only page is about to become writable. Its being there has entries made read-only,

@@ -2,7 +2,7 @@
 
 from pfnmap.contract.entry import Has
 from pfnmap.contract.machine import MmFunctions
-from pfnmap.mm import gup, huge_memory, locking, memory, memory_failure, mmu_notifier, uaccess
+from pfnmap.mm import gup, huge_memory, locking, memory, memory_failure, mmu_notifier, uaccess, zap
 from pfnmap.mm.access_process_vm import access_process_vm, generic_access_phys
 from pfnmap.mm.folio_walk import folio_walk_start
 from pfnmap.mm.follow_pfnmap import follow_pfnmap, follow_pfnmap_end, follow_pfnmap_start, follow_pte
@@ -15,7 +15,7 @@ _SINCE = {
     "follow_pfnmap": "huge-pfnmap",
     "follow_pfnmap_start": "huge-pfnmap",
     "follow_pfnmap_end": "huge-pfnmap",
-    "register_pfn_address_space": "memory-failure-pfn",
+    "register_pfn_address_space": "memory-failure-no-struct-page",
 }
 """The change that brought a function."""
 
@@ -36,8 +36,8 @@ FUNCTIONS = MmFunctions(
     vmf_insert_pfn_pud=huge_memory.vmf_insert_pfn_pud,
     insert_pfns=memory.insert_pfns,
     remap_pfn_range=memory.remap_pfn_range,
-    unmap_mapping_range=memory.unmap_mapping_range,
-    zap_vma_ptes=memory.zap_vma_ptes,
+    unmap_mapping_range=zap.unmap_mapping_range,
+    zap_vma_ptes=zap.zap_vma_ptes,
     register_pfn_address_space=memory_failure.register_pfn_address_space,
     is_poisoned=memory_failure.is_poisoned,
     mmu_notifier_register=mmu_notifier.mmu_notifier_register,

@@ -12,7 +12,7 @@ from errno import EINVAL
 from pfnmap.contract.machine import FOLL_WRITE
 from pfnmap.contract.vma import MmStruct, VmArea
 from pfnmap.mm.follow_pfnmap import follow_pfnmap, follow_pte
-from pfnmap.mm.gup import get_user_page_remote, put_page
+from pfnmap.mm.gup import get_user_page_remote, put_pages
 from pfnmap.mm.locking import mmap_lock
 from pfnmap.trace import Call
 from pfnmap.vm_flags import VM_IO, VM_PFNMAP
@@ -33,7 +33,7 @@ def access_process_vm(mm: MmStruct, address: int, length: int, gup_flags: int) -
             page = get_user_page_remote(mm, address, gup_flags)
             if page >= 0:
                 count = min(length - moved, page_size - address % page_size)
-                put_page(mm.machine, page)
+                put_pages(mm.machine, [page])
             else:
                 vma = mm.vma_lookup(address)
                 access = vma.vm_ops.access if vma is not None and vma.vm_ops is not None else None

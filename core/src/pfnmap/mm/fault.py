@@ -35,7 +35,8 @@ _ENDLESS = 8  # faults of one access before it is told to be endless; none of th
 
 @dataclass(frozen=True)
 class AccessResult:
-    """Outcome of an access: "ok", the signal with its si_code and si_addr, or "HANG" where it never completes."""
+    """Outcome of an access: "ok", the signal with its si_code and si_addr, or "LOOP" where the same fault comes again
+    and again until a signal ends it."""
 
     result: str
     si_code: int | None = None
@@ -48,6 +49,8 @@ _OK = AccessResult("ok")
 def user_access(mm: MmStruct, address: int, write: bool) -> AccessResult:
     """Load or store one byte at `address` from user space."""
     arch = mm.kernel.arch
+    trace = mm.machine.trace
+    first_round = 0
     for _ in range(_ENDLESS):
         leaf = mm.tables.leaf(address)
         if leaf is not None:
@@ -58,9 +61,12 @@ def user_access(mm: MmStruct, address: int, write: bool) -> AccessResult:
         refused = _do_user_fault(mm, address, write)
         if refused is not None:
             return replace(refused, si_addr=arch.fault_address(address))
-    # The handler answers NOPAGE and changes nothing: only a signal would end it.
-    mm.machine.trace.emit(Hang(address, "F21"))
-    return AccessResult("HANG")
+        first_round = first_round or len(trace.events)
+    # The handler answers NOPAGE and changes nothing. What is told of it is the first round (RULES3 18), which alone may
+    # ask a larger order in vain.
+    del trace.events[first_round:]
+    trace.emit(Hang(address, "F21"))
+    return AccessResult("LOOP")
 
 
 def _consume(mm: MmStruct, address: int, level: Level, entry: int) -> AccessResult:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pfnmap.contract.vma import AnonVma, MmStruct
-from pfnmap.mm.memory import copy_page_range, unmap_single_vma
+from pfnmap.mm.copy_page_range import copy_page_range
 from pfnmap.mm.pgtable import free_pgtables
 from pfnmap.mm.vma import vma_link, vma_unlink
+from pfnmap.mm.zap import unmap_single_vma
 from pfnmap.vm_flags import VM_DONTCOPY, VM_LOCKED, VM_PFNMAP, VM_WIPEONFORK
 
 __all__ = ["dup_mmap", "exit_mmap"]

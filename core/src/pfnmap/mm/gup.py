@@ -8,7 +8,7 @@ reference.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from errno import EEXIST, EFAULT, EMLINK, ENOMEM
+from errno import EEXIST, EFAULT, EINVAL, EMLINK, ENOMEM
 from typing import TYPE_CHECKING, Final
 
 from pfnmap.contract.entry import Level
@@ -30,7 +30,18 @@ from pfnmap.mm.locking import mmap_lock
 from pfnmap.mm.memory import handle_mm_fault
 from pfnmap.mm.vm_normal_page import is_zero_pfn, vm_normal_page
 from pfnmap.trace import Call
-from pfnmap.vm_flags import VM_IO, VM_MAYREAD, VM_PFNMAP, VM_READ, VM_WRITE
+from pfnmap.vm_flags import (
+    VM_ACCESS_FLAGS,
+    VM_IO,
+    VM_MAYREAD,
+    VM_MAYSHARE,
+    VM_MAYWRITE,
+    VM_PFNMAP,
+    VM_READ,
+    VM_SHARED,
+    VM_SOFTDIRTY,
+    VM_WRITE,
+)
 
 if TYPE_CHECKING:
     from array import array
@@ -44,7 +55,9 @@ __all__ = [
     "gup_fast",
     "pin_user_pages_fast",
     "pin_user_pages_remote",
-    "put_page",
+    "populate_page",
+    "populate_vma_page_range",
+    "put_pages",
     "unpin_user_pages",
 ]
 
@@ -197,9 +210,31 @@ def unpin_user_pages(machine: MachineState, pages: Iterable[int]) -> None:
         machine.phys.put_page(pfn << machine.kernel.geometry.PAGE_SHIFT, pin=True)
 
 
-def put_page(machine: MachineState, pfn: int) -> None:
-    """Give the reference of a page (PFN) back that was got without a pin."""
-    machine.phys.put_page(pfn << machine.kernel.geometry.PAGE_SHIFT, pin=False)
+def put_pages(machine: MachineState, pages: Iterable[int]) -> None:
+    """Give the references of pages (PFNs) back that were got without a pin: a page that somebody else has pinned stays
+    pinned (`min.fork.pinned_after_futex`)."""
+    for pfn in pages:
+        machine.phys.put_page(pfn << machine.kernel.geometry.PAGE_SHIFT, pin=False)
+
+
+def populate_vma_page_range(vma: VmArea, start: int, end: int) -> int:
+    """Fault in what is not there of [start, end) (bytes) of a vma, private writable memory for writing: a zero page, or
+    a page that is shared since a fork, is replaced (`min.mlock.zero_page`, `.cow_page`). Returns 0 or -errno."""
+    gup_flags = FOLL_WRITE if vma.vm_flags & (VM_WRITE | VM_SHARED) == VM_WRITE else 0
+    if vma.vm_flags & VM_ACCESS_FLAGS:
+        gup_flags |= FOLL_FORCE
+    for address in range(start, end, vma.vm_mm.kernel.geometry.PAGE_SIZE):
+        page = _check_vma_flags(vma, gup_flags) or _get_page(vma, address, gup_flags)
+        if page < 0:
+            return page
+    return 0
+
+
+def populate_page(vma: VmArea, address: int, gup_flags: int) -> int:
+    """Fault one page in (FOLL_MADV_POPULATE); 0, -EINVAL where the vma does not allow the access, or -errno."""
+    if _check_vma_flags(vma, gup_flags):
+        return -EINVAL
+    return min(_get_page(vma, address, gup_flags), 0)
 
 
 def _get_user_pages(mm: MmStruct, start: int, nr_pages: int, gup_flags: int, pages: list[int]) -> int:
@@ -211,19 +246,25 @@ def _get_user_pages(mm: MmStruct, start: int, nr_pages: int, gup_flags: int, pag
         error = -EFAULT if vma is None else _check_vma_flags(vma, gup_flags)
         if error or vma is None:
             return got or error
-        page = _follow_page(vma, address, gup_flags)
-        while page in (None, -EMLINK):
-            error = _faultin_page(vma, address, gup_flags, unshare=page is not None)
-            if error:
-                return got or error
-            page = _follow_page(vma, address, gup_flags)
-        assert page is not None
+        page = _get_page(vma, address, gup_flags)
         if page < 0:
             return got or page
         mm.has_pinned = mm.has_pinned or bool(gup_flags & FOLL_PIN)
         _grab(mm.machine, (page,), pages, gup_flags)
         address += page_size
     return nr_pages
+
+
+def _get_page(vma: VmArea, address: int, gup_flags: int) -> int:
+    """Look a page up, fault it in where that is needed, look again; return its PFN or -errno."""
+    page = _follow_page(vma, address, gup_flags)
+    while page in (None, -EMLINK):
+        error = _faultin_page(vma, address, gup_flags, unshare=page is not None)
+        if error:
+            return error
+        page = _follow_page(vma, address, gup_flags)
+    assert page is not None
+    return page
 
 
 def _check_vma_flags(vma: VmArea, gup_flags: int) -> int:
@@ -251,9 +292,11 @@ def _follow_page(vma: VmArea, address: int, gup_flags: int) -> int | None:
         # A leaf that outlived its vma (FINDINGS F3): the kernel goes on with a struct page that does not exist.
         raise Refused("follow_page_mask", f"a {level} leaf under memory that is no pfnmap")
     pte = table[index]
-    if not ops.pte_present(pte) or (gup_flags & FOLL_WRITE and not ops.pte_write(pte)):
+    if not ops.pte_present(pte):
         return None
     page = vm_normal_page(vma, address, pte)
+    if gup_flags & FOLL_WRITE and not ops.pte_write(pte) and not _can_follow_write_pte(vma, pte, page, gup_flags):
+        return None
     if page is None:
         page = ops.pte_pfn(pte)
         if not is_zero_pfn(vma.vm_mm.machine, page):
@@ -261,6 +304,22 @@ def _follow_page(vma: VmArea, address: int, gup_flags: int) -> int | None:
     if not ops.pte_write(pte) and _must_unshare(vma.vm_mm.machine, vma, page, gup_flags):
         return -EMLINK
     return page
+
+
+def _can_follow_write_pte(vma: VmArea, pte: int, page: int | None, gup_flags: int) -> bool:
+    """can_follow_write_pte: whether FOLL_FORCE may write to a page that is mapped read-only. It is the process's own,
+    in a private vma that itself may not be written, and its first write is not waited for
+    (`min.proc_mem.anon_r_write`)."""
+    if not gup_flags & FOLL_FORCE or vma.vm_flags & (VM_MAYSHARE | VM_SHARED | VM_WRITE):
+        return False
+    if not vma.vm_flags & VM_MAYWRITE or page is None:
+        return False
+    kernel = vma.vm_mm.kernel
+    found = vma.vm_mm.machine.phys.ram.get(page << kernel.geometry.PAGE_SHIFT)
+    if found is None or not found.exclusive:
+        return False
+    tracked = kernel.config.enabled("MEM_SOFT_DIRTY") and not vma.vm_flags & VM_SOFTDIRTY
+    return not tracked or bool(kernel.ops.pte_soft_dirty(pte))
 
 
 def _must_unshare(machine: MachineState, vma: VmArea | None, pfn: int, gup_flags: int) -> bool:
@@ -275,12 +334,13 @@ def _must_unshare(machine: MachineState, vma: VmArea | None, pfn: int, gup_flags
         if not gup_flags & FOLL_LONGTERM or not machine.kernel.has("unshare-any-cow"):
             return False
         return vma is None or is_cow_mapping(vma.vm_flags)
-    return not machine.phys.ram[pfn << machine.kernel.geometry.PAGE_SHIFT].exclusive
+    page = machine.phys.ram[pfn << machine.kernel.geometry.PAGE_SHIFT]
+    if not page.anon:
+        return bool(gup_flags & FOLL_LONGTERM) and (vma is None or is_cow_mapping(vma.vm_flags))
+    return not page.exclusive
 
 
 def _faultin_page(vma: VmArea, address: int, gup_flags: int, *, unshare: bool = False) -> int:
-    if gup_flags & FOLL_WRITE and not vma.vm_flags & VM_WRITE:
-        raise Refused("faultin_page", "copy on write that FOLL_FORCE asks for")
     flags = FAULT_FLAG_WRITE if gup_flags & FOLL_WRITE else FAULT_FLAG_UNSHARE if unshare else 0
     ret = handle_mm_fault(vma, address, flags)
     return _vm_fault_to_errno(ret) if ret & VM_FAULT_ERROR else 0

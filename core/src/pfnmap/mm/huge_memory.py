@@ -15,6 +15,7 @@ from pfnmap.trace import Call, Install, KernelDied, Oops, Split
 from pfnmap.vm_flags import VM_HUGEPAGE, VM_MAYWRITE, VM_NOHUGEPAGE, VM_PFNMAP, VM_SHARED, VM_WRITE
 
 __all__ = [
+    "anonymous_thp_orders",
     "bug_on_cow",
     "change_huge_pmd",
     "change_huge_pud",
@@ -61,18 +62,29 @@ def thp_vma_allowable_order(vma: VmArea) -> bool:
     return machine.thp == "always" or (machine.thp == "madvise" and bool(vma.vm_flags & VM_HUGEPAGE))
 
 
-def anonymous_thp_allowable(vma: VmArea, address: int) -> bool:
-    """Tell whether a first touch of private anonymous memory would map a huge page: where its aligned block fits in
-    the vma and nothing forbids it. The per-size knobs inherit from the global one, as they do by default."""
+def anonymous_thp_orders(vma: VmArea) -> list[int]:
+    """Return the orders of which sysfs and advice let anonymous memory of a vma be mapped at once, largest first:
+    the PMD order and, with `anon-mthp`, those down to 2. Whether a block fits is another question."""
     machine = vma.vm_mm.machine
     kernel = machine.kernel
-    size = kernel.geometry.size("pmd")
-    block = address & -size
-    if not kernel.config.enabled("TRANSPARENT_HUGEPAGE") or block < vma.vm_start or block + size > vma.vm_end:
-        return False
+    if not kernel.config.enabled("TRANSPARENT_HUGEPAGE"):
+        return []
     if not kernel.ops.has_transparent_hugepage() or vma_thp_disabled(vma):
-        return False
-    return machine.thp == "always" or (machine.thp == "madvise" and bool(vma.vm_flags & VM_HUGEPAGE))
+        return []
+    largest = kernel.geometry.PMD_ORDER
+    orders = range(largest, 1 if kernel.has("anon-mthp") else largest - 1, -1)
+    return [order for order in orders if _order_enabled(vma, order)]
+
+
+def _order_enabled(vma: VmArea, order: int) -> bool:
+    """What hugepages-SIZE/enabled says of a vma."""
+    machine = vma.vm_mm.machine
+    setting = "inherit" if order == machine.kernel.geometry.PMD_ORDER else "never"
+    if machine.kernel.has("anon-mthp"):
+        setting = machine.thp_sizes or setting
+    if setting == "inherit":
+        setting = machine.thp
+    return setting == "always" or (setting == "madvise" and bool(vma.vm_flags & VM_HUGEPAGE))
 
 
 def vmf_insert_pfn_pmd(vmf: VmFault, pfn: int, write: bool) -> int:
@@ -90,7 +102,9 @@ def vmf_insert_pfn_pmd(vmf: VmFault, pfn: int, write: bool) -> int:
     table, index = vmf.pmd
     old = table[index]
     if not ops.pmd_none(old):
-        if write and ops.pmd_pfn(old) == pfn:
+        if write and ops.pmd_pfn(old) != pfn:  # a driver that maps two things at one address (patch 2 of the series)
+            machine.warn_once("mm/huge_memory.c insert_pfn_pmd")
+        elif write:
             table[index] = ops.pmdp_set_access_flags(old, _pmd_made_writable(vma, ops.pmd_mkyoung(old)))
         return VM_FAULT_NOPAGE
     entry = ops.pmd_mkspecial(ops.pmd_mkhuge(ops.pfn_pmd(pfn, setup_cachemode(vma, pfn))))
@@ -125,7 +139,9 @@ def vmf_insert_pfn_pud(vmf: VmFault, pfn: int, write: bool) -> int:
     table, index = vmf.pud
     old = table[index]
     if not ops.pud_none(old):
-        if write and ops.pud_pfn(old) == pfn:
+        if write and ops.pud_pfn(old) != pfn:
+            machine.warn_once("mm/huge_memory.c insert_pfn_pud")
+        elif write:
             table[index] = _pud_made_writable(vma, ops.pud_mkyoung(old))
         return VM_FAULT_NOPAGE
     prot = setup_cachemode(vma, pfn)

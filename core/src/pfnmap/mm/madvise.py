@@ -7,9 +7,16 @@ from typing import Final
 
 from pfnmap.contract.vma import MmStruct, VmArea
 from pfnmap.errors import Refused
-from pfnmap.limits import bounded
-from pfnmap.mm.memory import unmap_single_vma
+from pfnmap.mm.madvise_pages import (
+    madvise_cold,
+    madvise_collapse,
+    madvise_free,
+    madvise_pageout,
+    madvise_populate,
+)
 from pfnmap.mm.mmap import merge_vmas, page_align, vma_modify
+from pfnmap.mm.shmem import shmem_of
+from pfnmap.mm.zap import unmap_single_vma
 from pfnmap.vm_flags import (
     VM_DONTCOPY,
     VM_DONTDUMP,
@@ -78,7 +85,7 @@ def do_madvise(mm: MmStruct, address: int, length: int, advice: str) -> int:
     if advice in _POISON:
         return _inject_error(vmas, advice)
     if advice in _POPULATE:
-        return _populate(vmas, address, end, advice)
+        return madvise_populate(mm, address, end, advice)
     hole = False
     reached = address
     for vma in vmas:
@@ -97,14 +104,6 @@ def _inject_error(vmas: list[VmArea], advice: str) -> int:
     return -EFAULT
 
 
-def _populate(vmas: list[VmArea], start: int, end: int, advice: str) -> int:
-    if not vmas or vmas[0].vm_start > start:
-        return -ENOMEM
-    if vmas[0].vm_flags & (VM_PFNMAP | VM_IO):
-        return -EINVAL
-    raise Refused(f"madvise:{advice}", "memory with struct pages")
-
-
 def _visit(mm: MmStruct, vma: VmArea, start: int, end: int, advice: str) -> int:
     """madvise_vma_behavior on the part [start, end) of one vma."""
     if vma.vm_flags & VM_SEALED and advice in _DISCARD and vma.is_anonymous and not vma.vm_flags & VM_WRITE:
@@ -115,6 +114,8 @@ def _visit(mm: MmStruct, vma: VmArea, start: int, end: int, advice: str) -> int:
     if advice == "REMOVE":
         if vma.vm_flags & VM_LOCKED or vma.vm_file is None:
             return -EINVAL
+        if shmem_of(vma) is not None:
+            raise Refused("madvise:REMOVE", "shared anonymous memory")
         return -ENODEV if vma.vm_flags & VM_SHARED and vma.vm_flags & VM_MAYWRITE else -EACCES
     if advice == "WILLNEED":
         return 0
@@ -124,26 +125,15 @@ def _visit(mm: MmStruct, vma: VmArea, start: int, end: int, advice: str) -> int:
     if advice in ("DONTNEED", "DONTNEED_LOCKED"):
         unmap_single_vma(vma, start, end)
         return 0
-    if advice == "COLD" and vma.is_anonymous:
-        _deactivate(mm, start, end)
-        return 0
-    raise Refused(f"madvise:{advice}", "memory with struct pages")
+    return _PAGES[advice](vma, start, end)
 
 
-def _deactivate(mm: MmStruct, start: int, end: int) -> None:
-    """madvise_cold: a page that nobody else maps loses its accessed bit."""
-    machine = mm.machine
-    kernel = machine.kernel
-    ops = kernel.ops
-    bounded("madvise:COLD", (end - start) >> kernel.geometry.PAGE_SHIFT)
-    for address in range(start, end, kernel.geometry.PAGE_SIZE):
-        leaf = mm.tables.leaf(address)
-        if leaf is None or leaf[0] != "pte":
-            continue
-        table, index = leaf[1]
-        page = ops.pte_pfn(table[index]) << kernel.geometry.PAGE_SHIFT
-        if page != machine.phys.zero_page and page in machine.phys.ram and machine.phys.ram[page].mapcount == 1:
-            table[index] = ops.pte_mkold(table[index])
+_PAGES: Final = {
+    "COLD": madvise_cold,
+    "COLLAPSE": madvise_collapse,
+    "FREE": madvise_free,
+    "PAGEOUT": madvise_pageout,
+}
 
 
 def _flags_error(vma: VmArea, advice: str) -> int:
@@ -158,9 +148,8 @@ def _flags_error(vma: VmArea, advice: str) -> int:
 
 def _update(mm: MmStruct, vma: VmArea, start: int, end: int, advice: str) -> int:
     gone, come = _FLAGS[advice]
-    if advice in ("MERGEABLE", "UNMERGEABLE"):  # ksm_madvise ignores what KSM cannot merge
-        if not vma.vm_flags & (VM_SHARED | VM_MAYSHARE | VM_SPECIAL):
-            raise Refused(f"madvise:{advice}", "memory with struct pages")
+    # ksm_madvise ignores what KSM cannot merge; of the rest ksmd, which does not run by default, would take care.
+    if advice in ("MERGEABLE", "UNMERGEABLE") and vma.vm_flags & (VM_SHARED | VM_MAYSHARE | VM_SPECIAL):
         return 0
     flags = (vma.vm_flags & ~gone) | come
     if flags != vma.vm_flags:

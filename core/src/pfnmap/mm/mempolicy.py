@@ -19,6 +19,8 @@ def do_mbind(mm: MmStruct, address: int, length: int, policy: str) -> int:
     if address % page:
         return -EINVAL
     end = address + -(-length // page) * page
+    if end == address:  # no vma is cut for it (`min.mbind.length_0`)
+        return 0
     vmas = mm.intersecting(address, end)
     reached = address
     for vma in vmas:

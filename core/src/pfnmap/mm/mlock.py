@@ -5,20 +5,22 @@ A pfnmap is skipped: its vma gets no VM_LOCKED and is not split.
 
 from __future__ import annotations
 
-from errno import EINVAL, ENOMEM
+from errno import EAGAIN, EFAULT, EINVAL, ENOMEM
 
-from pfnmap.contract.fault import FAULT_FLAG_WRITE
 from pfnmap.contract.vma import MmStruct, VmArea
 from pfnmap.limits import bounded
-from pfnmap.mm.memory import handle_mm_fault
+from pfnmap.mm.gup import populate_vma_page_range
 from pfnmap.mm.mmap import merge_vmas, page_align, vma_modify
-from pfnmap.vm_flags import VM_ACCESS_FLAGS, VM_LOCKED, VM_SPECIAL, VM_WRITE
+from pfnmap.vm_flags import VM_LOCKED, VM_SPECIAL
 
 __all__ = ["do_mlock", "do_mlockall", "populate"]
 
 
 def do_mlock(mm: MmStruct, address: int, length: int, locked: bool) -> int:
-    """Lock or unlock [address, address + length) (bytes); -ENOMEM for a hole, after the parts before it."""
+    """Lock or unlock [address, address + length) (bytes); -ENOMEM for a hole, after the parts before it.
+
+    Memory that nobody may touch is locked, but cannot be populated: -ENOMEM too (`min.mlock.anon_none`).
+    """
     page = mm.kernel.geometry.PAGE_SIZE
     start = address & -page
     end = start + page_align(mm, length + address % page)
@@ -34,9 +36,11 @@ def do_mlock(mm: MmStruct, address: int, length: int, locked: bool) -> int:
         reached = vma.vm_end
     if reached < end:
         return -ENOMEM
-    if locked:
-        populate(mm, start, end)
-    return 0
+    if not locked:
+        return 0
+    # __mlock_posix_error_return
+    error = populate(mm, start, end, ignore_errors=False)
+    return {-EFAULT: -ENOMEM, -ENOMEM: -EAGAIN}.get(error, error)
 
 
 def do_mlockall(mm: MmStruct, locked: bool) -> int:
@@ -57,16 +61,14 @@ def _fixup(mm: MmStruct, vma: VmArea, start: int, end: int, locked: bool) -> Non
     merge_vmas(mm, vma)
 
 
-def populate(mm: MmStruct, start: int, end: int) -> None:
-    """__mm_populate: fault in what is not there; a pfnmap is left alone, an inaccessible vma too."""
-    ranges = [
-        (vma, range(max(start, vma.vm_start), min(end, vma.vm_end), mm.kernel.geometry.PAGE_SIZE))
-        for vma in mm.intersecting(start, end)
-        if not vma.vm_flags & VM_SPECIAL and vma.vm_flags & VM_ACCESS_FLAGS
-    ]
-    bounded("populate", sum(len(pages) for _, pages in ranges))
-    for vma, pages in ranges:
-        flags = FAULT_FLAG_WRITE if vma.vm_flags & VM_WRITE else 0
-        for address in pages:
-            if mm.tables.leaf(address) is None:
-                handle_mm_fault(vma, address, flags)
+def populate(mm: MmStruct, start: int, end: int, *, ignore_errors: bool = True) -> int:
+    """__mm_populate: fault in what is not there; a pfnmap is left alone. Returns 0, or the first -errno unless errors
+    are ignored."""
+    vmas = [vma for vma in mm.intersecting(start, end) if not vma.vm_flags & VM_SPECIAL]
+    ranges = [(vma, max(start, vma.vm_start), min(end, vma.vm_end)) for vma in vmas]
+    bounded("populate", sum(high - low for _, low, high in ranges) >> mm.kernel.geometry.PAGE_SHIFT)
+    for vma, low, high in ranges:
+        error = populate_vma_page_range(vma, low, high)
+        if error and not ignore_errors:
+            return error
+    return 0

@@ -10,10 +10,12 @@ from errno import EINVAL, ENOMEM, EPERM
 
 from pfnmap.contract.vma import File, MmStruct, VmArea
 from pfnmap.mm.huge_memory import vma_adjust_trans_huge
-from pfnmap.mm.memory import unmap_single_vma
 from pfnmap.mm.pfnmap_track import vma_pfnmap_track_ctx_put
 from pfnmap.mm.pgtable import free_pgtables
+from pfnmap.mm.shmem import shmem_zero_setup
+from pfnmap.mm.vm_enough_memory import vm_enough_memory
 from pfnmap.mm.vma import vma_link, vma_unlink
+from pfnmap.mm.zap import unmap_single_vma
 from pfnmap.vm_flags import (
     VM_ACCESS_FLAGS,
     VM_ACCOUNT,
@@ -168,15 +170,27 @@ def _choose(mm: MmStruct, file: File | None, hint: int, length: int, offset: int
 
 def _mmap_region(mm: MmStruct, file: File | None, address: int, length: int, flags: int, offset: int) -> int:
     kernel = mm.kernel
-    if mm.intersecting(address, address + length):
-        # A driver that then refuses has lost its caller the old mapping (FINDINGS F25).
-        error = do_munmap(mm, address, length)
-        if error:
-            return error
     shift = kernel.geometry.PAGE_SHIFT
+    end = address + length
+    gathers_first = kernel.has("mmap-gathers-first")
+    old = mm.intersecting(address, end)
+    # What is refused from here on leaves the old mapping split (`unpinned.rejected_fixed.pud.private`), and what the
+    # driver refuses then has lost its caller the old mapping (FINDINGS F25).
+    if old and (error := _gather_munmap(mm, address, end) if gathers_first else do_munmap(mm, address, length)):
+        return error
+    if flags & VM_ACCOUNT:
+        accounted = sum(v.size for v in mm.intersecting(address, end) if v.vm_flags & VM_ACCOUNT)
+        if not vm_enough_memory(mm.machine, (length - accounted) >> shift):
+            return -ENOMEM
+    if old and gathers_first and (error := do_munmap(mm, address, length)):
+        return error
     vma = VmArea(mm, address, address + length, flags, offset >> shift, file)
     vma.vm_page_prot = kernel.ops.vm_get_page_prot(flags)
-    if file is None:
+    if file is None and flags & VM_SHARED:
+        vma.vm_pgoff = 0
+        if error := shmem_zero_setup(vma, bool(flags & VM_NORESERVE)):
+            return error
+    elif file is None:
         vma.vm_pgoff = address >> shift
     else:
         error = file.f_op.mmap(file, vma)
@@ -210,18 +224,11 @@ def do_munmap(mm: MmStruct, address: int, length: int) -> int:
     if address % geometry.PAGE_SIZE or not length or address + length > geometry.task_size:
         return -EINVAL
     end = address + length
-    vmas = mm.intersecting(address, end)
-    if not vmas:
+    if not mm.intersecting(address, end):
         return 0
-    if vmas[0].vm_start < address:
-        if vmas[0].vm_flags & VM_SEALED:
-            return -EPERM
-        split_vma(mm, vmas[0], address, new_below=False)
-    for vma in mm.intersecting(address, end):
-        if vma.vm_flags & VM_SEALED:  # what was split before it stays split
-            return -EPERM
-        if vma.vm_end > end:
-            split_vma(mm, vma, end, new_below=True)
+    error = _gather_munmap(mm, address, end)
+    if error:
+        return error
     vmas = mm.intersecting(address, end)
     before, after = mm.previous(vmas[0].vm_start), mm.find_vma(vmas[-1].vm_end)
     for vma in vmas:
@@ -237,6 +244,21 @@ def do_munmap(mm: MmStruct, address: int, length: int) -> int:
     for vma in vmas:
         if vma.vm_ops is not None and vma.vm_ops.close is not None:
             vma.vm_ops.close(vma)
+    return 0
+
+
+def _gather_munmap(mm: MmStruct, address: int, end: int) -> int:
+    """vms_gather_munmap_vmas: split the vmas that reach out of [address, end); -EPERM for a sealed one."""
+    vmas = mm.intersecting(address, end)
+    if vmas[0].vm_start < address:
+        if vmas[0].vm_flags & VM_SEALED:
+            return -EPERM
+        split_vma(mm, vmas[0], address, new_below=False)
+    for vma in mm.intersecting(address, end):
+        if vma.vm_flags & VM_SEALED:  # what was split before it stays split
+            return -EPERM
+        if vma.vm_end > end:
+            split_vma(mm, vma, end, new_below=True)
     return 0
 
 

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 
 from pfnmap.contract.slot import Slot
 from pfnmap.contract.vma import MmStruct, VmArea
+from pfnmap.limits import bounded
 from pfnmap.mm import huge_memory
+from pfnmap.mm.contpte import contpte_unfold
+from pfnmap.mm.gup import populate_vma_page_range
 from pfnmap.mm.mmap import (
     merge_vmas,
     page_align,
@@ -17,8 +20,9 @@ from pfnmap.mm.mmap import (
     vma_wants_writenotify,
 )
 from pfnmap.mm.mmu_notifier import mmu_notifier_invalidate_range
+from pfnmap.mm.vm_enough_memory import vm_enough_memory
 from pfnmap.mm.vm_normal_page import vm_normal_page
-from pfnmap.vm_flags import VM_ACCESS_FLAGS, VM_ACCOUNT, VM_NORESERVE, VM_SEALED, VM_SHARED, VM_WRITE
+from pfnmap.vm_flags import VM_ACCESS_FLAGS, VM_ACCOUNT, VM_LOCKED, VM_NORESERVE, VM_SEALED, VM_SHARED, VM_WRITE
 
 if TYPE_CHECKING:
     from array import array
@@ -64,13 +68,21 @@ def _mprotect_fixup(mm: MmStruct, vma: VmArea, start: int, end: int, newflags: i
     if newflags == vma.vm_flags:
         return 0
     newflags = _accounted(vma, newflags)
+    charged = newflags & ~vma.vm_flags & VM_ACCOUNT
+    if charged and not vm_enough_memory(mm.machine, (end - start) >> mm.kernel.geometry.PAGE_SHIFT):
+        return -ENOMEM
+    oldflags = vma.vm_flags
     vma = vma_modify(mm, vma, start, end)
     vma.vm_flags = newflags
     try_writable = _wants_manual_pte_write_upgrade(vma)
     vma_set_page_prot(vma)
     mmu_notifier_invalidate_range(mm, start, end)
     _change(vma, mm.tables.pgd, 0, start, end, try_writable)
-    merge_vmas(mm, vma)
+    vma = merge_vmas(mm, vma)
+    if oldflags & (VM_WRITE | VM_SHARED | VM_LOCKED) == VM_LOCKED and newflags & VM_WRITE:
+        # Locked private memory gets its copies at once (`min.mprotect.locked_anon`).
+        bounded("mprotect", (end - start) >> mm.kernel.geometry.PAGE_SHIFT)
+        populate_vma_page_range(vma, start, end)
     return 0
 
 
@@ -138,6 +150,7 @@ def _change_ptes(vma: VmArea, table: array[int], first: int, start: int, count: 
 
     kernel = vma.vm_mm.kernel
     ops = kernel.ops
+    contpte_unfold(vma.vm_mm, table, first, count)
     entries = np.frombuffer(table, dtype=np.uint64)[first : first + count]
     present = (ops.pte_none(entries) == 0) & (ops.pte_present(entries) != 0)
     changed = ops.pte_modify(entries, vma.vm_page_prot)

@@ -1,24 +1,47 @@
-"""mremap (mm/mremap.c). Addresses and lengths in bytes; errors are negative errnos."""
+"""mremap (mm/mremap.c). Addresses and lengths in bytes; errors are negative errnos.
+
+With `mremap-6.17` the source is checked before anything is unmapped, and a move without resizing takes several vmas;
+before, the destination (and the tail that a shrink gives up) went first. Pinned by the mremap.* and min.mremap.*
+records of 6.12.117, 6.16.12 and 7.3.4; the order of the checks is read.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from errno import EFAULT, EINVAL, ENOMEM, EPERM
-from typing import TYPE_CHECKING
 
-from pfnmap.contract.slot import Slot
 from pfnmap.contract.vma import MmStruct, VmArea
-from pfnmap.mm import huge_memory
 from pfnmap.mm.mmap import do_munmap, get_unmapped_area, merge_vmas, page_align
-from pfnmap.mm.mmu_notifier import mmu_notifier_invalidate_range
+from pfnmap.mm.move_page_tables import move_page_tables
 from pfnmap.mm.vma import vma_link
 from pfnmap.vm_flags import VM_DONTEXPAND, VM_LOCKED, VM_MAYSHARE, VM_PFNMAP, VM_SEALED, VM_SHARED
 
-if TYPE_CHECKING:
-    from array import array
-
-
 __all__ = ["do_mremap"]
+
+
+@dataclass
+class _Remap:
+    """vma_remap_struct: [address, address + old_len) becomes new_len bytes, at `new_address` if `fixed`."""
+
+    mm: MmStruct
+    address: int
+    old_len: int
+    new_len: int
+    maymove: bool
+    fixed: bool
+    dontunmap: bool
+    new_address: int
+    chosen: int | None
+
+    @property
+    def implies_new_address(self) -> bool:
+        """vrm_implies_new_addr: the mapping moves."""
+        return self.fixed or self.dontunmap
+
+    @property
+    def overlaps(self) -> bool:
+        """vrm_overlaps: source and destination have an address in common."""
+        return self.address + self.old_len > self.new_address and self.new_address + self.new_len > self.address
 
 
 def do_mremap(
@@ -34,150 +57,176 @@ def do_mremap(
 
     `flags`: of MAYMOVE, FIXED, DONTUNMAP. `chosen`: as in `pfnmap.mm.mmap.do_mmap`.
     """
-    page = mm.kernel.geometry.PAGE_SIZE
     fixed, dontunmap = "FIXED" in flags, "DONTUNMAP" in flags
-    if (fixed or dontunmap) and "MAYMOVE" not in flags:
+    checks_first = mm.kernel.has("mremap-6.17")
+    if dontunmap and not checks_first and old_len != new_len:  # as passed, a byte less is not the same (RULES3 5)
         return -EINVAL
     old_len, new_len = page_align(mm, old_len), page_align(mm, new_len)
-    if (dontunmap and old_len != new_len) or address % page or not new_len:
+    remap = _Remap(mm, address, old_len, new_len, "MAYMOVE" in flags, fixed, dontunmap, new_address, chosen)
+    if (remap.implies_new_address and not remap.maymove) or (dontunmap and old_len != new_len):
         return -EINVAL
-    if fixed and old_len == new_len and mm.kernel.has("mremap-multi-vma"):
-        return _mremap_several(mm, address, old_len, new_address, dontunmap)
-    vma = mm.vma_lookup(address)
+    if address % mm.kernel.geometry.PAGE_SIZE or not new_len:
+        return -EINVAL
+    if not checks_first:
+        return _mremap_unmapping_first(remap)
+    if remap.implies_new_address and (_bad_destination(remap) or remap.overlaps):
+        return -EINVAL
+    if fixed and old_len == new_len:
+        return _remap_move(remap)
+    return _check_prep_vma(remap) or (_mremap_to(remap) if remap.implies_new_address else _mremap_at(remap))
+
+
+def _mremap_unmapping_first(remap: _Remap) -> int:
+    """mremap before `mremap-6.17`."""
+    vma = remap.mm.vma_lookup(remap.address)
     if vma is None:
         return -EFAULT
     if vma.vm_flags & VM_SEALED:
         return -EPERM
-    if fixed or dontunmap:
-        return _mremap_to(mm, address, old_len, new_len, new_address, fixed, dontunmap, chosen)
-    if old_len >= new_len:
-        if old_len > new_len:
-            error = do_munmap(mm, address + new_len, old_len - new_len)
-            if error:
-                return error
-        return address
-    error = _may_resize(vma, address, old_len, new_len, dontunmap)
-    if error:
-        return error
-    end = address + new_len
-    if vma.vm_end == address + old_len and not mm.intersecting(vma.vm_end, end):
-        mm.tables.reach(end)
-        mm.resize(vma, vma.vm_start, end)
-        merge_vmas(mm, vma)
-        return address
-    if "MAYMOVE" not in flags:
-        return -ENOMEM
-    offset = _file_offset(vma, address)
-    target = chosen if chosen is not None else get_unmapped_area(mm, offset, new_len, file=vma.vm_file)
-    return target if target < 0 else _move_vma(mm, vma, address, old_len, new_len, target, dontunmap)
-
-
-def _file_offset(vma: VmArea, address: int) -> int:
-    if vma.vm_file is None:
-        return 0
-    return (vma.vm_pgoff << vma.vm_mm.kernel.geometry.PAGE_SHIFT) + address - vma.vm_start
-
-
-def _may_resize(vma: VmArea, address: int, old_len: int, new_len: int, dontunmap: bool) -> int:
-    """vma_to_resize: a pfnmap neither grows nor stays behind, a private mapping is not duplicated."""
-    if not old_len and not vma.vm_flags & (VM_SHARED | VM_MAYSHARE):
+    if not remap.implies_new_address:
+        return _mremap_at(remap)
+    if _bad_destination(remap) or remap.overlaps:
         return -EINVAL
-    if dontunmap and vma.vm_flags & (VM_DONTEXPAND | VM_PFNMAP):
-        return -EINVAL
-    if old_len > vma.vm_end - address:
+    return _mremap_to(remap)
+
+
+def _bad_destination(remap: _Remap) -> bool:
+    geometry = remap.mm.kernel.geometry
+    return bool(remap.new_address % geometry.PAGE_SIZE) or remap.new_address + remap.new_len > geometry.task_size
+
+
+def _check_prep_vma(remap: _Remap) -> int:
+    """check_prep_vma: what forbids a remapping is told before anything is unmapped. Of a shrinking one only what stays
+    has to be in the first vma (`min.mremap.fixed_shrink_hole`)."""
+    vma = remap.mm.vma_lookup(remap.address)
+    if vma is None:
         return -EFAULT
-    if new_len != old_len and vma.vm_flags & (VM_DONTEXPAND | VM_PFNMAP):
+    if vma.vm_flags & VM_SEALED:
+        return -EPERM
+    if not remap.implies_new_address and remap.new_len <= remap.old_len:
+        return 0
+    return _may_resize(vma, remap, min(remap.old_len, remap.new_len))
+
+
+def _may_resize(vma: VmArea, remap: _Remap, within: int) -> int:
+    """What a vma allows (vma_to_resize): a pfnmap neither grows nor stays behind, a private mapping is not duplicated;
+    `within` bytes have to be in it."""
+    if not remap.old_len and not vma.vm_flags & (VM_SHARED | VM_MAYSHARE):
+        return -EINVAL
+    if remap.dontunmap and vma.vm_flags & (VM_DONTEXPAND | VM_PFNMAP):
+        return -EINVAL
+    if within > vma.vm_end - remap.address:
+        return -EFAULT
+    if remap.new_len > remap.old_len and vma.vm_flags & (VM_DONTEXPAND | VM_PFNMAP):
         return -EFAULT
     return 0
 
 
-def _mremap_to(
-    mm: MmStruct,
-    address: int,
-    old_len: int,
-    new_len: int,
-    new_address: int,
-    fixed: bool,
-    dontunmap: bool,
-    chosen: int | None,
-) -> int:
-    """mremap_to: the destination is unmapped before the source is looked at (RULES 26)."""
-    error = _bad_destination(mm, address, old_len, new_address, new_len)
-    if error:
-        return error
-    if fixed:
-        error = do_munmap(mm, new_address, new_len)
+def _mremap_to(remap: _Remap) -> int:
+    """mremap_to: the destination goes, then what a shrink gives up, then the rest moves (RULES 26).
+
+    The source is looked up anew: it may be what is left of the vma that the destination was cut from
+    (`min.mremap.fixed_within_one_vma_down`).
+    """
+    mm = remap.mm
+    if remap.fixed:
+        error = do_munmap(mm, remap.new_address, remap.new_len)
         if error:
             return error
-    if old_len > new_len:
-        error = do_munmap(mm, address + new_len, old_len - new_len)
+    if remap.old_len > remap.new_len:
+        error = do_munmap(mm, remap.address + remap.new_len, remap.old_len - remap.new_len)
         if error:
             return error
-        old_len = new_len
-    vma = mm.vma_lookup(address)
+        remap = replace(remap, old_len=remap.new_len)
+    vma = mm.vma_lookup(remap.address)
     if vma is None:
         return -EFAULT
-    error = _may_resize(vma, address, old_len, new_len, dontunmap)
+    error = _may_resize(vma, remap, remap.old_len)
     if error:
         return error
-    if not fixed:
-        offset = _file_offset(vma, address)
-        new_address = chosen if chosen is not None else get_unmapped_area(mm, offset, new_len, file=vma.vm_file)
-        if new_address < 0:
-            return new_address
-    return _move_vma(mm, vma, address, old_len, new_len, new_address, dontunmap)
+    if not remap.fixed:
+        target = _new_place(vma, remap)
+        if target < 0:
+            return target
+        remap = replace(remap, new_address=target)
+    return _move_vma(vma, remap)
 
 
-def _bad_destination(mm: MmStruct, address: int, old_len: int, new_address: int, new_len: int) -> int:
-    geometry = mm.kernel.geometry
-    if new_address % geometry.PAGE_SIZE or new_address + new_len > geometry.task_size:
-        return -EINVAL
-    overlap = address + old_len > new_address and new_address + new_len > address
-    return -EINVAL if overlap else 0
-
-
-def _mremap_several(mm: MmStruct, address: int, length: int, new_address: int, dontunmap: bool) -> int:
-    """A move to a fixed address without resizing, of several vmas with their gaps (`mremap-multi-vma`): each piece of
-    the destination is unmapped just before its move; a hole at the start is -EFAULT."""
-    end = address + length
-    first = mm.vma_lookup(address)
-    if first is None:
-        return -EFAULT
-    error = _bad_destination(mm, address, length, new_address, length)
-    if error:
-        return error
-    for vma in mm.intersecting(address, end):
-        start, stop = max(vma.vm_start, address), min(vma.vm_end, end)
-        if vma.vm_flags & VM_SEALED:
-            return -EPERM
-        target = new_address + start - address
-        error = do_munmap(mm, target, stop - start) or _may_resize(vma, start, stop - start, stop - start, dontunmap)
-        if error:
-            return error
-        moved = _move_vma(mm, vma, start, stop - start, stop - start, target, dontunmap)
+def _remap_move(remap: _Remap) -> int:
+    """remap_move: several vmas move, and the gaps between them stay; a hole at the start is -EFAULT. Each piece of the
+    destination is unmapped just before its move, and a vma may fail with those before it moved."""
+    mm, start = remap.mm, remap.address
+    end = start + remap.old_len
+    reached = start
+    while vma := mm.find_vma(reached):
+        if vma.vm_start >= end:
+            break
+        address = max(vma.vm_start, start)
+        if reached == start < address:
+            return -EFAULT
+        reached = vma.vm_end
+        length = min(vma.vm_end, end) - address
+        target = remap.new_address + address - start
+        piece = replace(remap, address=address, old_len=length, new_len=length, new_address=target)
+        moved = _check_prep_vma(piece) or _mremap_to(piece)
         if moved < 0:
             return moved
-    return new_address
+    return remap.new_address if reached > start else -EFAULT
 
 
-def _move_vma(
-    mm: MmStruct, vma: VmArea, address: int, old_len: int, new_len: int, new_address: int, dontunmap: bool
-) -> int:
+def _mremap_at(remap: _Remap) -> int:
+    """mremap_at: shrink or grow in place, or move where growing needs it."""
+    mm, address, new_len = remap.mm, remap.address, remap.new_len
+    if remap.old_len >= new_len:
+        if remap.old_len > new_len:
+            error = do_munmap(mm, address + new_len, remap.old_len - new_len)
+            if error:
+                return error
+        return address
+    vma = mm.vma_lookup(address)
+    assert vma is not None
+    error = _may_resize(vma, remap, remap.old_len)
+    if error:
+        return error
+    end = address + new_len
+    if vma.vm_end == address + remap.old_len and not mm.intersecting(vma.vm_end, end):
+        mm.tables.reach(end)
+        mm.resize(vma, vma.vm_start, end)
+        merge_vmas(mm, vma)
+        return address
+    if not remap.maymove:
+        return -ENOMEM
+    target = _new_place(vma, remap)
+    return target if target < 0 else _move_vma(vma, replace(remap, new_address=target))
+
+
+def _new_place(vma: VmArea, remap: _Remap) -> int:
+    """Return the address that the kernel chooses, or -errno."""
+    if remap.chosen is not None:
+        return remap.chosen
+    offset = 0
+    if vma.vm_file is not None:
+        offset = (vma.vm_pgoff << remap.mm.kernel.geometry.PAGE_SHIFT) + remap.address - vma.vm_start
+    return get_unmapped_area(remap.mm, offset, remap.new_len, file=vma.vm_file)
+
+
+def _move_vma(vma: VmArea, remap: _Remap) -> int:
     """move_vma: a copy of the vma, the entries moved to it, the old range unmapped."""
+    mm, address, old_len, new_address = remap.mm, remap.address, remap.old_len, remap.new_address
     kernel = mm.kernel
     shift = kernel.geometry.PAGE_SHIFT
     pgoff = vma.vm_pgoff + ((address - vma.vm_start) >> shift)
     if vma.is_anonymous and vma.anon_vma is None:
         pgoff = new_address >> shift
-    new = replace(vma, vm_start=new_address, vm_end=new_address + new_len, vm_pgoff=pgoff)
+    new = replace(vma, vm_start=new_address, vm_end=new_address + remap.new_len, vm_pgoff=pgoff)
     if new.vm_ops is not None and new.vm_ops.open is not None:
         new.vm_ops.open(new)
     mm.tables.reach(new.vm_end)
     vma_link(new)
-    _move_page_tables(vma, address, new, new_address, old_len)
+    move_page_tables(vma, address, new, new_address, old_len)
     if vma.vm_flags & VM_PFNMAP:
         kernel.ops.untrack_pfn_clear(vma)
-    if not dontunmap:
+    if not remap.dontunmap:
         do_munmap(mm, address, old_len)
     else:
         vma.vm_flags &= ~VM_LOCKED
@@ -186,112 +235,3 @@ def _move_vma(
             vma.vm_pgoff = vma.vm_start >> shift if vma.is_anonymous else vma.vm_pgoff
     merge_vmas(mm, new)
     return new_address
-
-
-def _move_page_tables(vma: VmArea, address: int, new_vma: VmArea, new_address: int, length: int) -> None:
-    """move_page_tables (RULES 27): whole tables where both sides are aligned, else leaves, else PTE by PTE."""
-    mm = vma.vm_mm
-    kernel = mm.kernel
-    ops = kernel.ops
-    tables = mm.tables
-    geometry = kernel.geometry
-    pud_size, pmd_size = geometry.size("pud"), geometry.size("pmd")
-    end = address + length
-    if length >= pmd_size - address % pmd_size and kernel.has("mremap-realign-down"):
-        address, new_address = _try_realign_addr(address, vma, new_address, new_vma, pmd_size)
-    mmu_notifier_invalidate_range(mm, address, end)
-    while address < end:
-        extent = _extent(pud_size, address, end, new_address)
-        old_pud = _get_old_pud(mm, address)
-        if old_pud is not None:
-            new_pud = tables.pud_alloc(tables.p4d_alloc(tables.pgd_offset(new_address), new_address), new_address)
-            moved = (
-                extent == pud_size
-                and not geometry.folded("pud")
-                and kernel.config.enabled("HAVE_MOVE_PUD")
-                and _move_normal(old_pud, new_pud, ops.pud_none, tables.empty["pud"])
-            )
-            if not moved:
-                extent = _extent(pmd_size, address, end, new_address)
-                _move_below_pud(vma, old_pud, address, new_pud, new_address, extent)
-        address += extent
-        new_address += extent
-
-
-def _try_realign_addr(old: int, vma: VmArea, new: int, new_vma: VmArea, size: int) -> tuple[int, int]:
-    """Start at the boundary below where both sides allow it: each at its vma's start with nothing mapped before."""
-    if not old % size or old % size != new % size:
-        return old, new
-    for address, area in ((old, vma), (new, new_vma)):
-        if area.vm_start != address or area.vm_mm.intersecting(address & -size, address):
-            return old, new
-    return old & -size, new & -size
-
-
-def _extent(size: int, old: int, end: int, new: int) -> int:
-    """Bytes up to the next boundary of either side, or the end."""
-    return min(size - old % size, end - old, size - new % size)
-
-
-def _get_old_pud(mm: MmStruct, address: int) -> Slot | None:
-    """get_old_pud: the slot of a PMD table; a PUD leaf is "bad" and lost (FINDINGS F2)."""
-    tables = mm.tables
-    slot = tables.pud_slot(address)
-    if slot is None:
-        return None
-    level = next(w.name for w in tables.levels if tables.steps[w.name].op == "pud")
-    return None if tables.none_or_clear_bad(level, slot) else slot
-
-
-def _move_normal(old: Slot, new: Slot, none, empty: int) -> bool:  # type: ignore[no-untyped-def]
-    """move_normal_pud, move_normal_pmd: the whole table moves to an empty slot."""
-    if not none(new.entry):
-        return False
-    new.table[new.index] = old.entry
-    old.table[old.index] = empty
-    return True
-
-
-def _move_below_pud(vma: VmArea, old_pud: Slot, old: int, new_pud: Slot, new: int, extent: int) -> None:
-    """Move what one PMD entry maps of [old, old + extent)."""
-    mm = vma.vm_mm
-    kernel = mm.kernel
-    ops = kernel.ops
-    tables = mm.tables
-    pmd_size = kernel.geometry.size("pmd")
-    old_pmd = tables.pmd_offset(old_pud, old)
-    if ops.pmd_none(old_pmd.entry):
-        return
-    new_pmd = tables.pmd_alloc(new_pud, new)
-    entry = old_pmd.entry
-    if ops.pmd_trans_huge(entry) or ops.pmd_devmap(entry):
-        if extent == pmd_size and huge_memory.move_huge_pmd(vma, old_pmd, new_pmd, old, new):
-            return
-        huge_memory.split_huge_pmd(vma, old_pmd, old)
-    elif (
-        extent == pmd_size
-        and kernel.config.enabled("HAVE_MOVE_PMD")
-        and _move_normal(old_pmd, new_pmd, ops.pmd_none, tables.empty["pmd"])
-    ):
-        return
-    if ops.pmd_none(old_pmd.entry):
-        return
-    new_pte = tables.pte_alloc(new_pmd, new)
-    old_pte = tables.pte_offset(old_pmd, old)
-    _move_ptes(vma, old_pte, new_pte, extent >> kernel.geometry.PAGE_SHIFT)
-
-
-def _move_ptes(vma: VmArea, old: tuple[array[int], int], new: tuple[array[int], int], count: int) -> None:
-    """move_ptes: one by one, soft-dirty then where that is tracked (RULES 12)."""
-    kernel = vma.vm_mm.kernel
-    ops = kernel.ops
-    soft_dirty = kernel.config.enabled("MEM_SOFT_DIRTY")
-    empty = kernel.arch.empty("pte")
-    for n in range(count):
-        entry = old[0][old[1] + n]
-        if ops.pte_none(entry):
-            continue
-        old[0][old[1] + n] = empty
-        if soft_dirty and ops.pte_present(entry):
-            entry = ops.pte_mksoft_dirty(entry)
-        new[0][new[1] + n] = entry

@@ -17,11 +17,13 @@ def do_msync(mm: MmStruct, address: int, length: int) -> int:
     if address % page:
         return -EINVAL
     end = address + -(-length // page) * page
+    if end == address:  # wherever that is (`min.msync.length_0`)
+        return 0
     reached = address
     hole = False
     for vma in mm.intersecting(address, end):
         hole = hole or vma.vm_start > reached
-        if vma.vm_file is not None and vma.vm_flags & VM_SHARED:
+        if vma.vm_file is not None and vma.vm_flags & VM_SHARED and not vma.vm_file.f_op.fsync:
             return -EINVAL
         reached = vma.vm_end
     return -ENOMEM if hole or reached < end else 0

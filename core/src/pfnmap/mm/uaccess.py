@@ -1,7 +1,8 @@
 """copy_from_user and copy_to_user: the kernel itself touches user memory with the CPU.
 
-Such a fault runs under mmap_lock at once, in one pass (FINDINGS F9, `entry.*.first_by_kernel`). Sources:
-arch/x86/lib/copy_user_64.S, arch/arm64/lib/copy_from_user.S, mm/gup.c (fault_in_readable). Contents are not modelled.
+Such a fault runs under mmap_lock at once, in one pass (FINDINGS F9, `entry.*.first_by_kernel`). Each page of a buffer
+is faulted in as the copy comes to it, and what was faulted in stays (`unpinned.buffer.*`). Sources:
+arch/x86/lib/copy_user_64.S, arch/arm64/lib/copy_template.S, mm/gup.c (fault_in_readable). Contents are not modelled.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from pfnmap.trace import Hang
 __all__ = ["NeverCompletes", "copy_from_user", "copy_to_user", "fault_in_readable"]
 
 _ENDLESS = 8  # faults of one access before it is told to be endless; none of the recorded ones took more than three
-_WORD = 8
 
 
 class NeverCompletes(Exception):
@@ -40,13 +40,10 @@ def fault_in_readable(mm: MmStruct, address: int, length: int) -> int:
 
 
 def _copy(mm: MmStruct, address: int, length: int, write: bool) -> int:
-    """Copy words, and where one fails try it once more byte by byte.
-
-    Hence two faults for a bad address (`disable.kernel_access`, 16 bytes). What a bad page in the middle costs, and
-    copies of 64 bytes and more (x86's `rep movsb` is not tried again), is by analogy and not recorded.
-    """
+    """Copy, and where a page is bad touch it once more if the architecture's copy does: hence two faults for a bad
+    address (`disable.kernel_access`, 16 bytes), or one (`min.buffer.off_*`)."""
     left = _touch_pages(mm, address, length, write)
-    if left >= _WORD:
+    if left and mm.kernel.arch.copy_tries_again(address, length, length - left, write):
         _touch(mm, address + length - left, write)
     return left
 

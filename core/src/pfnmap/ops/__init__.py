@@ -2,12 +2,20 @@
 
 from collections.abc import Mapping
 
-from pfnmap.ops import access, mapping, process, procfs, touching
+from pfnmap.ops import access, mapping, memory_failure, process, procfs, smaps, touching
 from pfnmap.ops.op import Op
 
 __all__ = ["ACTIONS_OF", "OPS"]
 
-OPS: Mapping[str, Op] = {**mapping.OPS, **touching.OPS, **process.OPS, **procfs.OPS, **access.OPS}
+OPS: Mapping[str, Op] = {
+    **mapping.OPS,
+    **touching.OPS,
+    **process.OPS,
+    **memory_failure.OPS,
+    **procfs.OPS,
+    **smaps.OPS,
+    **access.OPS,
+}
 
 ACTIONS_OF: Mapping[str, str] = dict.fromkeys(
     ("pci_memory", "dev_dbg", "device_reset", "dma_map", "dma_unmap"), "vfio_pci"

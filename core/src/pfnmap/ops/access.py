@@ -13,15 +13,15 @@ from errno import EFAULT, EINVAL, EIO, ENOENT, errorcode
 from typing import TYPE_CHECKING, Any
 
 from pfnmap.contract.machine import FOLL_FORCE, FOLL_WRITE
-from pfnmap.contract.vma import MmStruct
+from pfnmap.contract.vma import MmStruct, VmArea
 from pfnmap.errors import BadInput, Refused, Unknown
 from pfnmap.limits import bounded
 from pfnmap.mm.access_process_vm import access_process_vm
 from pfnmap.mm.folio_walk import FW_ZEROPAGE, folio_walk_start
-from pfnmap.mm.gup import get_user_pages_fast, pin_user_pages_remote, unpin_user_pages
+from pfnmap.mm.gup import get_user_pages_fast, pin_user_pages_remote, put_pages, unpin_user_pages
 from pfnmap.mm.locking import mmap_lock
 from pfnmap.mm.uaccess import NeverCompletes, copy_from_user, copy_to_user, fault_in_readable
-from pfnmap.mm.vm_normal_page import is_zero_pfn
+from pfnmap.mm.vm_normal_page import is_zero_pfn, vm_normal_page
 from pfnmap.ops.op import Op, errno_result
 from pfnmap.vm_flags import VM_IO, VM_PFNMAP, VM_SPECIAL
 
@@ -43,11 +43,15 @@ def _access(run: Run, mm: MmStruct, via: str, va: int, length: int, target: str 
         raise BadInput("access", "length must be positive")
     bounded("access", _pages(mm, va, length))
     remote = run.process("child", "access") if target == "child" else mm
+    transfer = _VIA[via]
+    if via in _UNFORCED and not _proc_mem_foll_force(run, target):
+        transfer = _UNFORCED[via]
     try:
-        ret = _VIA[via](remote, va, length)
+        ret = transfer(remote, va, length)
         result = {"result": errorcode[-ret] if ret < 0 else "ok", "ret": max(ret, -1)}
     except NeverCompletes:
-        result = {"result": "HANG"}
+        run.hanging[mm] = va
+        result = {"result": "HANG", "killed": False}
     return result if target == "child" else {**result, **run.entry(mm, va).as_json()}
 
 
@@ -86,7 +90,7 @@ def _vmsplice(mm: MmStruct, va: int, length: int) -> int:
     """vmsplice of user pages into a pipe, which is drained again."""
     pages: list[int] = []
     got = get_user_pages_fast(mm, va, _pages(mm, va, length), 0, pages)
-    unpin_user_pages(mm.machine, pages)
+    put_pages(mm.machine, pages)
     return got if got < 0 else _bytes_in(mm, va, length, got)
 
 
@@ -118,7 +122,7 @@ def _proc_mem(gup_flags: int) -> Callable[[MmStruct, int, int], int]:
         page = mm.kernel.geometry.PAGE_SIZE
         done = 0
         while done < length:
-            count = access_process_vm(mm, va + done, min(page, length - done), FOLL_FORCE | gup_flags)
+            count = access_process_vm(mm, va + done, min(page, length - done), gup_flags)
             if not count:
                 break
             done += count
@@ -127,9 +131,19 @@ def _proc_mem(gup_flags: int) -> Callable[[MmStruct, int, int], int]:
     return mem_rw
 
 
+def _proc_mem_foll_force(run: Run, target: str) -> bool:
+    """proc_mem_foll_force: whether the file overrides a mapping's protection, as Kconfig says; with
+    PROC_MEM_FORCE_PTRACE for the tracer alone (`min.proc_mem.anon_none`, `.child_none` of 7.3.4)."""
+    config = run.kernel.config
+    if config.enabled("PROC_MEM_FORCE_PTRACE"):
+        return target == "child" and run.ptraced
+    return not config.enabled("PROC_MEM_NO_FORCE")
+
+
 def _ptrace(gup_flags: int) -> Callable[[MmStruct, int, int], int]:
     def ptrace_word(mm: MmStruct, va: int, length: int) -> int:
-        """PTRACE_PEEKDATA and _POKEDATA: a word, whose size is what the recorder then writes down (res.access_uc)."""
+        """PTRACE_PEEKDATA and _POKEDATA: a word, whose size is what the recorder then writes down (res.access_uc,
+        min.ptrace.anon)."""
         got = access_process_vm(mm, va, _PTRACE_WORD, FOLL_FORCE | gup_flags)
         return _PTRACE_WORD if got == _PTRACE_WORD else -EIO
 
@@ -146,7 +160,7 @@ def _futex_wake(mm: MmStruct, va: int, length: int) -> int:
         error = get_user_pages_fast(mm, va, 1, 0, pages)
         if error > 0:  # read-only: private memory cannot be a futex then
             error = -EFAULT
-    unpin_user_pages(mm.machine, pages)
+    put_pages(mm.machine, pages)
     return min(error, 0)
 
 
@@ -157,12 +171,13 @@ _VIA: dict[str, Callable[[MmStruct, int, int], int]] = {
     "vmsplice": _vmsplice,
     "process_vm_readv": _process_vm(0),
     "process_vm_writev": _process_vm(FOLL_WRITE),
-    "proc_mem_read": _proc_mem(0),
-    "proc_mem_write": _proc_mem(FOLL_WRITE),
+    "proc_mem_read": _proc_mem(FOLL_FORCE),
+    "proc_mem_write": _proc_mem(FOLL_FORCE | FOLL_WRITE),
     "ptrace_peek": _ptrace(0),
     "ptrace_poke": _ptrace(FOLL_WRITE),
     "futex_wake": _futex_wake,
 }
+_UNFORCED = {"proc_mem_read": _proc_mem(0), "proc_mem_write": _proc_mem(FOLL_WRITE)}
 
 
 def _move_pages(run: Run, mm: MmStruct, va: int, node: int | None = None) -> dict[str, Any]:
@@ -174,10 +189,31 @@ def _move_pages(run: Run, mm: MmStruct, va: int, node: int | None = None) -> dic
         if vma is None or (node is not None and vma.vm_flags & (VM_IO | VM_PFNMAP)):
             status = -EFAULT
         else:
-            found = folio_walk_start(vma, va, FW_ZEROPAGE)
-            zero = found is not None and is_zero_pfn(mm.machine, run.kernel.ops.pte_pfn(found.entry))
-            status = -ENOENT if found is None else -EFAULT if zero else 0
+            status = _page_status(vma, va)
     return {"status": errorcode[-status] if status else "node"}
+
+
+def _page_status(vma: VmArea, va: int) -> int:
+    """Return 0 where an address has a page, else the errno that move_pages tells.
+
+    Until `move-pages-folio-walk` the page is looked up as for a core dump, where no page behind an entry is -EFAULT,
+    and so is memory that nobody faults in (follow_page with FOLL_DUMP, of 6.1).
+    """
+    mm = vma.vm_mm
+    ops = mm.kernel.ops
+    if not mm.kernel.has("move-pages-folio-walk"):
+        leaf = mm.tables.leaf(va)
+        if leaf is None:
+            return -EFAULT if vma.vm_ops is None or vma.vm_ops.fault is None else -ENOENT
+        if leaf[0] != "pte":
+            raise Refused("move_pages", f"a {leaf[0]} leaf, of which no release before had any")
+        if not ops.pte_present(leaf[1].entry):
+            return -ENOENT
+        return -EFAULT if vm_normal_page(vma, va, leaf[1].entry) is None else 0
+    found = folio_walk_start(vma, va, FW_ZEROPAGE)
+    if found is None:
+        return -ENOENT
+    return -EFAULT if is_zero_pfn(mm.machine, ops.pte_pfn(found.entry)) else 0
 
 
 def _get_mempolicy(run: Run, mm: MmStruct, va: int) -> dict[str, Any]:
@@ -186,21 +222,27 @@ def _get_mempolicy(run: Run, mm: MmStruct, va: int) -> dict[str, Any]:
         return errno_result(-EFAULT)
     pages: list[int] = []
     error = get_user_pages_fast(mm, va, 1, 0, pages)
-    unpin_user_pages(mm.machine, pages)
+    put_pages(mm.machine, pages)
     return errno_result(error)
 
 
 def _userfaultfd_register(run: Run, mm: MmStruct, addr: int, length: int, mode: str) -> dict[str, Any]:
-    """UFFDIO_REGISTER: -EINVAL where a vma of the range is a pfnmap (vma_can_userfault), or none is there."""
+    """UFFDIO_REGISTER: -EINVAL where a vma of the range is a pfnmap (vma_can_userfault), or none is there.
+
+    Other memory is registered until the descriptor is closed, which is at once here: nobody would answer its faults
+    (inference: no record shows more than that a BAR is refused).
+    """
     if mode not in ("missing", "wp"):
         raise BadInput("userfaultfd_register", f"mode {mode!r} is neither missing nor wp")
     page = mm.kernel.geometry.PAGE_SIZE
     if addr % page or length % page or not length or addr + length > mm.kernel.geometry.task_size:
         return errno_result(-EINVAL)
     vmas = mm.intersecting(addr, addr + length)
-    if not vmas or any(vma.vm_flags & VM_SPECIAL or not vma.is_anonymous for vma in vmas):
+    if not vmas or any(vma.vm_flags & VM_SPECIAL for vma in vmas):
         return errno_result(-EINVAL)
-    raise Refused("userfaultfd_register", "anonymous memory")
+    if mode == "wp" and not run.kernel.config.enabled("HAVE_ARCH_USERFAULTFD_WP"):
+        return errno_result(-EINVAL)
+    return {}
 
 
 OPS = {

@@ -9,7 +9,6 @@ from pfnmap.contract.kernel import THP_SETTINGS
 from pfnmap.contract.vma import MmStruct
 from pfnmap.errors import BadInput
 from pfnmap.mm.fork import dup_mmap, exit_mmap
-from pfnmap.mm.memory_failure import memory_failure
 from pfnmap.ops.op import Op, errno_result
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ def _fork(run: Run, mm: MmStruct, stopped: bool = False) -> dict[str, Any]:
     """`stopped`: the child stops itself at once under ptrace; its address space is the same."""
     if run.child is not None:
         raise BadInput("fork", "there is a child process already")
-    run.child = dup_mmap(mm)
+    run.child, run.ptraced = dup_mmap(mm), stopped
     return errno_result(0 if run.child else -ENOMEM)
 
 
@@ -31,23 +30,7 @@ def _exit(run: Run, mm: MmStruct, stopped: bool = False) -> dict[str, Any]:
         raise BadInput("exit", 'only the child exits (by = "child")')
     exit_mmap(mm)
     run.child = None
-    return {}
-
-
-def _memory_failure(
-    run: Run, mm: MmStruct, pfn: int | None = None, device: str | None = None, bar: int = 0, offset: int = 0
-) -> dict[str, Any]:
-    """Report a page frame bad: `pfn`, or the one `offset` bytes into a BAR."""
-    if device is not None and pfn is None:
-        pfn = (run.bar(device, bar).phys + offset) >> run.kernel.geometry.PAGE_SHIFT
-    elif device is not None or pfn is None:
-        raise BadInput("memory_failure", "either a pfn or a device (with bar and offset) is needed")
-    error, poisoned = memory_failure(run.machine, pfn)
-    names = {run.parent: "parent", run.child: "child"}
-    return {
-        **errno_result(error),
-        "signals": [{"by": names[p.mm], "si_code": p.si_code, "si_addr": hex(p.si_addr)} for p in poisoned],
-    }
+    return {"exited": True}
 
 
 def _set_thp_enabled(run: Run, mm: MmStruct, value: str) -> dict[str, Any]:
@@ -59,9 +42,10 @@ def _set_thp_enabled(run: Run, mm: MmStruct, value: str) -> dict[str, Any]:
 
 def _set_thp_sizes(run: Run, mm: MmStruct, value: str) -> dict[str, Any]:
     """The per-size knobs, defrag and shmem_enabled decide for RAM only: no pfnmap ever depends on them (thp.*
-    records)."""
+    records), anonymous memory does."""
     if value not in _THP_SIZES:
         raise BadInput("set_thp_sizes", f"{value!r} is none of {', '.join(_THP_SIZES)}")
+    run.machine.thp_sizes = value
     return {}
 
 
@@ -82,7 +66,6 @@ def _sleep_ms(run: Run, mm: MmStruct, value: int) -> dict[str, Any]:
 OPS = {
     "fork": Op(_fork, {}, {"stopped": "bool"}),
     "exit": Op(_exit, {}, {"stopped": "bool"}),
-    "memory_failure": Op(_memory_failure, {}, {"pfn": "int", "device": "str", "bar": "bar", "offset": "size"}),
     "set_thp_enabled": Op(_set_thp_enabled, {"value": "str"}),
     "set_thp_sizes": Op(_set_thp_sizes, {"value": "str"}),
     "prctl_thp_disable": Op(_prctl_thp_disable, {"disabled": "bool"}),

@@ -1,4 +1,4 @@
-"""Ops that look at mappings, or clear what was noted of them: the files of /proc, and mincore.
+"""Ops that look at pages, or clear what was noted of them: pagemap, PAGEMAP_SCAN, clear_refs, and mincore.
 
 Sources: fs/proc/task_mmu.c and mm/mincore.c of 6.12 and 6.1. The procfs.*, entry.*.clear_refs and fuzz.* records pin
 what a pfnmap shows; of anonymous memory no record shows anything, and what is said of it here is read and not run.
@@ -10,19 +10,19 @@ from __future__ import annotations
 from errno import EFAULT, EINVAL, ENOMEM, ENOTTY
 from typing import TYPE_CHECKING, Any
 
-from pfnmap import vm_flags
 from pfnmap.contract.kernel import LinkedKernel
 from pfnmap.contract.slot import Slot
 from pfnmap.contract.vma import MmStruct, VmArea
-from pfnmap.errors import BadInput, Refused
+from pfnmap.errors import Refused
 from pfnmap.limits import bounded
-from pfnmap.mm.huge_memory import is_cow_mapping, thp_vma_allowable_order
+from pfnmap.mm.huge_memory import is_cow_mapping
 from pfnmap.mm.mmap import vma_set_page_prot
 from pfnmap.mm.mmu_notifier import mmu_notifier_invalidate_range
-from pfnmap.mm.pagewalk import MmWalkOps, pmd_trans_huge_lock, pte_slots, walk_page_range, walk_page_vma
-from pfnmap.mm.vm_normal_page import vm_normal_page
+from pfnmap.mm.pagewalk import MmWalkOps, pmd_trans_huge_lock, pte_slots, walk_page_range
+from pfnmap.mm.shmem import shmem_of
+from pfnmap.mm.vm_normal_page import is_zero_pfn, vm_normal_page
 from pfnmap.ops.op import Op, errno_result
-from pfnmap.vm_flags import VM_PFNMAP, VM_PKEY_MASK, VM_PKEY_SHIFT, VM_SOFTDIRTY
+from pfnmap.vm_flags import VM_PFNMAP, VM_SOFTDIRTY
 
 if TYPE_CHECKING:
     from pfnmap.run import Run
@@ -34,6 +34,7 @@ __all__ = ["OPS"]
 PM_ENTRY_BYTES = 8
 PM_SOFT_DIRTY = 1 << 55
 PM_MMAP_EXCLUSIVE = 1 << 56
+PM_FILE = 1 << 61
 PM_PRESENT = 1 << 63
 
 
@@ -64,7 +65,7 @@ def _vma_soft_dirty(vma: VmArea | None) -> int:
 
 
 def _pagemap_entry(vma: VmArea, address: int, pte: int) -> int:
-    """pte_to_pagemap_entry, for a PTE of anonymous memory."""
+    """pte_to_pagemap_entry, for a PTE of memory with pages."""
     machine = vma.vm_mm.machine
     kernel = machine.kernel
     if not kernel.ops.pte_present(pte):
@@ -72,19 +73,26 @@ def _pagemap_entry(vma: VmArea, address: int, pte: int) -> int:
     flags = PM_PRESENT
     if kernel.ops.pte_soft_dirty(pte):
         flags |= PM_SOFT_DIRTY
-    page = vm_normal_page(vma, address, pte)
-    if page is not None and machine.phys.ram[page << kernel.geometry.PAGE_SHIFT].mapcount == 1:
-        flags |= PM_MMAP_EXCLUSIVE
+    pfn = vm_normal_page(vma, address, pte)
+    if pfn is not None:
+        page = machine.phys.ram[pfn << kernel.geometry.PAGE_SHIFT]
+        flags |= (PM_MMAP_EXCLUSIVE if page.mapcount == 1 else 0) | (0 if page.anon else PM_FILE)
     return flags | int(kernel.ops.pte_pfn(pte))
 
 
 # PAGEMAP_SCAN
 
+PAGE_IS_WRITTEN = 1 << 1
+PAGE_IS_FILE = 1 << 2
+PAGE_IS_PRESENT = 1 << 3
+PAGE_IS_PFNZERO = 1 << 5
+PAGE_IS_SOFT_DIRTY = 1 << 7
 PM_SCAN_CATEGORIES = 0xFF
 
 
 def _pagemap_scan(run: Run, mm: MmStruct, start: int, end: int, any_of: int, return_mask: int) -> dict[str, Any]:
-    """do_pagemap_scan: it never walks a pfnmap, so there is no region to report, whatever is asked for."""
+    """do_pagemap_scan: the pages with any of the categories (0: all), in regions of equal ones. It never walks a
+    pfnmap, whatever is asked for; the rest is read (fs/proc/task_mmu.c of 6.12.117)."""
     page = mm.kernel.geometry.PAGE_SIZE
     if not mm.kernel.has("pagemap-scan"):
         error = -ENOTTY
@@ -93,17 +101,71 @@ def _pagemap_scan(run: Run, mm: MmStruct, start: int, end: int, any_of: int, ret
     elif not start <= end <= mm.kernel.geometry.task_size:
         error = -EFAULT
     else:
-        if any(not vma.vm_flags & VM_PFNMAP for vma in mm.intersecting(start, end)):
-            raise Refused("pagemap_scan", "anonymous memory")
-        return {"ret": 0, "walk_end": hex(-(-end // page) * page), "regions": []}
+        end = -(-end // page) * page
+        bounded("pagemap_scan", (end - start) // page)
+        regions = _Regions(any_of, return_mask)
+        walk_page_range(mm, start, end, MmWalkOps(regions.pmd_entry, regions.pte_hole))
+        found = [{"start": hex(low), "end": hex(high), "categories": hex(c)} for low, high, c in regions.found]
+        return {"ret": len(found), "walk_end": hex(end), "regions": found}
     return {**errno_result(error), "ret": -1, "walk_end": "0x0", "regions": []}
+
+
+class _Regions:
+    """What PAGEMAP_SCAN reports: (start, end, categories)."""
+
+    def __init__(self, any_of: int, return_mask: int) -> None:
+        self.found: list[tuple[int, int, int]] = []
+        self._any_of = any_of
+        self._return_mask = return_mask
+
+    def pte_hole(self, vma: VmArea | None, start: int, end: int) -> None:
+        """pagemap_scan_pte_hole: of a vma that is walked."""
+        if vma is not None and not vma.vm_flags & VM_PFNMAP:
+            self._output(_vma_categories(vma), start, end)
+
+    def pmd_entry(self, vma: VmArea, slot: Slot, start: int, end: int) -> None:
+        """pagemap_scan_pmd_entry."""
+        if pmd_trans_huge_lock(vma, slot):
+            raise Refused("pagemap_scan", f"a PMD leaf outside a pfnmap at {start:#x}")
+        page = vma.vm_mm.kernel.geometry.PAGE_SIZE
+        for address, (table, i) in pte_slots(vma, slot, start, end):
+            self._output(_vma_categories(vma) | _pte_categories(vma, address, table[i]), address, address + page)
+
+    def _output(self, categories: int, start: int, end: int) -> None:
+        if self._any_of and not categories & self._any_of:
+            return
+        categories &= self._return_mask
+        if self.found and self.found[-1][1:] == (start, categories):
+            start = self.found.pop()[0]
+        self.found.append((start, end, categories))
+
+
+def _vma_categories(vma: VmArea) -> int:
+    return PAGE_IS_SOFT_DIRTY if vma.vm_flags & VM_SOFTDIRTY else 0
+
+
+def _pte_categories(vma: VmArea, address: int, pte: int) -> int:
+    """pagemap_page_category: nothing is write-protected by userfaultfd here, so that all is written."""
+    machine = vma.vm_mm.machine
+    ops = machine.kernel.ops
+    if ops.pte_none(pte):
+        return PAGE_IS_WRITTEN
+    pfn = vm_normal_page(vma, address, pte)
+    file = pfn is not None and not machine.phys.ram[pfn << machine.kernel.geometry.PAGE_SHIFT].anon
+    return (
+        PAGE_IS_PRESENT
+        | PAGE_IS_WRITTEN
+        | (PAGE_IS_FILE if file else 0)
+        | (PAGE_IS_PFNZERO if is_zero_pfn(machine, ops.pte_pfn(pte)) else 0)
+        | (PAGE_IS_SOFT_DIRTY if ops.pte_soft_dirty(pte) else 0)
+    )
 
 
 # mincore
 
 
 def _mincore(run: Run, mm: MmStruct, addr: int, length: int) -> dict[str, Any]:
-    """mincore: vma by vma, until a hole (-ENOMEM). `resident` counts what was told to be resident before it."""
+    """mincore: vma by vma, until a hole (-ENOMEM), where nothing is told (`min.mincore.enomem`)."""
     geometry = mm.kernel.geometry
     page = geometry.PAGE_SIZE
     pages = -(-length // page)
@@ -116,7 +178,7 @@ def _mincore(run: Run, mm: MmStruct, addr: int, length: int) -> dict[str, Any]:
     while addr < end:
         vma = mm.vma_lookup(addr)
         if vma is None:
-            return {**errno_result(-ENOMEM), "pages": pages, "resident": counted.pages}
+            return {**errno_result(-ENOMEM), "pages": pages, "resident": 0}
         stop = min(vma.vm_end, end)
         walk_page_range(mm, addr, stop, counted.walk)
         addr = stop
@@ -134,9 +196,9 @@ class _Resident:
         self.pages = 0
         self._kernel = kernel
         if kernel.has("mincore-pfnmap"):
-            self.walk = MmWalkOps(self._pmd_entry, pud_entry=self._pud_entry, test_walk=lambda vma: True)
+            self.walk = MmWalkOps(self._pmd_entry, self._pte_hole, self._pud_entry, test_walk=lambda vma: True)
         else:
-            self.walk = MmWalkOps(self._pmd_entry)
+            self.walk = MmWalkOps(self._pmd_entry, self._pte_hole)
 
     def _pud_entry(self, vma: VmArea, slot: Slot, start: int, end: int) -> bool:
         ops = self._kernel.ops
@@ -151,95 +213,20 @@ class _Resident:
             self.pages += (end - start) >> self._kernel.geometry.PAGE_SHIFT
             return
         none = self._kernel.ops.pte_none
-        self.pages += sum(not none(table[i]) for _, (table, i) in pte_slots(vma, slot, start, end))
+        page = self._kernel.geometry.PAGE_SIZE
+        for address, (table, i) in pte_slots(vma, slot, start, end):
+            if none(table[i]):
+                self._pte_hole(vma, address, address + page)
+            else:
+                self.pages += 1
 
-
-# smaps, smaps_rollup, numa_maps
-
-_SIZES = (
-    *("Rss", "Pss", "Pss_Dirty", "Shared_Clean", "Shared_Dirty", "Private_Clean", "Private_Dirty", "Referenced"),
-    *("Anonymous", "LazyFree", "AnonHugePages", "ShmemPmdMapped", "FilePmdMapped", "Shared_Hugetlb"),
-    *("Private_Hugetlb", "Swap", "SwapPss", "Locked"),
-)
-"""The sizes that smaps tells of what struct pages stand behind: none for a pfnmap."""
-
-_MNEMONICS = {
-    getattr(vm_flags, f"VM_{name}"): mnemonic
-    for name, mnemonic in (
-        *(("READ", "rd"), ("WRITE", "wr"), ("EXEC", "ex"), ("SHARED", "sh")),
-        *(("MAYREAD", "mr"), ("MAYWRITE", "mw"), ("MAYEXEC", "me"), ("MAYSHARE", "ms")),
-        *(("PFNMAP", "pf"), ("LOCKED", "lo"), ("IO", "io"), ("SEQ_READ", "sr"), ("RAND_READ", "rr")),
-        *(("DONTCOPY", "dc"), ("DONTEXPAND", "de"), ("NORESERVE", "nr"), ("ARCH_1", "ar"), ("WIPEONFORK", "wf")),
-        *(("DONTDUMP", "dd"), ("SOFTDIRTY", "sd"), ("MIXEDMAP", "mm"), ("HUGEPAGE", "hg"), ("NOHUGEPAGE", "nh")),
-        *(("MERGEABLE", "mg"), ("SEALED", "sl")),
-    )
-}
-"""show_smap_vma_flags; any other flag shows as "??", protection keys not at all."""
-
-
-def _walk_every_vma(mm: MmStruct) -> None:
-    """Read one of the files that walk all of every vma, a pfnmap or not: PUD leaves do not survive it (FINDINGS F5)."""
-    for vma in mm:
-        walk_page_vma(vma, MmWalkOps(lambda vma, slot, start, end: None))
-
-
-def _mapping(mm: MmStruct, va: int, op: str) -> VmArea:
-    """Read a whole file of /proc, and return the vma that holds `va`."""
-    _walk_every_vma(mm)
-    vma = mm.vma_lookup(va)
-    if vma is None:
-        raise BadInput(op, f"no mapping at {va:#x}")
-    if not vma.vm_flags & VM_PFNMAP or is_cow_mapping(vma.vm_flags):
-        raise Refused(op, "a mapping with pages of its own")
-    return vma
-
-
-def _smaps(run: Run, mm: MmStruct, va: int) -> dict[str, Any]:
-    """show_smap of the vma that holds `va`, sizes in kB, after reading the whole file."""
-    kernel = mm.kernel
-    vma = _mapping(mm, va, "smaps")
-    page_kib = kernel.geometry.PAGE_SIZE >> 10
-    fields: dict[str, Any] = {"Size": vma.size >> 10, "KernelPageSize": page_kib, "MMUPageSize": page_kib}
-    fields.update(dict.fromkeys(_SIZES, 0))
-    if kernel.has("smaps-ksm"):
-        fields["KSM"] = 0
-    fields["THPeligible"] = int(_thp_eligible(vma))
-    if kernel.ops.arch_pkeys_enabled():
-        fields["ProtectionKey"] = (vma.vm_flags & VM_PKEY_MASK) >> VM_PKEY_SHIFT
-    fields["VmFlags"] = _vm_flags(vma)
-    return {"fields": fields}
-
-
-def _thp_eligible(vma: VmArea) -> bool:
-    """thp_vma_allowable_orders as smaps asks it: as for a fault, if a PMD leaf fits the vma and its file offset.
-
-    Until 6.12 no pfnmap is eligible; none has a huge_fault there (FINDINGS F6, F16). A PUD leaf fits only where a PMD
-    leaf does.
-    """
-    geometry = vma.vm_mm.kernel.geometry
-    size = geometry.size("pmd")
-    if vma.vm_ops is None or vma.vm_ops.huge_fault is None or not thp_vma_allowable_order(vma):
-        return False
-    congruent = (vma.vm_start - (vma.vm_pgoff << geometry.PAGE_SHIFT)) % size == 0
-    return congruent and vma.vm_start <= (vma.vm_end - size) & -size
-
-
-def _vm_flags(vma: VmArea) -> list[str]:
-    flags = vma.vm_flags & ~VM_PKEY_MASK
-    return [_MNEMONICS.get(1 << bit, "??") for bit in range(64) if flags >> bit & 1]
-
-
-def _smaps_rollup(run: Run, mm: MmStruct) -> dict[str, Any]:
-    """show_smaps_rollup; what it prints is not modelled, what it does to the tables is."""
-    _walk_every_vma(mm)
-    return {}
-
-
-def _numa_maps(run: Run, mm: MmStruct, va: int) -> dict[str, Any]:
-    """show_numa_map of the vma that holds `va`, after reading the whole file: the memory policy and the file."""
-    vma = _mapping(mm, va, "numa_maps")
-    assert vma.vm_file is not None
-    return {"tokens": [str(vma.vm_policy or "default"), f"file={vma.vm_file.f_op.path(vma.vm_file)}"]}
+    def _pte_hole(self, vma: VmArea | None, start: int, end: int) -> None:
+        """mincore_unmapped_range: what the page cache has is resident, though not mapped."""
+        inode = None if vma is None else shmem_of(vma)
+        if inode is not None and vma is not None:
+            shift = self._kernel.geometry.PAGE_SHIFT
+            first = vma.vm_pgoff + ((start - vma.vm_start) >> shift)
+            self.pages += sum(first <= n < first + ((end - start) >> shift) for n in inode.pages)
 
 
 # clear_refs
@@ -286,7 +273,18 @@ def _clear_soft_dirty(vma: VmArea, address: int, pte: int) -> int:
     kernel = vma.vm_mm.kernel
     if not kernel.config.enabled("MEM_SOFT_DIRTY"):
         return pte
+    if _is_pinned(vma, address, pte):  # whoever has it pinned may write at any time (`min.clear_refs.pinned_anon`)
+        return pte
     return int(kernel.ops.pte_clear_soft_dirty(kernel.ops.pte_wrprotect(pte)))
+
+
+def _is_pinned(vma: VmArea, address: int, pte: int) -> bool:
+    """pte_is_pinned: whether a private page may be pinned."""
+    if not is_cow_mapping(vma.vm_flags) or not vma.vm_mm.has_pinned:
+        return False
+    page = vm_normal_page(vma, address, pte)
+    machine = vma.vm_mm.machine
+    return page is not None and machine.phys.ram[page << machine.kernel.geometry.PAGE_SHIFT].pins > 0
 
 
 def _clear_young(vma: VmArea, address: int, pte: int) -> int:
@@ -299,8 +297,5 @@ OPS = {
         _pagemap_scan, {"start": "address", "end": "address", "any_of": "address", "return_mask": "address"}
     ),
     "mincore": Op(_mincore, {"addr": "address", "length": "size"}),
-    "smaps": Op(_smaps, {"va": "address"}),
-    "smaps_rollup": Op(_smaps_rollup, {}),
-    "numa_maps": Op(_numa_maps, {"va": "address"}),
     "clear_refs": Op(_clear_refs, {"value": "signed"}),
 }

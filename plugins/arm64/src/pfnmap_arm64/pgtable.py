@@ -53,6 +53,11 @@ def _is_zero(value: Entry) -> Entry:
     return (value == 0) | (value & 0)
 
 
+PTE_CONT = 1 << 52
+_CONT_PTES = {12: 16, 14: 128, 16: 32}
+"""CONT_PTES, by PAGE_SHIFT (arch/arm64/include/asm/pgtable-hwdef.h)."""
+
+
 class Arm64(Arch):
     """The architecture. Not modelled, taken as absent: Enhanced PAN, BTI, MTE, permission overlays, GCS."""
 
@@ -113,6 +118,8 @@ class Arm64(Arch):
         self._lpa2, self._pa_52 = boot.lpa2, boot.pa_52
         geometry = self.geometry = boot.geometry()
         self._page_shift = geometry.PAGE_SHIFT
+        if has("arm64-contpte") and config.get("TRANSPARENT_HUGEPAGE") == "y":  # CONFIG_ARM64_CONTPTE, on by default
+            self.cont_ptes, self.PTE_CONT = _CONT_PTES[geometry.PAGE_SHIFT], PTE_CONT
         self._pmd_mask = MASK64 ^ (geometry.size("pmd") - 1)
         self._pud_mask = MASK64 ^ (geometry.size("pud") - 1)
 
@@ -174,6 +181,17 @@ class Arm64(Arch):
             entry_after = entry
         allowed = bool(entry_after & PTE_AF) and not (write and entry_after & PTE_RDONLY)
         return (entry_after if allowed else entry), allowed
+
+    def copy_tries_again(self, address: int, length: int, done: int, write: bool) -> bool:
+        """See `pfnmap.Arch.copy_tries_again`: one byte is tried if nothing could be copied, unless a byte was what
+        failed (arch/arm64/lib/copy_template.S, which first aligns a source of 16 bytes and more;
+        `unpinned.buffer.*.off.*`)."""
+        byte_first = length == 1 or (length >= 16 and not write and bool(address & 1))
+        return not done and not byte_first
+
+    def arch_wants_old_prefaulted_pte(self) -> bool:
+        """See `pfnmap.Arch.arch_wants_old_prefaulted_pte`: where the CPU sets the access flag."""
+        return self._hw_access_dirty
 
     # Physical addresses in entries: __pte_to_phys, __phys_to_pte_val
 

@@ -8,7 +8,7 @@ tables, its reserved ranges and the locked-memory limit are not modelled.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from errno import EAGAIN, EEXIST, EFAULT, EINVAL
+from errno import EAGAIN, EEXIST, EFAULT, EINVAL, EOVERFLOW
 
 from pfnmap import Machine, MmStruct, VmArea
 from pfnmap.limits import bounded
@@ -18,6 +18,9 @@ __all__ = ["VfioDma", "VfioIommu"]
 
 _WORD = 1 << 64
 _POINTER = 8
+_APERTURE = 1 << 48
+"""Where the IOMMU's addresses end: its width is inferred. Recorded is that the last page of 64 bits lies beyond it
+(`unpinned.dma_map.*.bad_arguments`)."""
 
 
 @dataclass
@@ -42,6 +45,7 @@ class VfioIommu:
         self._mm = machine.mm
         self._huge = kernel.has("huge-pfnmap")
         self._batch = kernel.has("type1-pfnmap-batch")
+        self._wraps = -EOVERFLOW if kernel.has("type1-dma-overflow") else -EINVAL
         self._page = kernel.geometry.PAGE_SIZE
         self._shift = kernel.geometry.PAGE_SHIFT
         self._dmas: list[VfioDma] = []
@@ -49,14 +53,19 @@ class VfioIommu:
     def map_dma(self, mm: MmStruct, iova: int, vaddr: int, size: int, write: bool) -> int:
         """VFIO_IOMMU_MAP_DMA of `size` bytes; return 0 or -errno.
 
-        -EINVAL: not page-aligned, empty, or an address wraps. -EEXIST: something is mapped there. -EFAULT: a page
+        -EINVAL: not page-aligned, empty, an address wraps (-EOVERFLOW with `type1-dma-overflow`), or the IOMMU has no
+        such address. -EEXIST: something is mapped there. -EFAULT: a page
         cannot be had; what was mapped before it is unmapped again, but the entries that were faulted in stay (RULES
         28).
         """
-        if not size or (size | iova | vaddr) % self._page or max(iova, vaddr) + size > _WORD:
+        if not size or (size | iova | vaddr) % self._page:
             return -EINVAL
+        if max(iova, vaddr) + size > _WORD:
+            return self._wraps
         if self._overlapping(iova, size):
             return -EEXIST
+        if iova + size > _APERTURE:
+            return -EINVAL
         dma = VfioDma(mm, iova, vaddr, write)
         self._dmas.append(dma)
         batch: list[int] = []
@@ -74,8 +83,10 @@ class VfioIommu:
 
         A range with nothing in it unmaps 0 bytes; one that cuts a mapping in two is -EINVAL.
         """
-        if not size or (size | iova) % self._page or iova + size > _WORD:
+        if not size or (size | iova) % self._page:
             return -EINVAL, 0
+        if iova + size > _WORD:
+            return self._wraps, 0
         found = self._overlapping(iova, size)
         if any(dma.iova < iova or dma.iova + dma.size > iova + size for dma in found):
             return -EINVAL, 0

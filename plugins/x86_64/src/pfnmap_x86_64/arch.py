@@ -25,6 +25,10 @@ from .pud import PudOps
 __all__ = ["X86_64"]
 
 
+_REP_MOVSB = 64
+"""From so many bytes on a copy of user memory is not by words."""
+
+
 class X86_64(PteOps, PmdOps, PudOps, UpperOps, PgprotOps, PatOps):
     """x86-64 with 4 or 5 levels of 4K pages.
 
@@ -94,6 +98,14 @@ class X86_64(PteOps, PmdOps, PudOps, UpperOps, PgprotOps, PatOps):
         if level == "pud" and entry & PRESENT:
             return entry | ACCESSED, False
         return entry, False
+
+    def copy_tries_again(self, address: int, length: int, done: int, write: bool) -> bool:
+        """See `pfnmap.Arch.copy_tries_again`: from 64 bytes on the copy is a `rep movsb`, on a CPU with ERMS and
+        without FSRM as the recorded one (`min.buffer.off_*`). Before `x86-user-copy-by-words` every failed copy went
+        on byte by byte (from memory of the source; 16 bytes are recorded)."""
+        if not self.copies_by_words:
+            return True
+        return length < _REP_MOVSB and super().copy_tries_again(address, length, done, write)
 
     def access_error(self, vm_flags: int, write: bool) -> int:
         """See `pfnmap.Arch.access_error`. Source: arch/x86/mm/fault.c, access_error and bad_area_access_error.

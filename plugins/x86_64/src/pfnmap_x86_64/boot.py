@@ -120,6 +120,7 @@ class X86Boot(Arch):
 
         self.thp = int(built("TRANSPARENT_HUGEPAGE"))
         self.saved_dirty = int(has("x86-saved-dirty"))
+        self.copies_by_words = has("x86-user-copy-by-words")
         self.shadow_stack_vmas = bool(self.saved_dirty) and built("X86_USER_SHADOW_STACK")
         self.shstk = int(self.shadow_stack_vmas and bool(cpu["shadow_stack"]))
         self.pud_leaf_present = 0 if has("huge-pfnmap") else 1

@@ -1,0 +1,127 @@
+"""Moving page-table entries for mremap (move_page_tables of mm/mremap.c). Addresses and lengths in bytes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pfnmap.contract.slot import Slot
+from pfnmap.contract.vma import MmStruct, VmArea
+from pfnmap.mm import huge_memory
+from pfnmap.mm.contpte import contpte_unfold
+from pfnmap.mm.mmu_notifier import mmu_notifier_invalidate_range
+
+if TYPE_CHECKING:
+    from array import array
+
+
+__all__ = ["move_page_tables"]
+
+
+def move_page_tables(vma: VmArea, address: int, new_vma: VmArea, new_address: int, length: int) -> None:
+    """move_page_tables (RULES 27): whole tables where both sides are aligned, else leaves, else PTE by PTE."""
+    mm = vma.vm_mm
+    kernel = mm.kernel
+    ops = kernel.ops
+    tables = mm.tables
+    geometry = kernel.geometry
+    pud_size, pmd_size = geometry.size("pud"), geometry.size("pmd")
+    end = address + length
+    if length >= pmd_size - address % pmd_size and kernel.has("mremap-realign-down"):
+        address, new_address = _try_realign_addr(address, vma, new_address, new_vma, pmd_size)
+    mmu_notifier_invalidate_range(mm, address, end)
+    while address < end:
+        extent = _extent(pud_size, address, end, new_address)
+        old_pud = _get_old_pud(mm, address)
+        if old_pud is not None:
+            new_pud = tables.pud_alloc(tables.p4d_alloc(tables.pgd_offset(new_address), new_address), new_address)
+            moved = (
+                extent == pud_size
+                and not geometry.folded("pud")
+                and kernel.config.enabled("HAVE_MOVE_PUD")
+                and _move_normal(old_pud, new_pud, ops.pud_none, tables.empty["pud"])
+            )
+            if not moved:
+                extent = _extent(pmd_size, address, end, new_address)
+                _move_below_pud(vma, old_pud, address, new_pud, new_address, extent)
+        address += extent
+        new_address += extent
+
+
+def _try_realign_addr(old: int, vma: VmArea, new: int, new_vma: VmArea, size: int) -> tuple[int, int]:
+    """Start at the boundary below where both sides allow it: each at its vma's start with nothing mapped before."""
+    if not old % size or old % size != new % size:
+        return old, new
+    for address, area in ((old, vma), (new, new_vma)):
+        if area.vm_start != address or area.vm_mm.intersecting(address & -size, address):
+            return old, new
+    return old & -size, new & -size
+
+
+def _extent(size: int, old: int, end: int, new: int) -> int:
+    """Bytes up to the next boundary of either side, or the end."""
+    return min(size - old % size, end - old, size - new % size)
+
+
+def _get_old_pud(mm: MmStruct, address: int) -> Slot | None:
+    """get_old_pud: the slot of a PMD table; a PUD leaf is "bad" and lost (FINDINGS F2)."""
+    tables = mm.tables
+    slot = tables.pud_slot(address)
+    if slot is None:
+        return None
+    level = next(w.name for w in tables.levels if tables.steps[w.name].op == "pud")
+    return None if tables.none_or_clear_bad(level, slot) else slot
+
+
+def _move_normal(old: Slot, new: Slot, none, empty: int) -> bool:  # type: ignore[no-untyped-def]
+    """move_normal_pud, move_normal_pmd: the whole table moves to an empty slot."""
+    if not none(new.entry):
+        return False
+    new.table[new.index] = old.entry
+    old.table[old.index] = empty
+    return True
+
+
+def _move_below_pud(vma: VmArea, old_pud: Slot, old: int, new_pud: Slot, new: int, extent: int) -> None:
+    """Move what one PMD entry maps of [old, old + extent)."""
+    mm = vma.vm_mm
+    kernel = mm.kernel
+    ops = kernel.ops
+    tables = mm.tables
+    pmd_size = kernel.geometry.size("pmd")
+    old_pmd = tables.pmd_offset(old_pud, old)
+    if ops.pmd_none(old_pmd.entry):
+        return
+    new_pmd = tables.pmd_alloc(new_pud, new)
+    entry = old_pmd.entry
+    if ops.pmd_trans_huge(entry) or ops.pmd_devmap(entry):
+        if extent == pmd_size and huge_memory.move_huge_pmd(vma, old_pmd, new_pmd, old, new):
+            return
+        huge_memory.split_huge_pmd(vma, old_pmd, old)
+    elif (
+        extent == pmd_size
+        and kernel.config.enabled("HAVE_MOVE_PMD")
+        and _move_normal(old_pmd, new_pmd, ops.pmd_none, tables.empty["pmd"])
+    ):
+        return
+    if ops.pmd_none(old_pmd.entry):
+        return
+    new_pte = tables.pte_alloc(new_pmd, new)
+    old_pte = tables.pte_offset(old_pmd, old)
+    _move_ptes(vma, old_pte, new_pte, extent >> kernel.geometry.PAGE_SHIFT)
+
+
+def _move_ptes(vma: VmArea, old: tuple[array[int], int], new: tuple[array[int], int], count: int) -> None:
+    """move_ptes: one by one, soft-dirty then where that is tracked (RULES 12)."""
+    kernel = vma.vm_mm.kernel
+    ops = kernel.ops
+    soft_dirty = kernel.config.enabled("MEM_SOFT_DIRTY")
+    empty = kernel.arch.empty("pte")
+    contpte_unfold(vma.vm_mm, old[0], old[1], count)
+    for n in range(count):
+        entry = old[0][old[1] + n]
+        if ops.pte_none(entry):
+            continue
+        old[0][old[1] + n] = empty
+        if soft_dirty and ops.pte_present(entry):
+            entry = ops.pte_mksoft_dirty(entry)
+        new[0][new[1] + n] = entry
