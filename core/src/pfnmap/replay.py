@@ -181,9 +181,10 @@ def compare_step(
         if not quiet or key in expect:
             expect.setdefault(key, nothing)
             got.setdefault(key, nothing)
+    recorded = (_RECORDED, *group.messages)
     for side in (expect, got):
         if "messages" in side:
-            kept = (text for text in side["messages"] if _RECORDED.search(text))
+            kept = [text for text in side["messages"] if any(re.search(kind, text) for kind in recorded)]
             side["messages"] = [_message(text) for text in kept if own_boot or "WARNING" not in text]
     if "faults" in expect:
         expect.setdefault("faults_total", len(expect["faults"]))
@@ -224,7 +225,7 @@ def _met(expected: Any, got: Any) -> bool:
     return bool(expected == got)
 
 
-_RECORDED = re.compile(r"bad p|^WARNING:|^BUG:|Oops|vfio_pci_mmap_huge_fault")
+_RECORDED = r"bad p|^WARNING:|^BUG:|Oops|vfio_pci_mmap_huge_fault"
 """The log lines that a recording holds (RECORDINGS.md, `expect.messages[]`)."""
 
 

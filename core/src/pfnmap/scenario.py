@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 
 import tomli
 
-from pfnmap.contract.device import Device, DeviceBar
+from pfnmap.contract.device import DEFAULT_DRIVER, Device, DeviceBar
 from pfnmap.contract.kernel import THP_SETTINGS
 from pfnmap.contract.recording import RecordingGroup
 from pfnmap.contract.step import Step
@@ -344,7 +344,7 @@ def _group(document: Any, source: str, registry: Registry | None) -> RecordingGr
 _DOCUMENT: _Kinds = {"machine": dict, "kernel": dict, "devices": list, "records": list}
 _MACHINE: _Kinds = {"release": str, "config": dict, "cpu": dict}
 _KERNEL: _Kinds = {"arch": str, "traced": list}
-_DEVICE: _Kinds = {"name": str, "bdf": str, "bars": list}
+_DEVICE: _Kinds = {"name": str, "bdf": str, "bars": list, "driver": str}
 _REGION_FLAGS = "vfio_region_flags"
 _BAR: _Kinds = {"index": int, "size": int, "phys": str, _REGION_FLAGS: int, "prefetchable": bool}
 _RECORD: _Kinds = {"id": str, "thp_enabled": str, "own_boot": bool, "steps": list}
@@ -367,16 +367,17 @@ def _commands(records: Iterable[Record]) -> dict[str, int]:
 
 
 def _recorded_device(value: Any, where: str, commands: Mapping[str, int]) -> Device:
-    table = _table(value, where, _DEVICE, _DEVICE, others=True)
+    table = _table(value, where, _DEVICE, _DEVICE.keys() - {"driver"}, others=True)
     rows = []
     for n, item in enumerate(_list(table["bars"], where, _BARS)):
         here = f"{where} bar {n}"
-        bar = _table(item, here, _BAR, _BAR.keys() - {"prefetchable"}, others=True)
-        mmapable = bool(bar[_REGION_FLAGS] & _REGION_INFO_FLAG_MMAP)
+        bar = _table(item, here, _BAR, _BAR.keys() - {"prefetchable", _REGION_FLAGS}, others=True)
+        mmapable = bool(bar[_REGION_FLAGS] & _REGION_INFO_FLAG_MMAP) if _REGION_FLAGS in bar else None
         phys, prefetchable = parse_address(bar["phys"], here), bar.get("prefetchable")
         rows.append((here, DeviceBar(bar["index"], bar["size"], phys, mmapable, prefetchable=prefetchable)))
     name = table["name"]
-    return Device(name, table["bdf"], _bars(rows), commands.get(name, Device.command))
+    bound = table.get("driver", DEFAULT_DRIVER)
+    return Device(name, table["bdf"], _bars(rows), commands.get(name, Device.command), driver=bound)
 
 
 def _record(value: Any, source: str, n: int, fields: _Kinds) -> Record:

@@ -21,6 +21,7 @@ from pfnmap import (
     Has,
     Machine,
     Message,
+    Refused,
     ScenarioRun,
     Unknown,
     VmArea,
@@ -35,6 +36,7 @@ from pfnmap.contract.plan import Image, RegionRules, Request
 from pfnmap.host.reading import InputKind
 from pfnmap.vm_flags import VM_ALLOW_ANY_UNCACHED, VM_DONTDUMP, VM_DONTEXPAND, VM_IO, VM_PFNMAP, VM_SHARED
 
+from .barmap import BarMap
 from .iommufd import IoPagetable
 from .maps import mapped
 from .plan import DMA, Iommufd, Type1, region_rules
@@ -78,6 +80,7 @@ class VfioPciCoreDevice:
     pdev: Device
     command: int
     bar_mmap_supported: frozenset[int]
+    barmap: BarMap
     file: File = field(init=False)
     vma_list: list[VmArea] = field(default_factory=list)
 
@@ -105,13 +108,17 @@ class VfioPci(Driver):
         "follow_pfnmap",
         "follow_pte",
         "insert_pfns",
+        "ioremap",
+        "iounmap",
         "is_poisoned",
         "mmap_lock",
         "pfn_valid",
         "pin_user_pages_fast",
         "pin_user_pages_remote",
         "register_pfn_address_space",
+        "release_mem_region",
         "remap_pfn_range",
+        "request_mem_region",
         "unmap_mapping_range",
         "unpin_user_pages",
         "vmf_insert_pfn",
@@ -169,12 +176,20 @@ class VfioPci(Driver):
     def probe(self, device: Device) -> File:
         """Bind a device, with its memory decode on, and open it."""
         supported = frozenset(i for i in device.bars if self._bar_mmap_supported(device, i))
-        vdev = VfioPciCoreDevice(device, device.command | PCI_COMMAND_MEMORY, supported)
+        barmap = BarMap(self.machine, device)
+        vdev = VfioPciCoreDevice(device, device.command | PCI_COMMAND_MEMORY, supported, barmap)
         vdev.file = self.open(vdev)
         self.devices[device.name] = vdev
         if self.kernel.has("memory-failure-pfn-unmap"):
             self._register_pfns(vdev)
         return vdev.file
+
+    def remove(self, device: Device) -> None:
+        """Close the device; while it is mapped its file stays open, which is refused."""
+        vdev = self.devices.pop(device.name)
+        if vdev.file.f_mapping.i_mmap:
+            raise Refused("vfio_detach", f"{device.name} is mapped still, and closed with its last mapping")
+        vdev.barmap.release()
 
     def _register_pfns(self, vdev: VfioPciCoreDevice) -> None:
         """The discussed policy needs the driver's say on which PFNs it maps; the merged one vfio-pci does not use."""
@@ -248,7 +263,7 @@ class VfioPci(Driver):
 
     def mmap(self, file: File, vma: VmArea) -> int:
         """vfio_pci_core_mmap: -EINVAL for a private mapping, a region that is no BAR or cannot be mapped, and a range
-        beyond the BAR."""
+        beyond the BAR; then what its own mapping of the BAR gives (`BarMap.setup`)."""
         vdev: VfioPciCoreDevice = file.private_data
         geometry = self.kernel.geometry
         index, pgoff = divmod(vma.vm_pgoff, 1 << (VFIO_PCI_OFFSET_SHIFT - geometry.PAGE_SHIFT))
@@ -260,6 +275,9 @@ class VfioPci(Driver):
         phys_len = -(-bar.size // geometry.PAGE_SIZE) * geometry.PAGE_SIZE
         if (pgoff << geometry.PAGE_SHIFT) + vma.size > phys_len:
             return -EINVAL
+        error = vdev.barmap.setup(index, bar)
+        if error:
+            return error
         vma.vm_private_data = vdev
         ops = self.kernel.ops  # 6.1 decrypts in io_remap_pfn_range: the entries are the same
         vma.vm_page_prot = ops.pgprot_decrypted(ops.pgprot_noncached(vma.vm_page_prot))
@@ -364,6 +382,8 @@ class VfioPci(Driver):
         """What scenarios may do with vfio-pci."""
         return {
             "pci_memory": Action(self._pci_memory, {"device": "str", "enabled": "bool"}),
+            "vfio_attach": Action(self._attach, {"device": "str"}),
+            "vfio_detach": Action(self._detach, {"device": "str"}),
             "dev_dbg": Action(self._set_dev_dbg, {"enabled": "bool"}),
             "device_reset": Action(self._device_reset, {"device": "str"}),
             "dma_map": Action(self._dma_map, {"iova": "address", "va": "address", "length": "size", "prot": "str"}),
@@ -383,6 +403,21 @@ class VfioPci(Driver):
         if name not in self.devices:
             raise Unknown("device", name, self.devices)
         return self.devices[name]
+
+    def _attach(self, run: ScenarioRun, device: str) -> dict[str, Any]:
+        """Bind a device that is not vfio-pci's so far, and open it."""
+        if device in self.devices:
+            raise BadInput("vfio_attach", f"{device} is bound by vfio-pci already")
+        run.bind(device, self.name)
+        return {}
+
+    def _detach(self, run: ScenarioRun, device: str) -> dict[str, Any]:
+        """Close a device that `vfio_attach` opened; it is then bound as it was before."""
+        before = self._device(device).pdev.driver
+        if before == self.name:
+            raise BadInput("vfio_detach", f"{device} was not bound by vfio_attach")
+        run.bind(device, before)
+        return {}
 
     def _pci_memory(self, run: ScenarioRun, device: str, enabled: bool) -> dict[str, Any]:
         """Write the memory bit of the PCI command register through the config region (vfio_basic_config_write).
