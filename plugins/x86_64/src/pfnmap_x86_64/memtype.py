@@ -18,7 +18,7 @@ __all__ = ["CacheMode", "Memtype", "Memtypes", "is_new_memtype_allowed", "with_c
 
 _ISA_START: Final = 0xA0000
 _ISA_END: Final = 0x100000
-_MTRR_WRITE_BACK_FROM: Final = 1 << 32
+_ABOVE_4G: Final = 1 << 32
 
 
 class CacheMode(Enum):
@@ -89,9 +89,14 @@ class Memtype:
 
 class Memtypes:
     """The reservations of one boot. `is_ram(start, end)` tells whether a range has RAM in it, which the kernel tracks
-    by page and the model takes to be write-back; none is reserved here. `log` writes a line to the kernel's log."""
+    by page and the model takes to be write-back; none is reserved here. `log` writes a line to the kernel's log.
+    `mtrr_write_back`: the MTRRs say write-back of what lies above 4 GiB and is no RAM, which is the firmware's doing;
+    below 4 GiB they never do (inference)."""
 
-    def __init__(self, is_ram: Callable[[int, int], bool], log: Callable[[str], None]) -> None:
+    def __init__(
+        self, is_ram: Callable[[int, int], bool], log: Callable[[str], None], *, mtrr_write_back: bool = False
+    ) -> None:
+        self._mtrr_write_back = mtrr_write_back
         self._is_ram = is_ram
         self._log = log
         self.entries: list[Memtype] = []
@@ -101,15 +106,14 @@ class Memtypes:
         """memtype_reserve; return (0, the mode that was reserved) or (-errno, any).
 
         What is there decides over what is wanted; -EBUSY (and two lines in the log) where two modes are there. A wish
-        for write-back becomes uncached-minus where the MTRRs do not say write-back (pat_x_mtrr_type). What they say is
-        the firmware's: taken is that of the recorded machine, write-back from 4 GiB on (pat.dev_mem), where below it
-        device memory is uncached (inference).
+        for write-back becomes uncached-minus where the MTRRs do not say write-back (pat_x_mtrr_type); the log then says
+        `req uncached-minus`, where by the source it is the wish itself (no record shows such a conflict).
         """
         if is_untracked_pat_range(start, end):
             return 0, CacheMode.WB
+        if wanted is CacheMode.WB and not (self._mtrr_write_back and start >= _ABOVE_4G):
+            wanted = CacheMode.UC_MINUS
         actual = wanted
-        if wanted is CacheMode.WB and start < _MTRR_WRITE_BACK_FROM:
-            actual = CacheMode.UC_MINUS
         there = [entry.mode for entry in self._overlapping(start, end)]
         for other in there[1:]:
             if other is not there[0]:

@@ -51,7 +51,8 @@ class Pat(Module):
         """Begin with nothing reserved."""
         super().boot(machine)
         self.geometry = machine.kernel.geometry
-        self.memtypes = Memtypes(self._is_ram, self._log)
+        mtrr_write_back = bool(machine.kernel.cpu["mtrr_write_back"])
+        self.memtypes = Memtypes(self._is_ram, self._log, mtrr_write_back=mtrr_write_back)
 
     def _log(self, text: str) -> None:
         self.machine.trace.emit(Message(text))

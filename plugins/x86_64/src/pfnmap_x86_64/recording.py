@@ -5,7 +5,7 @@ and PAT's own messages. Not compared: `functions`, which kprobes counted.
 
 All records of a file are of one boot, and what was reserved before a record is no result of its steps: it is taken from
 the list after its first step, less what that step itself reserves. `iomem=relaxed` is as if IO_STRICT_DEVMEM were off,
-which Debian's kernels have on.
+which Debian's kernels have on. The recorded machine's firmware has the MTRRs say write-back by default.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ class PatRecordings(RecordingGroup):
         machine = document["machine"]
         config = {"IO_STRICT_DEVMEM": "n" if relaxed else "y", **machine["config"]}
         cpu = {key: value for key, value in machine["cpu"].items() if key != "phys_bits"}
+        cpu.setdefault("mtrr_write_back", True)
         return {
             **document,
             "devices": devices,
