@@ -37,7 +37,7 @@ from pfnmap.host.reading import InputKind
 from pfnmap.vm_flags import VM_ALLOW_ANY_UNCACHED, VM_DONTDUMP, VM_DONTEXPAND, VM_IO, VM_PFNMAP, VM_SHARED
 
 from .barmap import BarMap
-from .iommufd import IoPagetable
+from .iommufd_actions import IommufdActions
 from .maps import mapped
 from .plan import DMA, Iommufd, Type1, region_rules
 from .qemu_trace import QEMU_TRACE
@@ -159,7 +159,7 @@ class VfioPci(Driver):
         self._ratelimit = RateLimit()
         self._vm_ops = self._operations()
         self._iommu = VfioIommu(machine)
-        self._iopt = IoPagetable(machine)
+        self._iommufd = IommufdActions(machine, lambda device: self._device(device).memory_enabled)
 
     def _operations(self) -> VmOperations:
         if self.kernel.has("huge-pfnmap"):
@@ -388,15 +388,7 @@ class VfioPci(Driver):
             "device_reset": Action(self._device_reset, {"device": "str"}),
             "dma_map": Action(self._dma_map, {"iova": "address", "va": "address", "length": "size", "prot": "str"}),
             "dma_unmap": Action(self._dma_unmap, {"iova": "address", "length": "size"}),
-            "iommufd_map": Action(
-                self._iommufd_map, {"iova": "address", "va": "address", "length": "size", "prot": "str"}
-            ),
-            "iommufd_map_file": Action(
-                self._iommufd_map_file,
-                {"iova": "address", "device": "str", "bar": "bar", "offset": "size", "length": "size"},
-                frozenset({"offset"}),
-            ),
-            "iommufd_unmap": Action(self._iommufd_unmap, {"iova": "address", "length": "size"}),
+            **self._iommufd.actions(),
         }
 
     def _device(self, name: str) -> VfioPciCoreDevice:
@@ -427,8 +419,10 @@ class VfioPci(Driver):
         vdev = self._device(device)
         if enabled:
             vdev.command |= PCI_COMMAND_MEMORY
+            self._iommufd.iopt.restore(device)
         else:
             self._zap(vdev)
+            self._iommufd.iopt.revoke(device)
             vdev.command &= ~PCI_COMMAND_MEMORY
         return {"command": hex(vdev.command)}
 
@@ -464,22 +458,4 @@ class VfioPci(Driver):
     def _dma_unmap(self, run: ScenarioRun, iova: int, length: int) -> dict[str, Any]:
         """VFIO_IOMMU_UNMAP_DMA; `bytes` is the size field on return, which an error leaves alone."""
         error, unmapped = self._iommu.unmap_dma(iova, length)
-        return {**_result(error), "bytes": length if error else unmapped}
-
-    def _iommufd_map(self, run: ScenarioRun, iova: int, va: int, length: int, prot: str) -> dict[str, Any]:
-        """IOMMU_IOAS_MAP of the acting process's memory; `prot`: what the device may do, of r and w."""
-        if prot not in ("r", "w", "rw"):
-            raise BadInput("iommufd_map", f"prot {prot!r} is none of r, w, rw")
-        return _result(self._iopt.map_user_pages(run.current, iova, va, length, "w" in prot))
-
-    def _iommufd_map_file(
-        self, run: ScenarioRun, iova: int, device: str, bar: int, length: int, offset: int = 0
-    ) -> dict[str, Any]:
-        """IOMMU_IOAS_MAP_FILE of a new dma-buf (VFIO_DEVICE_FEATURE_DMA_BUF) of a part of a BAR."""
-        vdev = self._device(device)
-        return _result(self._iopt.map_bar(iova, offset, length, run.bar(device, bar).size, vdev.memory_enabled))
-
-    def _iommufd_unmap(self, run: ScenarioRun, iova: int, length: int) -> dict[str, Any]:
-        """IOMMU_IOAS_UNMAP; `bytes` is the length field on return, which an error leaves alone."""
-        error, unmapped = self._iopt.unmap(iova, length)
         return {**_result(error), "bytes": length if error else unmapped}

@@ -34,8 +34,8 @@ class X86_64(PteOps, PmdOps, PudOps, UpperOps, PgprotOps, PatOps):
 
     `cpu` keys: `la57` (5 levels, if PGTABLE_LEVELS is 5), `sme_mask` (the memory encryption bit as a mask, 0 without),
     `shadow_stack`, `pku` (protection keys), `nx`, `pti` (page table isolation is on), `pdpe1gb` (1G pages; without
-    effect, as recorded), `hw_access_dirty` (always on), `mtrr_write_back` (the firmware's MTRRs say write-back of device memory
-    above 4 GiB, as the recorded machine's do: pat.dev_mem).
+    effect, as recorded), `hw_access_dirty` (always on), `mtrr_write_back` (the firmware's MTRRs say write-back of
+    device memory above 4 GiB, as the recorded machine's do: pat.dev_mem).
     """
 
     name: ClassVar[str] = "x86_64"

@@ -83,7 +83,7 @@ class PatRecordings(RecordingGroup):
         return {"memtypes": [str(e) for e in listed if any(e.start < end and start < e.end for start, end in spans)]}
 
     def normalise(self, run: ScenarioRun, step: Step, expect: dict[str, Any], got: dict[str, Any]) -> None:
-        """Compare of a page of RAM the flags alone, and of faults those that vfio-pci handles: others are not traced."""
+        """Compare of a page of RAM the flags alone, and of faults those that vfio-pci handles: no others are traced."""
         entry = expect.get("entry", {})
         frame = int(entry.get("value", "0x0"), 16) & _FRAME
         bars = [bar for device in run.devices.values() for bar in device.bars.values()]
