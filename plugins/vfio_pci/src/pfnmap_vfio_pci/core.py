@@ -151,6 +151,9 @@ class VfioPci(Driver):
         """Return the part of a region that a line of /proc/PID/maps maps."""
         return mapped(path, offset, has)
 
+    def __init__(self) -> None:
+        self._iommufd = IommufdActions(lambda device: self._device(device).memory_enabled)
+
     def boot(self, machine: Machine) -> None:
         """Begin without devices; settle which fault handler this release has."""
         super().boot(machine)
@@ -159,7 +162,7 @@ class VfioPci(Driver):
         self._ratelimit = RateLimit()
         self._vm_ops = self._operations()
         self._iommu = VfioIommu(machine)
-        self._iommufd = IommufdActions(machine, lambda device: self._device(device).memory_enabled)
+        self._iommufd.boot(machine)
 
     def _operations(self) -> VmOperations:
         if self.kernel.has("huge-pfnmap"):

@@ -35,8 +35,10 @@ class DmaBuf:
 
 
 def has_dma_bufs(kernel: Image) -> bool:
-    """Tell whether vfio has dma-bufs (CONFIG_VFIO_PCI_DMABUF)."""
-    return kernel.has("iommufd-dmabuf-bar") and kernel.config.enabled("PCI_P2PDMA")
+    """Tell whether vfio has dma-bufs (CONFIG_VFIO_PCI_DMABUF): not where vfio-pci is built without PCI_P2PDMA."""
+    config = kernel.config
+    left_out = config.enabled("VFIO_PCI_CORE") and not config.enabled("PCI_P2PDMA")
+    return kernel.has("iommufd-dmabuf-bar") and not left_out
 
 
 def feature_dma_buf(kernel: Image, device: Device, region: int, ranges: Sequence[Range], flags: int) -> int | DmaBuf:

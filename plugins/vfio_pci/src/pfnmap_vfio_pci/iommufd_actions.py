@@ -23,9 +23,12 @@ class IommufdActions:
     """One IOAS at a time, which a device is attached to unless `iommufd_ioas` made it; the dma-bufs by name.
     `memory_enabled` tells whether a device's memory decode is on."""
 
-    def __init__(self, machine: Machine, memory_enabled: Callable[[str], bool]) -> None:
-        self._machine = machine
+    def __init__(self, memory_enabled: Callable[[str], bool]) -> None:
         self._memory_enabled = memory_enabled
+
+    def boot(self, machine: Machine) -> None:
+        """Begin with nothing mapped."""
+        self._machine = machine
         self.iopt = IoPagetable(machine, attached=True)
         self._dma_bufs: dict[str, DmaBuf] = {}
 
@@ -67,7 +70,7 @@ class IommufdActions:
         """VFIO_DEVICE_ATTACH_IOMMUFD_PT of a device."""
         if self.iopt.attached:
             raise BadInput("iommufd_attach", "a device is attached already")
-        return _result(self.iopt.attach())
+        return self._counted(self.iopt.attach())
 
     def _detach(self, run: ScenarioRun) -> dict[str, Any]:
         """VFIO_DEVICE_DETACH_IOMMUFD_PT."""
@@ -79,7 +82,7 @@ class IommufdActions:
         nothing: domain.untouched)."""
         if not _may(prot):
             return _result(-EINVAL)
-        return _result(self.iopt.map_user_pages(run.current, iova, va, length, "w" in prot))
+        return self._counted(self.iopt.map_user_pages(run.current, iova, va, length, "w" in prot))
 
     def _map_file(
         self,
@@ -115,7 +118,13 @@ class IommufdActions:
         else:
             made = self._dma_bufs[file]
         enabled = self._memory_enabled(made.device)
-        return _result(self.iopt.map_dma_buf(made, iova, start, length, memory_enabled=enabled))
+        return self._counted(self.iopt.map_dma_buf(made, iova, start, length, memory_enabled=enabled))
+
+    def _counted(self, error: int) -> dict[str, Any]:
+        """The result, and in `dma_calls` how often pin_user_pages_fast and iommu_map were called."""
+        calls = dict(self.iopt.calls)
+        self.iopt.calls.clear()
+        return {**_result(error), **({"dma_calls": calls} if calls else {})}
 
     def _unmap(self, run: ScenarioRun, iova: int, length: int) -> dict[str, Any]:
         """IOMMU_IOAS_UNMAP; `bytes` is the length field on return, which an error leaves alone."""

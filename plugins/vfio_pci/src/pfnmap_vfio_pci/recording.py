@@ -58,7 +58,7 @@ class IommufdRecordings(RecordingGroup):
         if step.op == "iommufd_unmap" and expect.get("result") != "ok":
             expect.pop("bytes", None)
         faults = {"handle_mm_fault": got["handle_mm_fault"]} if got.get("handle_mm_fault") else {}
-        got["calls"] = {**got.get("calls", {}), **faults}
+        got["calls"] = {**got.get("calls", {}), **got.get("dma_calls", {}), **faults}
         for side in (expect, got):
             calls = {name: count for name, count in side.get("calls", {}).items() if name in _COMPARED}
             side["calls"] = {name: count if name not in _WHETHER else bool(count) for name, count in calls.items()}
