@@ -248,6 +248,10 @@ class Generic:
         return 0
 
     @hookimpl(trylast=True)
+    def memcpy_io(self, machine: MachineState, phys: int, size: int, write: bool) -> int:
+        return 0
+
+    @hookimpl(trylast=True)
     def iounmap(self, machine: MachineState, phys: int, size: int) -> int:
         return 0
 

@@ -271,6 +271,11 @@ class EntryHooks:
         of a pgprot; return 0 or a negative errno. Fallback: 0."""
 
     @hookspec(firstresult=True)
+    def memcpy_io(self, machine: MachineState, phys: int, size: int, write: bool) -> int:
+        """The kernel copies `size` bytes of device memory at `phys` that it has mapped, or to it; return 0. For
+        architectures that need instructions of their own for that. Fallback: 0."""
+
+    @hookspec(firstresult=True)
     def iounmap(self, machine: MachineState, phys: int, size: int) -> int:
         """What `ioremap_prot` mapped goes; return 0. Fallback: 0."""
 

@@ -6,10 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-__all__ = ["DEFAULT_DRIVER", "Device", "DeviceBar"]
+__all__ = ["DEFAULT_DRIVER", "BarPart", "Device", "DeviceBar"]
 
 DEFAULT_DRIVER: Final = "vfio_pci"
 """Who binds a device of which nobody says it: user space maps BARs through vfio-pci nearly always."""
+
+
+@dataclass(frozen=True)
+class BarPart:
+    """A part of a BAR that answers: `length` bytes from `offset` on, to accesses of `sizes` (bytes) that are aligned to
+    their size."""
+
+    offset: int
+    length: int
+    sizes: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -17,7 +27,8 @@ class DeviceBar:
     """A BAR of a simulated device: `index`, `size` and physical address `phys` in bytes. `mmapable`: whether the
     driver offers it to mmap (vfio's region flag 4); None leaves that to the driver's own rule. `memory`: how many of
     its bytes have memory behind them, where a driver shows memory of another size as a BAR; None: all.
-    `prefetchable`: the BAR's own bit; None: not said."""
+    `prefetchable`: the BAR's own bit; None: not said. `parts`: what of it answers which accesses, where the device
+    refuses others; None: all of it any (only s390, whose PCI instructions tell, asks)."""
 
     index: int
     size: int
@@ -25,6 +36,7 @@ class DeviceBar:
     mmapable: bool | None = None
     memory: int | None = None
     prefetchable: bool | None = None
+    parts: tuple[BarPart, ...] | None = None
 
 
 @dataclass

@@ -77,6 +77,8 @@ def generic_access_phys(vma: VmArea, address: int, length: int, write: bool) -> 
         if ioremap_prot(machine, phys, length, prot):
             return -ENOMEM
         second = look(vma, address)
+        if second == first:
+            kernel.ops.memcpy_io(machine, phys, length, write)
         iounmap(machine, phys, length)
         if second is None:
             return -EINVAL

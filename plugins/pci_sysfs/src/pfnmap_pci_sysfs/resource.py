@@ -69,7 +69,13 @@ class PciSysfs(Driver):
 
     name = "pci_sysfs"
     provides: ClassVar[tuple[str, ...]] = ("pci_mmap_resource", "pci_mmap_resource_range")
-    consumes: ClassVar[tuple[str, ...]] = ("do_mmap", "generic_access_phys", "iomem_is_exclusive", "remap_pfn_range")
+    consumes: ClassVar[tuple[str, ...]] = (
+        "do_mmap",
+        "generic_access_phys",
+        "iomem_is_exclusive",
+        "remap_pfn_range",
+        "request_mem_region",
+    )
 
     @classmethod
     def mapped(cls, path: str, offset: int | None, has: Has) -> MappedPart | None:
@@ -163,7 +169,8 @@ class PciSysfs(Driver):
             "devmem_mmap": (self._devmem_mmap, {"sync": "bool"}),
             "procbus_mmap": (self._procbus_mmap, {"wc": "bool"}),
         }
-        return {
+        request = Action(self._request_region, {"device": "str", "bar": "bar", "name": "str"})
+        return {"request_region": request} | {
             name: Action(run, {**where, **optional, **more}, frozenset({*optional, *more}))
             for name, (run, more) in own.items()
         }
@@ -193,6 +200,12 @@ class PciSysfs(Driver):
         file = self._open_resource(opened, write_combine=wc)
         where = (run.current, file, addr, length, _protection(prot), self.mmap_offset(bar, offset))
         return _mapped(self.machine.mm.do_mmap(*where, fixed=fixed, shared=shared))
+
+    def _request_region(self, run: ScenarioRun, device: str, bar: int, name: str) -> dict[str, Any]:
+        """pci_request_region of a BAR by some other driver, of that name, which is not modelled otherwise."""
+        found = run.bar(device, bar)
+        error = self.machine.mm.request_mem_region(self.machine, found.phys, found.size, name)
+        return {"result": errorcode[-error] if error else "ok"}
 
     def _devmem_mmap(
         self,
