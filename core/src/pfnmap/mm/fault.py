@@ -36,8 +36,8 @@ _ENDLESS = 8  # faults of one access before it is told to be endless; none of th
 
 @dataclass(frozen=True)
 class AccessResult:
-    """Outcome of an access: "ok", the signal with its si_code and si_addr (None: of the instruction), or "LOOP" where the same fault comes again
-    and again until a signal ends it."""
+    """Outcome of an access: "ok", the signal with its si_code and si_addr (None: that of the instruction), or "LOOP"
+    where the same fault comes again and again until a signal ends it."""
 
     result: str
     si_code: int | None = None
