@@ -23,7 +23,7 @@ class Machine:
     """A 1G BAR that no driver has bound, and a kernel with IO_STRICT_DEVMEM or, as with iomem=relaxed, without."""
 
     def __init__(self, release: str = "6.12.117", *, strict: bool = True, driver: str = "pci_sysfs") -> None:
-        given = {"MEM_SOFT_DIRTY": "y", "IO_STRICT_DEVMEM": "y" if strict else "n"}
+        given = {"TRANSPARENT_HUGEPAGE": "y", "MEM_SOFT_DIRTY": "y", "IO_STRICT_DEVMEM": "y" if strict else "n"}
         kernel = Kernel.link("x86_64", ["pci_sysfs", "vfio_pci"], release=release, given=given)
         bars = {0: DeviceBar(0, PAGE, 0xFEBF_8000), 2: DeviceBar(2, GIB, PHYS)}
         self.run = Run(kernel, [Device("gpu", "0000:00:06.0", bars, driver=driver)])

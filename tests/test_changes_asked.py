@@ -21,9 +21,6 @@ SOURCES = sorted(path for path in ROOT.glob("*/**/src/*") if path.is_dir() and (
 CHANGES = upstream_changes()
 DIRECTIVE = re.compile(r"\s*#:\s*(?:since|until)\s+(\S+)")
 
-PLANNED_BY_THE_CORE = {"plan.py", "guest.py"}
-"""What they ask of vfio's and KVM's changes becomes those plugins' to answer."""
-
 
 @cache
 def asked(package: Path) -> tuple[tuple[str, str], ...]:
@@ -34,7 +31,7 @@ def asked(package: Path) -> tuple[tuple[str, str], ...]:
 def _asked(package: Path) -> Iterator[tuple[str, str]]:
     for path in sorted(package.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Constant) and node.value in CHANGES and path.name not in PLANNED_BY_THE_CORE:
+            if isinstance(node, ast.Constant) and node.value in CHANGES:
                 yield f"{path.relative_to(ROOT)}:{node.lineno}", node.value
     if (package / "Kconfig").is_file():
         for number, line in enumerate((package / "Kconfig").read_text().splitlines(), 1):

@@ -13,7 +13,7 @@ import pytest
 from pfnmap import cli
 from pfnmap.errors import BadInput, Refused
 
-COMMANDS = sorted(point.name for point in entry_points(group="pfnmap.command"))
+COMMANDS = sorted(p.name for p in entry_points(group="pfnmap.command") if p.dist and p.dist.name == "pfnmap")
 
 
 def test_the_cores_commands_are_installed_as_commands_of_plugins_are():

@@ -96,8 +96,9 @@ def test_a_plugin_of_the_wrong_kind_is_broken(process, tmp_path):
 
 
 def test_two_distributions_of_one_name_are_both_listed_until_one_is_chosen(process, tmp_path):
-    install(tmp_path, "twin", "class Plugin: pass\n", group="pfnmap.vmm", distribution="one")
-    install(tmp_path, "twin", "class Plugin: pass\n", group="pfnmap.vmm", distribution="other")
+    source = "from pfnmap.contract.placement import Vmm\nclass Plugin(Vmm):\n    name = 'twin'\n    place = None\n"
+    install(tmp_path, "twin", source, group="pfnmap.vmm", distribution="one")
+    install(tmp_path, "twin", source, group="pfnmap.vmm", distribution="other")
 
     def status(**env):
         rows = json.loads(process("plugins", "--json", env={"PYTHONPATH": str(tmp_path), **env}).stdout)["plugins"]

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pfnmap.contract.device import DEFAULT_DRIVER
+from pfnmap.contract.defaults import DEFAULT_DRIVER
 from pfnmap.contract.entry import Has
 from pfnmap.contract.mapping import MappedPart
 from pfnmap.contract.plan import InputName, Request

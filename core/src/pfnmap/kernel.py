@@ -17,6 +17,7 @@ from typing import Any, NoReturn, cast
 import pluggy
 
 from pfnmap.contract.arch import Arch
+from pfnmap.contract.defaults import DEFAULT_ARCH
 from pfnmap.contract.entry import Has
 from pfnmap.contract.geometry import Geometry
 from pfnmap.contract.kernel import THP_SETTINGS, LinkedKernel
@@ -29,9 +30,7 @@ from pfnmap.kconfig import Config, fragment, page_size_symbols, resolve
 from pfnmap.plugins import Registry
 from pfnmap.release import Release, facts, parse_release
 
-__all__ = ["DEFAULT_ARCH", "Kernel"]
-
-DEFAULT_ARCH = "x86_64"
+__all__ = ["Kernel"]
 
 _NOT_OPS = frozenset({"setup_arch", "mmu_access", "protection_map"})
 _ABSTRACT_OPS = frozenset(Arch.__abstractmethods__) - _NOT_OPS
@@ -166,8 +165,6 @@ class Kernel(LinkedKernel):
 
     def lacks(self, change: str) -> str:
         """Return a sentence that says that this release has not, or is not known to have, an upstream change."""
-        if change not in self.release.known:
-            return f"no plugin here knows of {change}"
         known = self.release.known[change]
         lacks = "is not known to have" if self.release.changes[change] == "unknown" else "lacks"
         since = "never merged" if known.first == "-" else f"first in {', '.join((known.first, *known.backports))}"

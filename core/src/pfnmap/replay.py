@@ -166,7 +166,7 @@ def compare_step(
 ) -> list[tuple[str, Any, Any]]:
     """Return (field, expected, got) of every field in which a step's results differ from its `expect`."""
     group = recording.group
-    known = {*COMPARED, *_NOT_COMPARED, *group.fields, *group.artefacts}
+    known = {*COMPARED, *_NOT_COMPARED, *group.fields, *group.artefacts, *got}
     for key in step.expect:
         if key not in known:
             raise BadInput(step.where, f"expect has an unknown key {key!r}{nearest(key, known)}")
@@ -181,7 +181,7 @@ def compare_step(
         if not quiet or key in expect:
             expect.setdefault(key, nothing)
             got.setdefault(key, nothing)
-    recorded = (_RECORDED, *group.messages)
+    recorded = (_recorded(run), *group.messages)
     for side in (expect, got):
         if "messages" in side:
             kept = [text for text in side["messages"] if any(re.search(kind, text) for kind in recorded)]
@@ -225,8 +225,13 @@ def _met(expected: Any, got: Any) -> bool:
     return bool(expected == got)
 
 
-_RECORDED = r"bad p|^WARNING:|^BUG:|Oops|vfio_pci_mmap_huge_fault"
-"""The log lines that a recording holds (RECORDINGS.md, `expect.messages[]`)."""
+_RECORDED = r"bad p|^WARNING:|^BUG:|Oops"
+"""The log lines that a recording holds (RECORDINGS.md, `expect.messages[]`), and those of `Module.log_functions`."""
+
+
+def _recorded(run: Run) -> re.Pattern[str]:
+    functions = (re.escape(name) for module in run.machine.modules.values() for name in module.log_functions)
+    return re.compile("|".join((_RECORDED, *functions)))
 
 
 def _message(text: str) -> str:

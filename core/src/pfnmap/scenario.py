@@ -18,7 +18,8 @@ from typing import Any, TypeAlias
 
 import tomli
 
-from pfnmap.contract.device import DEFAULT_DRIVER, BarPart, Device, DeviceBar
+from pfnmap.contract.defaults import DEFAULT_DRIVER
+from pfnmap.contract.device import BarPart, Device, DeviceBar
 from pfnmap.contract.kernel import THP_SETTINGS
 from pfnmap.contract.recording import RecordingGroup
 from pfnmap.contract.step import Step

@@ -13,11 +13,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from pfnmap.archnames import KernelName, arch_of_config, arch_of_release, canonical_arch
+from pfnmap.contract.defaults import DEFAULT_ARCH
 from pfnmap.contract.kernel import THP_SETTINGS
 from pfnmap.errors import BadInput, PluginError, Unknown
 from pfnmap.host.dotconfig import DotConfig, read_dotconfig
 from pfnmap.kconfig import DEFAULTS, Conflict, declared
-from pfnmap.kernel import DEFAULT_ARCH, Kernel
+from pfnmap.kernel import Kernel
 from pfnmap.plugins import Registry
 from pfnmap.release import Facts, facts, parse_release
 from pfnmap.sizes import format_size, parse_size

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from pfnmap.cli.terminal import warn
+from pfnmap.contract.defaults import DEFAULT_ARCH
 from pfnmap.errors import BadInput, Unknown
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def _option(name: str, metavar: str, text: str) -> Any:
 class KernelOptions:
     """What the command line says of the kernel; None where it says nothing."""
 
-    arch: Annotated[str | None, _option("--arch", "NAME", "Architecture plugin; x86_64 if left out.")] = None
+    arch: Annotated[str | None, _option("--arch", "NAME", f"Architecture plugin; {DEFAULT_ARCH} if left out.")] = None
     release: Annotated[
         str | None,
         _option("--release", "R", "6.12.117, 7.3, posted-v2, a uname -r, or a PROFILE.toml; else the newest known."),

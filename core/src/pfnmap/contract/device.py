@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
 
-__all__ = ["DEFAULT_DRIVER", "BarPart", "Device", "DeviceBar"]
+from pfnmap.contract.defaults import DEFAULT_DRIVER
 
-DEFAULT_DRIVER: Final = "vfio_pci"
-"""Who binds a device of which nobody says it: user space maps BARs through vfio-pci nearly always."""
+__all__ = ["BarPart", "Device", "DeviceBar"]
 
 
 @dataclass(frozen=True)

@@ -26,14 +26,13 @@ class SecondStage:
 
     `choose(level, off)`: the guest's level under a leaf of `level`, where guest and process addresses are `off` bytes
     apart modulo each level's size. `limit`: the sentence for an architecture's own limit. `eager`: pfnmaps are mapped
-    when the guest gets the memory, not by faults; `wrong`: and then to the wrong memory. `changes`: the upstream
-    changes that this hangs on.
+    when the guest gets the memory, not by faults, and then at what vm_pgoff says. `changes`: the upstream changes that
+    this hangs on.
     """
 
     choose: Callable[[LeafLevel, Mapping[LeafLevel, int]], Choice]
     limit: str = ""
     eager: bool = False
-    wrong: bool = False
     changes: tuple[str, ...] = ()
 
 
@@ -60,7 +59,8 @@ class Host(Image, Protocol):
 class Hosted:
     """A mapping of the process that is given to a guest as one memory slot: its `runs` from `va` on; `sizes`: bytes of
     a leaf by level; `bar_size` and `offset`: of which BAR it is which part; `gpa`: where the guest has it, None: where
-    a guest's firmware places the BAR. `fixups`, `driver_calls`: what it costs to fault all of it in, page by page."""
+    a guest's firmware places the BAR. `fixups`, `driver_calls`: what it costs to fault all of it in, page by page.
+    `pgoff_is_pfn`: the mapping's vm_pgoff is its first PFN."""
 
     runs: tuple[Run, ...]
     va: int
@@ -70,6 +70,7 @@ class Hosted:
     gpa: int | None
     fixups: int
     driver_calls: int
+    pgoff_is_pfn: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,9 @@ class Module:
     consumes: ClassVar[tuple[str, ...]] = ()
     """The functions of `machine.mm` that it calls, of all releases."""
 
+    log_functions: ClassVar[tuple[str, ...]] = ()
+    """The functions whose own lines in the kernel's log a recording holds, besides warnings and oopses."""
+
     # What the planner is told
 
     dma_backends: ClassVar[tuple[DmaBackend, ...]] = ()

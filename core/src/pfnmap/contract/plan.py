@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 
-from pfnmap.contract.device import DEFAULT_DRIVER
+from pfnmap.contract.defaults import DEFAULT_DRIVER
 
 __all__ = [
     "HUGE_LEVELS",
@@ -164,7 +164,8 @@ class RegionRules:
     maps the wrong memory, because of this. `unaligned`: a fault in the middle of a block maps no leaf, because of this.
 
     `mapping_order`: the levels of whose leaves its get_mapping_order gives the order, by which mmap(NULL) makes a
-    mapping congruent to its file offset.
+    mapping congruent to its file offset. `pgoff_is_pfn`: its vm_pgoff is its first PFN, not an offset in the
+    file.
 
     `reasons`: what of the driver rules a level out, by level. `dma`: the backend by which user space maps such regions
     for DMA unless another is asked for; None: it does not. `changes`: the upstream changes that any of this hangs on.
@@ -180,6 +181,7 @@ class RegionRules:
     unchecked: str = ""
     unaligned: str = ""
     mapping_order: frozenset[LeafLevel] = frozenset()
+    pgoff_is_pfn: bool = False
     reasons: Mapping[LeafLevel, tuple[Reason, ...]] = field(default_factory=dict)
     dma: str | None = None
     changes: tuple[str, ...] = ()

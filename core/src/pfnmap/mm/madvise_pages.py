@@ -25,7 +25,7 @@ __all__ = ["madvise_cold", "madvise_collapse", "madvise_free", "madvise_pageout"
 
 def madvise_cold(vma: VmArea, start: int, end: int) -> int:
     """A page that nobody else maps loses its accessed bit."""
-    for slot, page in _pages(vma, start, end):
+    for slot, page in _pages(vma, start, end, "COLD"):
         if page.mapcount == 1:
             slot.table[slot.index] = vma.vm_mm.kernel.ops.pte_mkold(slot.entry)
     return 0
@@ -36,7 +36,7 @@ def madvise_free(vma: VmArea, start: int, end: int) -> int:
     if not vma.is_anonymous:
         return -EINVAL
     ops = vma.vm_mm.kernel.ops
-    for slot, page in _pages(vma, start, end):
+    for slot, page in _pages(vma, start, end, "FREE"):
         slot.table[slot.index] = ops.pte_mkclean(ops.pte_mkold(slot.entry))
         page.lazyfree = True
     return 0
@@ -48,7 +48,7 @@ def madvise_pageout(vma: VmArea, start: int, end: int) -> int:
         raise Refused("madvise:PAGEOUT", "shared anonymous memory")
     machine = vma.vm_mm.machine
     kernel = machine.kernel
-    for slot, page in list(_pages(vma, start, end)):
+    for slot, page in list(_pages(vma, start, end, "PAGEOUT")):
         if page.mapcount != 1 or not page.lazyfree:
             continue
         if kernel.ops.pte_dirty(slot.entry):
@@ -60,12 +60,12 @@ def madvise_pageout(vma: VmArea, start: int, end: int) -> int:
     return 0
 
 
-def _pages(vma: VmArea, start: int, end: int) -> Iterator[tuple[Slot, Page]]:
+def _pages(vma: VmArea, start: int, end: int, advice: str) -> Iterator[tuple[Slot, Page]]:
     """Yield the PTEs of [start, end) behind which there is a page, with it; the zero page is none."""
     mm = vma.vm_mm
     machine = mm.machine
     geometry = machine.kernel.geometry
-    bounded("madvise", (end - start) >> geometry.PAGE_SHIFT)
+    bounded(f"madvise:{advice}", (end - start) >> geometry.PAGE_SHIFT)
     for address in range(start, end, geometry.PAGE_SIZE):
         leaf = mm.tables.leaf(address)
         if leaf is None or leaf[0] != "pte" or not machine.kernel.ops.pte_present(leaf[1].entry):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from pfnmap.contract.defaults import DEFAULT_DRIVER
 from pfnmap.ops import access, mapping, memory_failure, process, procfs, smaps, touching
 from pfnmap.ops.op import Op
 
@@ -18,6 +19,6 @@ OPS: Mapping[str, Op] = {
 }
 
 ACTIONS_OF: Mapping[str, str] = dict.fromkeys(
-    ("pci_memory", "dev_dbg", "device_reset", "dma_map", "dma_unmap"), "vfio_pci"
+    ("pci_memory", "dev_dbg", "device_reset", "dma_map", "dma_unmap"), DEFAULT_DRIVER
 )
 """Ops of RECORDINGS.md that are actions of a plugin, with its name: what to say where it is not linked."""

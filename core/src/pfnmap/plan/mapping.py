@@ -140,6 +140,7 @@ class Region:
             gpa if gpa is None else gpa + area.offset - self.request.offset,
             reach.fixups,
             reach.driver_calls,
+            self.rules.pgoff_is_pfn,
         )
         return self.hypervisor.guest(self.kernel, hosted)
 

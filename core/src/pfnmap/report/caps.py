@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from pfnmap.contract.entry import Level
-from pfnmap.contract.module import Module
+from pfnmap.contract.module import Driver, Module
 from pfnmap.mm import in_release
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ SYMBOLS: Final = (
     "ARCH_SUPPORTS_PUD_PFNMAP",
     "ARCH_HAS_PTE_SPECIAL",
     "PGTABLE_LEVELS",
-    "VFIO_PCI",
 )
 """The Kconfig symbols that decide over huge pfnmaps."""
 
@@ -39,9 +38,15 @@ def capabilities(kernel: Kernel) -> dict[str, Any]:
     """
     return {
         "levels": {level: _level(kernel, level) for level in LEAF_LEVELS},
-        "config": {symbol: kernel.config.value(symbol) for symbol in SYMBOLS},
+        "config": {symbol: kernel.config.value(symbol) for symbol in (*SYMBOLS, *_drivers(kernel))},
         "users": users(kernel),
     }
+
+
+def _drivers(kernel: Kernel) -> list[str]:
+    """The symbols that build the linked drivers, as far as this kernel has them."""
+    symbols = {driver.config_symbol for driver in kernel.drivers.values() if isinstance(driver, Driver)}
+    return sorted(symbols & kernel.config.keys())
 
 
 def users(kernel: Kernel) -> dict[str, dict[str, Any]]:

@@ -1,7 +1,7 @@
 """The contract in words: every hook, method and op that a plugin may write, with its documentation.
 
-docs/hooks.md is made from this (``python -m pfnmap.testing.reference``), and the kit takes from it what a method that
-is still to be written should do.
+docs/hooks.md is made from this (`pfnmap.testing.hooks_page`), and the kit takes from it what a method that is still to
+be written should do.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pfnmap.contract.pgtable_ops import OPTIONAL_OPS, PgtableOps
 from pfnmap.contract.vma import FileOperations, VmOperations
 from pfnmap.hookspecs import EntryHooks, LinkHooks
 
-__all__ = ["Entry", "entries", "page", "sentence"]
+__all__ = ["SECTIONS", "Entry", "entries", "sentence"]
 
 
 class Entry(NamedTuple):
@@ -28,7 +28,7 @@ class Entry(NamedTuple):
     text: str
 
 
-_SECTIONS: Final[Mapping[str, str]] = {
+SECTIONS: Final[Mapping[str, str]] = {
     "Hooks of every plugin": "Called while a kernel is linked; every answer counts. Mark them with `@hookimpl`.",
     "An architecture must have": "Abstract methods of `pfnmap.Arch`: no kernel header falls back for "
     "them, and no kernel is linked without them.",
@@ -42,12 +42,13 @@ _SECTIONS: Final[Mapping[str, str]] = {
     "What an open file has": "`pfnmap.FileOperations`, which `Driver.file_operations` returns.",
     "What mmap gives a vma": "`pfnmap.VmOperations`, which a driver's `mmap` sets as `vma.vm_ops`.",
 }
+"""The sections, in order, with what stands at the head of each."""
 
 
 def entries() -> Iterator[Entry]:
     """Yield the whole contract, section by section."""
-    must, may, own, declares, driver_must, driver_may, file_ops, vm_ops = list(_SECTIONS)[1:]
-    yield from _functions(LinkHooks, next(iter(_SECTIONS)))
+    must, may, own, declares, driver_must, driver_may, file_ops, vm_ops = list(SECTIONS)[1:]
+    yield from _functions(LinkHooks, next(iter(SECTIONS)))
     abstract = Arch.__abstractmethods__
     for part in (Arch, PgtableOps):
         yield from (entry for entry in _functions(part, must) if entry.name in abstract)
@@ -99,51 +100,3 @@ def sentence(name: str) -> str:
     """Return the first sentence of the documentation of a name, or ""."""
     text = next((entry.text for entry in entries() if entry.name == name), "")
     return " ".join(text.split("\n\n")[0].split())
-
-
-def page() -> str:
-    """Return docs/hooks.md."""
-    lines = [
-        "# Hooks and methods",
-        "",
-        "All that a plugin may write, and what each answers. This page is made from the contract's sources",
-        "(`pfnmap/hookspecs.py`, `pfnmap/contract/`):",
-        "`python -m pfnmap.testing.reference > docs/hooks.md`. How they fit together:",
-        "[Write an architecture plugin](write-an-architecture.md), [Write a driver plugin](write-a-driver.md).",
-        "",
-        "An **entry** is an unsigned 64-bit integer: a Python `int`, or a `numpy.uint64` array of entries.",
-        "Every op gives the same bits for both, without importing numpy: no branch on an entry, no `~`, left",
-        "shifts masked to 64 bits, predicates that answer 0 or 1, selection by `predicate * MASK`.",
-    ]
-    section = ""
-    for entry in entries():
-        if entry.section != section:
-            section = entry.section
-            lines += ["", f"## {section}", "", _SECTIONS[section]]
-        lines += ["", f"### {entry.name}", "", f"    {entry.name}{entry.signature}", "", entry.text]
-    return "\n".join([*lines, *_checks()]) + "\n"
-
-
-def _checks() -> Iterator[str]:
-    from pfnmap.testing import arch_subject
-    from pfnmap.testing.driver_subject import DriverSubject
-    from pfnmap.testing.kit import ARCH_CHECKS, DRIVER_CHECKS
-
-    yield from ("", "## What the conformance kit checks", "")
-    yield "`pfnmap check NAME -v` runs them all. A check *needs* capabilities: what a plugin does not claim is not"
-    yield "tested, what it claims is. X is the level."
-    kinds = (
-        ("Of an architecture", ARCH_CHECKS, arch_subject.capabilities),
-        ("Of a driver", DRIVER_CHECKS, DriverSubject.capabilities),
-    )
-    for title, checks, capabilities in kinds:
-        claims = (inspect.getdoc(capabilities) or "").partition("\n\n")
-        yield from ("", f"### {title}", "", (claims[2] or claims[0]).replace("``", "`"))
-        yield from ("", "| check | levels | needs | why |", "| --- | --- | --- | --- |")
-        for check in checks:
-            needs = ", ".join(f"`{need}`" for need in check.needs)
-            yield f"| `{check.name}` | {' '.join(check.levels)} | {needs} | {check.reason} |"
-
-
-if __name__ == "__main__":
-    print(page(), end="")

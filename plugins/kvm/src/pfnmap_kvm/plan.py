@@ -69,10 +69,9 @@ def _arm64(host: Host) -> SecondStage:
 
 
 def _riscv64(host: Host) -> SecondStage:
-    changes = ("riscv-kvm-no-pfnmap-ioremap", "vfio-unmap-mapping-range")
-    eager = not host.has(changes[0])
+    change = "riscv-kvm-no-pfnmap-ioremap"
     limit = f"riscv64's KVM maps a pfnmap with {format_size(host.geometry.PAGE_SIZE)} pages"
-    return SecondStage(_pages, limit, eager, eager and host.has(changes[1]), changes)
+    return SecondStage(_pages, limit, not host.has(change), (change,))
 
 
 def _powerpc64(host: Host) -> SecondStage:
@@ -115,7 +114,9 @@ class KvmGuests(Hypervisor):
         chosen = [(run, *stage.choose(run.level, off)) for run in hosted.runs]
         guest = [GuestRun(gpa + run.va - va, run.length, level, run.length // sizes[level]) for run, level, _ in chosen]
         notes = (_note(stage, run.level, why, off, sizes) for run, _, why in chosen if why)
-        warnings = ["WRONG MEMORY: the guest reaches what vm_pgoff says, which is not the PFN"] if stage.wrong else []
+        warnings = []
+        if stage.eager and not hosted.pgoff_is_pfn:
+            warnings = ["WRONG MEMORY: the guest reaches what vm_pgoff says, which is not the PFN"]
         return GuestPlan(
             self.name,
             gpa,

@@ -27,6 +27,7 @@ def region_rules(kernel: Image, request: Request) -> RegionRules:
         filling="fault" if faults else "mmap",
         before="mmap",
         huge_fault=kernel.config.enabled("ARCH_SUPPORTS_HUGE_PFNMAP"),
+        pgoff_is_pfn=not faults,
         reasons={level: tuple(_reasons(kernel, level, faults)) for level in HUGE_LEVELS},
         dma="type1",
         changes=("nvgrace-huge-fault",),

@@ -22,6 +22,7 @@ def region_rules(kernel: Image, request: Request) -> RegionRules:
         refused="" if there else f"there are no resource files in sysfs: {kernel.lacks(since)}",
         filling="mmap",
         before="mmap",
+        pgoff_is_pfn=True,
         reasons=dict.fromkeys(HUGE_LEVELS, (Reason("no_huge_fault", _FILLS),)),
         changes=(since,),
     )

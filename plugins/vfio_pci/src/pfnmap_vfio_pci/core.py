@@ -126,6 +126,7 @@ class VfioPci(Driver):
         "vmf_insert_pfn_pud",
         "zap_vma_ptes",
     )
+    log_functions: ClassVar[tuple[str, ...]] = ("vfio_pci_mmap_huge_fault",)
     expected_failures: ClassVar[Mapping[str, str]] = {
         f"unaligned-falls-back@{arch} posted-v2": "the posted series lacks vfio-unaligned-pfn-fallback"
         for arch in ("plain", "arm64", "x86_64")

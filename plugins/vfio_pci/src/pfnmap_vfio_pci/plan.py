@@ -43,15 +43,16 @@ def region_rules(kernel: Image, request: Request, others: Sequence[Request]) -> 
         unchecked="" if kernel.has(UNALIGNED_FALLBACK) else kernel.lacks(UNALIGNED_FALLBACK),
         unaligned="" if kernel.has(ALIGN_FAULT) else kernel.lacks(ALIGN_FAULT),
         mapping_order=frozenset(level for level in HUGE_LEVELS if _gives_order(kernel, level)),
+        pgoff_is_pfn=not kernel.has("vfio-unmap-mapping-range"),
         reasons={level: tuple(_no_huge_fault(kernel, level)) for level in HUGE_LEVELS},
         dma=Type1.name,
-        changes=("huge-pfnmap", UNALIGNED_FALLBACK, MAPPING_ORDER),
+        changes=("huge-pfnmap", UNALIGNED_FALLBACK, MAPPING_ORDER, "vfio-unmap-mapping-range"),
     )
 
 
 def _gives_order(kernel: Image, level: LeafLevel) -> bool:
     """Whether vfio-pci's get_mapping_order can give the order of a level (posted, not merged)."""
-    return kernel.has(MAPPING_ORDER) and kernel.config.enabled(f"ARCH_SUPPORTS_{level.upper()}_PFNMAP")
+    return kernel.has(MAPPING_ORDER) and _supported(kernel, level)
 
 
 def _not_mmapable(kernel: Image, request: Request, others: Iterable[Request]) -> str:
@@ -73,9 +74,12 @@ def _not_mmapable(kernel: Image, request: Request, others: Iterable[Request]) ->
     return ""
 
 
+def _supported(kernel: Image, level: LeafLevel) -> bool:
+    return kernel.config.enabled(f"ARCH_SUPPORTS_{level.upper()}_PFNMAP")
+
+
 def _no_huge_fault(kernel: Image, level: LeafLevel) -> Iterable[Reason]:
-    supported = kernel.config.enabled(f"ARCH_SUPPORTS_{level.upper()}_PFNMAP")
-    if supported and not kernel.config.enabled("ARCH_SUPPORTS_HUGE_PFNMAP"):
+    if _supported(kernel, level) and not kernel.config.enabled("ARCH_SUPPORTS_HUGE_PFNMAP"):
         yield Reason("no_huge_fault", "vfio-pci is built without huge_fault: ARCH_SUPPORTS_HUGE_PFNMAP=n")
 
 

@@ -1,0 +1,200 @@
+"""A QEMU process: started, listened to over its serial port, read through QMP, and always ended.
+
+QEMU connects to sockets in a directory of its own, which is removed with it. The kernel sends it SIGKILL when the
+process that started it dies, however that dies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import logging
+import re
+import shutil
+import signal
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from qemu.qmp import QMPClient
+from qemu.qmp.error import QMPError
+
+from pfnmap.errors import PfnmapError, Refused
+from pfnmap_verify.initramfs import newc
+from pfnmap_verify.machine import Machine, PciTestdev
+
+__all__ = ["GuestLost", "Qemu", "find_qemu"]
+
+MEMORY = 1 << 30
+_CONNECT_SECONDS = 60
+_END_SECONDS = 5
+_PR_SET_PDEATHSIG = 1
+_LOG_LIMIT = 16 << 20
+
+logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)  # what fails is said by whoever called it
+
+
+class GuestLost(PfnmapError):
+    """QEMU ended, or does not do what is asked."""
+
+    exit_code = 3
+
+
+def find_qemu(machine: Machine) -> str:
+    """Return the path of a machine's QEMU. Raises Refused with how to get it."""
+    path = shutil.which(machine.qemu)
+    if path is None:
+        raise Refused("verify", f"{machine.qemu} is not installed (Debian: apt-get install {machine.package})")
+    return path
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class Qemu:
+    """A machine that boots a kernel with an initramfs, from ``async with`` until its end; `log` is what came over the
+    serial port (bytes, the newest 16 MiB)."""
+
+    def __init__(
+        self, machine: Machine, kernel: Path, files: dict[str, bytes], devices: Sequence[PciTestdev], append: str = ""
+    ) -> None:
+        self.machine = machine
+        self.log = bytearray()
+        self._kernel = kernel
+        self._initrd = newc(files)
+        self._devices = devices
+        self._append = append
+        self._directory: tempfile.TemporaryDirectory[str] | None = None
+        self._process: asyncio.subprocess.Process | None = None
+        self._servers: list[asyncio.Server] = []
+        self._qmp = QMPClient("pfnmap")
+        self._serial: asyncio.StreamReader | None = None
+        self._writer: asyncio.StreamWriter | None = None
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._start()
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _start(self) -> None:
+        qemu = find_qemu(self.machine)
+        try:
+            self._directory = tempfile.TemporaryDirectory(prefix="pfnmap-verify-")
+            directory = Path(self._directory.name)
+            (directory / "initrd").write_bytes(self._initrd)
+        except OSError as error:
+            raise Refused("verify", f"no room for the initramfs: {error}") from None
+        connected: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.Future()
+
+        def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            if not connected.done():
+                connected.set_result((reader, writer))
+
+        server = await asyncio.start_unix_server(accept, directory / "serial")
+        self._servers.append(server)
+        await self._qmp.start_server(str(directory / "qmp"))
+        command = [qemu, *self._arguments(directory)]
+        with (directory / "errors").open("wb") as errors:
+            self._process = await asyncio.create_subprocess_exec(
+                *command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=errors,
+                stderr=errors,
+                start_new_session=True,  # Ctrl-C is for us
+                preexec_fn=_die_with_parent,
+            )
+        ended = asyncio.create_task(self._process.wait())
+        accepted = asyncio.create_task(self._qmp.accept())
+        try:
+            async with asyncio.timeout(_CONNECT_SECONDS):
+                await asyncio.wait({accepted, ended}, return_when=asyncio.FIRST_COMPLETED)
+                if not accepted.done():
+                    raise GuestLost(f"{self.machine.qemu} did not start: {_said(directory / 'errors')}")
+                await accepted
+                self._serial, self._writer = await connected
+        except (TimeoutError, QMPError, OSError):
+            raise GuestLost(f"{self.machine.qemu} did not start: {_said(directory / 'errors')}") from None
+        finally:
+            for task in (ended, accepted):
+                if not task.done():
+                    task.cancel()
+
+    def _arguments(self, directory: Path) -> list[str]:
+        machine = self.machine
+        devices = [part for d in self._devices for part in ("-device", f"pci-testdev,membar={d.size}")]
+        return [
+            *machine.arguments,
+            *("-accel", "tcg", "-smp", "1", "-m", f"{MEMORY >> 20}M"),
+            *("-nodefaults", "-no-user-config", "-display", "none", "-nic", "none", "-no-reboot"),
+            *("-chardev", f"socket,id=serial,path={directory / 'serial'}", "-serial", "chardev:serial"),
+            *("-qmp", f"unix:{directory / 'qmp'}"),
+            *devices,
+            *("-kernel", str(self._kernel), "-initrd", str(directory / "initrd")),
+            *("-append", f"{machine.command_line} pfnmap.tty={machine.tty} {self._append}".rstrip()),
+        ]
+
+    async def read_line(self) -> str:
+        """Return the next line of the serial port. Raises GuestLost where it has ended."""
+        assert self._serial is not None
+        try:
+            line = await self._serial.readline()
+        except (ValueError, OSError):  # a line without end
+            line = b"?\n"
+        if not line:
+            raise GuestLost("the guest ended")
+        self.log += line
+        del self.log[:-_LOG_LIMIT]
+        return line.decode(errors="replace").rstrip("\r\n")
+
+    def write(self, data: bytes) -> None:
+        """Send bytes to the serial port."""
+        assert self._writer is not None
+        self._writer.write(data)
+
+    async def read_words(self, address: int, count: int = 1) -> list[int]:
+        """Return 64-bit words of guest memory at a physical address. Raises GuestLost where there is no RAM."""
+        try:
+            text = await self._qmp.execute("human-monitor-command", {"command-line": f"xp /{count}gx {address:#x}"})
+        except QMPError as error:
+            raise GuestLost(f"QMP: {error}") from None
+        words = re.findall(r"\b0x[0-9a-f]{16}\b", str(text))
+        if len(words) != count:
+            raise GuestLost(f"guest memory at {address:#x} cannot be read: {str(text).strip()}")
+        return [int(word, 16) for word in words]
+
+    async def close(self) -> None:
+        """End QEMU, close and remove everything."""
+        with contextlib.suppress(Exception):  # it may have ended
+            await asyncio.wait_for(self._qmp.execute("quit"), _END_SECONDS)
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(self._qmp.disconnect(), _END_SECONDS)
+        if self._process is not None:
+            try:
+                await asyncio.wait_for(self._process.wait(), _END_SECONDS)
+            except TimeoutError:
+                self._process.kill()
+                await self._process.wait()
+        if self._writer is not None:
+            self._writer.close()
+        for server in self._servers:
+            server.close()
+        if self._directory is not None:
+            self._directory.cleanup()
+            self._directory = None
+
+
+def _said(path: Path) -> str:
+    lines = path.read_text(errors="replace").splitlines()
+    return lines[-1] if lines else "it said nothing"

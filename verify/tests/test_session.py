@@ -1,0 +1,130 @@
+"""A fault costs one record: the others go on in a new boot, and what makes every record impossible ends it all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import pfnmap_verify.session
+from pfnmap.errors import Refused
+from pfnmap.spec import KernelSpec
+from pfnmap_verify.image import KernelImage
+from pfnmap_verify.machine import MACHINES
+from pfnmap_verify.qemu import GuestLost
+from pfnmap_verify.recorder import Program
+from pfnmap_verify.session import Session, run_session
+from pfnmap_verify.subject import Subject
+
+WALK = [{"op": "walk", "va": "0x1000"}]
+
+
+class FakeQemu:
+    """A machine that does nothing; `boots` counts them."""
+
+    boots = 0
+    log = b"the last words"
+
+    def __init__(self, *arguments: Any) -> None:
+        type(self).boots += 1
+
+    async def __aenter__(self) -> FakeQemu:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        pass
+
+
+class FakeGuest:
+    """A guest that comes up."""
+
+    traced: tuple[str, ...] = ()
+    not_traceable: tuple[str, ...] = ()
+    missing = ""
+
+    def __init__(self, *arguments: Any) -> None:
+        pass
+
+    async def set_up(self, *arguments: Any) -> None:
+        if self.missing:
+            raise Refused("verify", self.missing)
+
+    def description(self, devices: Any) -> list[Any]:
+        return []
+
+
+@pytest.fixture
+def session(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Session:
+    async def run_program(guest: Any, kernel: Any, program: Program, seconds: float) -> dict[str, Any]:
+        if "lost" in program.id:
+            raise GuestLost("no answer for 120 s")
+        return {"id": program.id, **({"ends_in_oops": True} if "oops" in program.id else {})}
+
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(FakeQemu, "boots", 0)
+    monkeypatch.setattr(FakeGuest, "missing", "")
+    for name, fake in {"Qemu": FakeQemu, "Guest": FakeGuest, "run_program": run_program}.items():
+        monkeypatch.setattr(pfnmap_verify.session, name, fake)
+    image = KernelImage(Path("vmlinuz"), "x86_64", "6.12.117 (x) #1", b"")
+    subject = Subject(image, MACHINES["x86_64"], (), KernelSpec(arch="x86_64", release="6.12.117"))
+    return Session(subject, subject.spec.link())
+
+
+def programs(*names: str) -> list[Program]:
+    return [Program(name, WALK, own_boot=name.startswith("alone")) for name in names]
+
+
+def ids(session: Session) -> list[str]:
+    return [record["id"] for record in session.document()["records"]]
+
+
+def test_all_that_goes_well_takes_one_boot(session: Session) -> None:
+    assert run_session(session, programs("a", "b", "c")) is None
+    assert (ids(session), session.boots, session.failures) == (["a", "b", "c"], 1, [])
+
+
+def test_a_lost_guest_costs_its_record_and_a_boot(session: Session, tmp_path: Path) -> None:
+    assert run_session(session, programs("a", "lost", "c")) is None
+    assert (ids(session), session.boots) == (["a", "c"], 2)
+    (failure,) = session.failures
+    assert failure.id == "lost"
+    (log,) = tmp_path.glob("pfnmap-verify-*.log")
+    assert str(log) in failure.reason
+    assert log.read_bytes() == b"the last words"
+
+
+def test_an_oops_is_a_record_and_the_next_one_boots_anew(session: Session) -> None:
+    assert run_session(session, programs("a", "oops", "c")) is None
+    assert (ids(session), session.boots, session.failures) == (["a", "oops", "c"], 2, [])
+
+
+def test_what_is_to_be_alone_is_and_the_order_stays(session: Session) -> None:
+    assert run_session(session, programs("alone1", "b", "alone2", "d")) is None
+    assert (ids(session), session.boots) == (["alone1", "b", "alone2", "d"], 3)
+
+
+def test_what_the_guest_cannot_do_is_refused_without_a_boot(session: Session) -> None:
+    assert run_session(session, [Program("p", [{"op": "acrn.ram_map"}])]) is None
+    assert (session.boots, [failure.refused for failure in session.failures]) == (0, [True])
+
+
+def test_what_a_kernel_lacks_ends_it(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeGuest, "missing", "no kprobes")
+    error = run_session(session, programs("a", "b", "alone"))
+    assert isinstance(error, Refused)
+    assert ids(session) == []
+
+
+def test_the_time_limit_is_for_all_of_it(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def forever(*arguments: Any) -> None:
+        import asyncio
+
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(FakeGuest, "set_up", forever)
+    session.seconds = 0.1
+    error = run_session(session, programs("a"))
+    assert isinstance(error, GuestLost)
+    assert "the time limit of 0 s is over" in str(error)
