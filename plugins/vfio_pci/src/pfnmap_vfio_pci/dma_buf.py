@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from errno import EINVAL, ENODEV, ENOTTY
 
 from pfnmap import Device
-from pfnmap.contract.plan import Image
+from pfnmap.contract.kernel import LinkedKernel
 
 __all__ = ["DmaBuf", "Range", "feature_dma_buf", "has_dma_bufs"]
 
@@ -34,14 +34,16 @@ class DmaBuf:
         return sum(length for _, length in self.ranges)
 
 
-def has_dma_bufs(kernel: Image) -> bool:
+def has_dma_bufs(kernel: LinkedKernel) -> bool:
     """Tell whether vfio has dma-bufs (CONFIG_VFIO_PCI_DMABUF): not where vfio-pci is built without PCI_P2PDMA."""
     config = kernel.config
     left_out = config.enabled("VFIO_PCI_CORE") and not config.enabled("PCI_P2PDMA")
     return kernel.has("iommufd-dmabuf-bar") and not left_out
 
 
-def feature_dma_buf(kernel: Image, device: Device, region: int, ranges: Sequence[Range], flags: int) -> int | DmaBuf:
+def feature_dma_buf(
+    kernel: LinkedKernel, device: Device, region: int, ranges: Sequence[Range], flags: int
+) -> int | DmaBuf:
     """VFIO_DEVICE_FEATURE_DMA_BUF; return the dma-buf or -errno. Whether memory decode is on is not asked.
 
     -EINVAL: flags, no ranges. -ENODEV: a region that is no BAR. -EINVAL: a BAR that is no memory; a range that is
