@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pfnmap.contract.recording import RecordingGroup
 from pfnmap.contract.step import Step
 from pfnmap.errors import BadInput, PfnmapError, Refused, nearest
 from pfnmap.kernel import Kernel
@@ -181,10 +182,10 @@ def compare_step(
         if not quiet or key in expect:
             expect.setdefault(key, nothing)
             got.setdefault(key, nothing)
-    recorded = (_recorded(run), *group.messages)
+    recorded = _recorded(run, group)
     for side in (expect, got):
         if "messages" in side:
-            kept = [text for text in side["messages"] if any(re.search(kind, text) for kind in recorded)]
+            kept = (text for text in side["messages"] if recorded.search(text))
             side["messages"] = [_message(text) for text in kept if own_boot or "WARNING" not in text]
     if "faults" in expect:
         expect.setdefault("faults_total", len(expect["faults"]))
@@ -226,12 +227,12 @@ def _met(expected: Any, got: Any) -> bool:
 
 
 _RECORDED = r"bad p|^WARNING:|^BUG:|Oops"
-"""The log lines that a recording holds (RECORDINGS.md, `expect.messages[]`), and those of `Module.log_functions`."""
+"""The log lines that a recording holds (RECORDINGS.md, `expect.messages[]`), besides those of `Module.log_functions` and of its group."""
 
 
-def _recorded(run: Run) -> re.Pattern[str]:
+def _recorded(run: Run, group: RecordingGroup) -> re.Pattern[str]:
     functions = (re.escape(name) for module in run.machine.modules.values() for name in module.log_functions)
-    return re.compile("|".join((_RECORDED, *functions)))
+    return re.compile("|".join((_RECORDED, *functions, *group.messages)))
 
 
 def _message(text: str) -> str:

@@ -203,8 +203,9 @@ def _device(value: Any, where: str) -> Device:
         memory = parse_size(bar["memory"], here) if isinstance(bar.get("memory"), str) else bar.get("memory")
         if memory is not None and not 0 < memory <= size:
             raise BadInput(here, f"memory {bar['memory']} is not within the BAR's size")
-        more = {"prefetchable": bar.get("prefetchable"), "parts": _parts(bar.get("parts"), here)}
-        rows.append((here, DeviceBar(bar["index"], size, phys, memory=memory, **more)))
+        prefetchable, parts = bar.get("prefetchable"), _parts(bar.get("parts"), here)
+        made = DeviceBar(bar["index"], size, phys, memory=memory, prefetchable=prefetchable, parts=parts)
+        rows.append((here, made))
     bdf = table.get("bdf", "0000:00:01.0")
     reset, driver = table.get("reset", False), table.get("driver", Device.driver)
     return Device(table["name"], bdf, _bars(rows), reset_works=reset, driver=driver)
@@ -392,8 +393,10 @@ def _recorded_device(value: Any, where: str, commands: Mapping[str, int]) -> Dev
         bar = _table(item, here, _BAR, _BAR.keys() - {"prefetchable", "parts", _REGION_FLAGS}, others=True)
         mmapable = bool(bar[_REGION_FLAGS] & _REGION_INFO_FLAG_MMAP) if _REGION_FLAGS in bar else None
         phys, prefetchable = parse_address(bar["phys"], here), bar.get("prefetchable")
-        more = {"prefetchable": prefetchable, "parts": _parts(bar.get("parts"), here)}
-        rows.append((here, DeviceBar(bar["index"], bar["size"], phys, mmapable, **more)))
+        parts = _parts(bar.get("parts"), here)
+        rows.append(
+            (here, DeviceBar(bar["index"], bar["size"], phys, mmapable, prefetchable=prefetchable, parts=parts))
+        )
     name = table["name"]
     bound = table.get("driver", DEFAULT_DRIVER)
     return Device(name, table["bdf"], _bars(rows), commands.get(name, Device.command), driver=bound)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from errno import EBADF, EINVAL, ENOTTY, errorcode
+from errno import EBADF, EINVAL, ENOTTY, EOPNOTSUPP, errorcode
 from typing import Any
 
 from pfnmap import Action, BadInput, Machine, Refused, ScenarioRun, Unknown
@@ -16,7 +16,9 @@ __all__ = ["IommufdActions"]
 
 
 def _result(error: int) -> dict[str, Any]:
-    return {"result": errorcode[-error] if error else "ok"}
+    """The result of a system call; `errorcode` has another name for Linux's EOPNOTSUPP."""
+    name = "EOPNOTSUPP" if error == -EOPNOTSUPP else errorcode.get(-error, "ok")
+    return {"result": name}
 
 
 class IommufdActions:

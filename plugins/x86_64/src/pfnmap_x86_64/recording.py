@@ -31,7 +31,7 @@ _SCRATCH = "0x7e0000000000"
 
 class _Bar(NamedTuple):
     device: str
-    index: int
+    number: int
     start: int
     end: int
     bound: bool
@@ -138,7 +138,7 @@ def _before(first: Mapping[str, Any], bars: list[_Bar]) -> list[dict[str, Any]]:
             own = None
             continue
         bar = next(bar for bar in bars if bar.start < end and start < bar.end)
-        where = {"device": bar.device, "bar": bar.index}
+        where = {"device": bar.device, "bar": bar.number}
         if bar.bound and (start, end) == (bar.start, bar.end):
             at = {"addr": _SCRATCH, "fixed": True}
             steps.append({"op": "mmap", **where, "length": _PAGE, "prot": "rw", "shared": True, **at})
@@ -153,6 +153,6 @@ def _reserved_by(step: Mapping[str, Any], bars: Iterable[_Bar]) -> tuple[int, in
     """Return the range that a mapping past drivers reserves."""
     if step["op"] not in ("res_mmap", "devmem_mmap") or step["expect"].get("result") != "ok":
         return None
-    bar = next(bar for bar in bars if (bar.device, bar.index) == (step["device"], step["bar"]))
+    bar = next(bar for bar in bars if (bar.device, bar.number) == (step["device"], step["bar"]))
     start = bar.start + step.get("offset", 0)
     return start, start + -(-step["length"] // _PAGE) * _PAGE
