@@ -227,7 +227,8 @@ def _met(expected: Any, got: Any) -> bool:
 
 
 _RECORDED = r"bad p|^WARNING:|^BUG:|Oops"
-"""The log lines that a recording holds (RECORDINGS.md, `expect.messages[]`), besides those of `Module.log_functions` and of its group."""
+"""The log lines that a recording holds (RECORDINGS.md, `expect.messages[]`), besides those of `Module.log_functions`
+and of its group."""
 
 
 def _recorded(run: Run, group: RecordingGroup) -> re.Pattern[str]:
