@@ -351,7 +351,8 @@ def finds_a_disagreement(driver: str | None = None) -> bool:
     @settings(QUIET, max_examples=1000, database=None, derandomize=True, phases=[Phase.generate])
     @given(machines(), st.data())
     def search(machine: Machined, data: st.DataObject) -> None:
-        check(replace(machine, driver=driver) if driver else machine, data)
+        # One driver's rules are searched for where there are all levels.
+        check(replace(machine, driver=driver, build="x86_64") if driver else machine, data)
 
     try:
         search()
@@ -399,7 +400,7 @@ def test_a_wrong_rule_of_the_planner_is_found(
     module: Any, name: str, wrong: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, name, wrong(getattr(module, name)))
-    assert finds_a_disagreement()
+    assert finds_a_disagreement("vfio_pci")
 
 
 WRONG_ANSWERS: dict[str, dict[str, Any]] = {

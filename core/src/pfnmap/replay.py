@@ -19,8 +19,9 @@ from pfnmap.contract.recording import RecordingGroup
 from pfnmap.contract.step import Step
 from pfnmap.errors import BadInput, PfnmapError, Refused, nearest
 from pfnmap.kernel import Kernel
+from pfnmap.ops.arguments import address_value
 from pfnmap.plugins import Registry
-from pfnmap.run import Run, address_value
+from pfnmap.run import Run
 from pfnmap.scenario import Record, Recording
 
 __all__ = [

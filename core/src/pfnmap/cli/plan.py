@@ -187,6 +187,33 @@ def command(
             "--vmm", "POLICY", "kernel (what mmap(NULL) gives), aligned, or a VMM; repeatable, else both.", "Where"
         ),
     ] = None,
+    vmm_opt: Annotated[
+        list[str] | None, _option("--vmm-opt", "OPT", "An option of the VMM: NAME or NAME=VALUE; repeatable.", "Where")
+    ] = None,
+    assume_newest: Annotated[
+        bool,
+        typer.Option(
+            "--vmm-assume-newest",
+            help="Take a version that is newer than what is known for the newest known.",
+            rich_help_panel="Where",
+        ),
+    ] = False,
+    msix: Annotated[
+        list[str] | None,
+        _option("--msix", "BAR:TABLE:VECTORS[:PBA]", "Offsets of MSI-X table and PBA; repeatable.", "Where"),
+    ] = None,
+    sparse: Annotated[
+        list[str] | None,
+        _option("--sparse", "BAR:OFFSET:LENGTH", "The region can be mapped only here; repeatable.", "Where"),
+    ] = None,
+    no_msix_mappable: Annotated[
+        bool,
+        typer.Option(
+            "--no-msix-mappable",
+            help="The region does not say that the MSI-X table may be mapped (before 4.16).",
+            rich_help_panel="Where",
+        ),
+    ] = False,
     mmap_base: Annotated[
         str | None, _option("--mmap-base", "ADDR", "mmap(NULL) searches downwards from here.", "Where")
     ] = None,
@@ -198,8 +225,8 @@ def command(
     """
     from pfnmap.host.input import KINDS, read_input
     from pfnmap.inputs import Selection
-    from pfnmap.plan import plan
-    from pfnmap.requests import at_guest_address, of_bars, placed
+    from pfnmap.plan import POLICIES, plan
+    from pfnmap.requests import at_guest_address, described, of_bars, placed
     from pfnmap.sizes import parse_address, parse_size
     from pfnmap.spec import KernelSpec
 
@@ -214,6 +241,13 @@ def command(
         raise BadInput("", "--offset and --length go with exactly one --bar")
     if va is not None and vmm:
         raise BadInput("", "--va and --vmm exclude each other")
+    if not (programs := [name for name in vmm or () if name not in POLICIES]):
+        regions = {"--vmm-opt": vmm_opt, "--vmm-assume-newest": assume_newest}
+        regions |= {"--msix": msix, "--sparse": sparse, "--no-msix-mappable": no_msix_mappable}
+        for option in (option for option, given in regions.items() if given):
+            raise BadInput("", f"{option} goes with --vmm and a VMM's name")
+    if programs and (offset is not None or length is not None):
+        raise BadInput("", f"--offset and --length: {programs[0]} says itself what of a BAR it maps")
     asked = _asked(context)
     registry = _settings(context).registry
     kinds = {**KINDS, **{name: kind for driver in _drivers(registry) for name, kind in driver.inputs.items()}}
@@ -236,12 +270,20 @@ def command(
         _check_drivers(registry, requests)
     for text in (*_not_built(image, requests), *said, *(_left_out(wanted) if wanted else ())):
         warn(text)
+    requests = described(requests, msix or (), sparse or (), not no_msix_mappable)
     requests = placed(requests, parse_address(va, "--va") if va is not None else None, vmm or ())
     if asked.gpa is not None:
         requests = at_guest_address(requests, asked.gpa)
     base_address = parse_address(mmap_base, "--mmap-base") if mmap_base else None
     planned = plan(
-        image, requests, mmap_base=base_address, dma=asked.dma, hypervisor=asked.hypervisor, registry=registry
+        image,
+        requests,
+        mmap_base=base_address,
+        dma=asked.dma,
+        hypervisor=asked.hypervisor,
+        registry=registry,
+        vmm_options=vmm_opt or (),
+        newest_vmm=assume_newest,
     )
     if json:
         skipped = [{"device": one.device, "reason": one.reason} for one in wanted.skipped] if wanted else []

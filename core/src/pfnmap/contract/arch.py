@@ -42,8 +42,9 @@ class Arch(PgtableOps):
     """What of the architecture has state of its own in a booted machine, or scenario actions (system calls of its own,
     reserved memory): each machine boots one, which `Machine.arch_module` is. Its name is the architecture's."""
 
-    leaf_changes: ClassVar[Mapping[LeafLevel, tuple[str, ...]]] = {}
-    """The upstream changes without which this architecture has no pfnmap leaves of a level, for the planner."""
+    leaf_changes: Mapping[LeafLevel, tuple[str, ...]] = {}
+    """The upstream changes without which this architecture has no pfnmap leaves of a level, for the planner; where it
+    depends on the configuration, settled in `setup_arch`."""
 
     # What the conformance kit (`pfnmap.testing`) is told
 

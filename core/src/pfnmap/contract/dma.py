@@ -13,7 +13,7 @@ __all__ = ["DmaBackend", "DmaMap", "Reach"]
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """What a walk over a part of a mapping, page by page and in ascending order, meets: `leaves` of any size, `pages`
+    """What walks over parts of a mapping, page by page and in ascending order, meet: `leaves` of any size, `pages`
     of the base size, `breaks` (neighbouring pages whose physical addresses do not follow each other: only where leaves
     map the wrong memory). Where nothing is mapped yet, fixup_user_fault is needed `fixups` times and the driver's fault
     handler runs `driver_calls` times."""
@@ -23,6 +23,16 @@ class Reach:
     breaks: int
     fixups: int
     driver_calls: int
+
+    def __sub__(self, other: Reach) -> Reach:
+        """What is met besides what is met anyhow."""
+        return Reach(
+            self.leaves - other.leaves,
+            self.pages - other.pages,
+            self.breaks - other.breaks,
+            self.fixups - other.fixups,
+            self.driver_calls - other.driver_calls,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,18 +64,6 @@ class DmaMap:
         }
         return costs if self.error is None else {**costs, "error": self.error, "by": self.by}
 
-    def __add__(self, other: DmaMap) -> DmaMap:
-        """What two maps by one backend cost."""
-        return DmaMap(
-            self.backend,
-            self.cold_walks + other.cold_walks,
-            self.cold_fixups + other.cold_fixups,
-            self.cold_driver_calls + other.cold_driver_calls,
-            self.warm_walks + other.warm_walks,
-            self.error,
-            self.by,
-        )
-
 
 class DmaBackend(ABC):
     """Who maps memory of a process for DMA, as an interface of the kernel (`Module.dma_backends`)."""
@@ -81,7 +79,7 @@ class DmaBackend(ABC):
 
     @abstractmethod
     def map(self, kernel: Image, reach: Reach) -> DmaMap:
-        """Return what one map of a part of a mapping costs."""
+        """Return what maps of parts of a mapping cost, together."""
 
     def note(self, kernel: Image) -> str:
         """Return what has to be said of any map, in a sentence without its full stop; empty: nothing."""

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol, TypeAlias
 
+from pfnmap.contract.dma import Reach
 from pfnmap.contract.plan import LEAF_LEVELS, Image, LeafLevel, Run
 
 __all__ = ["Choice", "GuestPlan", "GuestRun", "Host", "HostArch", "Hosted", "Hypervisor", "SecondStage"]
@@ -58,19 +59,19 @@ class Host(Image, Protocol):
 @dataclass(frozen=True, slots=True)
 class Hosted:
     """A mapping of the process that is given to a guest as one memory slot: its `runs` from `va` on; `sizes`: bytes of
-    a leaf by level; `bar_size` and `offset`: of which BAR it is which part; `gpa`: where the guest has it, None: where
-    a guest's firmware places the BAR. `fixups`, `driver_calls`: what it costs to fault all of it in, page by page.
-    `pgoff_is_pfn`: the mapping's vm_pgoff is its first PFN."""
+    a leaf by level; `bar_size` and `offset`: of which BAR it is which part; `phys`: where that part lies; `gpa`: where
+    the guest has it, None: where a guest's firmware places the BAR. `pgoff_is_pfn`: the mapping's vm_pgoff is its first
+    PFN. `reach(start, end)`: what a walk over a part of it meets."""
 
     runs: tuple[Run, ...]
     va: int
     sizes: Mapping[LeafLevel, int]
     bar_size: int
     offset: int
+    phys: int
     gpa: int | None
-    fixups: int
-    driver_calls: int
     pgoff_is_pfn: bool
+    reach: Callable[[int, int], Reach]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,18 @@ class GuestPlan:
     def counts(self) -> dict[LeafLevel, int]:
         """Leaves per level, the largest first."""
         return {level: sum(run.count for run in self.runs if run.level == level) for level in reversed(LEAF_LEVELS)}
+
+    def __add__(self, other: GuestPlan) -> GuestPlan:
+        """Return it with that of the memory slot behind it."""
+        return replace(
+            self,
+            runs=self.runs + other.runs,
+            faults=self.faults + other.faults,
+            fixups=self.fixups + other.fixups,
+            driver_calls=self.driver_calls + other.driver_calls,
+            notes=tuple(dict.fromkeys(self.notes + other.notes)),
+            warnings=tuple(dict.fromkeys(self.warnings + other.warnings)),
+        )
 
     def as_json(self) -> dict[str, Any]:
         """Return it in the form that `plan --json` prints."""

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -68,6 +68,9 @@ class MmFunctions:
 
     fixup_user_fault: Callable[[MmStruct, int, int], tuple[int, bool]]
     get_user_pages_fast: Callable[[MmStruct, int, int, int, list[int]], int]
+    get_user_pages_fast_only: Callable[[MmStruct, int, int, int, list[int]], int]
+    get_user_pages_unlocked: Callable[[MmStruct, int, int, int, list[int]], int]
+    put_pages: Callable[[MachineState, Iterable[int]], None]
     pin_user_pages_fast: Callable[[MmStruct, int, int, int, list[int]], int]
     pin_user_pages_remote: Callable[[MmStruct, int, int, int, list[int]], int]
     unpin_user_pages: Callable[[MachineState, Iterable[int]], None]
@@ -99,9 +102,11 @@ class MmFunctions:
 class Machine(MachineState):
     """A booted machine (`pfnmap.mm.boot.boot` makes one): its state, and `mm`, what plugins may call of the mm core.
 
-    `pfn_spaces`: what drivers registered for memory failure. `iomem`: which physical ranges they requested.
+    `pfn_spaces`: what drivers registered for memory failure. `iomem`: which physical ranges they requested. `modules`:
+    its instances of modules and drivers, by name.
     """
 
     mm: MmFunctions
     iomem: IoMem
+    modules: Mapping[str, object]
     pfn_spaces: list[PfnSpace]

@@ -15,6 +15,7 @@ from pfnmap.contract.vma import AnonVma, VmArea, VmFault
 from pfnmap.errors import Refused
 from pfnmap.mm import huge_memory
 from pfnmap.mm.contpte import contpte_fold, contpte_unfold
+from pfnmap.mm.mmu_notifier import mmu_notifier_invalidate_range
 from pfnmap.mm.vm_normal_page import vm_normal_page
 from pfnmap.vm_flags import VM_ACCESS_FLAGS, VM_MAYSHARE, VM_SHARED, VM_SOFTDIRTY, VM_WRITE
 
@@ -31,7 +32,7 @@ def do_anonymous_page(vmf: VmFault) -> int:
     assert vmf.pmd is not None
     orders = [order for order in huge_memory.anonymous_thp_orders(vma) if _fits(vma, vmf.address, order)]
     if ops.pmd_none(vmf.pmd.entry) and kernel.geometry.PMD_ORDER in orders:
-        raise Refused("anonymous huge page")
+        return _do_huge_pmd_anonymous_page(vmf)
     shift = kernel.geometry.PAGE_SHIFT
     table, index = mm.tables.pte_alloc(vmf.pmd, vmf.address)
     if not vmf.write:
@@ -47,6 +48,25 @@ def do_anonymous_page(vmf: VmFault) -> int:
             entry = ops.pte_mkwrite(ops.pte_mkdirty(entry), vma.vm_flags)
         table[index + n] = entry
     contpte_fold(mm, table, index, count)
+    return 0
+
+
+def _do_huge_pmd_anonymous_page(vmf: VmFault) -> int:
+    """A write maps a new huge page (`map_fixed_anon` of KVM guests), with a table kept for its split. What is done to
+    it later is refused (`refuse_anonymous_huge_page`), and so is the huge zero page of a read."""
+    vma = vmf.vma
+    mm = vma.vm_mm
+    kernel = mm.kernel
+    ops = kernel.ops
+    assert vmf.pmd is not None
+    if not vmf.write:
+        raise Refused("anonymous huge page", "a read, which maps the huge zero page")
+    anon_vma_prepare(vma)
+    pfn = mm.machine.phys.alloc_pages(1 << kernel.geometry.PMD_ORDER) >> kernel.geometry.PAGE_SHIFT
+    entry = ops.pmd_mkdirty(ops.pmd_mkhuge(ops.pfn_pmd(pfn, vma.vm_page_prot)))
+    mm.tables.deposit(vmf.address & -kernel.geometry.size("pmd"))
+    table, index = vmf.pmd
+    table[index] = ops.pmd_mkwrite(entry, vma.vm_flags) if vma.vm_flags & VM_WRITE else entry
     return 0
 
 
@@ -120,6 +140,8 @@ def _wp_page_copy(vma: VmArea, address: int, old: int, unshare: bool) -> int:
     ops = kernel.ops
     anon_vma_prepare(vma)
     pfn = machine.phys.alloc_page() >> kernel.geometry.PAGE_SHIFT
+    page = kernel.geometry.PAGE_SIZE
+    mmu_notifier_invalidate_range(vma.vm_mm, address & -page, (address & -page) + page)
     unmap_page(vma, address, old)
     entry = ops.pfn_pte(pfn, vma.vm_page_prot)
     if unshare:

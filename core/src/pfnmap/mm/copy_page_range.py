@@ -9,6 +9,7 @@ from pfnmap.contract.vma import VmArea
 from pfnmap.mm import huge_memory
 from pfnmap.mm.anonymous import private_page
 from pfnmap.mm.contpte import contpte_unfold
+from pfnmap.mm.mmu_notifier import mmu_notifier_invalidate_range
 from pfnmap.vm_flags import VM_MIXEDMAP, VM_PFNMAP, VM_SHARED, VM_WRITE
 
 __all__ = ["copy_page_range"]
@@ -26,6 +27,8 @@ def copy_page_range(dst: VmArea, src: VmArea) -> int:
         return int(error)
     mm = src.vm_mm
     tables = mm.tables
+    if huge_memory.is_cow_mapping(src.vm_flags):
+        mmu_notifier_invalidate_range(mm, src.vm_start, src.vm_end)
     walked = tables.levels[0]
     size = 1 << walked.shift
     address = src.vm_start

@@ -52,6 +52,8 @@ __all__ = [
     "fixup_user_fault",
     "get_user_page_remote",
     "get_user_pages_fast",
+    "get_user_pages_fast_only",
+    "get_user_pages_unlocked",
     "gup_fast",
     "pin_user_pages_fast",
     "pin_user_pages_remote",
@@ -123,6 +125,21 @@ def get_user_pages_fast(mm: MmStruct, start: int, nr_pages: int, gup_flags: int,
     with mmap_lock(mm):
         got = _get_user_pages(mm, start + pinned * page, nr_pages - pinned, gup_flags, pages)
     return pinned + max(got, 0) if pinned else got
+
+
+def get_user_pages_fast_only(mm: MmStruct, start: int, nr_pages: int, gup_flags: int, pages: list[int]) -> int:
+    """Get pages as `get_user_pages_fast` does, by their entries alone; return how many, 0 where that does not do."""
+    page = mm.kernel.geometry.PAGE_SIZE
+    start &= -page
+    if start + nr_pages * page > mm.kernel.geometry.task_size:
+        return 0
+    return gup_fast(mm, start, start + nr_pages * page, gup_flags, pages)
+
+
+def get_user_pages_unlocked(mm: MmStruct, start: int, nr_pages: int, gup_flags: int, pages: list[int]) -> int:
+    """Get pages as `get_user_pages_fast` does, the slow way at once."""
+    with mmap_lock(mm):
+        return _get_user_pages(mm, start, nr_pages, gup_flags, pages)
 
 
 def gup_fast(mm: MmStruct, start: int, end: int, gup_flags: int, pages: list[int]) -> int:
@@ -288,6 +305,8 @@ def _follow_page(vma: VmArea, address: int, gup_flags: int) -> int | None:
     if leaf is None:
         return None
     level, (table, index) = leaf
+    if level == "pmd" and ops.pmd_pfn(table[index]) << kernel.geometry.PAGE_SHIFT in vma.vm_mm.machine.phys.ram:
+        return _follow_trans_huge_pmd(vma, address, table[index], gup_flags)
     if level != "pte":
         # A leaf that outlived its vma (FINDINGS F3): the kernel goes on with a struct page that does not exist.
         raise Refused("follow_page_mask", f"a {level} leaf under memory that is no pfnmap")
@@ -304,6 +323,14 @@ def _follow_page(vma: VmArea, address: int, gup_flags: int) -> int | None:
     if not ops.pte_write(pte) and _must_unshare(vma.vm_mm.machine, vma, page, gup_flags):
         return -EMLINK
     return page
+
+
+def _follow_trans_huge_pmd(vma: VmArea, address: int, pmd: int, gup_flags: int) -> int | None:
+    """follow_trans_huge_pmd: a page of a huge one that is the process's own."""
+    geometry, ops = vma.vm_mm.kernel.geometry, vma.vm_mm.kernel.ops
+    if gup_flags & FOLL_WRITE and not ops.pmd_write(pmd):
+        raise Refused("follow_trans_huge_pmd", "a write to a huge page that is mapped read-only")
+    return int(ops.pmd_pfn(pmd)) + (address % geometry.size("pmd") >> geometry.PAGE_SHIFT)
 
 
 def _can_follow_write_pte(vma: VmArea, pte: int, page: int | None, gup_flags: int) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pfnmap.contract.fault import VM_FAULT_NOPAGE, VM_FAULT_SIGBUS
 from pfnmap.contract.slot import Slot
 from pfnmap.contract.vma import MmStruct, VmArea, VmFault
+from pfnmap.errors import Refused
 from pfnmap.mm.mmu_notifier import mmu_notifier_invalidate_range
 from pfnmap.mm.pfnmap_track import setup_cachemode
 from pfnmap.trace import Call, Install, KernelDied, Oops, Split
@@ -25,6 +26,7 @@ __all__ = [
     "huge_pud_set_accessed",
     "is_cow_mapping",
     "move_huge_pmd",
+    "refuse_anonymous_huge_page",
     "split_huge_pmd",
     "split_huge_pud",
     "thp_vma_allowable_order",
@@ -171,6 +173,7 @@ def huge_pmd_set_accessed(vmf: VmFault) -> None:
     machine.trace.emit(Call("huge_pmd_set_accessed", vmf.address))
     assert vmf.pmd is not None
     table, index = vmf.pmd
+    refuse_anonymous_huge_page(vma, table[index])
     entry = ops.pmd_mkyoung(table[index])
     if vmf.write:
         entry = ops.pmd_mkdirty(entry)
@@ -190,6 +193,16 @@ def huge_pud_set_accessed(vmf: VmFault) -> None:
     table[index] = ops.pud_mkdirty(entry) if vmf.write else entry
 
 
+def refuse_anonymous_huge_page(vma: VmArea, entry: int) -> None:
+    """Refuse what is done to a PMD leaf of memory (`do_huge_pmd_anonymous_page`), which is mapped and pinned, no more.
+
+    A pfnmap's leaf that is left over in such a vma (FINDINGS F3) maps no memory.
+    """
+    machine = vma.vm_mm.machine
+    if vma.is_anonymous and machine.kernel.ops.pmd_pfn(entry) << machine.kernel.geometry.PAGE_SHIFT in machine.phys.ram:
+        raise Refused("anonymous huge page", "what is done to it once it is mapped")
+
+
 def split_huge_pmd(vma: VmArea, slot: Slot, address: int) -> None:
     """__split_huge_pmd: a pfnmap's PMD leaf is dropped, not refilled with PTEs; any other entry is left alone."""
     mm = vma.vm_mm
@@ -203,6 +216,7 @@ def split_huge_pmd(vma: VmArea, slot: Slot, address: int) -> None:
     entry = slot.entry
     if not ops.pmd_trans_huge(entry) and not ops.pmd_devmap(entry):
         return
+    refuse_anonymous_huge_page(vma, entry)
     machine.trace.emit(Split("pmd", address))
     slot.table[slot.index] = kernel.arch.empty("pmd")
     if ops.arch_needs_pgtable_deposit():
@@ -259,6 +273,7 @@ def change_huge_pmd(vma: VmArea, slot: Slot, address: int, newprot: int, try_wri
     machine = vma.vm_mm.machine
     kernel = machine.kernel
     ops = kernel.ops
+    refuse_anonymous_huge_page(vma, slot.entry)
     machine.trace.emit(Call("change_huge_pmd", address))
     entry = ops.pmd_modify(slot.entry, newprot)
     if try_writable and ops.pmd_dirty(entry) and ops.pmd_soft_dirty(entry) and not ops.pmd_write(entry):
@@ -280,8 +295,9 @@ def copy_huge_pmd(dst: MmStruct, dst_slot: Slot, vma: VmArea, src_slot: Slot, ad
     machine = dst.machine
     kernel = machine.kernel
     ops = kernel.ops
-    machine.trace.emit(Call("copy_huge_pmd", address))
     entry = src_slot.entry
+    refuse_anonymous_huge_page(vma, entry)
+    machine.trace.emit(Call("copy_huge_pmd", address))
     if not (ops.pmd_present(entry) and ops.pmd_special(entry)):
         return
     if is_cow_mapping(vma.vm_flags) and ops.pmd_write(entry):
@@ -307,6 +323,7 @@ def move_huge_pmd(vma: VmArea, old: Slot, new: Slot, old_address: int, new_addre
     machine = mm.machine
     kernel = machine.kernel
     ops = kernel.ops
+    refuse_anonymous_huge_page(vma, old.entry)
     machine.trace.emit(Call("move_huge_pmd", old_address))
     if not ops.pmd_none(new.entry):
         return False
@@ -335,6 +352,7 @@ def is_cow_mapping(vm_flags: int) -> bool:
 def zap_huge_pmd(vma: VmArea, slot: Slot, address: int) -> None:
     """Drop a PMD leaf; `address` is the leaf's."""
     mm = vma.vm_mm
+    refuse_anonymous_huge_page(vma, slot.entry)
     mm.machine.trace.emit(Call("zap_huge_pmd", address))
     slot.table[slot.index] = mm.kernel.arch.empty("pmd")
     if mm.kernel.ops.arch_needs_pgtable_deposit():

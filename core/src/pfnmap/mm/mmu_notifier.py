@@ -1,8 +1,10 @@
 """mmu notifiers: telling who mirrors a process's page tables (KVM) what is about to change (mm/mmu_notifier.c).
 
 Ranges are those of the kernel's `mmu_notifier_invalidate_range_start` calls: of munmap and zaps, of mprotect, of moving
-page tables, of splitting a huge leaf (the whole leaf), and of clear_refs. Read in 6.12.117 and 6.1.192, not run. A file
-that maps new pages or raises permissions tells nobody, as in the kernel.
+page tables, of splitting a huge leaf (the whole leaf), of clear_refs, of a page's copy on write and of fork of memory
+that is copied on write. What of it a guest of KVM sees of a BAR is recorded (group kvm, `munmap.*`, `mprotect.*`,
+`fork`, `mremap.move`, `smaps`, `clear_refs*`). A file that maps new pages or raises permissions tells nobody, as in the
+kernel.
 """
 
 from __future__ import annotations

@@ -20,8 +20,12 @@ _ENDLESS = 8  # faults of one access before it is told to be endless; none of th
 
 
 class NeverCompletes(Exception):
-    """An outcome of the modelled kernel, no error of ours: the copy faults for ever, and its system call does not
-    return (FINDINGS F22)."""
+    """An outcome of the modelled kernel, no error of ours: the copy faults for ever at an `address` (bytes), and its
+    system call does not return (FINDINGS F22)."""
+
+    def __init__(self, address: int) -> None:
+        super().__init__(f"a fault at {address:#x} that never ends")
+        self.address = address
 
 
 def copy_from_user(mm: MmStruct, address: int, length: int) -> int:
@@ -75,7 +79,7 @@ def _touch(mm: MmStruct, address: int, write: bool) -> bool:
         if handle_mm_fault(vma, address, FAULT_FLAG_WRITE if write else 0) & VM_FAULT_ERROR:
             return False
     mm.machine.trace.emit(Hang(address, "F22"))
-    raise NeverCompletes
+    raise NeverCompletes(address)
 
 
 def _refuse_poison(mm: MmStruct, address: int, level: Level, entry: int) -> None:

@@ -156,6 +156,7 @@ class MappingPlan:
             "unmapped": [
                 {"offset": part.offset, "length": part.length, "reason": part.reason} for part in placed.unmapped
             ],
+            "redone": None if placed.redone is None else list(placed.redone),
         }
 
 

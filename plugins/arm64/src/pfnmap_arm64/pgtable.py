@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
 from pfnmap import Arch, Entry, Has, Level, MmuCpu, WordFormat, hookimpl
+from pfnmap.contract.plan import LeafLevel
 from pfnmap.kconfig import fragment
 from pfnmap_arm64.bits import (
     MASK64,
@@ -67,11 +68,18 @@ class Arm64(Arch):
     release_suffixes: ClassVar[Mapping[str, str]] = {"16k": "16K", "64k": "64K", "64kb": "64K"}
     """Flavours of Debian, Fedora, RHEL, SUSE and Ubuntu."""
 
-    cpu_defaults: ClassVar[Mapping[str, object]] = {"va_bits": 0, "lpa2": False, "hw_access_dirty": True}
+    cpu_defaults: ClassVar[Mapping[str, object]] = {
+        "va_bits": 0,
+        "lpa2": False,
+        "hw_access_dirty": True,
+        "s2fwb": True,
+        "cache_dic": True,
+    }
     """`va_bits`: 39, 48, 52, ...; 0 is what the configuration says or, where that is 52, what a CPU boots
     with: 52 with `lpa2`, else 48 (16K pages: 47). With 64K pages 52 needs FEAT_LVA, not LPA2: ask for it.
     `lpa2`: the CPU has LPA2 at this page size; without effect where the kernel has no ARM64_LPA2.
-    `hw_access_dirty`: the CPU sets the access flag and the dirty state itself."""
+    `hw_access_dirty`: the CPU sets the access flag and the dirty state itself.
+    `s2fwb`, `cache_dic`: FEAT_S2FWB and CTR_EL0.DIC, without which KVM maps no cacheable device memory."""
 
     expected_failures: ClassVar[Mapping[str, str]] = {
         "hooks-used": "the PUD's helpers wait for HAVE_ARCH_TRANSPARENT_HUGEPAGE_PUD, which no release selects",
@@ -156,6 +164,8 @@ class Arm64(Arch):
                 undefined |= {f"{level}_{op}" for op in ("present", "none", "bad", "populate")}
         # pud_mkwrite_novma was seen in 7.3.4 and not in 6.12.117; that it came with this change is inference.
         undefined.add("pte_mkhuge" if table_af else "pud_mkwrite_novma")
+        four_k = config.get("ARM64_4K_PAGES") == "y"
+        self.leaf_changes: Mapping[LeafLevel, tuple[str, ...]] = {"pud": ("arm64-pud-pfnmap",)} if four_k else {}
         if not has("arm64-pud-pfnmap"):
             undefined |= _PUD_DRAFT_OPS
         self.undefined = frozenset(undefined)

@@ -1,138 +1,119 @@
-"""Memslots, and finding the page behind a guest address: virt/kvm/kvm_main.c of 6.12.117 and 6.1.192.
+"""A virtual machine and its memslots: virt/kvm/kvm_main.c of 6.12.117 and 6.1.192.
 
-Read and not run. Addresses are in bytes, gfns and pfns in base pages. 6.13's kvm_follow_pfn() changed the names of what
-is here, not what comes out for a pfnmap (from memory).
+Recorded, group kvm: `errno` (what is refused), `slot.*` and `log.*`. Addresses are in bytes, gfns and pfns in base
+pages.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from errno import EAGAIN, EEXIST, EINVAL, EIO
-from typing import NamedTuple
+from errno import EEXIST, EINVAL, EIO, ENOENT, ENOMEM
+from typing import TYPE_CHECKING
 
-from pfnmap import Call, Machine, MmStruct, Refused, VmArea
-from pfnmap.vm_flags import VM_IO, VM_PFNMAP
+from pfnmap import Machine, MmStruct
 
+from .hva_to_pfn import ERR_RO_FAULT, Pfn, hva_to_pfn
+from .memslot import MemorySlot
 from .stage2 import Stage2
 
-__all__ = ["ERR_FAULT", "ERR_RO_FAULT", "KVM_MEM_MAX_NR_PAGES", "MemorySlot", "Pfn", "Vm"]
+if TYPE_CHECKING:
+    from .mmu import GuestMmu
+
+__all__ = ["KVM_MEM_MAX_NR_PAGES", "Vm"]
 
 KVM_MEM_MAX_NR_PAGES = (1 << 31) - 1
 KVM_MEM_SLOTS_NUM = (1 << 15) - 1  # SHRT_MAX
 
-ERR_FAULT = "KVM_PFN_ERR_FAULT"
-ERR_RO_FAULT = "KVM_PFN_ERR_RO_FAULT"
-
+_SLOT_BITS = 16  # of a slot's number; the address space is above
 _WORD = 1 << 64
 
 
-@dataclass(frozen=True)
-class MemorySlot:
-    """kvm_memory_slot: `npages` base pages from `base_gfn` on are those of the process from `userspace_addr` on."""
-
-    id: int
-    base_gfn: int
-    npages: int
-    userspace_addr: int
-    readonly: bool = False
-    log_dirty: bool = False
-
-    @property
-    def end_gfn(self) -> int:
-        """The first gfn past the slot."""
-        return self.base_gfn + self.npages
-
-
-class Pfn(NamedTuple):
-    """What hva_to_pfn answers: a pfn and `writable`, whether the guest may be let write; or an error (the name of one
-    of the KVM_PFN_ERR_ values)."""
-
-    pfn: int = -1
-    writable: bool = False
-    error: str = ""
-
-
 class Vm:
-    """kvm: the memslots of one virtual machine of one process, and its second-stage tables.
+    """kvm: the memslots of one virtual machine of one process, and its second-stage tables. `mmu` is what its
+    architecture's KVM does."""
 
-    `prepare(slot)` is kvm_arch_prepare_memory_region of a new or moved slot, and returns 0 or -errno; `flush(slot)`
-    drops what a slot that goes away has mapped; `internal_slots`: how many slot numbers the architecture keeps.
-    """
-
-    def __init__(
-        self,
-        machine: Machine,
-        mm: MmStruct,
-        prepare: Callable[[Vm, MemorySlot], int],
-        flush: Callable[[Vm, MemorySlot], None],
-        internal_slots: int,
-    ) -> None:
+    def __init__(self, machine: Machine, mm: MmStruct, mmu: GuestMmu) -> None:
         self.machine = machine
-        self.kernel = kernel = machine.kernel
+        self.kernel = machine.kernel
         self.mm = mm
+        self.mmu = mmu
         self.slots: dict[int, MemorySlot] = {}
-        self.stage2 = Stage2(kernel.geometry)
-        self._prepare = prepare
-        self._flush = flush
-        self._user_slots = KVM_MEM_SLOTS_NUM - internal_slots
+        self.dirty_bitmaps: dict[int, set[int]] = {}
+        """The pages of each slot that keeps a dirty log that the guest has written, counted from the slot's first."""
+        self.stage2 = Stage2(machine.kernel.geometry)
+        self._user_slots = KVM_MEM_SLOTS_NUM - mmu.internal_slots
         machine.mm.mmu_notifier_register(mm, self._invalidate_range)
 
     # memslots
 
     def set_memory_region(
-        self, mm: MmStruct, id: int, gpa: int, size: int, userspace_addr: int, readonly: bool, log_dirty: bool
+        self,
+        mm: MmStruct,
+        slot: int,
+        gpa: int,
+        size: int,
+        userspace_addr: int,
+        readonly: bool,
+        log_dirty: bool,
+        nomem: bool = False,
     ) -> int:
-        """KVM_SET_USER_MEMORY_REGION in the first address space of the guest; return 0 or -errno.
+        """KVM_SET_USER_MEMORY_REGION; return 0 or -errno.
 
         -EIO: asked by another process than the VM's. -EINVAL: not page-aligned, beyond the address space of the
-        process or of the guest, too many pages, a slot number there is not; deleting what is not there; changing what
-        cannot be changed. -EEXIST: another slot has some of these gfns. Then what the architecture says.
+        process or of the guest, too many pages, a slot number or an address space there is not; deleting what is not
+        there; changing what cannot be changed. -EEXIST: another slot has some of these gfns. Then what the
+        architecture says, and -ENOMEM where the machine has no memory for what KVM keeps of the slot (`nomem`).
         """
         geometry = self.kernel.geometry
         page = geometry.PAGE_SIZE
         if mm is not self.mm:
             return -EIO
-        if id >= self._user_slots:
+        if slot % (1 << _SLOT_BITS) >= self._user_slots or (readonly and not self.mmu.has_readonly):
             return -EINVAL
         if size % page or gpa % page or userspace_addr % page or userspace_addr + size > geometry.task_size:
             return -EINVAL
-        if gpa + size > _WORD or size // page > KVM_MEM_MAX_NR_PAGES:
+        if slot >> _SLOT_BITS >= self.mmu.address_spaces or gpa + size > _WORD or size // page > KVM_MEM_MAX_NR_PAGES:
             return -EINVAL
-        old = self.slots.get(id)
+        old = self.slots.get(slot)
         if not size:
             if old is None:
                 return -EINVAL
-            del self.slots[id]
-            self._flush(self, old)
+            del self.slots[slot]
+            self.dirty_bitmaps.pop(slot, None)
+            self.mmu.flush(self, old)
             return 0
-        new = MemorySlot(id, gpa // page, size // page, userspace_addr, readonly, log_dirty)
+        new = MemorySlot(slot, gpa // page, size // page, userspace_addr, readonly, log_dirty)
         if old is not None:
             fixed = (old.userspace_addr, old.npages, old.readonly)
             if fixed != (new.userspace_addr, new.npages, new.readonly):
                 return -EINVAL
             if old == new:
                 return 0
-        return self._set_memslot(old, new)
+        return self._set_memslot(old, new, nomem)
 
-    def _set_memslot(self, old: MemorySlot | None, new: MemorySlot) -> int:
+    def _set_memslot(self, old: MemorySlot | None, new: MemorySlot, nomem: bool) -> int:
         """kvm_set_memslot: a new slot, one that moves, or one whose dirty log is switched."""
         moved = old is None or old.base_gfn != new.base_gfn
-        others = (slot for slot in self.slots.values() if slot.id != new.id)
+        others = (s for s in self.slots.values() if s.id != new.id and s.id >> _SLOT_BITS == new.id >> _SLOT_BITS)
         if moved and any(s.base_gfn < new.end_gfn and new.base_gfn < s.end_gfn for s in others):
             return -EEXIST
-        if old is not None and not moved and self.stage2.within(old.base_gfn, old.end_gfn):
-            raise Refused("kvm.memslot", "the dirty log of a slot that the guest has used is switched")
         if old is not None and moved:  # as invalid, before the architecture is asked; a refusal leaves it flushed
-            self._flush(self, old)
-        error = self._prepare(self, new)
-        if not error:
-            self.slots[new.id] = new
-        return error
+            self.mmu.flush(self, old)
+        error = self.mmu.prepare(self, new, moved) or (-ENOMEM if nomem and moved else 0)
+        if error:
+            return error
+        self.slots[new.id] = new
+        if new.log_dirty:
+            self.dirty_bitmaps.setdefault(new.id, set())
+        else:
+            self.dirty_bitmaps.pop(new.id, None)
+        if old is not None and not moved:
+            self.mmu.log_switched(self, new)
+        return 0
 
     def slot_of(self, gfn: int) -> MemorySlot | None:
-        """gfn_to_memslot."""
-        return next((slot for slot in self.slots.values() if slot.base_gfn <= gfn < slot.end_gfn), None)
+        """gfn_to_memslot: the slot of a gfn in the first address space, the one of all but x86's SMM."""
+        slots = (slot for slot in self.slots.values() if not slot.id >> _SLOT_BITS)
+        return next((slot for slot in slots if slot.base_gfn <= gfn < slot.end_gfn), None)
 
     def hva(self, slot: MemorySlot, gfn: int) -> int:
         """__gfn_to_hva_memslot: the address (bytes) of a slot's gfn in the process."""
@@ -144,9 +125,31 @@ class Vm:
         for slot in self.slots.values():
             low = max(start, slot.userspace_addr)
             high = min(end, slot.userspace_addr + slot.npages * page)
-            if low < high:
+            if low < high and not slot.id >> _SLOT_BITS:
                 first, last = low - slot.userspace_addr, high - slot.userspace_addr
-                self.stage2.zap(slot.base_gfn + first // page, slot.base_gfn + -(-last // page))
+                self.mmu.unmap(self, slot.base_gfn + first // page, slot.base_gfn + -(-last // page))
+
+    # the dirty log
+
+    def mark_page_dirty(self, slot: MemorySlot, gfn: int) -> None:
+        """mark_page_dirty_in_slot: the guest may have written a page, if somebody wants to know."""
+        if slot.log_dirty:
+            self.dirty_bitmaps[slot.id].add(gfn - slot.base_gfn)
+
+    def get_dirty_log(self, slot: int) -> tuple[int, list[int]]:
+        """KVM_GET_DIRTY_LOG: return 0 and the dirty pages, counted from the slot's first, or -errno and none.
+
+        The log is empty then, and the guest's next write of each page is a fault (kvm_get_dirty_log_protect).
+        -EINVAL: a slot number there is not. -ENOENT: no slot, or it keeps no log.
+        """
+        if slot >> _SLOT_BITS >= self.mmu.address_spaces or slot % (1 << _SLOT_BITS) >= self._user_slots:
+            return -EINVAL, []
+        if slot not in self.dirty_bitmaps:
+            return -ENOENT, []
+        dirty = sorted(self.dirty_bitmaps[slot])
+        self.dirty_bitmaps[slot] = set()
+        self.mmu.log_taken(self, self.slots[slot], dirty)
+        return 0, dirty
 
     # the page behind an address
 
@@ -154,51 +157,5 @@ class Vm:
         """__gfn_to_pfn_memslot: a read-only slot is never written, nor told to be writable."""
         if slot.readonly and write:
             return Pfn(error=ERR_RO_FAULT)
-        found = self._hva_to_pfn(self.hva(slot, gfn), write)
+        found = hva_to_pfn(self.machine, self.mm, self.hva(slot, gfn), write)
         return found._replace(writable=found.writable and not slot.readonly)
-
-    def _hva_to_pfn(self, address: int, write: bool) -> Pfn:
-        """hva_to_pfn of a pfnmap: pages cannot be pinned there (hva_to_pfn_fast, _slow), so its entries are looked at.
-
-        Raises Refused for ordinary memory.
-        """
-        with self.machine.mm.mmap_lock(self.mm):
-            while True:
-                vma = self.mm.vma_lookup(address)
-                if vma is None:
-                    return Pfn(error=ERR_FAULT)
-                if not vma.vm_flags & (VM_IO | VM_PFNMAP):
-                    raise Refused("hva_to_pfn", f"ordinary memory at {address:#x}; only pfnmaps are modelled")
-                error, found = self._hva_to_pfn_remapped(vma, address, write)
-                if error != -EAGAIN:
-                    return Pfn(error=ERR_FAULT) if error else found
-
-    def _hva_to_pfn_remapped(self, vma: VmArea, address: int, write: bool) -> tuple[int, Pfn]:
-        """Look up, fault in if that fails, look up again; return (0 or -errno, what was found).
-
-        -EAGAIN: mmap_lock was let go on the way, the vma may be gone. ERR_RO_FAULT: the entry is there, is not
-        writable, and is to be written; no fault is tried then.
-        """
-        mm = self.machine.mm
-        self.machine.trace.emit(Call("hva_to_pfn_remapped", address))
-        found = self._follow(vma, address)
-        if found is None:
-            error, unlocked = mm.fixup_user_fault(self.mm, address, mm.FAULT_FLAG_WRITE if write else 0)
-            if unlocked:
-                return -EAGAIN, Pfn()
-            if error:
-                return error, Pfn()
-            found = self._follow(vma, address)
-            if found is None:
-                return -EINVAL, Pfn()
-        if write and not found.writable:
-            return 0, Pfn(error=ERR_RO_FAULT)
-        return 0, found
-
-    def _follow(self, vma: VmArea, address: int) -> Pfn | None:
-        kernel = self.kernel
-        if not kernel.has("huge-pfnmap"):
-            pte = self.machine.mm.follow_pte(vma, address)
-            return None if pte is None else Pfn(kernel.ops.pte_pfn(pte), bool(kernel.ops.pte_write(pte)))
-        with self.machine.mm.follow_pfnmap(vma, address) as args:
-            return None if args is None else Pfn(args.pfn, args.writable)

@@ -1,8 +1,8 @@
 """What the planner is told of KVM: at which level a guest has a mapping in its second-stage tables.
 
 It works on runs, and shares nothing with what does the same fault by fault (`mmu`); a property test holds the two
-equal. Read and not run: virt/kvm/kvm_main.c, arch/x86/kvm/mmu/mmu.c, arch/arm64/kvm/mmu.c, arch/riscv/kvm/mmu.c and
-arch/powerpc/kvm/book3s_64_mmu_radix.c of 6.12.117 and 6.1.192.
+equal. x86_64 is recorded (group kvm, `level.*` and `scan.*`); the others are read and not run, in the sources that
+their modules name.
 
 The memslot is the mapping. Its ends are leaf boundaries of the process already, so what can make the guest's leaves
 smaller is the architecture's own limit, and guest and host addresses that are not congruent.
@@ -19,6 +19,8 @@ from pfnmap.contract.option import Asked, PlanOption
 from pfnmap.contract.plan import LEAF_LEVELS, LeafLevel
 from pfnmap.errors import BadInput, Refused
 from pfnmap.sizes import format_size, parse_address
+
+from .pgoff_blocks import block_runs, cold_of, leaves_of
 
 __all__ = ["GPA", "GUEST_BASE", "KVM", "KvmGuests"]
 
@@ -38,7 +40,7 @@ def _largest_congruent(level: LeafLevel, off: Mapping[LeafLevel, int]) -> Choice
 
 
 def _pmd_at_most(level: LeafLevel, off: Mapping[LeafLevel, int]) -> Choice:
-    """arm64: a PMD block under a leaf that is no smaller."""
+    """arm64, riscv64 from 7.0 on, loongarch64: a PMD block under a leaf that is no smaller."""
     if level == "pte":
         return "pte", ""
     if off["pmd"]:
@@ -47,7 +49,7 @@ def _pmd_at_most(level: LeafLevel, off: Mapping[LeafLevel, int]) -> Choice:
 
 
 def _pages(level: LeafLevel, off: Mapping[LeafLevel, int]) -> Choice:
-    """riscv64, and arm64 before it took blocks: base pages."""
+    """s390, and riscv64 before it took blocks: base pages."""
     return "pte", "" if level == "pte" else "limit"
 
 
@@ -61,17 +63,30 @@ def _x86_64(host: Host) -> SecondStage:
 
 
 def _arm64(host: Host) -> SecondStage:
-    blocks = "arm64-kvm-pfnmap-block"
-    if not host.has(blocks):
-        return SecondStage(_pages, f"{host.release.name} is not known to have {blocks}", changes=(blocks,))
-    limit = f"arm64's KVM maps blocks of {format_size(host.geometry.size('pmd'))} at most"
-    return SecondStage(_pmd_at_most, limit, changes=(blocks,))
+    return SecondStage(_pmd_at_most, _at_most(host, "pmd"), changes=("arm64-kvm-pfnmap-block",))
+
+
+def _at_most(host: Host, level: LeafLevel) -> str:
+    return f"{host.arch.name}'s KVM maps a pfnmap with {format_size(host.geometry.size(level))} leaves at most"
 
 
 def _riscv64(host: Host) -> SecondStage:
-    change = "riscv-kvm-no-pfnmap-ioremap"
-    limit = f"riscv64's KVM maps a pfnmap with {format_size(host.geometry.PAGE_SIZE)} pages"
-    return SecondStage(_pages, limit, not host.has(change), (change,))
+    changes = ("riscv-kvm-no-pfnmap-ioremap", "riscv-kvm-thp")
+    eager = not host.has(changes[0])
+    if not eager and host.has(changes[1]):
+        return SecondStage(_pmd_at_most, _at_most(host, "pmd"), changes=changes)
+    return SecondStage(_pages, _at_most(host, "pte"), eager, changes)
+
+
+def _loongarch64(host: Host) -> SecondStage:
+    return SecondStage(_pmd_at_most, _at_most(host, "pmd"))
+
+
+def _s390(host: Host) -> SecondStage:
+    gmap = "s390-kvm-new-gmap"
+    if not host.has(gmap):
+        raise Refused("plan --kvm", f"s390's guests share the page tables of the process: {host.lacks(gmap)}")
+    return SecondStage(_pages, _at_most(host, "pte"), changes=(gmap,))
 
 
 def _powerpc64(host: Host) -> SecondStage:
@@ -81,8 +96,10 @@ def _powerpc64(host: Host) -> SecondStage:
 _ARCHITECTURES: Final[Mapping[str, Callable[[Host], SecondStage]]] = {
     "x86_64": _x86_64,
     "arm64": _arm64,
+    "loongarch64": _loongarch64,
     "riscv64": _riscv64,
     "powerpc64": _powerpc64,
+    "s390": _s390,
 }
 
 
@@ -111,9 +128,12 @@ class KvmGuests(Hypervisor):
         if hosted.runs and gpa + hosted.runs[-1].end - va > 1 << 64:
             raise BadInput("--gpa", f"the mapping does not fit in 64 bits from {gpa:#x} on")
         off = {level: (gpa - va) % sizes[level] for level in _LEVELS}
+        if stage.changes == _arm64(kernel).changes and not kernel.has(stage.changes[0]):
+            return self._by_pgoff(kernel, hosted, gpa, off)
         chosen = [(run, *stage.choose(run.level, off)) for run in hosted.runs]
         guest = [GuestRun(gpa + run.va - va, run.length, level, run.length // sizes[level]) for run, level, _ in chosen]
         notes = (_note(stage, run.level, why, off, sizes) for run, _, why in chosen if why)
+        cold = hosted.reach(va, hosted.runs[-1].end if hosted.runs else va)
         warnings = []
         if stage.eager and not hosted.pgoff_is_pfn:
             warnings = ["WRONG MEMORY: the guest reaches what vm_pgoff says, which is not the PFN"]
@@ -122,10 +142,32 @@ class KvmGuests(Hypervisor):
             gpa,
             tuple(_merged(guest)),
             0 if stage.eager else sum(run.count for run in guest),
-            0 if stage.eager else hosted.fixups,
-            0 if stage.eager else hosted.driver_calls,
+            0 if stage.eager else cold.fixups,
+            0 if stage.eager else cold.driver_calls,
             tuple(dict.fromkeys(notes)),
             tuple(warnings if hosted.runs else ()),
+        )
+
+    def _by_pgoff(self, kernel: Host, hosted: Hosted, gpa: int, off: Mapping[LeafLevel, int]) -> GuestPlan:
+        """Plan a guest of arm64 before `arm64-kvm-pfnmap-block`."""
+        blocks = block_runs(hosted, off)
+        fixups, driver_calls = cold_of(hosted, blocks)
+        largest = max((run.level for run in blocks), key=LEAF_LEVELS.index, default="pte")
+        notes = [
+            f"guest not {format_size(hosted.sizes[level])}: the guest's address is {off[level]:#x} off the VA modulo"
+            f" {format_size(hosted.sizes[level])}"
+            for level in _LEVELS[: _LEVELS.index(largest)]
+            if off[level] and hosted.runs and hosted.runs[-1].end - hosted.va >= hosted.sizes[level]
+        ]
+        return GuestPlan(
+            self.name,
+            gpa,
+            tuple(_merged(leaves_of(kernel, hosted, gpa, blocks))),
+            sum(run.count for run in blocks),
+            fixups,
+            driver_calls,
+            tuple(notes[:1]),
+            (),
         )
 
 

@@ -1,8 +1,8 @@
-"""The second-stage tables of a VM (EPT, NPT, stage 2, G-stage), as far as their leaves go.
+"""The second-stage tables of a VM (EPT, NPT, stage 2, G-stage, gmap), as far as their leaves go.
 
-Addresses are guest frame numbers (gfn, in base pages). What holds on every architecture: a leaf replaces smaller ones
-that it covers, and an invalidation drops every leaf that it touches, whole (tdp_mmu_zap_leafs of
-arch/x86/kvm/mmu/tdp_mmu.c, stage2_unmap_walker of arch/arm64/kvm/hyp/pgtable.c).
+Addresses are guest frame numbers (gfn, in base pages). What holds on every architecture but riscv64: an invalidation
+drops every leaf that it touches, whole (tdp_mmu_zap_leafs of arch/x86/kvm/mmu/tdp_mmu.c, stage2_unmap_walker of
+arch/arm64/kvm/hyp/pgtable.c).
 """
 
 from __future__ import annotations
@@ -19,20 +19,29 @@ LEVELS: tuple[Level, ...] = ("pud", "pmd", "pte")
 
 class Leaf(NamedTuple):
     """A leaf: its `level`, the first `gfn` that it maps, the `pfn` that this one maps to, and whether the guest may
-    write."""
+    write and execute.
+
+    `mmu_writable`: KVM may let the guest write without a look at the process, because it took that away itself (x86's
+    SPTE bit of that name; loongarch's _PAGE_WRITE without the dirty bit). `untraced`: it did so, which no tracepoint of
+    changed entries shows (x86's fast_page_fault).
+    """
 
     level: Level
     gfn: int
     pfn: int
     writable: bool
+    executable: bool = True
+    mmu_writable: bool = False
+    untraced: bool = False
 
 
 class Stage2:
-    """The leaves of one VM."""
+    """The leaves of one VM. `mmio`: the gfns that x86 remembers to be in no slot (MMIO SPTEs)."""
 
     def __init__(self, geometry: Geometry) -> None:
         self.pages = {level: geometry.size(level) >> geometry.PAGE_SHIFT for level in LEVELS}
         """How many base pages a leaf of a level maps."""
+        self.mmio: set[int] = set()
         self._leaves: dict[Level, dict[int, Leaf]] = {level: {} for level in LEVELS}
 
     def leaf(self, gfn: int) -> Leaf | None:
@@ -45,6 +54,7 @@ class Stage2:
     def install(self, leaf: Leaf) -> None:
         """Put a leaf in, instead of what is there."""
         self.zap(leaf.gfn, leaf.gfn + self.pages[leaf.level])
+        self.mmio.discard(leaf.gfn)
         self._leaves[leaf.level][leaf.gfn] = leaf
 
     def zap(self, start: int, end: int) -> None:
@@ -52,6 +62,23 @@ class Stage2:
         for level, leaves in self._leaves.items():
             for gfn in self._touched(level, start, end):
                 leaves.pop(gfn, None)
+
+    def split(self, leaf: Leaf, *, executable: bool = False) -> None:
+        """Replace a leaf by those of the next smaller level that map the same; pages become `executable` if asked."""
+        level = LEVELS[LEVELS.index(leaf.level) + 1]
+        small = leaf._replace(level=level, executable=leaf.executable or (executable and level == "pte"))
+        pages = self.pages[level]
+        del self._leaves[leaf.level][leaf.gfn]
+        self._leaves[level].update(
+            (leaf.gfn + n, small._replace(gfn=leaf.gfn + n, pfn=leaf.pfn + n))
+            for n in range(0, self.pages[leaf.level], pages)
+        )
+
+    def write_protect(self, start: int, end: int) -> None:
+        """Take the guest's right to write from every leaf that maps a gfn of [start, end)."""
+        for leaf in self.within(start, end):
+            if leaf.writable:
+                self._leaves[leaf.level][leaf.gfn] = leaf._replace(writable=False, untraced=False)
 
     def within(self, start: int, end: int) -> list[Leaf]:
         """Return the leaves that map a gfn of [start, end), ascending."""

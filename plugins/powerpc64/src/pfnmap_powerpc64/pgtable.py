@@ -78,7 +78,7 @@ class Powerpc64(Arch):
     config_symbol: ClassVar[str] = "PPC64"
     release_suffixes: ClassVar[Mapping[str, str]] = {"64k": "64K"}
     """A flavour of Debian 7.2."""
-    leaf_changes: ClassVar[Mapping[LeafLevel, tuple[str, ...]]] = dict.fromkeys(HUGE_LEVELS, ("powerpc-huge-pfnmap",))
+    leaf_changes: Mapping[LeafLevel, tuple[str, ...]] = dict.fromkeys(HUGE_LEVELS, ("powerpc-huge-pfnmap",))
 
     cpu_defaults: ClassVar[Mapping[str, object]] = {"mmu": "auto", "hw_access_dirty": True, "pte_table_size": 0}
     """`mmu`: radix (POWER9 and later), hash, or auto: what the kernel takes on a CPU with both.

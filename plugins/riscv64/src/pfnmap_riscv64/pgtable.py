@@ -64,7 +64,7 @@ class Riscv64(Arch):
 
     name: ClassVar[str] = "riscv64"
     config_symbol: ClassVar[str] = "ARCH_RV64I"
-    leaf_changes: ClassVar[Mapping[LeafLevel, tuple[str, ...]]] = dict.fromkeys(HUGE_LEVELS, ("riscv-huge-pfnmap",))
+    leaf_changes: Mapping[LeafLevel, tuple[str, ...]] = dict.fromkeys(HUGE_LEVELS, ("riscv-huge-pfnmap",))
 
     cpu_defaults: ClassVar[Mapping[str, object]] = {
         "mode": "sv48",

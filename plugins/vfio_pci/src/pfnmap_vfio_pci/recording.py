@@ -43,12 +43,11 @@ class IommufdRecordings(RecordingGroup):
         devices = [_device(n, found) for n, line in enumerate(info) if (found := _DEVICE.match(line))]
         machine = document["machine"]
         config = {"PCI_P2PDMA": "y", **machine["config"]}
-        cpu = {key: value for key, value in machine["cpu"].items() if key != "phys_bits"}
         traced = {found[1] for line in info if (found := _PROBE.match(line))} & _COMPARED
         return {
             **document,
             "devices": devices,
-            "machine": {**machine, "config": config, "cpu": cpu},
+            "machine": {**machine, "config": config},
             "kernel": {**document["kernel"], "traced": sorted(traced)},
             "records": [_record(record, devices) for record in document["records"]],
         }

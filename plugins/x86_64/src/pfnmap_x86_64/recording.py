@@ -63,8 +63,7 @@ class PatRecordings(RecordingGroup):
         relaxed = "iomem=relaxed" in document["kernel"].get("cmdline", "")
         machine = document["machine"]
         config = {"IO_STRICT_DEVMEM": "n" if relaxed else "y", **machine["config"]}
-        cpu = {key: value for key, value in machine["cpu"].items() if key != "phys_bits"}
-        cpu.setdefault("mtrr_write_back", True)
+        cpu = {"mtrr_write_back": True, **machine["cpu"]}
         return {
             **document,
             "devices": devices,
