@@ -52,7 +52,12 @@ REPLAYED: Final = "tests/test_replay.py::test_every_record_agrees_in_every_field
 SUBJECTS: Final = {
     "plan": Subject(
         ("pfnmap/plan/*.py",),
-        ("tests/test_plan.py", "tests/test_plan_plugins.py", "tests/test_plan_guest.py", "tests/test_plan_equals_run.py"),
+        (
+            "tests/test_plan.py",
+            "tests/test_plan_plugins.py",
+            "tests/test_plan_guest.py",
+            "tests/test_plan_equals_run.py",
+        ),
     ),
     "mm": Subject(
         ("pfnmap/mm/memory.py", "pfnmap/mm/huge_memory.py", "pfnmap/mm/follow_pfnmap.py"),
@@ -127,17 +132,17 @@ class Mutation:
     def _look(self, item: pytest.Item) -> Reached:
         functions: set[tuple[str, int]] = set()
 
-        def profile(frame: FrameType, event: str, _: Any) -> None:
+        def trace(frame: FrameType, event: str, _: Any) -> None:  # None: of each call no more than that
             if event == "call" and frame.f_code.co_filename in self.files:
                 functions.add((frame.f_code.co_filename, frame.f_code.co_firstlineno))
 
         _forget()  # a cached answer would hide who asks
         start = time.process_time()
-        sys.setprofile(profile)
+        sys.settrace(trace)
         try:
             good = _passes(item)
         finally:
-            sys.setprofile(None)
+            sys.settrace(None)
         assert good, item.nodeid
         return Reached(time.process_time() - start, frozenset(functions))
 

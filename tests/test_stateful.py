@@ -136,9 +136,7 @@ class Mappings(RuleBasedStateMachine):
         vma = mm.vma_lookup(va)
         answer = self.run.step(Step("touch", {"va": va, "access": access}, by=by, where="step")).as_json()
         mapped = any(start <= va < start + self.geometry.size(level) for start, level, _ in leaves(mm))
-        if vma is None:
-            assert answer["result"] == "SIGSEGV"
-        elif not vma.vm_flags & (VM_WRITE if access == "write" else VM_ACCESS_FLAGS):
+        if vma is None or not vma.vm_flags & (VM_WRITE if access == "write" else VM_ACCESS_FLAGS):
             assert answer["result"] == "SIGSEGV"
         elif not self.memory:
             assert answer["result"] == "SIGBUS"
