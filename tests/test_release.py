@@ -165,6 +165,14 @@ def test_an_abi_number_does_not_tell_the_mainline_release_from_those_that_took_a
     assert rules.status_line(change, Version(6, 12), newest) == "unknown"
 
 
+@pytest.mark.parametrize("elsewhere", [{"backports": ("6.6.50",)}, {"present": ("6.6.60",)}])
+def test_a_line_may_take_later_what_another_stable_line_took(elsewhere: dict[str, tuple[str, ...]]):
+    change = Change("c", "c", "6.13", "source", absent=("6.12.5",), **elsewhere)
+    newest = version("7.3.4")
+    assert [rules.status(change, Version(6, 12, patch), newest) for patch in (5, 6)] == ["no", "unknown"]
+    assert rules.status_line(change, Version(6, 12), newest) == "unknown"
+
+
 def test_debians_6_1_has_at_most_what_a_stable_release_of_it_took():
     changes = parse_release("6.1.0-56-amd64").changes
     assert {id for id, state in changes.items() if state != "no"} == {
