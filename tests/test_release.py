@@ -1,5 +1,6 @@
 """Releases as sets of changes: each rule of pfnmap.release with a witness from the established facts."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,11 @@ from pfnmap.release import (
     missing_fixes,
     newest,
     parse_release,
+    rules,
     upstream_changes,
     write_profile,
 )
+from pfnmap.release.facts import Version, version
 
 
 def status(release: str, change: str) -> str:
@@ -134,6 +137,8 @@ def test_names_are_read(text: str, name: str):
         "6.12.y",
         "6.12.117x",
         "6.120",
+        "6.21",
+        "3.21",
         "99.1",
         "1.0",
         "6.12.117.3",
@@ -174,11 +179,28 @@ def test_an_abi_number_of_a_line_with_sightings_is_unknown_between_them():
     assert release.changes["no-thp-align-without-get-unmapped-area"] == "no"
 
 
+def test_an_abi_number_does_not_tell_the_mainline_release_from_those_that_took_a_backport():
+    change = Change("c", "c", "6.13", "source", backports=("6.12.1",))
+    newest = version("7.3.4")
+    assert [rules.status(change, Version(6, 12, patch), newest) for patch in (0, 1, 2)] == ["no", "yes", "yes"]
+    assert rules.status_line(change, Version(6, 12), newest) == "unknown"
+
+
+@pytest.mark.parametrize("elsewhere", [{"backports": ("6.6.50",)}, {"present": ("6.6.60",)}])
+def test_a_line_may_take_later_what_another_stable_line_took(elsewhere: dict[str, tuple[str, ...]]):
+    change = Change("c", "c", "6.13", "source", absent=("6.12.5",), **elsewhere)
+    newest = version("7.3.4")
+    assert [rules.status(change, Version(6, 12, patch), newest) for patch in (5, 6)] == ["no", "unknown"]
+    assert rules.status_line(change, Version(6, 12), newest) == "unknown"
+
+
 def test_debians_6_1_has_at_most_what_a_stable_release_of_it_took():
     changes = parse_release("6.1.0-56-amd64").changes
     assert {id for id, change in upstream_changes().items() if change.modelled and changes[id] != "no"} == {
         "loongarch-wrprotect-keeps-dirty",
         "arm64-kvm-pfnmap-block",
+        "pat-fork-failure",
+        "pat-clear-only-in-fork",
         "vfio-unmap-mapping-range",  # 6.9.11 took it: a 6.1 newer than the one that was looked at may, too
     }
     assert "yes" not in changes.values()
@@ -234,6 +256,21 @@ def test_posted_v2_is_6_11_with_the_series_and_without_its_review():
     assert not any(posted.known[id].modelled for id, state in posted.changes.items() if state == "unknown")
 
 
+def test_a_tree_lacks_what_its_base_had_and_it_has_not():
+    known = releases.facts()
+    tree = replace(known.trees["posted-v2"], name="ours", base="6.12.117", with_=(), without=("thp-bypass-pfnmap",))
+    ours = parse_release("ours", known=replace(known, trees={"ours": tree}))
+    assert [(d.change, d.before, d.after) for d in difference(parse_release("6.12.117"), ours)] == [
+        ("thp-bypass-pfnmap", "yes", "no")
+    ]
+
+
+def test_releases_are_listed_from_the_oldest_on_and_trees_after_them():
+    *numbers, tree = releases.facts().releases
+    assert tree == "posted-v2"
+    assert numbers == sorted(numbers, key=lambda release: [int(part) for part in release.split(".")])
+
+
 def test_the_newest_release_is_the_newest_that_was_seen():
     assert newest() == "7.3.4"
     assert {"6.12.117", "6.1.192", "7.2.8", "6.13", "posted-v2"} <= set(releases.facts().releases)
@@ -258,6 +295,7 @@ def test_with_and_without_settle_an_unknown_change():
     settled = parse_release("6.14.0-24-generic", without=["vfio-align-fault-to-order"])
     assert settled.changes["vfio-align-fault-to-order"] == "no"
     assert not any("vfio-align-fault-to-order" in line for line in settled.assumed)
+    assert settled.settled == {"vfio-align-fault-to-order"}
 
 
 def test_with_something_already_there_is_fine():

@@ -124,6 +124,8 @@ def _difference(first: str, second: str, known: Facts, json: bool) -> int:
     before, after = parse_release(first, known=known), parse_release(second, known=known)
     found, picked = difference(before, after), picks(before, after)
     unknown = [id for id, status in before.changes.items() if status == after.changes[id] == "unknown"]
+    if before.name == after.name:  # whatever it has, it does not differ from itself
+        unknown = []
     if json:
         rows: list[dict[str, Any]] = [{"change": one.change, "before": one.before, "after": one.after} for one in found]
         picks_json = [
@@ -134,7 +136,7 @@ def _difference(first: str, second: str, known: Facts, json: bool) -> int:
             {"releases": [before.name, after.name], "difference": rows, "unknown": unknown, "picks": picks_json},
         )
         return 0
-    count = "1 known change differs" if len(found) == 1 else f"{len(found) or 'no'} known changes differ"
+    count = "1 known change differs" if len(found) == 1 else f"{'no' if unknown and not found else len(found)} known changes differ"
     show(styled(f"{before.name} -> {after.name}: {count}", "bold"))
     if unknown:
         show(styled(f"not known of either, {len(unknown)}: {', '.join(unknown)}", _STYLES["unknown"]))
