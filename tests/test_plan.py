@@ -339,6 +339,7 @@ def test_the_document_has_the_fixed_keys() -> None:
         "backend": "type1",
         "cold": {"walks": 2_097_160, "fixups": 8, "driver_calls": 8},
         "warm": {"walks": 2_097_152},
+        "reasons": [{"change": "type1-pfnmap-batch", "walks": 2_097_144}],
     }
     shifted = plan(X86, [Request(2, PHYS, 8 * GIB, va=WINDOW + 2 * MIB)]).as_json()["mappings"][0]
     assert set(shifted["blocked"][0]) == {"va", "length", "level", "reason", "detail", "also"}
@@ -351,6 +352,7 @@ def test_iommufd_walks_nothing_and_says_how_it_maps_a_bar(release: str, by: str 
         "backend": "iommufd",
         "cold": {"walks": 0, "fixups": 0, "driver_calls": 0},
         "warm": {"walks": 0},
+        "reasons": [],
         "error": "EFAULT",
         "by": by,
     }
