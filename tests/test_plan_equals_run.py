@@ -338,7 +338,7 @@ def test_no_other_change_than_those_said_alters_an_answer(arch: str, release: st
     kernel = Kernel.link(arch, list(DRIVERS), defaults=THP, release=base, thp="madvise")
     said = set(NOT_ASKED)
     for dma in ("type1", "iommufd"):
-        said |= ask.Planner(kernel, ask.Question(tuple(requests), None, dma, None, Registry())).changes()
+        said |= ask.Planner(kernel, ask.Question.of(requests, dma=dma)).changes()
     turned = {c: s if c in said else "no" if s == "yes" else "yes" for c, s in base.changes.items()}
     assert answers(kernel.relink(replace(base, changes=turned))) == answers(kernel)
     assert said - NOT_ASKED < set(base.changes)
