@@ -20,7 +20,6 @@ from pfnmap.mm import FUNCTIONS, fault, huge_memory
 from pfnmap.mm.fault import user_access
 from pfnmap.mm.mmap import get_unmapped_area
 from pfnmap.plan import Request, ask, costs, plan, runs
-from pfnmap.plugins import Registry
 from pfnmap.release import parse_release
 from pfnmap.run import Run
 from pfnmap.trace import Fault
