@@ -12,6 +12,7 @@ from pfnmap.contract.plan import Request
 from pfnmap.errors import BadInput, PluginError, Unknown
 from pfnmap.plan.paging import Paging
 from pfnmap.plan.runs import Levels, down, up
+from pfnmap.plugins import calling
 from pfnmap.sizes import format_size
 
 if TYPE_CHECKING:
@@ -193,7 +194,8 @@ def place(space: Space, requests: Sequence[Request], policies: Mapping[str, Vmm]
         else:
             raise BadInput(request.where, "neither an address nor a placement policy is given")
     for name, members in groups.items():
-        answers = policies[name].place(space, [requests[n] for n in members])
+        with calling(policies[name].name, "place()"):
+            answers = list(policies[name].place(space, [requests[n] for n in members]))
         if len(answers) != len(members):
             raise PluginError(name, f"place() gave {len(answers)} answers for {len(members)} requests")
         placed.update(zip(members, answers, strict=True))
