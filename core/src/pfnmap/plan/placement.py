@@ -13,6 +13,7 @@ from pfnmap.contract.region import Span
 from pfnmap.errors import BadInput, PluginError, Unknown
 from pfnmap.plan.paging import Paging
 from pfnmap.plan.runs import Levels, down, up
+from pfnmap.plugins import calling
 from pfnmap.sizes import format_size
 
 if TYPE_CHECKING:
@@ -258,7 +259,8 @@ def place(
             groups.setdefault(request.policy, []).append(n)
     for name, members in groups.items():
         policy = policies[name]
-        answers = policy.place(space, [requests[n] for n in members])
+        with calling(policy.name, "place()"):
+            answers = list(policy.place(space, [requests[n] for n in members]))
         if len(answers) != len(members):
             raise PluginError(policy.name, f"place() gave {len(answers)} answers for {len(members)} requests")
         said = (policy.assumed,) if policy.assumed else ()
