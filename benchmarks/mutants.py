@@ -68,7 +68,10 @@ SUBJECTS: Final = {
             f"{REPLAYED}[arm64-4k-6.12.117-n1]",
             "plugins/pci_sysfs/tests/test_resource.py",
             "tests/test_lookup.py",
+            "tests/test_procfs.py",
+            "tests/test_proposed_changes.py",
             "tests/test_stateful.py",
+            "tests/test_plan_equals_run.py",
         ),
     ),
     "release": Subject(
