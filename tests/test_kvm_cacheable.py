@@ -18,9 +18,7 @@ GPA, VA, GIB = 0x80_0000_0000, 0x10_0000_0000, 1 << 30
 
 
 def _run(release: str, cpu: dict[str, Any]) -> Run:
-    kernel = Kernel.link(
-        "arm64", ["nvgrace_gpu", "kvm"], release=release, cpu=cpu, given={"TRANSPARENT_HUGEPAGE": "y"}
-    )
+    kernel = Kernel.link("arm64", ["nvgrace_gpu", "kvm"], release=release, cpu=cpu, given={"TRANSPARENT_HUGEPAGE": "y"})
     bars = {2: DeviceBar(2, GIB, 1 << 41), 4: DeviceBar(4, GIB, 1 << 40)}
     return Run(kernel, [Device("gpu", "0009:01:00.0", bars, driver="nvgrace_gpu")])
 
