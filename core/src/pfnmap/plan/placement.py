@@ -232,7 +232,7 @@ def vmm_class(text: str, registry: Registry) -> type[Vmm]:
     plugins = {plugin.name.replace("-", "_"): plugin.name for plugin in registry.plugins("vmm")}
     key = name.replace("-", "_")
     if key not in plugins:
-        raise Unknown("placement policy", text, [*POLICIES, *registry.names("vmm")])
+        raise Unknown("placement policy", text, [*POLICIES, *registry.names("vmm")], every=True)
     found: type[Vmm] = registry.load("vmm", plugins[key])
     return found
 
