@@ -247,7 +247,7 @@ def test_an_architecture_says_what_a_hypervisor_does_on_it(monkeypatch: pytest.M
     from pfnmap.contract.guest import SecondStage
 
     kernel = Kernel.link("sparc64", ["vfio_pci", "kvm"], defaults=THP, release="7.3.4")
-    bar = [Request(0, 1 << 40, GIB, va=1 << 33, gpa=0)]
+    bar = [Request(0, PHYS, GIB, va=1 << 33, gpa=0)]
     with pytest.raises(Refused, match="sparc64's KVM is not modelled"):
         plan(kernel, bar, hypervisor="kvm")
     asked = []

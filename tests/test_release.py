@@ -1,5 +1,6 @@
 """Releases as sets of changes: each rule of pfnmap.release with a witness from the established facts."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,8 @@ from hypothesis import strategies as st
 
 from pfnmap import release as releases
 from pfnmap.errors import BadInput, LinkError, Unknown
-from pfnmap.release import Change, Release, difference, missing_fixes, newest, parse_release, write_profile
+from pfnmap.release import Change, Release, difference, missing_fixes, newest, parse_release, rules, write_profile
+from pfnmap.release.facts import Version, version
 
 
 def status(release: str, change: str) -> str:
@@ -114,6 +116,8 @@ def test_names_are_read(text: str, name: str):
         "6.12.y",
         "6.12.117x",
         "6.120",
+        "6.21",
+        "3.21",
         "99.1",
         "1.0",
         "6.12.117.3",
@@ -154,10 +158,28 @@ def test_an_abi_number_of_a_line_with_sightings_is_unknown_between_them():
     assert release.changes["no-thp-align-without-get-unmapped-area"] == "no"
 
 
+def test_an_abi_number_does_not_tell_the_mainline_release_from_those_that_took_a_backport():
+    change = Change("c", "c", "6.13", "source", backports=("6.12.1",))
+    newest = version("7.3.4")
+    assert [rules.status(change, Version(6, 12, patch), newest) for patch in (0, 1, 2)] == ["no", "yes", "yes"]
+    assert rules.status_line(change, Version(6, 12), newest) == "unknown"
+
+
+@pytest.mark.parametrize("elsewhere", [{"backports": ("6.6.50",)}, {"present": ("6.6.60",)}])
+def test_a_line_may_take_later_what_another_stable_line_took(elsewhere: dict[str, tuple[str, ...]]):
+    change = Change("c", "c", "6.13", "source", absent=("6.12.5",), **elsewhere)
+    newest = version("7.3.4")
+    assert [rules.status(change, Version(6, 12, patch), newest) for patch in (5, 6)] == ["no", "unknown"]
+    assert rules.status_line(change, Version(6, 12), newest) == "unknown"
+
+
 def test_debians_6_1_has_at_most_what_a_stable_release_of_it_took():
     changes = parse_release("6.1.0-56-amd64").changes
-    assert {id for id, state in changes.items() if state != "no"} == {"loongarch-wrprotect-keeps-dirty"}
-    assert changes["loongarch-wrprotect-keeps-dirty"] == "unknown"
+    assert {id for id, state in changes.items() if state != "no"} == {
+        "arm64-kvm-pfnmap-block",
+        "loongarch-wrprotect-keeps-dirty",
+    }
+    assert set(changes.values()) == {"no", "unknown"}
 
 
 def test_an_enterprise_kernel_may_have_anything_that_was_merged_later():
@@ -196,6 +218,21 @@ def test_posted_v2_is_6_11_with_the_series_and_without_its_review():
     assert "unknown" not in posted.changes.values()
 
 
+def test_a_tree_lacks_what_its_base_had_and_it_has_not():
+    known = releases.facts()
+    tree = replace(known.trees["posted-v2"], name="ours", base="6.12.117", with_=(), without=("thp-bypass-pfnmap",))
+    ours = parse_release("ours", known=replace(known, trees={"ours": tree}))
+    assert [(d.change, d.before, d.after) for d in difference(parse_release("6.12.117"), ours)] == [
+        ("thp-bypass-pfnmap", "yes", "no")
+    ]
+
+
+def test_releases_are_listed_from_the_oldest_on_and_trees_after_them():
+    *numbers, tree = releases.facts().releases
+    assert tree == "posted-v2"
+    assert numbers == sorted(numbers, key=lambda release: [int(part) for part in release.split(".")])
+
+
 def test_the_newest_release_is_the_newest_that_was_seen():
     assert newest() == "7.3.4"
     assert {"6.12.117", "6.1.192", "7.2.8", "6.13", "posted-v2"} <= set(releases.facts().releases)
@@ -220,6 +257,7 @@ def test_with_and_without_settle_an_unknown_change():
     settled = parse_release("6.12.50", without=["vfio-align-fault-to-order"])
     assert settled.changes["vfio-align-fault-to-order"] == "no"
     assert not any("vfio-align-fault-to-order" in line for line in settled.assumed)
+    assert settled.settled == {"vfio-align-fault-to-order"}
 
 
 def test_with_something_already_there_is_fine():

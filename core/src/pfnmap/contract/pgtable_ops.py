@@ -78,6 +78,10 @@ class PgtableOps(ABC):
     geometry: Geometry
     """Set by `setup_arch`."""
 
+    cookies_from: int | None = None
+    """The physical address (bytes) from which on an entry holds a cookie that no load or store of user space can use
+    (SIGILL), settled in `setup_arch`; None: there are no cookies."""
+
     linear_map: int = 1 << 64
     """The first physical address (bytes) that the kernel's linear map does not reach, settled in `setup_arch`: RAM
     beyond it is not used, so that tables lie below."""

@@ -74,8 +74,18 @@ class RunState:
         self.drivers: dict[str, Driver] = {}
         for device in devices:
             with self.blaming_plugins(f"device {device.name}"):
-                self.drivers[device.name] = bound = self._driver(device, driver or device.driver)
-                self.files[device.name] = bound.probe(device)
+                self._probe(device, driver or device.driver)
+
+    def _probe(self, device: Device, driver: str) -> None:
+        self.drivers[device.name] = bound = self._driver(device, driver)
+        self.files[device.name] = bound.probe(device)
+
+    def bind(self, device: str, driver: str) -> None:
+        """See `ScenarioRun.bind`."""
+        if device not in self.devices:
+            raise Unknown("device", device, self.devices)
+        self.drivers[device].remove(self.devices[device])
+        self._probe(self.devices[device], driver)
 
     def _driver(self, device: Device, name: str) -> Driver:
         modules = self.machine.modules

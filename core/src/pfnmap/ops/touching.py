@@ -31,8 +31,10 @@ def _is_write(access: str) -> bool:
 
 def _signal(outcome: AccessResult) -> dict[str, Any]:
     result: dict[str, Any] = {"result": outcome.result}
-    if outcome.si_code is not None and outcome.si_addr is not None:
-        result.update(si_code=outcome.si_code, si_addr=hex(outcome.si_addr))
+    if outcome.si_code is not None:
+        result["si_code"] = outcome.si_code
+    if outcome.si_addr is not None:
+        result["si_addr"] = hex(outcome.si_addr)
     return result
 
 

@@ -16,7 +16,7 @@ from pfnmap.errors import BadInput, Refused, Unknown
 from pfnmap.plan.document import MappingPlan, Plan, Undetermined
 from pfnmap.plan.mapping import Region
 from pfnmap.plan.paging import Paging
-from pfnmap.plan.placement import Space, place, vmm_class, vmm_named
+from pfnmap.plan.placement import Space, congruent, place, vmm_class, vmm_named
 from pfnmap.plan.runs import Levels, up
 from pfnmap.plugins import Registry, why_unusable
 from pfnmap.release import unknown_as_absent
@@ -25,12 +25,13 @@ from pfnmap.sizes import format_size
 if TYPE_CHECKING:
     from pfnmap.kernel import Kernel
 
-__all__ = ["plan"]
+__all__ = ["Planner", "Question", "plan", "required"]
 
 
 @dataclass(frozen=True)
-class _Question:
-    """What is asked of every kernel; `vmms`: the placement policies by what requests call them."""
+class Question:
+    """What is asked of every kernel; `vmms`: the placement policies by what requests call them. `congruent`: whoever
+    places an area does it at an address that is congruent to the BAR."""
 
     requests: tuple[Request, ...]
     mmap_base: int | None
@@ -38,6 +39,23 @@ class _Question:
     hypervisor: str | None
     registry: Registry
     vmms: Mapping[str, Vmm]
+    congruent: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        requests: Sequence[Request],
+        mmap_base: int | None = None,
+        dma: str | None = None,
+        hypervisor: str | None = None,
+        registry: Registry | None = None,
+        vmm_options: Sequence[str] = (),
+        newest_vmm: bool = False,
+    ) -> Question:
+        """Return what `plan` is asked; it says what the arguments mean."""
+        registry = registry or Registry()
+        vmms = _vmms(requests, registry, vmm_options, newest_vmm)
+        return cls(tuple(requests), mmap_base, dma, hypervisor, registry, vmms)
 
 
 def plan(
@@ -62,21 +80,18 @@ def plan(
     that is not linked, Unknown for a policy, a backend or a hypervisor that nobody has, Refused for leaves that the
     architecture has no entry for and for what a plugin does not model.
     """
-    registry = registry or Registry()
-    vmms = _vmms(requests, registry, vmm_options, newest_vmm)
-    question = _Question(tuple(requests), mmap_base, dma, hypervisor, registry, vmms)
-    first = _Planner(kernel, question)
-    mappings = first.mappings()
-    _refuse_absent(kernel, mappings)
+    question = Question.of(requests, mmap_base, dma, hypervisor, registry, vmm_options, newest_vmm)
+    first = Planner(kernel, question)
+    mappings = first.answer()
     undetermined = tuple(_undetermined(kernel, question, first.changes(), mappings))
     described = {**kernel.describe(), "assumed": _assumed(kernel, question, undetermined)}
-    return Plan(described, mappings, undetermined, first.legends())
+    return Plan(described, mappings, undetermined, first.legends(), first.changes())
 
 
-class _Planner:
+class Planner:
     """One kernel with who takes part in its answers."""
 
-    def __init__(self, kernel: Kernel, question: _Question) -> None:
+    def __init__(self, kernel: Kernel, question: Question) -> None:
         self.kernel = kernel
         self.question = question
         self.paging = Paging.of(kernel)
@@ -102,6 +117,8 @@ class _Planner:
         }
         space = Space(self.kernel, self.paging, levels, self.question.mmap_base)
         placed = place(space, settled, self.question.vmms, [rules.refused for rules in self.rules])
+        if self.question.congruent:
+            placed = [congruent(space, *pair) for pair in zip(settled, placed, strict=True)]
         advised = any(where.madvise_hugepage for where in placed)
         madvised = Paging.of(self.kernel, madvised=True) if advised else self.paging
         regions = (
@@ -117,6 +134,12 @@ class _Planner:
             for request, rules, where, backend in zip(settled, self.rules, placed, self.backends, strict=True)
         )
         return tuple(mapping for region in regions for mapping in region.plans())
+
+    def answer(self) -> tuple[MappingPlan, ...]:
+        """Return `mappings`. Raises Refused for leaves that this kernel would die of."""
+        planned = self.mappings()
+        _refuse_absent(self.kernel, planned)
+        return planned
 
     def changes(self) -> frozenset[str]:
         """The upstream changes that any of the answers can hang on."""
@@ -135,7 +158,7 @@ class _Planner:
 # --- who takes part
 
 
-def _region_rules(kernel: Kernel, request: Request, question: _Question) -> RegionRules:
+def _region_rules(kernel: Kernel, request: Request, question: Question) -> RegionRules:
     _check_bar(kernel, request)
     driver = kernel.drivers.get(request.driver)
     if driver is None:
@@ -215,7 +238,7 @@ def _refuse_absent(kernel: Kernel, planned: Iterable[MappingPlan]) -> None:
 
 
 def _undetermined(
-    kernel: Kernel, question: _Question, relevant: frozenset[str], planned: tuple[MappingPlan, ...]
+    kernel: Kernel, question: Question, relevant: frozenset[str], planned: tuple[MappingPlan, ...]
 ) -> Iterable[Undetermined]:
     changes = kernel.release.changes
     unknown = {change for change, status in changes.items() if status == "unknown"}
@@ -225,25 +248,25 @@ def _undetermined(
         settled.update(dict.fromkeys(yes, "yes"))
         mappings = planned
         if settled != changes:
-            mappings = _Planner(kernel.relink(replace(kernel.release, changes=settled)), question).mappings()
+            mappings = Planner(kernel.relink(replace(kernel.release, changes=settled)), question).mappings()
         return {"mappings": [mapping.answer() for mapping in mappings]}
 
     for change in changes:
         if change not in unknown & relevant:
             continue
-        given = _required(kernel, change) & unknown
+        given = required(kernel, change) & unknown
         if_yes, if_no = answer({change, *given}), answer(given)
         if if_yes != if_no:
             yield Undetermined(change, tuple(sorted(given)), if_yes, if_no)
 
 
-def _required(kernel: Kernel, change: str) -> set[str]:
-    """The changes without which a change cannot be there, at any remove."""
+def required(kernel: Kernel, change: str) -> set[str]:
+    """Return the changes without which a change cannot be there, at any remove."""
     direct = kernel.release.known[change].requires
-    return {*direct, *(name for required in direct for name in _required(kernel, required))}
+    return {*direct, *(name for one in direct for name in required(kernel, one))}
 
 
-def _assumed(kernel: Kernel, question: _Question, undetermined: Sequence[Undetermined]) -> list[str]:
+def _assumed(kernel: Kernel, question: Question, undetermined: Sequence[Undetermined]) -> list[str]:
     """What nobody said of the kernel, and can alter this answer: of unknown changes those that do."""
     name, changes = kernel.release.name, kernel.release.changes
     every = unknown_as_absent(name, changes)

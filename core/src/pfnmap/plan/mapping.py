@@ -112,7 +112,7 @@ class Region:
     def _dma(self, levels: Levels, runs: Sequence[Run], spans: Spans, delta: int) -> DmaMap | None:
         if self.backend is None or not spans:
             return None
-        return self.backend.map(self.kernel, reach_of(levels, runs, spans, delta))
+        return self.backend.explained(self.kernel, reach_of(levels, runs, spans, delta))
 
     def _dma_spans(self, levels: Levels, runs: Sequence[Run], area: Area | None, delta: int) -> DmaMap | None:
         """What the DMA maps of an area cost, together."""

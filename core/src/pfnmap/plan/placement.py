@@ -18,7 +18,7 @@ from pfnmap.sizes import format_size
 if TYPE_CHECKING:
     from pfnmap.plugins import Registry
 
-__all__ = ["ALIGNED_BASE", "MMAP_BASE", "POLICIES", "Space", "place", "vmm_class", "vmm_named"]
+__all__ = ["ALIGNED_BASE", "MMAP_BASE", "POLICIES", "Space", "congruent", "place", "vmm_class", "vmm_named"]
 
 MMAP_BASE: Final = 0x7FFF_F7FF_F000
 """Where mmap(NULL) searches downwards from in policy `kernel`, unless the address space ends below. Only page-aligned
@@ -191,16 +191,14 @@ class _AlignedPolicy(Vmm):
 
     def place(self, space: AddressSpace, requests: Sequence[Request]) -> list[Placed]:
         assert isinstance(space, Space)
-        base = min(ALIGNED_BASE, (1 << (space.task_size - 1).bit_length()) >> 3)
-        placed = []
-        for request in requests:
-            whole = _whole(request)
-            largest = max(space.leaves(request), default=space.page)
-            off = (down(request.phys, space.page) + whole.offset - base) % largest
-            placed.append(
-                Placed((Area(whole.offset, whole.length, base + off, _lowest_bit(off) or largest, congruent=True),))
-            )
-        return placed
+        return [Placed((_aligned(space, request, _whole(request)),)) for request in requests]
+
+
+def _aligned(space: Space, request: Request, span: Span) -> Area:
+    base = min(ALIGNED_BASE, (1 << (space.task_size - 1).bit_length()) >> 3)
+    largest = max(space.leaves(request), default=space.page)
+    off = (down(request.phys, space.page) + span.offset - base) % largest
+    return Area(span.offset, span.length, base + off, _lowest_bit(off) or largest, congruent=True)
 
 
 POLICIES: Final[Mapping[str, type[Vmm]]] = {policy.name: policy for policy in (_KernelPolicy, _AlignedPolicy)}
@@ -269,6 +267,12 @@ def place(
         for area in placed[n].areas:
             _check(space, request, area)
     return [placed[n] for n in range(len(requests))]
+
+
+def congruent(space: Space, request: Request, placed: Placed) -> Placed:
+    """Return the areas of a BAR, as somebody placed them, at addresses that are congruent to it as by `aligned`."""
+    areas = (_aligned(space, request, Span(area.offset, area.length)) for area in placed.areas)
+    return replace(placed, areas=tuple(areas), notes=())
 
 
 def _at(request: Request, va: int) -> Placed:

@@ -182,6 +182,9 @@ def _why(mapping: MappingPlan) -> Iterable[str]:
         if row is not None:
             where = "" if len(mapping.runs) == 1 else f"{run.va:#x}-{run.end:#x} "
             yield f"{where}not {_size(row, mapping)}: {row.detail}"
+    dma = mapping.costs.dma_map
+    for reason in dma.reasons if dma else ():
+        yield f"a DMA map walks {reason.walks:,} times more than it had to: {reason.detail}"
 
 
 def _size(row: Blocked, mapping: MappingPlan) -> str:
