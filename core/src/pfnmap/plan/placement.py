@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from pfnmap.contract.placement import AddressSpace, Area, Part, Placed, Unmapped, Vmm
 from pfnmap.contract.plan import Image, Request
 from pfnmap.contract.region import Span
-from pfnmap.errors import BadInput, PluginError, Unknown
+from pfnmap.errors import BadInput, PluginError, Unknown, nearest
 from pfnmap.plan.paging import Paging
 from pfnmap.plan.runs import Levels, down, up
 from pfnmap.plugins import calling
@@ -231,7 +231,8 @@ def vmm_class(text: str, registry: Registry) -> type[Vmm]:
     plugins = {plugin.name.replace("-", "_"): plugin.name for plugin in registry.plugins("vmm")}
     key = name.replace("-", "_")
     if key not in plugins:
-        raise Unknown("placement policy", text, [*POLICIES, *registry.names("vmm")])
+        names = [*POLICIES, *registry.names("vmm")]
+        raise Unknown("placement policy", text, names, every=not nearest(text, names))
     found: type[Vmm] = registry.load("vmm", plugins[key])
     return found
 
