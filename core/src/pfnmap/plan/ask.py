@@ -269,9 +269,9 @@ def required(kernel: Kernel, change: str) -> set[str]:
 
 def _assumed(kernel: Kernel, question: Question, undetermined: Sequence[Undetermined]) -> list[str]:
     """What nobody said of the kernel, and can alter this answer: of unknown changes those that do."""
-    name, changes = kernel.release.name, kernel.release.changes
-    every = unknown_as_absent(name, changes)
-    mattering = unknown_as_absent(name, {row.change: changes[row.change] for row in undetermined})
+    name, changes, known = kernel.release.name, kernel.release.changes, kernel.release.known
+    every = unknown_as_absent(name, changes, known)
+    mattering = unknown_as_absent(name, {row.change: changes[row.change] for row in undetermined}, known)
     return [
         *(sentence for sentence in kernel.assumed if sentence not in every),
         *mattering,
