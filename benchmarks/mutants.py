@@ -66,9 +66,13 @@ SUBJECTS: Final = {
             f"{REPLAYED}[x86_64-4k-6.12.117]",
             f"{REPLAYED}[x86_64-4k-6.1.192]",
             f"{REPLAYED}[arm64-4k-6.12.117-n1]",
+            f"{REPLAYED}[arm64-4k-6.12.117-a72]",
             "plugins/pci_sysfs/tests/test_resource.py",
             "tests/test_lookup.py",
+            "tests/test_procfs.py",
+            "tests/test_proposed_changes.py",
             "tests/test_stateful.py",
+            "tests/test_plan_equals_run.py",
         ),
     ),
     "release": Subject(

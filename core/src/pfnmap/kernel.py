@@ -27,7 +27,7 @@ from pfnmap.errors import BadInput, LinkError, PluginError, Refused, Unknown
 from pfnmap.generic import Generic
 from pfnmap.hookspecs import ENTRY_HOOKS, PROJECT, EntryHooks, LinkHooks
 from pfnmap.kconfig import Config, fragment, page_size_symbols, resolve
-from pfnmap.plugins import Registry
+from pfnmap.plugins import Registry, calling
 from pfnmap.release import Release, facts, parse_release
 
 __all__ = ["Kernel"]
@@ -150,7 +150,8 @@ class Kernel(LinkedKernel):
         if thp is not None and thp not in THP_SETTINGS:
             raise BadInput("thp", f"{thp!r} is none of {', '.join(THP_SETTINGS)}")
         state = _cpu(of, cpu or {})
-        of.setup_arch(resolved, state, has)
+        with calling(of.name, "setup_arch()"):
+            of.setup_arch(resolved, state, has)
         manager.register(Generic(of, resolved), name="generic")
         return cls(
             arch=of,
@@ -279,7 +280,8 @@ def _thp(config: Config) -> str:
 def _fragments(manager: pluggy.PluginManager, has: Has) -> list[tuple[str, str]]:
     fragments = [("pfnmap", fragment("pfnmap", has))]
     for impl in manager.hook.kconfig.get_hookimpls():
-        text = cast("str | None", impl.function(has))
+        with calling(impl.plugin_name, "kconfig()"):
+            text = cast("str | None", impl.function(has))
         if text is not None:
             fragments.append((impl.plugin_name, text))
     return fragments

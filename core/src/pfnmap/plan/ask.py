@@ -18,7 +18,7 @@ from pfnmap.plan.mapping import Region
 from pfnmap.plan.paging import Paging
 from pfnmap.plan.placement import Space, congruent, place, vmm_class, vmm_named
 from pfnmap.plan.runs import Levels, up
-from pfnmap.plugins import Registry, why_unusable
+from pfnmap.plugins import Registry, calling, why_unusable
 from pfnmap.release import unknown_as_absent
 from pfnmap.sizes import format_size
 
@@ -166,7 +166,8 @@ def _region_rules(kernel: Kernel, request: Request, question: Question) -> Regio
         raise BadInput(request.where, why)
     if not isinstance(driver, Driver):
         raise BadInput(request.where, f"{request.driver} is no driver: it binds no device")
-    return driver.region(kernel, request, question.requests)
+    with calling(request.driver, "region()"):
+        return driver.region(kernel, request, question.requests)
 
 
 def _backend(backends: dict[str, DmaBackend], asked: str | None, own: str | None) -> DmaBackend | None:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Final
 from pfnmap.contract.placement import AddressSpace, Area, Part, Placed, Unmapped, Vmm
 from pfnmap.contract.plan import Image, Request
 from pfnmap.contract.region import Span
-from pfnmap.errors import BadInput, PluginError, Unknown
+from pfnmap.errors import BadInput, PluginError, Unknown, nearest
 from pfnmap.plan.paging import Paging
 from pfnmap.plan.runs import Levels, down, up
+from pfnmap.plugins import calling
 from pfnmap.sizes import format_size
 
 if TYPE_CHECKING:
@@ -230,7 +231,8 @@ def vmm_class(text: str, registry: Registry) -> type[Vmm]:
     plugins = {plugin.name.replace("-", "_"): plugin.name for plugin in registry.plugins("vmm")}
     key = name.replace("-", "_")
     if key not in plugins:
-        raise Unknown("placement policy", text, [*POLICIES, *registry.names("vmm")])
+        names = [*POLICIES, *registry.names("vmm")]
+        raise Unknown("placement policy", text, names, every=not nearest(text, names))
     found: type[Vmm] = registry.load("vmm", plugins[key])
     return found
 
@@ -258,7 +260,8 @@ def place(
             groups.setdefault(request.policy, []).append(n)
     for name, members in groups.items():
         policy = policies[name]
-        answers = policy.place(space, [requests[n] for n in members])
+        with calling(policy.name, "place()"):
+            answers = list(policy.place(space, [requests[n] for n in members]))
         if len(answers) != len(members):
             raise PluginError(policy.name, f"place() gave {len(answers)} answers for {len(members)} requests")
         said = (policy.assumed,) if policy.assumed else ()

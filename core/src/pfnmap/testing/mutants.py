@@ -26,7 +26,7 @@ __all__ = ["Mutant", "mutants", "mutants_of", "sample"]
 
 _ROOTS: Final = frozenset(
     {*Arch.__abstractmethods__, *OPTIONAL_OPS, "empty", "word_format", "access_error", "linear_map", "undefined"}
-    | {hook for hook in ENTRY_HOOKS if not hook.startswith(("track_", "untrack_", "pfnmap_"))}
+    | {hook for hook in ENTRY_HOOKS if not hook.startswith(("track_", "untrack_", "pfnmap_", "io", "mem"))}
 )
 """What of the contract is mutated, with all that it uses."""
 
