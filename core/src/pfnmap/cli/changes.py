@@ -136,7 +136,8 @@ def _difference(first: str, second: str, known: Facts, json: bool) -> int:
             {"releases": [before.name, after.name], "difference": rows, "unknown": unknown, "picks": picks_json},
         )
         return 0
-    count = "1 known change differs" if len(found) == 1 else f"{'no' if unknown and not found else len(found)} known changes differ"
+    number = "no" if unknown and not found else len(found)
+    count = "1 known change differs" if number == 1 else f"{number} known changes differ"
     show(styled(f"{before.name} -> {after.name}: {count}", "bold"))
     if unknown:
         show(styled(f"not known of either, {len(unknown)}: {', '.join(unknown)}", _STYLES["unknown"]))
