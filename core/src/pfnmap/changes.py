@@ -16,9 +16,9 @@ from typing import Any
 import tomli
 
 from pfnmap.errors import BadInput, Unknown
-from pfnmap.packages import file_text
+from pfnmap.packages import file_text, source_texts
 
-__all__ = ["FILE", "Brought", "Change", "Flavour", "Tree", "brought"]
+__all__ = ["FILE", "Brought", "Change", "Flavour", "Tree", "asks", "brought"]
 
 FILE = "changes.toml"
 
@@ -205,3 +205,12 @@ def _checked(where: str, kind: type[Change | Tree | Flavour], table: Mapping[str
                 raise BadInput(where, f"{key} = {item!r} is not of the form that the field has")
         found[field.name] = tuple(value) if listed else value
     return found
+
+
+@cache
+def asks(package: str, id: str) -> bool:
+    """Tell whether a package's code has a change's id as a literal, or its Kconfig fragment has it."""
+    if any(f'"{id}"' in text or f"'{id}'" in text for text in source_texts(package)):
+        return True
+    directive = re.compile(rf"^\s*#:\s*(?:since|until)\s+{re.escape(id)}\s*$", re.MULTILINE)
+    return bool(directive.search(file_text(package, "Kconfig") or ""))

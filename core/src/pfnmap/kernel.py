@@ -16,6 +16,7 @@ from typing import Any, NoReturn, cast
 
 import pluggy
 
+from pfnmap.changes import asks
 from pfnmap.contract.arch import Arch
 from pfnmap.contract.defaults import DEFAULT_ARCH
 from pfnmap.contract.entry import Has
@@ -158,7 +159,7 @@ class Kernel(LinkedKernel):
             ops=_bind(manager, of, resolved),
             geometry=of.geometry,
             config=resolved,
-            release=found,
+            release=replace(found, changes=MappingProxyType(dict(found.changes))),
             cpu=MappingProxyType(state),
             thp=thp or _thp(resolved),
             drivers=MappingProxyType({driver.name: driver for driver in linked}),
@@ -231,6 +232,8 @@ def _refuse_unasked(release: Release, arch: Arch, drivers: list[Module], registr
         if change.package not in asking:
             by = registry.distribution_of(change.package)
             raise Refused(what, f"it is brought by {by}, and nothing of that is linked with {arch.name}")
+        if not any(asks(package, id) for package in sorted(asking, key=lambda package: package != change.package)):
+            raise Refused(what, "nothing that is linked asks for it: setting it would alter nothing")
 
 
 def _instance(part: type[Any], what: str) -> Any:

@@ -60,6 +60,12 @@ class Ops:
 
     owners: Mapping[str, Owner]
 
+    def __setattr__(self, name: str, value: object) -> None:
+        """Bind an op; `owners` is set last, and from then on nothing is."""
+        if "owners" in self.__dict__:
+            raise AttributeError(f"the ops of a linked kernel cannot be changed: {name}")
+        super().__setattr__(name, value)
+
     if TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Callable[..., Any]: ...
