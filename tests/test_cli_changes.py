@@ -40,3 +40,39 @@ def test_the_core_and_one_architecture_are_enough_to_link_and_run(process, tmp_p
         assert (caps.returncode, caps.stderr) == (0, "")
         run = process("run", str(scenario), "--arch", arch, env={"PFNMAP_PLUGINS": arch})
         assert (run.returncode, run.stderr) == (0, ""), arch
+
+
+def test_a_difference_names_what_is_not_known_of_either(answer, pfnmap):
+    found = answer("changes", "6.19.1", "6.19.2", "--json")
+    assert found["difference"] == []
+    assert "follow-recheck-under-lock" in found["unknown"]
+    shown = pfnmap("changes", "6.19.1", "6.19.2").stdout
+    assert "not known of either" in shown
+    assert "follow-recheck-under-lock" in shown
+
+
+def test_what_is_to_be_picked_stands_behind_what_it_requires(answer):
+    picks = answer("changes", "6.11", "6.15", "--json")["picks"]
+    order = [pick["change"] for pick in picks]
+    assert order.index("huge-pfnmap") < order.index("follow-addr-mask") < order.index("type1-pfnmap-batch")
+    for place, pick in enumerate(picks):
+        assert not set(pick["requires"]) & set(order[place:])
+    assert {p["commit"] for p in picks if p["change"] == "type1-pfnmap-batch"} == {"0fd06844de5d"}
+
+
+def test_a_commit_id_stands_for_its_change(answer):
+    by_id, by_commit = (
+        answer("plan", "--bar", "1G", "--vmm", "aligned", "--release", "6.14", "--with", change)
+        for change in ("thp-bypass-pfnmap", "e384abeb559d10d6505aec053ede9368d81d4c71")
+    )
+    assert by_id == by_commit
+    assert by_id["kernel"]["changes"]["thp-bypass-pfnmap"] == "yes"
+
+
+def test_a_profile_is_written_over_only_by_force(pfnmap, tmp_path):
+    profile = tmp_path / "profile.toml"
+    assert pfnmap("changes", "6.11", "-o", str(profile)).exit_code == 0
+    refused = pfnmap("changes", "7.3", "-o", str(profile))
+    assert refused.exit_code == 2
+    assert "--force" in refused.stderr
+    assert pfnmap("changes", "7.3", "-o", str(profile), "--force").exit_code == 0

@@ -21,7 +21,6 @@ from pfnmap.mm.fault import user_access
 from pfnmap.mm.functions import FUNCTIONS
 from pfnmap.mm.mmap import get_unmapped_area
 from pfnmap.plan import Request, ask, costs, plan, runs
-from pfnmap.plugins import Registry
 from pfnmap.release import parse_release
 from pfnmap.run import Run
 from pfnmap.trace import Fault
@@ -339,7 +338,7 @@ def test_no_other_change_than_those_said_alters_an_answer(arch: str, release: st
     kernel = Kernel.link(arch, list(DRIVERS), defaults=THP, release=base, thp="madvise")
     said = set(NOT_ASKED)
     for dma in ("type1", "iommufd"):
-        said |= ask._Planner(kernel, ask._Question(tuple(requests), None, dma, None, Registry())).changes()
+        said |= ask.Planner(kernel, ask.Question.of(requests, dma=dma)).changes()
     turned = {c: s if c in said else "no" if s == "yes" else "yes" for c, s in base.changes.items()}
     assert answers(kernel.relink(replace(base, changes=turned))) == answers(kernel)
     assert said - NOT_ASKED < set(base.changes)
@@ -352,7 +351,8 @@ def finds_a_disagreement(driver: str | None = None) -> bool:
     @settings(QUIET, max_examples=1000, database=None, derandomize=True, phases=[Phase.generate])
     @given(machines(), st.data())
     def search(machine: Machined, data: st.DataObject) -> None:
-        check(replace(machine, driver=driver) if driver else machine, data)
+        # One driver's rules are searched for where there are all levels.
+        check(replace(machine, driver=driver, build="x86_64") if driver else machine, data)
 
     try:
         search()

@@ -381,6 +381,7 @@ def test_after_clear_refs_4_leaves_are_made_read_only_and_writes_to_huge_ones_ne
     # FINDINGS F21: the handler of a huge leaf answers NOPAGE and changes nothing; a page is made writable by the core.
     written = machine("touch", va=BASE, access="write")
     assert written["result"] == ("ok" if level == "pte" else "LOOP")
+    assert written["handle_mm_fault"] == 1  # of the first round: the leaf is not split, and nothing asks again
     assert {(f["order"], f["ret"]) for f in written["faults"]} == {
         "pud": {(18, "NOPAGE")},
         "pmd": {(9, "NOPAGE")},

@@ -14,6 +14,7 @@ from pfnmap import Device, DeviceBar, MmStruct, Refused
 from pfnmap.contract.step import Step
 from pfnmap.kernel import Kernel
 from pfnmap.run import Run
+from pfnmap.vm_flags import VM_ACCESS_FLAGS, VM_WRITE
 
 BASE = 0x1000_0000_0000
 PHYS = 0x8_0000_0000
@@ -91,6 +92,7 @@ class Mappings(RuleBasedStateMachine):
         self.unit = 1 << 20 if self.large else self.size // 8
         device = Device("d", "0000:00:01.0", {2: DeviceBar(2, self.size, PHYS)})
         self.run = Run(self.kernel, [device])
+        self.memory = True
         self.leaky = False
         self.mmap(slot=0, shift=shift, offset=0, length=8, prot="rw")
 
@@ -127,7 +129,21 @@ class Mappings(RuleBasedStateMachine):
 
     @rule(slot=slots, page=st.integers(0, 600), access=st.sampled_from(["read", "write"]), by=who)
     def touch(self, slot: int, page: int, access: str, by: str) -> None:
-        self.do("touch", by, va=self.where(slot, page), access=access)
+        va = self.where(slot, page)
+        mm = self.run.child if by == "child" else self.run.parent
+        if mm is None or self.run.oops is not None:
+            return
+        vma = mm.vma_lookup(va)
+        answer = self.run.step(Step("touch", {"va": va, "access": access}, by=by, where="step")).as_json()
+        mapped = any(start <= va < start + self.geometry.size(level) for start, level, _ in leaves(mm))
+        if vma is None or not vma.vm_flags & (VM_WRITE if access == "write" else VM_ACCESS_FLAGS):
+            assert answer["result"] == "SIGSEGV"
+        elif not self.memory:
+            assert answer["result"] == "SIGBUS"
+            assert not mapped or self.leaky
+        else:
+            assert answer["result"] == "ok"
+            assert mapped
 
     @rule(slot=slots, shift=shifts, length=lengths, prot=st.sampled_from(["rw", "r", "none"]), by=who)
     def mprotect(self, slot: int, shift: int, length: int, prot: str, by: str) -> None:
@@ -152,7 +168,8 @@ class Mappings(RuleBasedStateMachine):
 
     @rule(enabled=st.booleans())
     def pci_memory(self, enabled: bool) -> None:
-        self.do("pci_memory", device="d", enabled=enabled)
+        if self.do("pci_memory", device="d", enabled=enabled):
+            self.memory = enabled
         if not enabled and self.run.oops is None and not self.large:
             # F3's leaves that lie outside every vma of the child are out of reach for the zap too
             assert self.leaky or not [leaf for mm in self.processes() for leaf in leaves(mm)]
@@ -208,7 +225,7 @@ class Mappings(RuleBasedStateMachine):
             assert mm.pgtables_bytes == sum(mm.tables.bytes[level] for level, _ in found)
             seen.update(address for _, address in found)
             seen.add(mm.tables.pgd_pa)
-        assert seen == set(self.machine.phys.tables)
+        assert seen == set(self.run.machine.phys.tables)
 
 
 Mappings.TestCase.settings = settings(

@@ -236,6 +236,10 @@ def test_a_linked_kernel_cannot_be_changed():
         kernel.cpu["turbo"] = True  # type: ignore[index]
     with pytest.raises(TypeError):
         kernel.drivers["x"] = None  # type: ignore[index]
+    with pytest.raises(TypeError):
+        kernel.release.changes["huge-pfnmap"] = "no"  # type: ignore[index]
+    with pytest.raises(AttributeError, match="pmd_special"):
+        kernel.ops.pmd_special = None
 
 
 # what it says of itself

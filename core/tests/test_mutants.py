@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from pfnmap.cli import app
 from pfnmap.errors import PluginError
-from pfnmap.testing.mutants import mutants, sample
+from pfnmap.testing.mutants import mutants, mutants_of, sample
 from pfnmap.testing.mutation import run
 
 ARCH = '''\
@@ -112,6 +112,25 @@ def test_a_sample_is_always_the_same(package):
     assert len(sample(package, 5)) == 5
     everything = sample(package, 1000)
     assert len(everything) == len(set(everything)) > 20
+
+
+FUNCTION = """\
+def zap(vma, ops):
+    if ops.locked:
+        vma.notify(1)
+    return vma.start + 4096
+"""
+
+
+def test_of_any_module_branches_are_inverted_and_calls_left_out_too():
+    assert {mutant.change for mutant in mutants_of("zap.py", FUNCTION)} == {
+        "ops.locked -> not ops.locked",
+        "vma.notify(1) -> None",
+        "1 -> 2",
+        "vma.start + 4096 -> vma",
+        "vma.start + 4096 -> vma.start - 4096",
+        "4096 -> 0x2000",
+    }
 
 
 # Running them: an installed distribution that only the processes of this test see

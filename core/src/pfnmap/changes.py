@@ -16,10 +16,10 @@ from typing import Any
 import tomli
 
 from pfnmap.errors import BadInput, Unknown
-from pfnmap.packages import file_text
+from pfnmap.packages import file_text, source_texts
 from pfnmap.records import dataclass
 
-__all__ = ["FILE", "Brought", "Change", "Tree", "brought"]
+__all__ = ["FILE", "Brought", "Change", "Flavour", "Tree", "asks", "brought"]
 
 FILE = "changes.toml"
 
@@ -31,6 +31,7 @@ _FORMS = {
     "first": re.compile(r"\d{1,2}\.\d{1,2}|-|\?"),
     "sure": re.compile("source|recorded|commit list|inferred|memory"),
     "commit": re.compile(r"[0-9a-f]{12}"),
+    "since": re.compile(r"\d+(\.\d+)*"),
     "backports": re.compile(r"\d{1,2}\.\d{1,2}\.(\d{1,4}|y)"),
     "present": _RELEASE,
     "absent": _RELEASE,
@@ -99,11 +100,40 @@ class Tree:
 
 
 @dataclass(frozen=True, slots=True)
+class Flavour:
+    """A distribution's kernels, told by their ``uname -r``, and what they have beside their stable release.
+
+    `match` is a regular expression for the whole name. Where there is a `since`, the numbers that its groups find are
+    compared with that, one by one, and earlier kernels are not meant. `unpatched` says that the distribution adds none
+    of the known changes to the stable release; else nothing is known but `with_`.
+    """
+
+    name: str
+    match: str
+    source: str
+    since: str = ""
+    unpatched: bool = False
+    with_: tuple[str, ...] = ()
+    package: str = ""
+
+    def is_of(self, release: str) -> bool:
+        """Tell whether a ``uname -r`` is that of such a kernel."""
+        found = re.fullmatch(self.match, release)
+        since = [int(number) for number in self.since.split(".") if number]
+        return found is not None and (not since or [int(number) for number in found.groups()] >= since)
+
+    def among(self, known: Mapping[str, object]) -> Flavour:
+        """Return this flavour with the changes that nobody here knows left out."""
+        return replace(self, with_=tuple(id for id in self.with_ if id in known))
+
+
+@dataclass(frozen=True, slots=True)
 class Brought:
     """What one package's file says."""
 
     changes: tuple[Change, ...] = ()
     trees: tuple[Tree, ...] = ()
+    flavours: tuple[Flavour, ...] = ()
 
 
 def brought(package: str) -> Brought:
@@ -123,23 +153,35 @@ def _parsed(package: str, text: str) -> Brought:
     except (tomli.TOMLDecodeError, RecursionError) as error:
         raise BadInput(where, f"not TOML: {error}") from None
     for key in facts:
-        if key not in ("change", "tree"):
-            raise BadInput(where, str(Unknown("key", key, ("change", "tree"))))
+        if key not in ("change", "tree", "flavour"):
+            raise BadInput(where, str(Unknown("key", key, ("change", "tree", "flavour"))))
     changes = tuple(Change(**one, package=package) for one in _tables(where, Change, facts.get("change", [])))
     trees = tuple(Tree(**one, package=package) for one in _tables(where, Tree, facts.get("tree", [])))
+    flavours = tuple(Flavour(**one, package=package) for one in _tables(where, Flavour, facts.get("flavour", [])))
+    for flavour in flavours:
+        _check_match(f"{where}, {flavour.name}", flavour)
     names = [*(change.id for change in changes), *(tree.name for tree in trees)]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise BadInput(where, f"{twice!r} stands there twice")
-    return Brought(changes, trees)
+    return Brought(changes, trees, flavours)
 
 
-def _tables(where: str, kind: type[Change | Tree], tables: Any) -> Iterator[dict[str, Any]]:
+def _check_match(where: str, flavour: Flavour) -> None:
+    try:
+        groups = re.compile(flavour.match).groups
+    except re.error as error:
+        raise BadInput(where, f"match = {flavour.match!r} is no regular expression: {error}") from None
+    if flavour.since and groups != flavour.since.count(".") + 1:
+        raise BadInput(where, f"since = {flavour.since!r}: a number for each group of match was expected")
+
+
+def _tables(where: str, kind: type[Change | Tree | Flavour], tables: Any) -> Iterator[dict[str, Any]]:
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         raise BadInput(where, f"{kind.__name__.lower()} is not written as [[{kind.__name__.lower()}]] tables")
     return (_checked(where, kind, table) for table in tables)
 
 
-def _checked(where: str, kind: type[Change | Tree], table: Mapping[str, Any]) -> dict[str, Any]:
+def _checked(where: str, kind: type[Change | Tree | Flavour], table: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of a table, lists as tuples, if each is of its form and none is missing."""
     where = f"{where}, {table.get('id') or table.get('name') or kind.__name__.lower()}"
     expected = {field.name.rstrip("_"): field for field in fields(kind) if field.name not in _NOT_WRITTEN}
@@ -164,3 +206,12 @@ def _checked(where: str, kind: type[Change | Tree], table: Mapping[str, Any]) ->
                 raise BadInput(where, f"{key} = {item!r} is not of the form that the field has")
         found[field.name] = tuple(value) if listed else value
     return found
+
+
+@cache
+def asks(package: str, id: str) -> bool:
+    """Tell whether a package's code has a change's id as a literal, or its Kconfig fragment has it."""
+    if any(f'"{id}"' in text or f"'{id}'" in text for text in source_texts(package)):
+        return True
+    directive = re.compile(rf"^\s*#:\s*(?:since|until)\s+{re.escape(id)}\s*$", re.MULTILINE)
+    return bool(directive.search(file_text(package, "Kconfig") or ""))

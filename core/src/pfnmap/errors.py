@@ -56,10 +56,13 @@ class BadInput(PfnmapError):
 
 
 class Unknown(PfnmapError):
-    """A name that nobody has: `kind` ("architecture", "change", ...), `name`, and the names there are."""
+    """A name that nobody has: `kind` ("architecture", "change", ...), `name`, and the names there are; the nearest are
+    told, or with `every` all."""
 
-    def __init__(self, kind: str, name: str, known: Iterable[str] = ()) -> None:
-        super().__init__(f"unknown {kind} {name!r}{nearest(name, known)}")
+    def __init__(self, kind: str, name: str, known: Iterable[str] = (), *, every: bool = False) -> None:
+        names = list(known)
+        hint = f"; known: {', '.join(names)}" if every and names else nearest(name, names)
+        super().__init__(f"unknown {kind} {name!r}{hint}")
         self.kind = kind
         self.name = name
 

@@ -244,6 +244,18 @@ class Generic:
         return prot
 
     @hookimpl(trylast=True)
+    def ioremap_prot(self, machine: MachineState, phys: int, size: int, prot: int) -> int:
+        return 0
+
+    @hookimpl(trylast=True)
+    def memcpy_io(self, machine: MachineState, phys: int, size: int, write: bool) -> int:
+        return 0
+
+    @hookimpl(trylast=True)
+    def iounmap(self, machine: MachineState, phys: int, size: int) -> int:
+        return 0
+
+    @hookimpl(trylast=True)
     def arch_calc_vm_prot_bits(self, vm_flags: int) -> int:
         return 0
 

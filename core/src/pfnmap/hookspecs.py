@@ -266,6 +266,20 @@ class EntryHooks:
         `pat-pfnmap-track` on. Fallback: `prot`."""
 
     @hookspec(firstresult=True)
+    def ioremap_prot(self, machine: MachineState, phys: int, size: int, prot: int) -> int:
+        """The kernel is about to map `size` bytes (whole pages) of device memory at `phys` for itself, with the caching
+        of a pgprot; return 0 or a negative errno. Fallback: 0."""
+
+    @hookspec(firstresult=True)
+    def memcpy_io(self, machine: MachineState, phys: int, size: int, write: bool) -> int:
+        """The kernel copies `size` bytes of device memory at `phys` that it has mapped, or to it; return 0. For
+        architectures that need instructions of their own for that. Fallback: 0."""
+
+    @hookspec(firstresult=True)
+    def iounmap(self, machine: MachineState, phys: int, size: int) -> int:
+        """What `ioremap_prot` mapped goes; return 0. Fallback: 0."""
+
+    @hookspec(firstresult=True)
     def arch_calc_vm_prot_bits(self, vm_flags: int) -> int:
         """Return the VM_ flags that a mapping with these VM_READ, VM_WRITE, VM_EXEC gets besides (x86: the key of an
         execute-only one). Fallback: 0."""

@@ -15,6 +15,7 @@ from pfnmap.contract.defaults import DEFAULT_DRIVER
 from pfnmap.contract.entry import Has
 from pfnmap.contract.mapping import MappedPart
 from pfnmap.contract.plan import InputName, Request
+from pfnmap.contract.region import Msix
 from pfnmap.errors import BadInput
 from pfnmap.host.input import Input
 from pfnmap.host.pci import Bar, PciDevice, Skipped
@@ -122,6 +123,7 @@ def of_inputs(inputs: Sequence[Input], drivers: Mapping[str, Any], has: Has, onl
 def _of_device(read: Input, device: PciDevice, drivers: Mapping[str, Any], wanted: Wanted) -> Iterator[Request]:
     """Yield a request for each BAR of a device that has an address."""
     driver = _driver(device, drivers, wanted)
+    msix = _msix(device, wanted)
     for bar in device.bars:
         if bar.phys is None and bar.address_told:
             wanted.skipped.append(Skipped(device.bdf, f"BAR {bar.index} has no address, so nothing is planned for it"))
@@ -134,7 +136,20 @@ def _of_device(read: Input, device: PciDevice, drivers: Mapping[str, Any], wante
             driver=driver,
             phys_assumed=bar.phys is None,
             input=InputName(read.source, read.kind),
+            bits=bar.bits,
+            msix=msix,
+            pci_id=device.pci_id,
+            class_name=device.class_name,
         )
+
+
+def _msix(device: PciDevice, wanted: Wanted) -> Msix | None:
+    """Return a device's MSI-X capability; one that cannot be its own is left out, which is said."""
+    for bar in device.bars:
+        if device.msix is not None and (why := device.msix.why_not(bar.index, bar.size)):
+            wanted.skipped.append(Skipped(device.bdf, f"its MSI-X capability: {why}"))
+            return None
+    return device.msix
 
 
 def _driver(device: PciDevice, drivers: Mapping[str, Any], wanted: Wanted) -> str:

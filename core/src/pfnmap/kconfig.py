@@ -178,6 +178,10 @@ class Reason:
     children: tuple[Reason, ...] = ()
 
 
+def _no_levers(symbols: Iterable[str]) -> dict[str, str]:
+    return {}
+
+
 def _unexplained(symbol: str) -> Reason:
     raise Refused(f"why {symbol} has its value", "this configuration was not resolved from fragments")
 
@@ -204,6 +208,9 @@ class Config(Mapping[str, str]):
     explain: Callable[[str], Reason] = field(default=_unexplained)
     """Return why a symbol has its value, down to the select, default or dependency that decided. Raises Unknown for a
     symbol that nobody declares."""
+    levers: Callable[[Iterable[str]], Mapping[str, str]] = field(default=_no_levers)
+    """Return what somebody could set to another value of what some symbols follow from: symbol -> that value. One that
+    would turn another of them off is left out: the other is the smaller step."""
 
     def __getitem__(self, symbol: str) -> str:
         return self.symbols[symbol]
@@ -300,6 +307,7 @@ def resolve(
         (*warnings, *engine.refused(given)),
         () if force else tuple(engine.bad_selects()),
         explain,
+        _no_levers if force else engine.levers,
     )
 
 
@@ -491,6 +499,51 @@ class _Engine:
         if symbol.choice is not None and symbol.visibility:
             return f"its choice is {symbol.choice.selection.name}"
         return f"{symbol.name} depends on {self._show(symbol.direct_dep)}"
+
+    # what could be otherwise
+
+    def levers(self, names: Iterable[str]) -> dict[str, str]:
+        settable = [
+            symbol
+            for symbol in sorted(self._below(names), key=lambda symbol: symbol.name)
+            if symbol.orig_type in (self._lib.BOOL, self._lib.TRISTATE) and _prompts(symbol)
+        ]
+        found = {symbol.name: "n" if symbol.tri_value else "y" for symbol in settable}
+        return {
+            symbol.name: found[symbol.name]
+            for symbol in settable
+            if found[symbol.name] == "y" or (symbol.choice is None and not self._turns_off(symbol, settable))
+        }
+
+    def _below(self, names: Iterable[str]) -> set[Any]:
+        """Return the symbols that some follow from, at any remove, and those themselves."""
+        lib = self._lib
+        todo: list[Any] = [self._symbols[name] for name in names if name in self]
+        found: set[Any] = set()
+        while todo:
+            item = todo.pop()
+            if item in found or getattr(item, "is_constant", False):
+                continue
+            found.add(item)
+            expressions = [item.direct_dep, *(part for default in item.orig_defaults for part in default)]
+            if isinstance(item, lib.Symbol):
+                expressions += [item.rev_dep, *([item.choice] if item.choice else [])]
+            else:
+                todo += item.syms
+            todo += [other for expression in expressions for other in lib.expr_items(expression)]
+        return {item for item in found if isinstance(item, lib.Symbol) and item.nodes}
+
+    def _turns_off(self, symbol: Any, others: Iterable[Any]) -> bool:
+        """Tell whether another symbol that is set goes with this one."""
+        on = [other for other in others if other is not symbol and other.tri_value]
+        before = symbol.user_value
+        symbol.set_value("n")
+        gone = any(not other.tri_value for other in on)
+        if before is None:
+            symbol.unset_value()
+        else:
+            symbol.set_value(before)
+        return gone
 
     # explaining
 

@@ -8,7 +8,7 @@ owner. After that nothing goes through pluggy. Two kernels live side by side; no
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import field
+from dataclasses import field, replace
 from functools import partial
 from inspect import signature
 from types import MappingProxyType
@@ -16,6 +16,7 @@ from typing import Any, NoReturn, cast
 
 import pluggy
 
+from pfnmap.changes import asks
 from pfnmap.contract.arch import Arch
 from pfnmap.contract.defaults import DEFAULT_ARCH
 from pfnmap.contract.entry import Has
@@ -27,7 +28,7 @@ from pfnmap.errors import BadInput, LinkError, PluginError, Refused, Unknown
 from pfnmap.generic import Generic
 from pfnmap.hookspecs import ENTRY_HOOKS, PROJECT, EntryHooks, LinkHooks
 from pfnmap.kconfig import Config, fragment, page_size_symbols, resolve
-from pfnmap.plugins import Registry
+from pfnmap.plugins import Registry, calling
 from pfnmap.records import dataclass
 from pfnmap.release import Release, facts, parse_release
 
@@ -69,7 +70,9 @@ class Kernel(LinkedKernel):
     thp: str
     drivers: Mapping[str, Module]
     assumed: tuple[str, ...]
-    link_again: Callable[..., Kernel] = field(repr=False)
+    link_again: partial[Kernel] = field(repr=False)
+    asked: frozenset[str] = field(default=frozenset(), repr=False)
+    """The upstream changes that were asked for while it was linked."""
 
     @classmethod
     def link(
@@ -111,14 +114,12 @@ class Kernel(LinkedKernel):
             drivers,
             config,
             cpu=cpu,
-            given=given,
             file=file,
             whole=whole,
             defaults=defaults,
             known=known,
             page_size=page_size,
             config_source=config_source,
-            thp=thp,
             registry=registry,
         )
         found = _release(release, registry)
@@ -128,7 +129,13 @@ class Kernel(LinkedKernel):
         linked = [cast("Module", _instance(part, "driver")) for part in parts]
         _refuse_unasked(found, of, linked, registry)
         manager = _manager(of, linked)
-        fragments = _fragments(manager, found.has)
+        changes_asked: set[str] = set()
+
+        def has(change: str) -> bool:
+            changes_asked.add(change)
+            return found.has(change)
+
+        fragments = _fragments(manager, has)
         otherwise = _fragments(manager, lambda change: found.changes.get(change) != "no") if file else ()
         asked = {**(page_size_symbols(fragments, page_size) if page_size else {}), **(given or {})}
         resolved = resolve(
@@ -145,24 +152,42 @@ class Kernel(LinkedKernel):
         if thp is not None and thp not in THP_SETTINGS:
             raise BadInput("thp", f"{thp!r} is none of {', '.join(THP_SETTINGS)}")
         state = _cpu(of, cpu or {})
-        of.setup_arch(resolved, state, found.has)
+        with calling(of.name, "setup_arch()"):
+            of.setup_arch(resolved, state, has)
         manager.register(Generic(of, resolved), name="generic")
         return cls(
             arch=of,
             ops=_bind(manager, of, resolved),
             geometry=of.geometry,
             config=resolved,
-            release=found,
+            release=replace(found, changes=MappingProxyType(dict(found.changes))),
             cpu=MappingProxyType(state),
             thp=thp or _thp(resolved),
             drivers=MappingProxyType({driver.name: driver for driver in linked}),
             assumed=(*assumed, *found.assumed, *_assumed(of, cpu or {}, resolved)),
-            link_again=link_again,
+            link_again=partial(link_again, given=given, thp=thp),
+            asked=frozenset(changes_asked),
         )
 
-    def relink(self, release: str | Release) -> Kernel:
-        """Link this kernel again as another release, with everything else as it was said for this one."""
-        return self.link_again(release=release)
+    def relink(
+        self, release: Release | None = None, *, given: Mapping[str, str] | None = None, thp: str | None = None
+    ) -> Kernel:
+        """Link this kernel again as another release, with other values of some config symbols or another THP setting,
+        and with everything else as it was said for this one.
+
+        Nothing is linked where linking asks for none of what is new.
+        """
+        found = self.release if release is None else release
+        if given or found.settled != self.release.settled or any(self._differs(found, change) for change in self.asked):
+            said = self.link_again.keywords
+            return self.link_again(
+                release=found, given={**(said["given"] or {}), **(given or {})}, thp=thp or said["thp"]
+            )
+        assumed = (*(text for text in self.assumed if text not in self.release.assumed), *found.assumed)
+        return replace(self, release=found, assumed=assumed, thp=thp or self.thp)
+
+    def _differs(self, release: Release, change: str) -> bool:
+        return release.changes.get(change) != self.release.changes.get(change)
 
     def lacks(self, change: str) -> str:
         """Return a sentence that says that this release has not, or is not known to have, an upstream change."""
@@ -208,6 +233,8 @@ def _refuse_unasked(release: Release, arch: Arch, drivers: list[Module], registr
         if change.package not in asking:
             by = registry.distribution_of(change.package)
             raise Refused(what, f"it is brought by {by}, and nothing of that is linked with {arch.name}")
+        if not any(asks(package, id) for package in sorted(asking, key=lambda package: package != change.package)):
+            raise Refused(what, "nothing that is linked asks for it: setting it would alter nothing")
 
 
 def _instance(part: type[Any], what: str) -> Any:
@@ -257,7 +284,8 @@ def _thp(config: Config) -> str:
 def _fragments(manager: pluggy.PluginManager, has: Has) -> list[tuple[str, str]]:
     fragments = [("pfnmap", fragment("pfnmap", has))]
     for impl in manager.hook.kconfig.get_hookimpls():
-        text = cast("str | None", impl.function(has))
+        with calling(impl.plugin_name, "kconfig()"):
+            text = cast("str | None", impl.function(has))
         if text is not None:
             fragments.append((impl.plugin_name, text))
     return fragments

@@ -1,11 +1,12 @@
-"""What a package carries beside its code: data files, found without importing the package."""
+"""What a package carries, its code and data files, read without importing the package."""
 
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["file_text"]
+__all__ = ["file_text", "source_texts"]
 
 
 def file_text(package: str, name: str) -> str | None:
@@ -16,3 +17,11 @@ def file_text(package: str, name: str) -> str | None:
         if path.is_file():
             return path.read_text(encoding="utf-8")
     return None
+
+
+def source_texts(package: str) -> Iterator[str]:
+    """Yield the texts of a top-level package's modules; nothing is imported."""
+    spec = importlib.util.find_spec(package)
+    for folder in (spec and spec.submodule_search_locations) or ():
+        for path in sorted(Path(folder).rglob("*.py")):
+            yield path.read_text(encoding="utf-8")

@@ -17,6 +17,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache, cached_property
 from importlib.metadata import Distribution, EntryPoint, entry_points, requires
@@ -36,6 +37,7 @@ __all__ = [
     "Offer",
     "Plugin",
     "Registry",
+    "calling",
     "implemented_hooks",
     "offer",
     "why_not_linked",
@@ -209,6 +211,18 @@ class Registry:
         if missing := sorted(getattr(loaded, "__abstractmethods__", ())):
             return replace(plugin, status="broken", reason=f"does not define {', '.join(missing)}"), hooks
         return plugin, hooks
+
+
+@contextmanager
+def calling(plugin: str, what: str) -> Iterator[None]:
+    """Turn what a plugin raises, but for what it may, into a PluginError with the plugin's name."""
+    try:
+        yield
+    except PfnmapError:
+        raise
+    except Exception as error:
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise PluginError(plugin, f"{what} raised {said}") from error
 
 
 def why_not_linked(name: str, arch: str) -> str:

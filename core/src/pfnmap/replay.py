@@ -15,11 +15,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pfnmap.contract.recording import RecordingGroup
 from pfnmap.contract.step import Step
 from pfnmap.errors import BadInput, PfnmapError, Refused, nearest
 from pfnmap.kernel import Kernel
+from pfnmap.ops.arguments import address_value
 from pfnmap.plugins import Registry
-from pfnmap.run import Run, address_value
+from pfnmap.run import Run
 from pfnmap.scenario import Record, Recording
 
 __all__ = [
@@ -181,7 +183,7 @@ def compare_step(
         if not quiet or key in expect:
             expect.setdefault(key, nothing)
             got.setdefault(key, nothing)
-    recorded = _recorded(run)
+    recorded = _recorded(run, group)
     for side in (expect, got):
         if "messages" in side:
             kept = (text for text in side["messages"] if recorded.search(text))
@@ -226,12 +228,13 @@ def _met(expected: Any, got: Any) -> bool:
 
 
 _RECORDED = r"bad p|^WARNING:|^BUG:|Oops"
-"""The log lines that a recording holds (RECORDINGS.md, `expect.messages[]`), and those of `Module.log_functions`."""
+"""The log lines that a recording holds (RECORDINGS.md, `expect.messages[]`), besides those of `Module.log_functions`
+and of its group."""
 
 
-def _recorded(run: Run) -> re.Pattern[str]:
+def _recorded(run: Run, group: RecordingGroup) -> re.Pattern[str]:
     functions = (re.escape(name) for module in run.machine.modules.values() for name in module.log_functions)
-    return re.compile("|".join((_RECORDED, *functions)))
+    return re.compile("|".join((_RECORDED, *functions, *group.messages)))
 
 
 def _message(text: str) -> str:

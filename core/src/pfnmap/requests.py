@@ -5,10 +5,11 @@ Every function returns `pfnmap.plan.Request`s; `placed` then says where they go.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from pfnmap.contract.region import Msix, Span
 from pfnmap.errors import BadInput, Unknown
 from pfnmap.plan import POLICIES, Request
 from pfnmap.sizes import parse_bar, parse_bar_size, parse_size
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from pfnmap.contract.step import Step
     from pfnmap.scenario import Scenario
 
-__all__ = ["at_guest_address", "of_bars", "of_scenario", "placed"]
+__all__ = ["at_guest_address", "described", "of_bars", "of_scenario", "placed"]
 
 _WINDOW = 0x80_0000_0000
 """BARs of which nobody says an address lie one after another from here on."""
@@ -68,7 +69,7 @@ def of_scenario(scenario: Scenario) -> list[Request]:
 
 
 def _of_step(step: Step, scenario: Scenario) -> Request:
-    from pfnmap.run import address_value  # BARs that are given as text need no engine
+    from pfnmap.ops.arguments import address_value  # BARs that are given as text need no engine
 
     given = step.arguments
     devices = {device.name: device for device in scenario.devices}
@@ -102,26 +103,80 @@ def _size(value: object, where: str) -> int:
     return value
 
 
+def described(
+    requests: Sequence[Request], msix: Sequence[str] = (), sparse: Sequence[str] = (), msix_mappable: bool = True
+) -> list[Request]:
+    """Return the requests with what is said of their regions: ``BAR:TABLE:VECTORS[:PBA]`` where MSI-X tables are,
+    ``BAR:OFFSET:LENGTH`` what can be mapped; it holds for that BAR of every device.
+
+    Raises BadInput for what cannot be read, a BAR that is not there, or one that has two tables.
+    """
+    bars = {request.bar for request in requests}
+    tables: dict[int, Msix] = {}
+    for text in msix:
+        bar, table, vectors, *pba = _fields(text, "--msix", "BAR:TABLE:VECTORS[:PBA]", (3, 4), bars)
+        if bar in tables:
+            raise BadInput("--msix", f"BAR {bar} is given twice")
+        tables[bar] = Msix(bar, table, vectors, bar if pba else None, *pba)
+    areas: dict[int, tuple[Span, ...]] = {}
+    for text in sparse:
+        bar, offset, length = _fields(text, "--sparse", "BAR:OFFSET:LENGTH", (3,), bars)
+        areas[bar] = (*areas.get(bar, ()), Span(offset, length))
+    return [
+        replace(
+            request,
+            msix=tables.get(request.bar, None if tables else request.msix),
+            sparse=tuple(sorted(areas.get(request.bar, request.sparse))),
+            msix_mappable=msix_mappable,
+        )
+        for request in requests
+    ]
+
+
+def _fields(text: str, option: str, form: str, lengths: tuple[int, ...], bars: set[int]) -> list[int]:
+    """Return the numbers of an option's value, of which the first is the index of a BAR that is there."""
+    fields = text.split(":")
+    if len(fields) not in lengths:
+        raise BadInput(option, f"{text!r} is not {form}")
+    numbers = [parse_size(field, f"{option} {text}") for field in fields]
+    if numbers[0] not in bars:
+        raise BadInput(option, f"{text}: there is no BAR {numbers[0]}; there is {', '.join(map(str, sorted(bars)))}")
+    return numbers
+
+
 def placed(requests: Sequence[Request], va: int | None = None, policies: Sequence[str] = ()) -> list[Request]:
     """Return the requests with a place each: at `va`, by each of the policies, or else by each core policy in turn.
 
-    What a scenario maps at an address of its own keeps it where neither is given. Raises BadInput for one `va` and
-    several requests, and for a policy that is named twice.
+    A VMM maps every BAR once, and says itself what of it. What a scenario maps at an address of its own keeps it where
+    neither is given. Raises BadInput for one `va` and several requests, and for a policy that is named twice.
     """
-    if len(set(policies)) < len(policies):
-        twice = next(name for name in policies if policies.count(name) > 1)
+    same = [name.replace("-", "_") for name in policies]
+    if len(set(same)) < len(same):
+        twice = next(name for name, key in zip(policies, same, strict=True) if same.count(key) > 1)
         raise BadInput("--vmm", f"{twice} is asked for twice")
     if va is not None:
         if len(requests) > 1:
             raise BadInput("--va", f"one address for {len(requests)} mappings; give one BAR, or --vmm")
         return [replace(requests[0], va=va)]
     if policies:
-        return [replace(request, va=None, policy=name) for request in requests for name in policies]
+        return list(_by_policies(requests, policies))
     return [
         one
         for request in requests
         for one in ([request] if request.va is not None else [replace(request, policy=name) for name in POLICIES])
     ]
+
+
+def _by_policies(requests: Sequence[Request], policies: Sequence[str]) -> Iterator[Request]:
+    whole: set[tuple[str | None, int]] = set()
+    for request in requests:
+        key = request.device, request.bar
+        for name in policies:
+            if name in POLICIES:
+                yield replace(request, va=None, policy=name)
+            elif key not in whole:
+                yield replace(request, va=None, policy=name, offset=0, length=None)
+        whole.add(key)
 
 
 def at_guest_address(requests: Sequence[Request], gpa: int) -> list[Request]:

@@ -18,7 +18,8 @@ from typing import Any, TypeAlias
 
 import tomli
 
-from pfnmap.contract.device import Device, DeviceBar
+from pfnmap.contract.defaults import DEFAULT_DRIVER
+from pfnmap.contract.device import BarPart, Device, DeviceBar
 from pfnmap.contract.kernel import THP_SETTINGS
 from pfnmap.contract.recording import RecordingGroup
 from pfnmap.contract.step import Step
@@ -36,6 +37,7 @@ _STEPS = 1_000_000
 _DEVICES = 1024
 _DEPTH = 16
 _BARS = 6
+_PARTS = 64
 _MIN_BAR = 16
 
 
@@ -194,17 +196,34 @@ def _device(value: Any, where: str) -> Device:
     for n, item in enumerate(_list(table.get("bar", []), where, _BARS)):
         here = f"{where} bar {n}"
         kinds: dict[str, type | tuple[type, ...]] = dict.fromkeys(("size", "phys", "memory"), (int, str))
-        kinds["index"], kinds["prefetchable"] = int, bool
+        kinds["index"], kinds["prefetchable"], kinds["parts"] = int, bool, list
         bar = _table(item, here, kinds, ("index", "size", "phys"))
         size = parse_size(bar["size"], here) if isinstance(bar["size"], str) else bar["size"]
         phys = parse_address(bar["phys"], here) if isinstance(bar["phys"], str) else bar["phys"]
         memory = parse_size(bar["memory"], here) if isinstance(bar.get("memory"), str) else bar.get("memory")
         if memory is not None and not 0 < memory <= size:
             raise BadInput(here, f"memory {bar['memory']} is not within the BAR's size")
-        rows.append((here, DeviceBar(bar["index"], size, phys, memory=memory, prefetchable=bar.get("prefetchable"))))
+        prefetchable, parts = bar.get("prefetchable"), _parts(bar.get("parts"), here)
+        made = DeviceBar(bar["index"], size, phys, memory=memory, prefetchable=prefetchable, parts=parts)
+        rows.append((here, made))
     bdf = table.get("bdf", "0000:00:01.0")
     reset, driver = table.get("reset", False), table.get("driver", Device.driver)
     return Device(table["name"], bdf, _bars(rows), reset_works=reset, driver=driver)
+
+
+def _parts(value: Any, where: str) -> tuple[BarPart, ...] | None:
+    """Return which parts of a BAR answer which accesses."""
+    if value is None:
+        return None
+    kinds: dict[str, type | tuple[type, ...]] = {**dict.fromkeys(("offset", "length"), (int, str)), "sizes": list}
+    parts = []
+    for n, item in enumerate(_list(value, where, _PARTS)):
+        here = f"{where} part {n}"
+        part = _table(item, here, kinds, kinds)
+        _items(part["sizes"], int, here, "sizes")
+        offset, length = (parse_size(v, here) if isinstance(v, str) else v for v in (part["offset"], part["length"]))
+        parts.append(BarPart(offset, length, tuple(part["sizes"])))
+    return tuple(parts)
 
 
 def _bars(rows: Iterable[tuple[str, DeviceBar]]) -> dict[int, DeviceBar]:
@@ -344,9 +363,9 @@ def _group(document: Any, source: str, registry: Registry | None) -> RecordingGr
 _DOCUMENT: _Kinds = {"machine": dict, "kernel": dict, "devices": list, "records": list}
 _MACHINE: _Kinds = {"release": str, "config": dict, "cpu": dict}
 _KERNEL: _Kinds = {"arch": str, "traced": list}
-_DEVICE: _Kinds = {"name": str, "bdf": str, "bars": list}
+_DEVICE: _Kinds = {"name": str, "bdf": str, "bars": list, "driver": str}
 _REGION_FLAGS = "vfio_region_flags"
-_BAR: _Kinds = {"index": int, "size": int, "phys": str, _REGION_FLAGS: int, "prefetchable": bool}
+_BAR: _Kinds = {"index": int, "size": int, "phys": str, _REGION_FLAGS: int, "prefetchable": bool, "parts": list}
 _RECORD: _Kinds = {"id": str, "thp_enabled": str, "own_boot": bool, "steps": list}
 _REGION_INFO_FLAG_MMAP = 4
 
@@ -367,16 +386,20 @@ def _commands(records: Iterable[Record]) -> dict[str, int]:
 
 
 def _recorded_device(value: Any, where: str, commands: Mapping[str, int]) -> Device:
-    table = _table(value, where, _DEVICE, _DEVICE, others=True)
+    table = _table(value, where, _DEVICE, _DEVICE.keys() - {"driver"}, others=True)
     rows = []
     for n, item in enumerate(_list(table["bars"], where, _BARS)):
         here = f"{where} bar {n}"
-        bar = _table(item, here, _BAR, _BAR.keys() - {"prefetchable"}, others=True)
-        mmapable = bool(bar[_REGION_FLAGS] & _REGION_INFO_FLAG_MMAP)
+        bar = _table(item, here, _BAR, _BAR.keys() - {"prefetchable", "parts", _REGION_FLAGS}, others=True)
+        mmapable = bool(bar[_REGION_FLAGS] & _REGION_INFO_FLAG_MMAP) if _REGION_FLAGS in bar else None
         phys, prefetchable = parse_address(bar["phys"], here), bar.get("prefetchable")
-        rows.append((here, DeviceBar(bar["index"], bar["size"], phys, mmapable, prefetchable=prefetchable)))
+        parts = _parts(bar.get("parts"), here)
+        rows.append(
+            (here, DeviceBar(bar["index"], bar["size"], phys, mmapable, prefetchable=prefetchable, parts=parts))
+        )
     name = table["name"]
-    return Device(name, table["bdf"], _bars(rows), commands.get(name, Device.command))
+    bound = table.get("driver", DEFAULT_DRIVER)
+    return Device(name, table["bdf"], _bars(rows), commands.get(name, Device.command), driver=bound)
 
 
 def _record(value: Any, source: str, n: int, fields: _Kinds) -> Record:

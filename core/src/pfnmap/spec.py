@@ -175,11 +175,14 @@ def _drivers(registry: Registry, warn: Callable[[str], None]) -> list[str]:
     usable = []
     for name in registry.names("driver"):
         try:
-            registry.load("driver", name)
+            missing = sorted(getattr(registry.load("driver", name), "__abstractmethods__", ()))
         except PluginError as error:
             warn(f"{error}; it is left out")
         else:
-            usable.append(name)
+            if missing:
+                warn(f"driver {name} does not define {', '.join(missing)}; it is left out")
+            else:
+                usable.append(name)
     return usable
 
 

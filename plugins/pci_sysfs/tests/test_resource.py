@@ -43,6 +43,13 @@ def test_the_plain_mmap_of_a_device_maps_resource_n():
     assert do(run, "vmas", start=BASE, end=BASE + MIB)["vmas"][0]["pgoff"] == PHYS + MIB >> 12
 
 
+def test_remap_pfn_range_marks_the_vma_as_io_that_neither_grows_nor_is_dumped():
+    """mm/memory.c of 6.12: what remap_pfn_range sets, nothing of it the driver's own."""
+    run = machine()
+    res_mmap(run)
+    assert {"io", "pf", "de", "dd"} <= set(do(run, "smaps", va=BASE)["fields"]["VmFlags"])
+
+
 def test_after_mprotect_and_back_the_first_write_faults_once_in_the_mm():
     """README of the recordings, F: entries stay 0x...235, a write faults once in the core."""
     run = machine()

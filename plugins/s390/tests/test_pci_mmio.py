@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from uar import DeadUar, LazyUar, Uar
 
 from pfnmap import BadInput, Device, DeviceBar, Refused, Unknown
+from pfnmap.contract.device import BarPart
 from pfnmap.contract.step import Step
 from pfnmap.kernel import Kernel
 from pfnmap.run import Run
@@ -302,3 +303,43 @@ def test_data_that_is_no_hex_is_refused(run, data):
 def test_a_misspelt_call_is_told_its_name(run):
     with pytest.raises(Unknown, match="pci_mmio_write"):
         run.step(Step("s390.pci_mmio_wirte", {"va": BAR0, "data": ""}))
+
+
+# What the device and the machine say (res1.rw and vfio.rw of 7.2.12)
+
+
+def with_parts(*parts: BarPart) -> Run:
+    bar = DeviceBar(0, PAGE, ZPCI_ADDR(0), parts=parts or None)
+    run = Run(
+        Kernel.link(S390, [Uar], release="7.3.4", config={"PCI": "y"}), [Device("nic", "0000:00:00.0", {0: bar})], "uar"
+    )
+    where = {"device": "nic", "bar": 0, "length": PAGE, "prot": "rw", "shared": True, "addr": BAR0, "fixed": True}
+    assert run.step(Step("mmap", where)).result == "ok"
+    return run
+
+
+@pytest.mark.parametrize(
+    ("at", "length", "result"),
+    [(0, 4, "ok"), (4, 4, "ok"), (0, 8, "ok"), (16, 16, "ok"), (0, 1, "ENXIO"), (0, 3, "ENXIO"), (1, 2, "ENXIO"),
+     (32, 8, "ENXIO"), (24, 16, "ENXIO"), (0, PAGE, "ENXIO"), (0x800, 8, "ok")],
+)  # fmt: skip
+def test_a_device_answers_only_what_it_has(at: int, length: int, result: str):
+    """An MSI-X table of two vectors with its pending bits."""
+    run = with_parts(BarPart(0, 32, (4, 8)), BarPart(0x800, 8, (4, 8)))
+    assert both(run, BAR0 + at, length) == (result, result)
+
+
+def test_an_access_that_is_not_aligned_to_its_size_is_refused_by_a_device_that_says_so():
+    assert both(with_parts(BarPart(0, PAGE, (1, 2, 4, 8))), BAR0 + 1, 2) == ("ENXIO", "ENXIO")
+    assert both(with_parts(), BAR0 + 1, 2) == ("ok", "ok")
+
+
+@pytest.mark.parametrize("access", ["read", "write"])
+def test_a_plain_access_of_a_cookie_is_sigill(run: Run, access: str):
+    got = run.step(Step("touch", {"va": BAR0, "access": access})).as_json()
+    assert (got["result"], got["si_code"]) == ("SIGILL", 3)
+    assert run.step(Step("touch", {"va": BELOW, "access": access})).result == "ok"
+
+
+def test_with_mio_there_are_no_cookies():
+    assert mapped(mio=True).step(Step("touch", {"va": BAR0, "access": "read"})).result == "ok"

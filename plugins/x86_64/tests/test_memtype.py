@@ -114,6 +114,24 @@ def test_nothing_reserved_is_uncached_minus_and_a_write_back_wish_becomes_that()
     assert memtypes.reserve(PHYS, PHYS + PAGE, WB) == (0, UC_MINUS)
 
 
+def test_write_back_stays_where_the_mtrrs_say_so():
+    memtypes = Memtypes(lambda start, end: False, lambda text: None, mtrr_write_back=True)
+    assert memtypes.reserve(PHYS, PHYS + PAGE, WB) == (0, WB)
+    assert memtypes.reserve(0xFEBF_8000, 0xFEBF_9000, WB) == (0, UC_MINUS)
+
+
+def test_two_types_in_a_range_are_a_conflict_that_the_log_tells_in_two_lines():
+    """pat.two_types_in_range."""
+    memtypes, log = table()
+    memtypes.reserve(0x60C100000, 0x60C101000, WC)
+    memtypes.reserve(0x60C200000, 0x60C201000, UC_MINUS)
+    assert memtypes.reserve(0x60C000000, 0x60C400000, WC)[0] == -EBUSY
+    assert log == [
+        "x86/PAT: init:1 conflicting memory types 60c000000-60c400000 write-combining<->uncached-minus",
+        "x86/PAT: memtype_reserve failed [mem 0x60c000000-0x60c3fffff], track write-combining, req write-combining",
+    ]
+
+
 def test_what_is_there_decides():
     memtypes, _ = table()
     assert memtypes.reserve(PHYS, PHYS + 4 * PAGE, WC) == (0, WC)

@@ -9,7 +9,7 @@ from typing import Any
 
 from pfnmap.contract.step import Step
 from pfnmap.errors import BadInput, Refused
-from pfnmap.run import address_value
+from pfnmap.ops.arguments import address_value
 from pfnmap.scenario import Recording, Scenario, read_recording, read_scenario
 from pfnmap.sizes import is_power_of_two, parse_size
 from pfnmap_verify.machine import DEVICES, PciTestdev

@@ -8,7 +8,7 @@ from typing import Any
 
 from pfnmap.errors import Refused
 from pfnmap.kernel import Kernel
-from pfnmap.run import address_value
+from pfnmap.ops.arguments import address_value
 from pfnmap_verify.entries import entry_at
 from pfnmap_verify.guest import Died, Guest
 from pfnmap_verify.measured import RECORDED, expect_of, message

@@ -35,7 +35,9 @@ def command(
     second: Annotated[str | None, typer.Argument(metavar="R2", help="Another: tell the difference.")] = None,
     log: Annotated[
         str | None,
-        typer.Option("--log", metavar="FILE|-", help="Output of git log --format='%H%n%s%n%b' of a kernel tree."),
+        typer.Option(
+            "--log", metavar="FILE|-", help="A git log, a ChangeLog of kernel.org, a Debian, Ubuntu or RPM changelog."
+        ),
     ] = None,
     base: Annotated[
         str | None, typer.Option("--base", metavar="R", help="The log starts from this release (git log vR..).")
@@ -44,9 +46,10 @@ def command(
         Path | None,
         typer.Option("--output", "-o", metavar="PROFILE.toml", help="Write what --release PROFILE.toml reads."),
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
     json: JsonOption = False,
 ) -> int:
-    """Show the known upstream changes, those of a release, or those that a tree's git log shows."""
+    """Show the known upstream changes, those of a release, or those that a tree's log of changes shows."""
     if first is not None and log is not None:
         raise BadInput("", "a release and --log exclude each other; --base says what the log starts from")
     if base is not None and log is None:
@@ -59,10 +62,10 @@ def command(
     registry = settings.registry
     known = facts(registry)
     if log is not None:
-        return _log(log, base, output, known, json)
+        return _log(log, base, output, force, known, json)
     if first is None:
         return _all(registry, known, json)
-    return _release(first, output, known, json) if second is None else _difference(first, second, known, json)
+    return _release(first, output, force, known, json) if second is None else _difference(first, second, known, json)
 
 
 def _all(registry: Registry, known: Facts, json: bool) -> int:
@@ -74,8 +77,8 @@ def _all(registry: Registry, known: Facts, json: bool) -> int:
         rows = [{**asdict(change), "by": by[change.package]} for change in changes]
         print_json("changes", {"changes": rows})
         return 0
-    cells = [(c.id, c.first, ", ".join(c.backports), c.sure, by[c.package], _what(c)) for c in changes]
-    show(table(("change", "first", "backports", "established by", "brought by", "what it does"), cells))
+    cells = [(c.id, c.commit, c.first, ", ".join(c.backports), c.sure, by[c.package], _what(c)) for c in changes]
+    show(table(("change", "commit", "first", "backports", "established by", "brought by", "what it does"), cells))
     return 0
 
 
@@ -87,13 +90,13 @@ def _what(change: Change) -> str:
     return change.title + (f" ({'; '.join(remarks)})" if remarks else "")
 
 
-def _release(name: str, output: Path | None, known: Facts, json: bool) -> int:
+def _release(name: str, output: Path | None, force: bool, known: Facts, json: bool) -> int:
     from pfnmap.release import missing_fixes, parse_release, write_profile
 
     release = parse_release(name, known=known)
     missing = missing_fixes(release)
     if output is not None:
-        write_profile(output, release.changes)
+        write_profile(output, release.changes, force=force)
     if json:
         print_json(
             "changes",
@@ -106,22 +109,38 @@ def _release(name: str, output: Path | None, known: Facts, json: bool) -> int:
         )
         return 1 if missing else 0
     _head(release)
-    rows = [(styled(status, _STYLES[status]), id, _what(known.changes[id])) for id, status in release.changes.items()]
-    show(table(("has it", "change", "what it does"), rows))
+    rows = [
+        (styled(status, _STYLES[status]), id, known.changes[id].commit, _what(known.changes[id]))
+        for id, status in release.changes.items()
+    ]
+    show(table(("has it", "change", "commit", "what it does"), rows))
     _show_missing(missing)
     return 1 if missing else 0
 
 
 def _difference(first: str, second: str, known: Facts, json: bool) -> int:
-    from pfnmap.release import difference, parse_release
+    from pfnmap.release import difference, parse_release, picks
 
     before, after = parse_release(first, known=known), parse_release(second, known=known)
-    found = difference(before, after)
+    found, picked = difference(before, after), picks(before, after)
+    unknown = [id for id, status in before.changes.items() if status == after.changes[id] == "unknown"]
+    if before.name == after.name:  # whatever it has, it does not differ from itself
+        unknown = []
     if json:
         rows: list[dict[str, Any]] = [{"change": one.change, "before": one.before, "after": one.after} for one in found]
-        print_json("changes", {"releases": [before.name, after.name], "difference": rows})
+        picks_json = [
+            {"change": c.id, "commit": c.commit, "subject": c.subject, "requires": c.requires} for c in picked
+        ]
+        print_json(
+            "changes",
+            {"releases": [before.name, after.name], "difference": rows, "unknown": unknown, "picks": picks_json},
+        )
         return 0
-    show(styled(f"{before.name} -> {after.name}: {len(found)} known changes differ", "bold"))
+    number = "no" if unknown and not found else len(found)
+    count = "1 known change differs" if number == 1 else f"{number} known changes differ"
+    show(styled(f"{before.name} -> {after.name}: {count}", "bold"))
+    if unknown:
+        show(styled(f"not known of either, {len(unknown)}: {', '.join(unknown)}", _STYLES["unknown"]))
     cells = [
         (
             styled(d.before, _STYLES[d.before]),
@@ -133,16 +152,20 @@ def _difference(first: str, second: str, known: Facts, json: bool) -> int:
     ]
     if cells:
         show(table((before.name, after.name, "change", "what it does"), cells))
+    if picked:
+        show(f"\nto be picked onto {before.name}, in this order:")
+        lines = [(c.commit, c.id, c.subject, ", ".join(c.requires)) for c in picked]
+        show(table(("commit", "change", "subject", "requires"), lines))
     return 0
 
 
-def _log(path: str, base: str | None, output: Path | None, known: Facts, json: bool) -> int:
+def _log(path: str, base: str | None, output: Path | None, force: bool, known: Facts, json: bool) -> int:
     from pfnmap.host.gitlog import read_gitlog_file
     from pfnmap.release import write_profile
 
     report = read_gitlog_file(path, base, known)
     if output is not None:
-        write_profile(output, report.release.changes, report.base)
+        write_profile(output, report.release.changes, report.base, force=force)
     if json:
         print_json(
             "changes",

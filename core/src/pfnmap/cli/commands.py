@@ -32,14 +32,15 @@ class Commands(Mapping[str, Any]):
         self._registry = registry
 
     def __getitem__(self, name: str) -> Any:
+        registry = self._registry()
         try:
-            loaded = self._registry().load("command", name)
-            command = _command(name, loaded)
+            command = _command(name, registry.load("command", name))
         except Unknown:
             raise KeyError(name) from None
         except PluginError as error:
             return _failing(name, error)
-        return command if loaded.__module__.partition(".")[0] == _OWN else _blamed(name, command)
+        owns = (p.package == _OWN for p in registry.plugins("command") if p.name == name and p.status == "ok")
+        return command if any(owns) else _blamed(name, command)
 
     def __iter__(self) -> Iterator[str]:
         return iter(dict.fromkeys(p.name for p in self._registry().plugins("command") if p.status != "disabled"))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from pfnmap.cli.once import OnceCommand
 from pfnmap.cli.options import JsonOption, KernelOptions, Settings, kernel_options
-from pfnmap.cli.terminal import heading, plain, print_json, show, warn
+from pfnmap.cli.terminal import heading, plain, print_json, show, styled, warn
 from pfnmap.errors import BadInput
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from pfnmap.host.input import Input
     from pfnmap.inputs import Wanted
     from pfnmap.kernel import Kernel
-    from pfnmap.plan import Request
+    from pfnmap.plan import Advice, Plan, Request
     from pfnmap.plugins import Registry
     from pfnmap.spec import KernelSpec
 
@@ -179,6 +180,23 @@ def command(
             show_default=False,
         ),
     ] = None,
+    against: Annotated[
+        str | None,
+        _option(
+            "--against",
+            "KEY=VALUE,...",
+            "A second side: release=, config=, thp=, vmm=, arch=.",
+            "What would be otherwise",
+        ),
+    ] = None,
+    advise: Annotated[
+        bool,
+        typer.Option(
+            "--advise",
+            help="What would map more with larger leaves, or cut the walks of a DMA map.",
+            rich_help_panel="What would be otherwise",
+        ),
+    ] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="A line a device, and a total.")] = False,
     va: Annotated[str | None, _option("--va", "ADDR", "At this virtual address.", "Where")] = None,
     vmm: Annotated[
@@ -187,6 +205,33 @@ def command(
             "--vmm", "POLICY", "kernel (what mmap(NULL) gives), aligned, or a VMM; repeatable, else both.", "Where"
         ),
     ] = None,
+    vmm_opt: Annotated[
+        list[str] | None, _option("--vmm-opt", "OPT", "An option of the VMM: NAME or NAME=VALUE; repeatable.", "Where")
+    ] = None,
+    assume_newest: Annotated[
+        bool,
+        typer.Option(
+            "--vmm-assume-newest",
+            help="Take a version that is newer than what is known for the newest known.",
+            rich_help_panel="Where",
+        ),
+    ] = False,
+    msix: Annotated[
+        list[str] | None,
+        _option("--msix", "BAR:TABLE:VECTORS[:PBA]", "Offsets of MSI-X table and PBA; repeatable.", "Where"),
+    ] = None,
+    sparse: Annotated[
+        list[str] | None,
+        _option("--sparse", "BAR:OFFSET:LENGTH", "The region can be mapped only here; repeatable.", "Where"),
+    ] = None,
+    no_msix_mappable: Annotated[
+        bool,
+        typer.Option(
+            "--no-msix-mappable",
+            help="The region does not say that the MSI-X table may be mapped (before 4.16).",
+            rich_help_panel="Where",
+        ),
+    ] = False,
     mmap_base: Annotated[
         str | None, _option("--mmap-base", "ADDR", "mmap(NULL) searches downwards from here.", "Where")
     ] = None,
@@ -196,8 +241,9 @@ def command(
 
     Without --va or --vmm both core policies are planned side by side.
     """
-    from pfnmap.plan import plan
-    from pfnmap.requests import at_guest_address, of_bars, placed
+    from pfnmap.against import parse_against
+    from pfnmap.plan import POLICIES, difference
+    from pfnmap.requests import of_bars
     from pfnmap.sizes import parse_address, parse_size
     from pfnmap.spec import KernelSpec
 
@@ -212,45 +258,154 @@ def command(
         raise BadInput("", "--offset and --length go with exactly one --bar")
     if va is not None and vmm:
         raise BadInput("", "--va and --vmm exclude each other")
-    asked = _asked(context)
+    if not (programs := [name for name in vmm or () if name not in POLICIES]):
+        regions = {"--vmm-opt": vmm_opt, "--vmm-assume-newest": assume_newest}
+        regions |= {"--msix": msix, "--sparse": sparse, "--no-msix-mappable": no_msix_mappable}
+        for option in (option for option, given in regions.items() if given):
+            raise BadInput("", f"{option} goes with --vmm and a VMM's name")
+    if programs and (offset is not None or length is not None):
+        raise BadInput("", f"--offset and --length: {programs[0]} says itself what of a BAR it maps")
     registry = _settings(context).registry
     read = _read(files, registry) if files else []
     scenarios = [file for file, one in zip(files, read, strict=True) if one.kind == "scenario"]
     if scenarios and len(files) > 1:
         raise BadInput(scenarios[0], "a scenario is planned by itself, and there are other files")
-    base, requests, wanted = KernelSpec(), [], None
+    base, requests = KernelSpec(), []
     if bars:
         start = parse_size(offset, "--offset") if offset is not None else 0
         requests = of_bars(bars, start, parse_size(length, "--length") if length is not None else None)
     elif scenarios:
         requests, base = _of_scenario(scenarios[0])
     _check_drivers(registry, requests)
+    question = _Question(
+        registry,
+        read,
+        requests,
+        slot or (),
+        device_id or (),
+        parse_address(va, "--va") if va is not None else None,
+        vmm or (),
+        parse_address(mmap_base, "--mmap-base") if mmap_base else None,
+        _asked(context),
+        vmm_opt or (),
+        assume_newest,
+        msix or (),
+        sparse or (),
+        not no_msix_mappable,
+    )
+    spec = kernel.over(base)
+    this = _side(question, spec)
+    other, found, document = None, None, this.as_json()
+    if against is not None:
+        said = parse_against(against)
+        there = question
+        if said.vmm:
+            options = () if said.vmm in POLICIES else question.vmm_options
+            there = replace(question, va=None, vmm=(said.vmm,), vmm_options=options)
+        other = _side(there, said.over(spec))
+        found = difference(this.plan, other.plan, said.vmm)
+        document |= {"against": other.as_json(), "difference": found.as_json()}
+    advice = _advice(question, this) if advise else None
+    if advice is not None:
+        document["advice"] = [one.as_json() for one in advice]
+    if json:
+        print_json("plan", document)
+        return 0
+    _show_side(this, quiet)
+    if other is not None and found is not None:
+        from pfnmap.report.difference import render_difference
+
+        show("", styled(f"Against {against}", "bold"))
+        _show_side(other, quiet)
+        show(*render_difference(found, str(against)))
+    if advice is not None:
+        from pfnmap.report.advice import render_advice
+
+        show(*render_advice(advice))
+    return 0
+
+
+@dataclass(frozen=True)
+class _Question:
+    """What is asked of each side: the command line but what it says of the kernel."""
+
+    registry: Registry
+    read: Sequence[Input]
+    requests: Sequence[Request]
+    slots: Sequence[str]
+    ids: Sequence[str]
+    va: int | None
+    vmm: Sequence[str]
+    mmap_base: int | None
+    asked: Asked
+    vmm_options: Sequence[str]
+    newest_vmm: bool
+    msix: Sequence[str]
+    sparse: Sequence[str]
+    msix_mappable: bool
+
+
+@dataclass(frozen=True)
+class _Side:
+    """A kernel, what is planned on it, and the answer; `wanted`: what of that inputs ask for."""
+
+    image: Kernel
+    requests: Sequence[Request]
+    wanted: Wanted | None
+    plan: Plan
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the document."""
+        skipped = [{"device": one.device, "reason": one.reason} for one in self.wanted.skipped] if self.wanted else []
+        return {**self.plan.as_json(), "skipped": skipped}
+
+
+def _side(question: _Question, spec: KernelSpec) -> _Side:
+    """Link a kernel, and plan on it what is asked; what is not as it was said is warned of."""
+    from pfnmap.plan import plan
+    from pfnmap.requests import at_guest_address, described, placed
+
     said: list[str] = []
-    image = kernel.over(base).link(registry, said.append)
+    image = spec.link(question.registry, said.append)
+    requests, wanted = question.requests, None
     if not requests:
-        wanted = _of_inputs(read, image, slot or (), device_id or ())
+        wanted = _of_inputs(question.read, image, question.slots, question.ids)
         requests = wanted.requests
-        _check_drivers(registry, requests)
+        _check_drivers(question.registry, requests)
     for text in (*_not_built(image, requests), *said, *(_left_out(wanted) if wanted else ())):
         warn(text)
-    requests = placed(requests, parse_address(va, "--va") if va is not None else None, vmm or ())
-    if asked.gpa is not None:
-        requests = at_guest_address(requests, asked.gpa)
-    base_address = parse_address(mmap_base, "--mmap-base") if mmap_base else None
-    planned = plan(
-        image, requests, mmap_base=base_address, dma=asked.dma, hypervisor=asked.hypervisor, registry=registry
-    )
-    if json:
-        skipped = [{"device": one.device, "reason": one.reason} for one in wanted.skipped] if wanted else []
-        print_json("plan", {**planned.as_json(), "skipped": skipped})
-        return 0
+    requests = described(requests, question.msix, question.sparse, question.msix_mappable)
+    requests = placed(requests, question.va, question.vmm)
+    if question.asked.gpa is not None:
+        requests = at_guest_address(requests, question.asked.gpa)
+    return _Side(image, requests, wanted, plan(image, requests, **_how(question)))
+
+
+def _how(question: _Question) -> dict[str, Any]:
+    asked = question.asked
+    return {
+        "mmap_base": question.mmap_base,
+        "dma": asked.dma,
+        "hypervisor": asked.hypervisor,
+        "registry": question.registry,
+        "vmm_options": question.vmm_options,
+        "newest_vmm": question.newest_vmm,
+    }
+
+
+def _advice(question: _Question, side: _Side) -> list[Advice]:
+    from pfnmap.plan import advise
+
+    return advise(side.image, side.requests, **_how(question))
+
+
+def _show_side(side: _Side, quiet: bool) -> None:
     from pfnmap.report.plan_fold import folded, summary
     from pfnmap.report.plan_table import render
 
-    heading(planned.kernel)
-    names = {device: plain(name) for device, name in wanted.names.items()} if wanted else {}
-    show(*(summary(planned, names) if quiet else render(*folded(planned, names))))
-    return 0
+    heading(side.plan.kernel)
+    names = {device: plain(name) for device, name in side.wanted.names.items()} if side.wanted else {}
+    show(*(summary(side.plan, names) if quiet else render(*folded(side.plan, names))))
 
 
 def _read(files: Sequence[str], registry: Registry) -> list[Input]:

@@ -8,7 +8,17 @@ from dataclasses import field
 from pfnmap.contract.defaults import DEFAULT_DRIVER
 from pfnmap.records import dataclass
 
-__all__ = ["Device", "DeviceBar"]
+__all__ = ["BarPart", "Device", "DeviceBar"]
+
+
+@dataclass(frozen=True)
+class BarPart:
+    """A part of a BAR that answers: `length` bytes from `offset` on, to accesses of `sizes` (bytes) that are aligned to
+    their size."""
+
+    offset: int
+    length: int
+    sizes: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -16,7 +26,8 @@ class DeviceBar:
     """A BAR of a simulated device: `index`, `size` and physical address `phys` in bytes. `mmapable`: whether the
     driver offers it to mmap (vfio's region flag 4); None leaves that to the driver's own rule. `memory`: how many of
     its bytes have memory behind them, where a driver shows memory of another size as a BAR; None: all.
-    `prefetchable`: the BAR's own bit; None: not said."""
+    `prefetchable`: the BAR's own bit; None: not said. `parts`: what of it answers which accesses, where the device
+    refuses others; None: all of it any (only s390, whose PCI instructions tell, asks)."""
 
     index: int
     size: int
@@ -24,6 +35,7 @@ class DeviceBar:
     mmapable: bool | None = None
     memory: int | None = None
     prefetchable: bool | None = None
+    parts: tuple[BarPart, ...] | None = None
 
 
 @dataclass

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from dataclasses import replace
+from typing import Any, ClassVar, NamedTuple
 
 from pfnmap.contract.plan import Image
 from pfnmap.records import dataclass
 
-__all__ = ["DmaBackend", "DmaMap", "Reach"]
+__all__ = ["DmaBackend", "DmaMap", "DmaReason", "Reach"]
+
+
+class DmaReason(NamedTuple):
+    """An upstream change that would cut `walks` walks of a map, all else as it is; `detail`: why it is not there, in
+    words."""
+
+    change: str
+    walks: int
+    detail: str
 
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """What a walk over a part of a mapping, page by page and in ascending order, meets: `leaves` of any size, `pages`
+    """What walks over parts of a mapping, page by page and in ascending order, meet: `leaves` of any size, `pages`
     of the base size, `breaks` (neighbouring pages whose physical addresses do not follow each other: only where leaves
     map the wrong memory). Where nothing is mapped yet, fixup_user_fault is needed `fixups` times and the driver's fault
     handler runs `driver_calls` times."""
@@ -24,6 +34,16 @@ class Reach:
     fixups: int
     driver_calls: int
 
+    def __sub__(self, other: Reach) -> Reach:
+        """What is met besides what is met anyhow."""
+        return Reach(
+            self.leaves - other.leaves,
+            self.pages - other.pages,
+            self.breaks - other.breaks,
+            self.fixups - other.fixups,
+            self.driver_calls - other.driver_calls,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class DmaMap:
@@ -31,7 +51,8 @@ class DmaMap:
     mapped yet (cold), and walks when all is (warm).
 
     `error`: the errno with which the backend refuses the address before any of them; `by` is the other way in which it
-    maps a BAR then, None where there is none."""
+    maps a BAR then, None where there is none. `reasons`: which changes would cut the walks, those that cut most
+    first."""
 
     backend: str
     cold_walks: int = 0
@@ -40,6 +61,7 @@ class DmaMap:
     warm_walks: int = 0
     error: str | None = None
     by: str | None = None
+    reasons: tuple[DmaReason, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return it in the form that `plan --json` prints."""
@@ -51,20 +73,9 @@ class DmaMap:
                 "driver_calls": self.cold_driver_calls,
             },
             "warm": {"walks": self.warm_walks},
+            "reasons": [{"change": reason.change, "walks": reason.walks} for reason in self.reasons],
         }
         return costs if self.error is None else {**costs, "error": self.error, "by": self.by}
-
-    def __add__(self, other: DmaMap) -> DmaMap:
-        """What two maps by one backend cost."""
-        return DmaMap(
-            self.backend,
-            self.cold_walks + other.cold_walks,
-            self.cold_fixups + other.cold_fixups,
-            self.cold_driver_calls + other.cold_driver_calls,
-            self.warm_walks + other.warm_walks,
-            self.error,
-            self.by,
-        )
 
 
 class DmaBackend(ABC):
@@ -81,8 +92,44 @@ class DmaBackend(ABC):
 
     @abstractmethod
     def map(self, kernel: Image, reach: Reach) -> DmaMap:
-        """Return what one map of a part of a mapping costs."""
+        """Return what maps of parts of a mapping cost, together."""
+
+    def explained(self, kernel: Image, reach: Reach) -> DmaMap:
+        """Return what `map` says, with the reasons: it is asked again with each of `changes` that the kernel lacks."""
+        cost = self.map(kernel, reach)
+        saved = (
+            DmaReason(
+                change, cost.cold_walks - self.map(_Having(kernel, change), reach).cold_walks, kernel.lacks(change)
+            )
+            for change in self.changes
+            if not kernel.has(change)
+        )
+        return replace(cost, reasons=_together(tuple(reason for reason in saved if reason.walks > 0)))
 
     def note(self, kernel: Image) -> str:
         """Return what has to be said of any map, in a sentence without its full stop; empty: nothing."""
         return ""
+
+
+def _together(reasons: tuple[DmaReason, ...]) -> tuple[DmaReason, ...]:
+    """Return one reason a change, with the walks of all; those with most walks first."""
+    walks: dict[tuple[str, str], int] = {}
+    for reason in reasons:
+        key = reason.change, reason.detail
+        walks[key] = walks.get(key, 0) + reason.walks
+    found = (DmaReason(change, count, detail) for (change, detail), count in walks.items())
+    return tuple(sorted(found, key=lambda reason: -reason.walks))
+
+
+class _Having:
+    """A kernel as it would be with one upstream change more."""
+
+    def __init__(self, kernel: Image, change: str) -> None:
+        self._kernel = kernel
+        self._change = change
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._kernel, name)
+
+    def has(self, change: str) -> bool:
+        return change == self._change or self._kernel.has(change)

@@ -13,6 +13,7 @@ __all__ = [
     "FAULT_FLAG_USER",
     "FAULT_FLAG_VMA_LOCK",
     "FAULT_FLAG_WRITE",
+    "ILL_ILLADR",
     "SEGV_ACCERR",
     "SEGV_MAPERR",
     "SEGV_PKUERR",
@@ -47,6 +48,7 @@ SEGV_MAPERR: Final = 1
 SEGV_ACCERR: Final = 2
 SEGV_PKUERR: Final = 4
 """si_code of a refusal by a protection key."""
+ILL_ILLADR: Final = 3
 BUS_ADRERR: Final = 2
 BUS_MCEERR_AR: Final = 4
 BUS_MCEERR_AO: Final = 5

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, Protocol, TypeAlias
 
 from pfnmap.contract.dma import Reach
@@ -103,6 +104,18 @@ class GuestPlan:
     def counts(self) -> dict[LeafLevel, int]:
         """Leaves per level, the largest first."""
         return {level: sum(run.count for run in self.runs if run.level == level) for level in reversed(LEAF_LEVELS)}
+
+    def __add__(self, other: GuestPlan) -> GuestPlan:
+        """Return it with that of the memory slot behind it."""
+        return replace(
+            self,
+            runs=self.runs + other.runs,
+            faults=self.faults + other.faults,
+            fixups=self.fixups + other.fixups,
+            driver_calls=self.driver_calls + other.driver_calls,
+            notes=tuple(dict.fromkeys(self.notes + other.notes)),
+            warnings=tuple(dict.fromkeys(self.warnings + other.warnings)),
+        )
 
     def as_json(self) -> dict[str, Any]:
         """Return it in the form that `plan --json` prints."""

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from pfnmap.contract import fault
 from pfnmap.contract.follow import FollowPfnmapArgs
+from pfnmap.contract.iomem import IoMem
 from pfnmap.contract.kernel import MachineState
 from pfnmap.contract.vma import AddressSpace, MmStruct, VmArea, VmFault
 from pfnmap.records import dataclass
@@ -59,6 +60,12 @@ class MmFunctions:
     generic_access_phys: Callable[[VmArea, int, int, bool], int]
     access_process_vm: Callable[[MmStruct, int, int, int], int]
 
+    ioremap: Callable[[MachineState, int, int], int]
+    iounmap: Callable[[MachineState, int, int], None]
+    request_mem_region: Callable[[Machine, int, int, str], int]
+    release_mem_region: Callable[[Machine, int, int], None]
+    iomem_is_exclusive: Callable[[Machine, int], bool]
+
     fixup_user_fault: Callable[[MmStruct, int, int], tuple[int, bool]]
     get_user_pages_fast: Callable[[MmStruct, int, int, int, list[int]], int]
     get_user_pages_fast_only: Callable[[MmStruct, int, int, int, list[int]], int]
@@ -95,9 +102,11 @@ class MmFunctions:
 class Machine(MachineState):
     """A booted machine (`pfnmap.mm.boot.boot` makes one): its state, and `mm`, what plugins may call of the mm core.
 
-    `pfn_spaces`: what drivers registered for memory failure. `modules`: its instances of modules and drivers, by name.
+    `pfn_spaces`: what drivers registered for memory failure. `iomem`: which physical ranges they requested. `modules`:
+    its instances of modules and drivers, by name.
     """
 
     mm: MmFunctions
+    iomem: IoMem
     modules: Mapping[str, object]
     pfn_spaces: list[PfnSpace]

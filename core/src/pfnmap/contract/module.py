@@ -115,6 +115,9 @@ class Driver(Module, ABC):
     def probe(self, device: Device) -> File:
         """Bind a device and return the open file through which user space maps it."""
 
+    def remove(self, device: Device) -> None:
+        """Close the file that `probe` returned, and unbind the device."""
+
     @abstractmethod
     def mmap(self, file: File, vma: VmArea) -> int:
         """Map a file that `probe` returned into a new vma (file_operations.mmap); return 0 or a negative errno."""

@@ -60,6 +60,12 @@ class Ops:
 
     owners: Mapping[str, Owner]
 
+    def __setattr__(self, name: str, value: object) -> None:
+        """Bind an op; `owners` is set last, and from then on nothing is."""
+        if "owners" in self.__dict__:
+            raise AttributeError(f"the ops of a linked kernel cannot be changed: {name}")
+        super().__setattr__(name, value)
+
     if TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Callable[..., Any]: ...
@@ -77,6 +83,10 @@ class PgtableOps(ABC):
 
     geometry: Geometry
     """Set by `setup_arch`."""
+
+    cookies_from: int | None = None
+    """The physical address (bytes) from which on an entry holds a cookie that no load or store of user space can use
+    (SIGILL), settled in `setup_arch`; None: there are no cookies."""
 
     linear_map: int = 1 << 64
     """The first physical address (bytes) that the kernel's linear map does not reach, settled in `setup_arch`: RAM

@@ -11,6 +11,7 @@ from dataclasses import field
 from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 
 from pfnmap.contract.defaults import DEFAULT_DRIVER
+from pfnmap.contract.region import Msix, Span
 from pfnmap.records import dataclass
 
 __all__ = [
@@ -102,6 +103,11 @@ class Request:
     where a guest has the mapping, None: where its firmware would place the BAR. `driver`: who binds the device.
     `memory`: bytes of the BAR with memory behind them; None: all. `phys_assumed`: nobody said `phys`. `input`:
     the file that it was read from.
+
+    What a VMM looks at besides: `bits`, the BAR's width (64 where nobody says it). `msix`: the device's capability.
+    `sparse`: the parts of the region that can be mapped, where it says so (the sparse-mmap capability); empty: all.
+    `msix_mappable`: it says that the MSI-X table may be mapped with the rest (4.16 and later). `pci_id`
+    (``10de:2330``) and `class_name` as the source has them, None: not said.
     """
 
     bar: int
@@ -118,6 +124,12 @@ class Request:
     memory: int | None = None
     phys_assumed: bool = False
     input: InputName | None = None
+    bits: int = 64
+    msix: Msix | None = None
+    sparse: tuple[Span, ...] = ()
+    msix_mappable: bool = True
+    pci_id: str | None = None
+    class_name: str | None = None
 
     @property
     def where(self) -> str:

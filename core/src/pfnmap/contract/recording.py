@@ -27,6 +27,9 @@ class RecordingGroup:
     artefacts: ClassVar[frozenset[str]] = frozenset()
     """The keys that its `expect`s have and that are not compared, because they say how it was recorded."""
 
+    messages: ClassVar[tuple[str, ...]] = ()
+    """The log lines that its recordings hold besides what all hold, as regular expressions."""
+
     def document(self, document: dict[str, Any]) -> Mapping[str, Any]:
         """Return a recording's JSON document in the shape that every recording has.
 

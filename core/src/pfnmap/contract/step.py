@@ -117,6 +117,10 @@ class ScenarioRun(Protocol):
     def files(self) -> Mapping[str, File]:
         """Their open files, as `Driver.probe` returned them, by the device's name."""
 
+    def bind(self, device: str, driver: str) -> None:
+        """Unbind a device from its driver and have another bind it: its file in `files` is then that one's. Raises
+        Unknown for a device, BadInput for a driver that is not linked."""
+
     def bar(self, device: str, index: int) -> DeviceBar:
         """Return a BAR of a device. Raises Unknown for a device, BadInput for a BAR that it does not have."""
 

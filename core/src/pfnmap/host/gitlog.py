@@ -1,4 +1,4 @@
-"""Which upstream changes a kernel tree has, read off its log: ``git log --format='%H%n%s%n%b'``, newest first.
+"""Which upstream changes a kernel tree has, read off its log, newest first (`pfnmap.host.logforms`: in which forms).
 
 A commit of the log is a known change (changes.toml) where its id is the change's, where its message names the
 change's id as the one it was taken from (`_PICKED`; "commit <id> upstream." and "[ Upstream commit <id> ]" are
@@ -16,7 +16,8 @@ For a change that the log does not mention:
   a history without merges (``git log v6.12.94^..`` of a stable tree); and the ground must be known not to have
   the change. Where there are merges no release proves absence: git lists commits by date, so what was merged
   after the release may stand below it, where the log was cut.
-* *undecidable* in all other cases: a truncated log never proves absence.
+* *undecidable* in all other cases: a truncated log never proves absence, and where one version of a changelog
+  lists a change and its revert, it does not say which came first.
 
 What a present change requires is present too.
 """
@@ -26,11 +27,12 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final, Literal
 
 from pfnmap.errors import BadInput, Unknown
+from pfnmap.host.logforms import FORMAT, Commit, Log, read_log
 from pfnmap.release import (
     Change,
     Facts,
@@ -43,11 +45,10 @@ from pfnmap.release import (
     unknown_as_absent,
 )
 
-__all__ = ["FORMAT", "Finding", "LogReport", "Verdict", "read_gitlog", "read_gitlog_file"]
+__all__ = ["Finding", "LogReport", "Verdict", "read_gitlog", "read_gitlog_file"]
 
 Verdict = Literal["present", "reverted", "absent", "undecidable"]
 
-FORMAT: Final = "git log --format='%H%n%s%n%b'"
 _STATUS: Final[Mapping[Verdict, Status]] = {
     "present": "yes",
     "reverted": "no",
@@ -55,18 +56,15 @@ _STATUS: Final[Mapping[Verdict, Status]] = {
     "undecidable": "unknown",
 }
 
-_MAX_LOG: Final = 8 << 30
-_MAX_MESSAGE: Final = 4 << 20
 _MAX_REVERTS: Final = 1_000_000
-_PIECE: Final = 1 << 16
 _SHORTEST: Final = 7
 
 _ROOT: Final = "Linux-2.6.12-rc2"
 _ID: Final = rf"[0-9a-f]{{{_SHORTEST},64}}"
-_COMMIT_LINE: Final = re.compile(rb"[0-9a-f]{40}|[0-9a-f]{64}")
-_SHORT_COMMIT_LINE: Final = re.compile(rb"[0-9a-f]{7,64}")
-_RELEASE: Final = re.compile(r"Linux (\d+\.\d+(?:\.\d+)?(?:-rc\d+)?)")
-_BRANCH_TAGS: Final = re.compile(r"(?:(?:UPSTREAM|BACKPORT|FROMGIT|FROMLIST):\s*)+")  # Android's
+_RELEASE: Final = re.compile(r"Linux v?(\d+\.\d+(?:\.\d+)?(?:-rc\d+)?)")
+_BRANCH_TAGS: Final = re.compile(  # Android's, Ubuntu's
+    r"(?:(?:UPSTREAM|BACKPORT|FROMGIT|FROMLIST|UBUNTU|NVIDIA|SAUCE):\s*)+"
+)
 _QUOTED: Final = re.compile(r'(Revert|Reapply) "(.*)"')
 _PICKED: Final = re.compile(
     rf"""^[ \t]*(?:
@@ -124,20 +122,15 @@ class LogReport:
         return self.newest_release or self.ground
 
 
-@dataclass(slots=True)
-class _Commit:
-    id: str
-    line: int
-    subject: str = ""
-    whole: bool = False  # the subject's line was ended by a newline: it is not cut
-    body: list[bytes] = field(default_factory=list)
-    size: int = 0
-
-
 @dataclass(frozen=True, slots=True)
 class _Event:
-    """A commit that may put a change in or take one out; `ids` are its own id and those it was picked from."""
+    """A commit that may put a change in or take one out; `ids` are its own id and those it was picked from.
 
+    `where` names the commit or the version of a changelog, `own` the commit's id.
+    """
+
+    where: str
+    own: str | None
     ids: tuple[str, ...]
     line: int
     subject: str
@@ -150,6 +143,7 @@ class _Event:
 class _State:
     applied: bool
     event: _Event
+    torn: bool = False  # one version of a changelog says both
 
 
 def read_gitlog(stream: BinaryIO, where: str, base: str | None = None, known: Facts | None = None) -> LogReport:
@@ -167,11 +161,12 @@ def read_gitlog(stream: BinaryIO, where: str, base: str | None = None, known: Fa
     ground = _base(base, known) if base is not None else None
     marks = _Marks(changes)
     events: list[_Event] = []
-    releases: dict[tuple[int, ...], _Commit] = {}
+    releases: dict[tuple[int, ...], Commit] = {}
     commits, last, merges = 0, None, False
-    for commit in _commits(stream, where):
+    log = read_log(stream, where)
+    for commit in log.commits:
         commits, last = commits + 1, commit
-        merges = merges or commit.subject.startswith("Merge ")
+        merges = merges or commit.merge
         events.extend(_events(commit, marks))
         if len(events) > _MAX_REVERTS:
             raise BadInput(where, f"more than {_MAX_REVERTS} reverts")
@@ -183,7 +178,7 @@ def read_gitlog(stream: BinaryIO, where: str, base: str | None = None, known: Fa
     newest_commit = releases[max(releases)] if releases else None
     newest = _released(newest_commit, known) if newest_commit else None
     rooted = last is not None and last.subject == _ROOT
-    if ground is None and last is not None and last.whole and not merges:
+    if ground is None and log.whole and last is not None and last.whole and not merges:
         ground = _released(last, known)
 
     states = _resolve(events, marks, where)
@@ -196,21 +191,21 @@ def read_gitlog(stream: BinaryIO, where: str, base: str | None = None, known: Fa
                 change.id,
                 "present",
                 newest_commit.line,
-                newest_commit.id,
-                f"{newest.name}, whose commit is in the log, has it",
+                newest_commit.id or None,
+                f"{newest.name}, {'whose commit is in the log' if newest_commit.id else 'the newest in it'}, has it",
             )
         else:
-            findings[change.id] = _untold(change, ground, rooted)
+            findings[change.id] = _untold(change, ground, rooted, log)
     _imply_requires(findings, changes)
     name = f"the tree of {where}"
     statuses = {id: _STATUS[finding.verdict] for id, finding in findings.items()}
-    tree = Release(name, statuses, unknown_as_absent(name, statuses), known=changes)
+    tree = Release(name, statuses, unknown_as_absent(name, statuses, changes), known=changes)
     return LogReport(
         tuple(findings.values()),
         commits,
         newest.name if newest else None,
         ground.name if ground else None,
-        ground is not None or rooted,
+        log.whole and (ground is not None or rooted),
         tree,
         missing_fixes(tree),
     )
@@ -229,7 +224,7 @@ def read_gitlog_file(path: str | Path, base: str | None = None, known: Facts | N
         raise BadInput(str(path), f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
-def _released(commit: _Commit, known: Facts) -> Release | None:
+def _released(commit: Commit, known: Facts) -> Release | None:
     """Return the release that a commit made, None for one that made none or one of a far future."""
     match = _RELEASE.fullmatch(commit.subject)
     try:
@@ -242,56 +237,6 @@ def _base(text: str, known: Facts) -> Release:
     if text.endswith(".toml"):  # a profile names its own base: two steps would hide what the log starts from
         raise Unknown("release", text, known.releases)
     return parse_release(text, known=known)
-
-
-# --- the commits of a log
-
-
-def _lines(stream: BinaryIO, where: str) -> Iterator[tuple[bytes, bool]]:
-    """Yield the lines without their newline, and whether they had one; what exceeds a piece is cut off a line."""
-    total, inside = 0, False
-    while piece := stream.readline(_PIECE):
-        total += len(piece)
-        if total > _MAX_LOG:
-            raise BadInput(where, f"larger than {_MAX_LOG >> 30} GiB, which is the most that is read")
-        if b"\0" in piece:
-            raise BadInput(where, f"binary (a NUL byte near offset {total - len(piece)}), a git log was expected")
-        ended = piece.endswith(b"\n")
-        if not inside:
-            yield piece.rstrip(b"\r\n"), ended
-        inside = not ended
-
-
-def _commits(stream: BinaryIO, where: str) -> Iterator[_Commit]:
-    """Yield the commits whose subject is in the log; the last one may be cut anywhere."""
-    commit: _Commit | None = None
-    subject_next, blank, short = False, True, False
-    for number, (line, ended) in enumerate(_lines(stream, where), 1):
-        if subject_next and commit:
-            commit.subject, commit.whole, subject_next = line.decode("utf-8", "replace").strip(), ended, False
-        elif (len(line) in (40, 64) and _COMMIT_LINE.fullmatch(line)) or (
-            short and blank and _SHORT_COMMIT_LINE.fullmatch(line)
-        ):
-            if commit:
-                yield commit
-            commit, subject_next = _Commit(line.decode(), number), True
-        elif commit is None:
-            if not _SHORT_COMMIT_LINE.fullmatch(line):
-                raise BadInput(where, f"line {number} is no commit id; the output of {FORMAT} was expected")
-            # Written with %h. A body may hold short lines of digits, so they count only in such a log.
-            commit, subject_next, short = _Commit(line.decode(), number), True, True
-        else:
-            commit.size += len(line) + 1
-            if commit.size > _MAX_MESSAGE:
-                raise BadInput(
-                    where,
-                    f"the message of commit {commit.id[:12]} (line {commit.line}) is larger than "
-                    f"{_MAX_MESSAGE >> 20} MiB",
-                )
-            commit.body.append(line)
-        blank = not line
-    if commit and not subject_next:
-        yield commit
 
 
 def _sort_key(release: str) -> tuple[int, ...]:
@@ -322,7 +267,7 @@ class _Marks:
         return change.id if change and _same(id, change.commit) else None
 
 
-def _events(commit: _Commit, marks: _Marks) -> Iterator[_Event]:
+def _events(commit: Commit, marks: _Marks) -> Iterator[_Event]:
     raw = b"\n".join(commit.body)
     folded = raw.lower()  # most messages say neither word: the patterns are for those that do
     message = raw.decode("utf-8", "replace") if b"commit" in folded else ""
@@ -334,23 +279,28 @@ def _events(commit: _Commit, marks: _Marks) -> Iterator[_Event]:
         if not any(start < match.end() and match.start() < end for start, end in spans)
     ]
     origins = [(match, match[match.lastgroup or 0].lower()) for match in picked]
-    ids = (commit.id, *(id for _, id in origins))
-    subject = _BRANCH_TAGS.sub("", commit.subject, count=1)
+    ids = tuple(filter(None, (commit.id, *(id for _, id in origins))))
+    subjects = [_BRANCH_TAGS.sub("", text, count=1) for text in commit.subjects]
+    subject = next((text for text in subjects if _QUOTED.fullmatch(text) or text.casefold() in marks.subjects), "")
+
+    def event(line: int, says: str, change: str | None = None, targets: tuple[str, ...] = ()) -> _Event:
+        return _Event(commit.where, commit.id or None, ids, line, subject, says, change, targets)
 
     if reverted or _QUOTED.fullmatch(subject):
         targets = [id.lower() for match in reverted for id in re.findall(_ID, match["targets"], re.IGNORECASE)]
         targets += [match["upstream"].lower() for match in reverted if match["upstream"]]
-        yield _Event(ids, commit.line, subject, commit.subject, targets=tuple(targets))
+        yield event(commit.line, commit.subject, targets=tuple(targets))
 
     told: dict[str, _Event] = {}
     if (change := marks.subjects.get(subject.casefold())) is not None:
-        told[change] = _Event(ids, commit.line + 1, subject, f"its subject is {subject!r}", change)
+        its = "its subject is" if commit.id else "an item is"
+        told[change] = event(commit.subject_line, f"{its} {subject!r}", change)
     for match, id in origins:
         if (change := marks.by_id(id)) is not None:
-            line = commit.line + 2 + message.count("\n", 0, match.start())
-            told[change] = _Event(ids, line, subject, f"it says {match[0].strip()!r}", change)
-    if (change := marks.by_id(commit.id)) is not None:
-        told[change] = _Event(ids, commit.line, subject, "it is the upstream commit", change)
+            line = commit.body_line + message.count("\n", 0, match.start())
+            told[change] = event(line, f"it says {match[0].strip()!r}", change)
+    if commit.id and (change := marks.by_id(commit.id)) is not None:
+        told[change] = event(commit.line, "it is the upstream commit", change)
     yield from told.values()
 
 
@@ -361,10 +311,10 @@ def _resolve(events: Sequence[_Event], marks: _Marks, where: str) -> dict[str, _
     reverted_ids: list[str] = []
     for event in reversed(events):
         if event.change is not None:
-            if any(_same(event.ids[0], id) for id in reverted_ids):
+            if event.own and any(_same(event.own, id) for id in reverted_ids):
                 raise BadInput(
                     where,
-                    f"commit {event.ids[0][:12]} stands above its revert: newest commit first was "
+                    f"{event.where} stands above its revert: newest commit first was "
                     "expected, git log without --reverse",
                 )
             change, applied = event.change, True
@@ -374,7 +324,14 @@ def _resolve(events: Sequence[_Event], marks: _Marks, where: str) -> dict[str, _
                 continue
             change, applied = found
             reverted_ids += event.targets
-        states[change] = _State(applied, event)
+        before = states.get(change)
+        torn = (
+            before is not None
+            and not event.own
+            and before.event.where == event.where
+            and (before.torn or before.applied != applied)
+        )
+        states[change] = _State(applied, event, torn)
         known = [*((id, change, applied) for id in event.ids), *known]
     return states
 
@@ -400,15 +357,20 @@ def _reverts(
 
 def _told(change: Change, state: _State) -> Finding:
     event = state.event
-    commit = event.ids[0]
+
+    def finding(verdict: Verdict, detail: str) -> Finding:
+        return Finding(change.id, verdict, event.line, event.own, detail)
+
+    if state.torn:
+        return finding("undecidable", f"{event.where} lists it and its revert, and does not say which came first")
     if event.change is not None:
-        return Finding(change.id, "present", event.line, commit, f"commit {commit[:12]}: {event.says}")
+        return finding("present", f"{event.where}: {event.says}")
     if state.applied:
-        return Finding(change.id, "present", event.line, commit, f"put back by commit {commit[:12]}: {event.says}")
-    return Finding(change.id, "reverted", event.line, commit, f"reverted by commit {commit[:12]}: {event.says}")
+        return finding("present", f"put back by {event.where}: {event.says}")
+    return finding("reverted", f"reverted by {event.where}: {event.says}")
 
 
-def _untold(change: Change, ground: Release | None, rooted: bool) -> Finding:
+def _untold(change: Change, ground: Release | None, rooted: bool, log: Log) -> Finding:
     """Return what holds for a change that no commit of the log mentions."""
 
     def finding(verdict: Verdict, detail: str) -> Finding:
@@ -419,6 +381,10 @@ def _untold(change: Change, ground: Release | None, rooted: bool) -> Finding:
         return finding("present", f"{ground.name}, which the log starts from, has it")
     if not (change.commit or change.subject):
         return finding("undecidable", "neither its commit nor its subject is known, so no log can tell")
+    if not log.whole:
+        return finding("undecidable", "not in the changelog, which need not name every commit")
+    if not (log.bodies or change.subject):
+        return finding("undecidable", "its subject is not known, and the log has nothing but subjects")
     if ground is None and not rooted:
         return finding("undecidable", "not in the log, which may be cut: it does not go down to a known ground")
     if ground and status == "unknown":

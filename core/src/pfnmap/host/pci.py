@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from pfnmap.contract.region import Msix
 from pfnmap.errors import BadInput
 from pfnmap.sizes import format_size, is_power_of_two
 
@@ -39,19 +40,6 @@ class Bar:
     """False: the source tells no addresses."""
     rebar_sizes: tuple[int, ...] = ()
     """Sizes in bytes that the BAR can be resized to, ascending; empty where not shown."""
-
-
-@dataclass(frozen=True, slots=True)
-class Msix:
-    """An MSI-X capability: where its table of `vectors` (16 bytes each) and its pending bits are, as BAR indices and
-    byte offsets in them."""
-
-    bar: int
-    table: int
-    vectors: int
-    pba_bar: int | None = None
-    """None, as `pba`: not said."""
-    pba: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from pfnmap.contract.iomem import IoMem
 from pfnmap.contract.machine import Machine
 from pfnmap.contract.module import Module
+from pfnmap.contract.vma import AddressSpace
 from pfnmap.kernel import Kernel
 from pfnmap.mm.functions import FUNCTIONS
 
@@ -22,6 +24,7 @@ class BootedMachine(Machine):
         super().__init__(kernel, reserved)
         self.mm = FUNCTIONS
         self.pfn_spaces = []
+        self.iomem = IoMem(AddressSpace(self))
         self.modules: dict[str, Module] = {}
         if kernel.arch.module is not None:
             self.arch_module = self.modules[kernel.arch.name] = kernel.arch.module()

@@ -15,6 +15,7 @@ from pfnmap.contract.fault import (
     FAULT_FLAG_USER,
     FAULT_FLAG_VMA_LOCK,
     FAULT_FLAG_WRITE,
+    ILL_ILLADR,
     SEGV_ACCERR,
     SEGV_MAPERR,
     VM_FAULT_HWPOISON,
@@ -35,8 +36,8 @@ _ENDLESS = 8  # faults of one access before it is told to be endless; none of th
 
 @dataclass(frozen=True)
 class AccessResult:
-    """Outcome of an access: "ok", the signal with its si_code and si_addr, or "LOOP" where the same fault comes again
-    and again until a signal ends it."""
+    """Outcome of an access: "ok", the signal with its si_code and si_addr (None: that of the instruction), or "LOOP"
+    where the same fault comes again and again until a signal ends it."""
 
     result: str
     si_code: int | None = None
@@ -70,13 +71,18 @@ def user_access(mm: MmStruct, address: int, write: bool) -> AccessResult:
 
 
 def _consume(mm: MmStruct, address: int, level: Level, entry: int) -> AccessResult:
-    """The bytes are read or written: poison is consumed as a machine check, which ends in SIGBUS."""
+    """The bytes are read or written: poison is consumed as a machine check, which ends in SIGBUS; where a cookie stands
+    for an address, there is nothing (an addressing exception: res1.rw and vfio.rw of s390)."""
     machine = mm.machine
     kernel = machine.kernel
-    if machine.poisoned:
+    cookies = kernel.arch.cookies_from
+    if machine.poisoned or cookies is not None:
         shift = kernel.geometry.PAGE_SHIFT
         within = (address & (kernel.geometry.size(level) - 1)) >> shift
-        if getattr(kernel.ops, f"{level}_pfn")(entry) + within in machine.poisoned:
+        pfn = getattr(kernel.ops, f"{level}_pfn")(entry) + within
+        if cookies is not None and pfn << shift >= cookies:
+            return AccessResult("SIGILL", ILL_ILLADR)
+        if pfn in machine.poisoned:
             return AccessResult("SIGBUS", BUS_MCEERR_AR, address)
     return _OK
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from errno import EINVAL
-from typing import TYPE_CHECKING
 
 from pfnmap.contract.entry import Level
 from pfnmap.contract.follow import FollowOutputs, FollowPfnmapArgs, caller
@@ -21,9 +20,6 @@ from pfnmap.errors import Misuse, Refused
 from pfnmap.mm.locking import i_mmap_rwsem, mmap_lock, page_table_lock
 from pfnmap.trace import Call
 from pfnmap.vm_flags import VM_IO, VM_PFNMAP
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["FollowPfnmapArgs", "follow_pfnmap", "follow_pfnmap_end", "follow_pfnmap_start", "follow_pte"]
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from pfnmap.contract.vma import AnonVma, MmStruct
 from pfnmap.mm.copy_page_range import copy_page_range
 from pfnmap.mm.pgtable import free_pgtables
-from pfnmap.mm.vma import vma_link, vma_unlink
+from pfnmap.mm.vma import vm_area_dup, vma_link, vma_unlink
 from pfnmap.mm.zap import unmap_single_vma
 from pfnmap.vm_flags import VM_DONTCOPY, VM_LOCKED, VM_PFNMAP, VM_WIPEONFORK
 
@@ -28,8 +26,8 @@ def dup_mmap(mm: MmStruct) -> MmStruct | None:
             continue
         wiped = bool(vma.vm_flags & VM_WIPEONFORK)
         anon_vma = AnonVma(singular=False) if vma.anon_vma is not None and not wiped else None
-        copy = replace(vma, vm_mm=child, vm_flags=vma.vm_flags & ~VM_LOCKED, anon_vma=anon_vma)
-        if copy.vm_flags & VM_PFNMAP:
+        copy = vm_area_dup(vma, vm_mm=child, vm_flags=vma.vm_flags & ~VM_LOCKED, anon_vma=anon_vma)
+        if copy.vm_flags & VM_PFNMAP and mm.kernel.has("pat-fork-failure"):
             mm.kernel.ops.untrack_pfn_clear(copy)  # track_pfn_copy will say whether it is tracked
         vma_link(copy)
         if copy.vm_ops is not None and copy.vm_ops.open is not None:

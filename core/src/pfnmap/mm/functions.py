@@ -7,7 +7,9 @@ from pfnmap.mm import gup, huge_memory, locking, memory, memory_failure, mmu_not
 from pfnmap.mm.access_process_vm import access_process_vm, generic_access_phys
 from pfnmap.mm.folio_walk import folio_walk_start
 from pfnmap.mm.follow_pfnmap import follow_pfnmap, follow_pfnmap_end, follow_pfnmap_start, follow_pte
+from pfnmap.mm.ioremap import ioremap, iounmap
 from pfnmap.mm.mmap import do_mmap
+from pfnmap.mm.resource import iomem_is_exclusive, release_mem_region, request_mem_region
 from pfnmap.mm.vm_normal_page import pfn_valid, vm_normal_page, vm_normal_page_pmd, vm_normal_page_pud
 
 __all__ = ["FUNCTIONS"]
@@ -32,6 +34,11 @@ FUNCTIONS = MmFunctions(
     follow_pte=follow_pte,
     generic_access_phys=generic_access_phys,
     access_process_vm=access_process_vm,
+    ioremap=ioremap,
+    iounmap=iounmap,
+    request_mem_region=request_mem_region,
+    release_mem_region=release_mem_region,
+    iomem_is_exclusive=iomem_is_exclusive,
     fixup_user_fault=gup.fixup_user_fault,
     get_user_pages_fast=gup.get_user_pages_fast,
     get_user_pages_fast_only=gup.get_user_pages_fast_only,

@@ -5,7 +5,6 @@ Addresses, lengths and file offsets are in bytes; errors are negative errnos.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from errno import EINVAL, ENOMEM, EPERM
 
 from pfnmap.contract.vma import File, MmStruct, VmArea
@@ -14,7 +13,7 @@ from pfnmap.mm.pfnmap_track import vma_pfnmap_track_ctx_put
 from pfnmap.mm.pgtable import free_pgtables
 from pfnmap.mm.shmem import shmem_zero_setup
 from pfnmap.mm.vm_enough_memory import vm_enough_memory
-from pfnmap.mm.vma import vma_link, vma_unlink
+from pfnmap.mm.vma import vm_area_dup, vma_link, vma_unlink
 from pfnmap.mm.zap import unmap_single_vma
 from pfnmap.vm_flags import (
     VM_ACCESS_FLAGS,
@@ -268,7 +267,8 @@ def split_vma(mm: MmStruct, vma: VmArea, address: int, *, new_below: bool) -> Vm
     Huge leaves that the cut goes through are split on the way (vma_adjust_trans_huge).
     """
     pages = (address - vma.vm_start) >> mm.kernel.geometry.PAGE_SHIFT
-    new = replace(vma, vm_end=address) if new_below else replace(vma, vm_start=address, vm_pgoff=vma.vm_pgoff + pages)
+    place = {"vm_end": address} if new_below else {"vm_start": address, "vm_pgoff": vma.vm_pgoff + pages}
+    new = vm_area_dup(vma, **place)
     if new.vm_ops is not None and new.vm_ops.open is not None:
         new.vm_ops.open(new)
     vma_adjust_trans_huge(vma, address)

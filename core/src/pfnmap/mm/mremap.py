@@ -13,7 +13,7 @@ from errno import EFAULT, EINVAL, ENOMEM, EPERM
 from pfnmap.contract.vma import MmStruct, VmArea
 from pfnmap.mm.mmap import do_munmap, get_unmapped_area, merge_vmas, page_align
 from pfnmap.mm.move_page_tables import move_page_tables
-from pfnmap.mm.vma import vma_link
+from pfnmap.mm.vma import vm_area_dup, vma_link
 from pfnmap.vm_flags import VM_DONTEXPAND, VM_LOCKED, VM_MAYSHARE, VM_PFNMAP, VM_SEALED, VM_SHARED
 
 __all__ = ["do_mremap"]
@@ -218,7 +218,7 @@ def _move_vma(vma: VmArea, remap: _Remap) -> int:
     pgoff = vma.vm_pgoff + ((address - vma.vm_start) >> shift)
     if vma.is_anonymous and vma.anon_vma is None:
         pgoff = new_address >> shift
-    new = replace(vma, vm_start=new_address, vm_end=new_address + remap.new_len, vm_pgoff=pgoff)
+    new = vm_area_dup(vma, vm_start=new_address, vm_end=new_address + remap.new_len, vm_pgoff=pgoff)
     if new.vm_ops is not None and new.vm_ops.open is not None:
         new.vm_ops.open(new)
     mm.tables.reach(new.vm_end)

@@ -1,11 +1,27 @@
-"""Linking vmas into their address space and out of it (mm/vma.c)."""
+"""Copying vmas, linking them into their address space and out of it (mm/vma.c, kernel/fork.c)."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 from pfnmap.contract.vma import VmArea
 from pfnmap.mm.pfnmap_track import vma_pfnmap_track_ctx_get, vma_pfnmap_track_ctx_put
+from pfnmap.vm_flags import VM_PFNMAP
 
-__all__ = ["vma_link", "vma_unlink"]
+__all__ = ["vm_area_dup", "vma_link", "vma_unlink"]
+
+
+def vm_area_dup(vma: VmArea, **changed: Any) -> VmArea:
+    """Return a copy of a vma for fork, a split or mremap, with some fields changed.
+
+    Between `pat-fork-failure` and `pat-clear-only-in-fork` each loses its PAT reservation (read, not run).
+    """
+    new = replace(vma, **changed)
+    kernel = vma.vm_mm.kernel
+    if vma.vm_flags & VM_PFNMAP and kernel.has("pat-fork-failure") and not kernel.has("pat-clear-only-in-fork"):
+        kernel.ops.untrack_pfn_clear(new)
+    return new
 
 
 def vma_link(vma: VmArea) -> None:

@@ -26,7 +26,7 @@ from pfnmap.ops.op import Op, errno_result
 from pfnmap.vm_flags import VM_IO, VM_PFNMAP, VM_SPECIAL
 
 if TYPE_CHECKING:
-    from pfnmap.run import Run
+    from pfnmap.ops.state import RunState
 
 __all__ = ["OPS"]
 
@@ -34,7 +34,7 @@ _FUTEX_SIZE = 4
 _PTRACE_WORD = 8
 
 
-def _access(run: Run, mm: MmStruct, via: str, va: int, length: int, target: str = "self") -> dict[str, Any]:
+def _access(run: RunState, mm: MmStruct, via: str, va: int, length: int, target: str = "self") -> dict[str, Any]:
     if via not in _VIA:
         raise Unknown("access via", via, _VIA)
     if target not in ("self", "child"):
@@ -131,7 +131,7 @@ def _proc_mem(gup_flags: int) -> Callable[[MmStruct, int, int], int]:
     return mem_rw
 
 
-def _proc_mem_foll_force(run: Run, target: str) -> bool:
+def _proc_mem_foll_force(run: RunState, target: str) -> bool:
     """proc_mem_foll_force: whether the file overrides a mapping's protection, as Kconfig says; with
     PROC_MEM_FORCE_PTRACE for the tracer alone (`min.proc_mem.anon_none`, `.child_none` of 7.3.4)."""
     config = run.kernel.config
@@ -180,7 +180,7 @@ _VIA: dict[str, Callable[[MmStruct, int, int], int]] = {
 _UNFORCED = {"proc_mem_read": _proc_mem(0), "proc_mem_write": _proc_mem(FOLL_WRITE)}
 
 
-def _move_pages(run: Run, mm: MmStruct, va: int, node: int | None = None) -> dict[str, Any]:
+def _move_pages(run: RunState, mm: MmStruct, va: int, node: int | None = None) -> dict[str, Any]:
     """move_pages of one page: where it is (`node` None), or to node 0, where all memory is."""
     if node not in (None, 0):
         raise Refused("move_pages", f"node {node}: the machine has node 0 only")
@@ -216,7 +216,7 @@ def _page_status(vma: VmArea, va: int) -> int:
     return -EFAULT if is_zero_pfn(mm.machine, ops.pte_pfn(found.entry)) else 0
 
 
-def _get_mempolicy(run: Run, mm: MmStruct, va: int) -> dict[str, Any]:
+def _get_mempolicy(run: RunState, mm: MmStruct, va: int) -> dict[str, Any]:
     """get_mempolicy(MPOL_F_NODE | MPOL_F_ADDR): the node of the page, which is faulted in (lookup_node)."""
     if mm.vma_lookup(va) is None:
         return errno_result(-EFAULT)
@@ -226,7 +226,7 @@ def _get_mempolicy(run: Run, mm: MmStruct, va: int) -> dict[str, Any]:
     return errno_result(error)
 
 
-def _userfaultfd_register(run: Run, mm: MmStruct, addr: int, length: int, mode: str) -> dict[str, Any]:
+def _userfaultfd_register(run: RunState, mm: MmStruct, addr: int, length: int, mode: str) -> dict[str, Any]:
     """UFFDIO_REGISTER: -EINVAL where a vma of the range is a pfnmap (vma_can_userfault), or none is there.
 
     Other memory is registered until the descriptor is closed, which is at once here: nobody would answer its faults

@@ -20,13 +20,13 @@ from pfnmap.ops.op import Op, errno_result
 from pfnmap.vm_flags import VM_EXEC, VM_LOCKED, VM_MAYSHARE, VM_READ, VM_WRITE
 
 if TYPE_CHECKING:
-    from pfnmap.run import Run
+    from pfnmap.ops.state import RunState
 
 __all__ = ["OPS"]
 
 
 def _mmap(
-    run: Run,
+    run: RunState,
     mm: MmStruct,
     length: int,
     prot: int,
@@ -66,22 +66,22 @@ def _mmap(
     return {"addr": hex(got)}
 
 
-def _munmap(run: Run, mm: MmStruct, addr: int, length: int) -> dict[str, Any]:
+def _munmap(run: RunState, mm: MmStruct, addr: int, length: int) -> dict[str, Any]:
     return errno_result(mm_mmap.do_munmap(mm, addr, length))
 
 
-def _madvise(run: Run, mm: MmStruct, addr: int, length: int, advice: str) -> dict[str, Any]:
+def _madvise(run: RunState, mm: MmStruct, addr: int, length: int, advice: str) -> dict[str, Any]:
     if advice not in ADVICES:
         raise Unknown("advice", advice, ADVICES)
     return errno_result(do_madvise(mm, addr, length, advice))
 
 
-def _mprotect(run: Run, mm: MmStruct, addr: int, length: int, prot: int) -> dict[str, Any]:
+def _mprotect(run: RunState, mm: MmStruct, addr: int, length: int, prot: int) -> dict[str, Any]:
     return errno_result(do_mprotect(mm, addr, length, prot))
 
 
 def _mremap(
-    run: Run,
+    run: RunState,
     mm: MmStruct,
     addr: int,
     old_len: int,
@@ -99,31 +99,31 @@ def _mremap(
 _MREMAP_FLAGS = ("MAYMOVE", "FIXED", "DONTUNMAP")
 
 
-def _mlock(run: Run, mm: MmStruct, addr: int, length: int) -> dict[str, Any]:
+def _mlock(run: RunState, mm: MmStruct, addr: int, length: int) -> dict[str, Any]:
     return errno_result(do_mlock(mm, addr, length, True))
 
 
-def _munlock(run: Run, mm: MmStruct, addr: int, length: int) -> dict[str, Any]:
+def _munlock(run: RunState, mm: MmStruct, addr: int, length: int) -> dict[str, Any]:
     return errno_result(do_mlock(mm, addr, length, False))
 
 
-def _mlockall(run: Run, mm: MmStruct) -> dict[str, Any]:
+def _mlockall(run: RunState, mm: MmStruct) -> dict[str, Any]:
     return errno_result(do_mlockall(mm, True))
 
 
-def _munlockall(run: Run, mm: MmStruct) -> dict[str, Any]:
+def _munlockall(run: RunState, mm: MmStruct) -> dict[str, Any]:
     return errno_result(do_mlockall(mm, False))
 
 
-def _msync(run: Run, mm: MmStruct, addr: int, length: int) -> dict[str, Any]:
+def _msync(run: RunState, mm: MmStruct, addr: int, length: int) -> dict[str, Any]:
     return errno_result(do_msync(mm, addr, length))
 
 
-def _mseal(run: Run, mm: MmStruct, addr: int, length: int) -> dict[str, Any]:
+def _mseal(run: RunState, mm: MmStruct, addr: int, length: int) -> dict[str, Any]:
     return errno_result(do_mseal(mm, addr, length))
 
 
-def _mbind(run: Run, mm: MmStruct, addr: int, length: int, flags: Sequence[str] = ()) -> dict[str, Any]:
+def _mbind(run: RunState, mm: MmStruct, addr: int, length: int, flags: Sequence[str] = ()) -> dict[str, Any]:
     # Mode BIND, node 0. MPOL_MF_MOVE moves pages, and a pfnmap has none.
     for flag in flags:
         if flag != "MOVE":
@@ -131,7 +131,7 @@ def _mbind(run: Run, mm: MmStruct, addr: int, length: int, flags: Sequence[str] 
     return errno_result(do_mbind(mm, addr, length, "bind:0"))
 
 
-def _vmas(run: Run, mm: MmStruct, start: int, end: int) -> dict[str, Any]:
+def _vmas(run: RunState, mm: MmStruct, start: int, end: int) -> dict[str, Any]:
     return {
         "vmas": [
             {

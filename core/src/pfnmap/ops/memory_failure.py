@@ -17,13 +17,13 @@ from pfnmap.mm.vm_normal_page import pfn_valid
 from pfnmap.ops.op import Op, errno_result
 
 if TYPE_CHECKING:
-    from pfnmap.run import Run
+    from pfnmap.ops.state import RunState
 
 __all__ = ["OPS"]
 
 
 def _memory_failure(
-    run: Run, mm: MmStruct, pfn: int | None = None, device: str | None = None, bar: int = 0, offset: int = 0
+    run: RunState, mm: MmStruct, pfn: int | None = None, device: str | None = None, bar: int = 0, offset: int = 0
 ) -> dict[str, Any]:
     """The hardware reports a page frame bad: `pfn`, or the one `offset` bytes into a BAR."""
     if device is not None and pfn is None:
@@ -35,17 +35,17 @@ def _memory_failure(
     return {**errno_result(error), "signals": _signals(run, poisoned)}
 
 
-def _signals(run: Run, poisoned: list[Poisoned]) -> list[dict[str, Any]]:
+def _signals(run: RunState, poisoned: list[Poisoned]) -> list[dict[str, Any]]:
     names = {run.parent: "parent", run.child: "child"}
     return [{"by": names[p.mm], "si_code": p.si_code, "si_addr": hex(p.si_addr)} for p in poisoned]
 
 
-def _injected(inject: Callable[[Run, int], tuple[int, list[Poisoned]]]) -> Op:
+def _injected(inject: Callable[[RunState, int], tuple[int, list[Poisoned]]]) -> Op:
     """Return an op that says of a frame that it is bad, though it is not: `pa`, or `offset` bytes into a BAR, the
     device's largest unless `bar` says another."""
 
     def run_op(
-        run: Run,
+        run: RunState,
         mm: MmStruct,
         device: str | None = None,
         bar: int | None = None,
@@ -70,12 +70,12 @@ def _injected(inject: Callable[[Run, int], tuple[int, list[Poisoned]]]) -> Op:
     return Op(run_op, {}, {"device": "str", "bar": "bar", "offset": "size", "pa": "address"})
 
 
-def _hard_offline(run: Run, pfn: int) -> tuple[int, list[Poisoned]]:
+def _hard_offline(run: RunState, pfn: int) -> tuple[int, list[Poisoned]]:
     """hard_offline_page_store: memory_failure without a machine check behind it."""
     return memory_failure(run.machine, pfn)
 
 
-def _no_online_page(error: int) -> Callable[[Run, int], tuple[int, list[Poisoned]]]:
+def _no_online_page(error: int) -> Callable[[RunState, int], tuple[int, list[Poisoned]]]:
     """What needs a struct page answers a frame without one with an errno of its own, and does nothing."""
     return lambda run, pfn: (error, [])
 

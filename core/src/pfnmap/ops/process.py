@@ -12,12 +12,12 @@ from pfnmap.mm.fork import dup_mmap, exit_mmap
 from pfnmap.ops.op import Op, errno_result
 
 if TYPE_CHECKING:
-    from pfnmap.run import Run
+    from pfnmap.ops.state import RunState
 
 __all__ = ["OPS"]
 
 
-def _fork(run: Run, mm: MmStruct, stopped: bool = False) -> dict[str, Any]:
+def _fork(run: RunState, mm: MmStruct, stopped: bool = False) -> dict[str, Any]:
     """`stopped`: the child stops itself at once under ptrace; its address space is the same."""
     if run.child is not None:
         raise BadInput("fork", "there is a child process already")
@@ -25,7 +25,7 @@ def _fork(run: Run, mm: MmStruct, stopped: bool = False) -> dict[str, Any]:
     return errno_result(0 if run.child else -ENOMEM)
 
 
-def _exit(run: Run, mm: MmStruct, stopped: bool = False) -> dict[str, Any]:
+def _exit(run: RunState, mm: MmStruct, stopped: bool = False) -> dict[str, Any]:
     if mm is run.parent:
         raise BadInput("exit", 'only the child exits (by = "child")')
     exit_mmap(mm)
@@ -33,14 +33,14 @@ def _exit(run: Run, mm: MmStruct, stopped: bool = False) -> dict[str, Any]:
     return {"exited": True}
 
 
-def _set_thp_enabled(run: Run, mm: MmStruct, value: str) -> dict[str, Any]:
+def _set_thp_enabled(run: RunState, mm: MmStruct, value: str) -> dict[str, Any]:
     if value not in THP_SETTINGS:
         raise BadInput("set_thp_enabled", f"{value!r} is none of {', '.join(THP_SETTINGS)}")
     run.machine.thp = value
     return {}
 
 
-def _set_thp_sizes(run: Run, mm: MmStruct, value: str) -> dict[str, Any]:
+def _set_thp_sizes(run: RunState, mm: MmStruct, value: str) -> dict[str, Any]:
     """The per-size knobs, defrag and shmem_enabled decide for RAM only: no pfnmap ever depends on them (thp.*
     records), anonymous memory does."""
     if value not in _THP_SIZES:
@@ -53,12 +53,12 @@ _THP_SIZES = (*THP_SETTINGS, "inherit")
 """What hugepages-*/enabled takes (mm/huge_memory.c, anon_enabled_store)."""
 
 
-def _prctl_thp_disable(run: Run, mm: MmStruct, disabled: bool) -> dict[str, Any]:
+def _prctl_thp_disable(run: RunState, mm: MmStruct, disabled: bool) -> dict[str, Any]:
     mm.thp_disabled = disabled
     return {}
 
 
-def _sleep_ms(run: Run, mm: MmStruct, value: int) -> dict[str, Any]:
+def _sleep_ms(run: RunState, mm: MmStruct, value: int) -> dict[str, Any]:
     run.machine.clock_ms += value
     return {}
 

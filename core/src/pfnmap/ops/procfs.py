@@ -25,7 +25,7 @@ from pfnmap.ops.op import Op, errno_result
 from pfnmap.vm_flags import VM_PFNMAP, VM_SOFTDIRTY
 
 if TYPE_CHECKING:
-    from pfnmap.run import Run
+    from pfnmap.ops.state import RunState
 
 __all__ = ["OPS"]
 
@@ -38,7 +38,7 @@ PM_FILE = 1 << 61
 PM_PRESENT = 1 << 63
 
 
-def _pagemap(run: Run, mm: MmStruct, va: int, count: int) -> dict[str, Any]:
+def _pagemap(run: RunState, mm: MmStruct, va: int, count: int) -> dict[str, Any]:
     """pagemap_read: 64 bits a page. A pfnmap is a hole of which only the vma's soft-dirty flag shows (RULES 31)."""
     geometry = mm.kernel.geometry
     start = va & -geometry.PAGE_SIZE
@@ -90,7 +90,7 @@ PAGE_IS_SOFT_DIRTY = 1 << 7
 PM_SCAN_CATEGORIES = 0xFF
 
 
-def _pagemap_scan(run: Run, mm: MmStruct, start: int, end: int, any_of: int, return_mask: int) -> dict[str, Any]:
+def _pagemap_scan(run: RunState, mm: MmStruct, start: int, end: int, any_of: int, return_mask: int) -> dict[str, Any]:
     """do_pagemap_scan: the pages with any of the categories (0: all), in regions of equal ones. It never walks a
     pfnmap, whatever is asked for; the rest is read (fs/proc/task_mmu.c of 6.12.117)."""
     page = mm.kernel.geometry.PAGE_SIZE
@@ -164,7 +164,7 @@ def _pte_categories(vma: VmArea, address: int, pte: int) -> int:
 # mincore
 
 
-def _mincore(run: Run, mm: MmStruct, addr: int, length: int) -> dict[str, Any]:
+def _mincore(run: RunState, mm: MmStruct, addr: int, length: int) -> dict[str, Any]:
     """mincore: vma by vma, until a hole (-ENOMEM), where nothing is told (`min.mincore.enomem`)."""
     geometry = mm.kernel.geometry
     page = geometry.PAGE_SIZE
@@ -238,7 +238,7 @@ CLEAR_REFS_SOFT_DIRTY = 4
 CLEAR_REFS_MM_HIWATER_RSS = 5
 
 
-def _clear_refs(run: Run, mm: MmStruct, value: int) -> dict[str, Any]:
+def _clear_refs(run: RunState, mm: MmStruct, value: int) -> dict[str, Any]:
     """clear_refs_write. Entries of pfnmaps are never changed (RULES 31); what 4 changes of them is the vma: no longer
     soft-dirty, it has its first writes notified, and leaves made from then on are read-only (FINDINGS F21)."""
     if not CLEAR_REFS_ALL <= value <= CLEAR_REFS_MM_HIWATER_RSS:

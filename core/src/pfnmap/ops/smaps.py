@@ -23,7 +23,7 @@ from pfnmap.ops.op import Op
 from pfnmap.vm_flags import VM_LOCKED, VM_PFNMAP, VM_PKEY_MASK, VM_PKEY_SHIFT
 
 if TYPE_CHECKING:
-    from pfnmap.run import Run
+    from pfnmap.ops.state import RunState
 
 __all__ = ["OPS"]
 
@@ -85,7 +85,7 @@ def _pages(vma: VmArea, slot: Slot, start: int, end: int) -> Iterator[_Mapped]:
             yield _Mapped(page, bool(ops.pte_young(pte)), bool(ops.pte_dirty(pte)))
 
 
-def _smaps(run: Run, mm: MmStruct, va: int) -> dict[str, Any]:
+def _smaps(run: RunState, mm: MmStruct, va: int) -> dict[str, Any]:
     """show_smap of the vma that starts at `va`, sizes in kB."""
     kernel = mm.kernel
     vma, pages = _mapping(mm, va)
@@ -145,13 +145,13 @@ def _vm_flags(vma: VmArea) -> list[str]:
     return [_MNEMONICS.get(1 << bit, "??") for bit in range(64) if flags >> bit & 1]
 
 
-def _smaps_rollup(run: Run, mm: MmStruct) -> dict[str, Any]:
+def _smaps_rollup(run: RunState, mm: MmStruct) -> dict[str, Any]:
     """show_smaps_rollup; what it prints is not modelled, what it does to the tables is."""
     _mapping(mm, -1)
     return {}
 
 
-def _numa_maps(run: Run, mm: MmStruct, va: int) -> dict[str, Any]:
+def _numa_maps(run: RunState, mm: MmStruct, va: int) -> dict[str, Any]:
     """show_numa_map of the vma that starts at `va`: the memory policy, the file, and how many pages of which kind."""
     vma, pages = _mapping(mm, va)
     if vma is None:

@@ -13,12 +13,12 @@ from pfnmap.ops.op import Op
 from pfnmap.trace import Call, Fault, Message
 
 if TYPE_CHECKING:
-    from pfnmap.run import Run
+    from pfnmap.ops.state import RunState
 
 __all__ = ["OPS"]
 
 
-def _touch(run: Run, mm: MmStruct, va: int, access: str) -> dict[str, Any]:
+def _touch(run: RunState, mm: MmStruct, va: int, access: str) -> dict[str, Any]:
     outcome = user_access(mm, va, _is_write(access))
     return {**_signal(outcome), **run.entry(mm, va).as_json()}
 
@@ -31,12 +31,14 @@ def _is_write(access: str) -> bool:
 
 def _signal(outcome: AccessResult) -> dict[str, Any]:
     result: dict[str, Any] = {"result": outcome.result}
-    if outcome.si_code is not None and outcome.si_addr is not None:
-        result.update(si_code=outcome.si_code, si_addr=hex(outcome.si_addr))
+    if outcome.si_code is not None:
+        result["si_code"] = outcome.si_code
+    if outcome.si_addr is not None:
+        result["si_addr"] = hex(outcome.si_addr)
     return result
 
 
-def _scan(run: Run, mm: MmStruct, start: int, end: int, step: int, access: str) -> dict[str, Any]:
+def _scan(run: RunState, mm: MmStruct, start: int, end: int, step: int, access: str) -> dict[str, Any]:
     """Touch every `step` bytes; touches with the same outcome in a row are folded into a run."""
     if step <= 0:
         raise BadInput("scan", "step must be positive")
@@ -65,18 +67,18 @@ def _scan(run: Run, mm: MmStruct, start: int, end: int, step: int, access: str) 
     return result
 
 
-def _walk(run: Run, mm: MmStruct, va: int) -> dict[str, Any]:
+def _walk(run: RunState, mm: MmStruct, va: int) -> dict[str, Any]:
     return run.entry(mm, va).as_json()
 
 
-def _note_tables(run: Run, mm: MmStruct, va: int) -> dict[str, Any]:
+def _note_tables(run: RunState, mm: MmStruct, va: int) -> dict[str, Any]:
     found = run.entry(mm, va)
     met = {found.level, *(level for level, _ in found.upper)}
     present = {f"{w.name}_table": w.name in met for w in mm.tables.levels[1:]}
     return {**found.as_json(), "present": present}
 
 
-def _vm_normal_page(run: Run, mm: MmStruct, va: int) -> dict[str, Any]:
+def _vm_normal_page(run: RunState, mm: MmStruct, va: int) -> dict[str, Any]:
     """Ask which page of RAM the kernel takes the present leaf at an address for: "none",
     "ram", or "device" where it wrongly takes device memory for a page."""
     vma = mm.vma_lookup(va)

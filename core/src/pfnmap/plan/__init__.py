@@ -11,8 +11,10 @@ Addresses, sizes, offsets and lengths are in bytes. The address space is taken t
 from pfnmap.contract.dma import DmaMap
 from pfnmap.contract.guest import GuestPlan, GuestRun
 from pfnmap.contract.plan import LeafLevel, Request, Run
+from pfnmap.plan.advise import Advice, advise
 from pfnmap.plan.ask import plan
 from pfnmap.plan.costs import Costs
+from pfnmap.plan.difference import Difference, difference
 from pfnmap.plan.document import MappingPlan, Plan, Undetermined
 from pfnmap.plan.placement import ALIGNED_BASE, MMAP_BASE, POLICIES
 from pfnmap.plan.reasons import REASONS, Blocked
@@ -22,8 +24,10 @@ __all__ = [
     "MMAP_BASE",
     "POLICIES",
     "REASONS",
+    "Advice",
     "Blocked",
     "Costs",
+    "Difference",
     "DmaMap",
     "GuestPlan",
     "GuestRun",
@@ -33,5 +37,7 @@ __all__ = [
     "Request",
     "Run",
     "Undetermined",
+    "advise",
+    "difference",
     "plan",
 ]

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pfnmap.contract.dma import DmaBackend
 from pfnmap.contract.guest import Hypervisor
 from pfnmap.contract.module import Driver
+from pfnmap.contract.placement import Vmm
 from pfnmap.contract.plan import HUGE_LEVELS, RegionRules, Request
+from pfnmap.contract.region import check_sparse
 from pfnmap.errors import BadInput, Refused, Unknown
 from pfnmap.plan.document import MappingPlan, Plan, Undetermined
 from pfnmap.plan.mapping import Region
 from pfnmap.plan.paging import Paging
-from pfnmap.plan.placement import Space, place, vmm_named
+from pfnmap.plan.placement import Space, congruent, place, vmm_class, vmm_named
 from pfnmap.plan.runs import Levels, up
-from pfnmap.plugins import Registry, why_unusable
+from pfnmap.plugins import Registry, calling, why_unusable
 from pfnmap.records import dataclass
 from pfnmap.release import unknown_as_absent
 from pfnmap.sizes import format_size
@@ -24,18 +26,37 @@ from pfnmap.sizes import format_size
 if TYPE_CHECKING:
     from pfnmap.kernel import Kernel
 
-__all__ = ["plan"]
+__all__ = ["Planner", "Question", "plan", "required"]
 
 
 @dataclass(frozen=True)
-class _Question:
-    """What is asked of every kernel; `registry`: where VMMs are looked up."""
+class Question:
+    """What is asked of every kernel; `vmms`: the placement policies by what requests call them. `congruent`: whoever
+    places an area does it at an address that is congruent to the BAR."""
 
     requests: tuple[Request, ...]
     mmap_base: int | None
     dma: str | None
     hypervisor: str | None
     registry: Registry
+    vmms: Mapping[str, Vmm]
+    congruent: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        requests: Sequence[Request],
+        mmap_base: int | None = None,
+        dma: str | None = None,
+        hypervisor: str | None = None,
+        registry: Registry | None = None,
+        vmm_options: Sequence[str] = (),
+        newest_vmm: bool = False,
+    ) -> Question:
+        """Return what `plan` is asked; it says what the arguments mean."""
+        registry = registry or Registry()
+        vmms = _vmms(requests, registry, vmm_options, newest_vmm)
+        return cls(tuple(requests), mmap_base, dma, hypervisor, registry, vmms)
 
 
 def plan(
@@ -46,29 +67,32 @@ def plan(
     dma: str | None = None,
     hypervisor: str | None = None,
     registry: Registry | None = None,
+    vmm_options: Sequence[str] = (),
+    newest_vmm: bool = False,
 ) -> Plan:
     """Plan mappings on a kernel, and once more each way for every unknown change that alters the answer.
 
     `mmap_base`: where policy `kernel` searches downwards from (default MMAP_BASE). `dma`: who maps for DMA, a backend
     that a linked plugin brings (None: as each driver says). `hypervisor`: say too how a guest of it has the mappings.
+    `registry`: where VMMs are looked up. `vmm_options`: options of theirs, each for those that take it. `newest_vmm`:
+    a version of one that is newer than what is known is taken for the newest known.
 
     Raises BadInput for a mapping that mmap would refuse or that does not fit into the address space, and for a driver
     that is not linked, Unknown for a policy, a backend or a hypervisor that nobody has, Refused for leaves that the
     architecture has no entry for and for what a plugin does not model.
     """
-    question = _Question(tuple(requests), mmap_base, dma, hypervisor, registry or Registry())
-    first = _Planner(kernel, question)
-    mappings = first.mappings()
-    _refuse_absent(kernel, mappings)
+    question = Question.of(requests, mmap_base, dma, hypervisor, registry, vmm_options, newest_vmm)
+    first = Planner(kernel, question)
+    mappings = first.answer()
     undetermined = tuple(_undetermined(kernel, question, first.changes(), mappings))
     described = {**kernel.describe(), "assumed": _assumed(kernel, question, undetermined)}
-    return Plan(described, mappings, undetermined, first.legends())
+    return Plan(described, mappings, undetermined, first.legends(), first.changes())
 
 
-class _Planner:
+class Planner:
     """One kernel with who takes part in its answers."""
 
-    def __init__(self, kernel: Kernel, question: _Question) -> None:
+    def __init__(self, kernel: Kernel, question: Question) -> None:
         self.kernel = kernel
         self.question = question
         self.paging = Paging.of(kernel)
@@ -92,20 +116,36 @@ class _Planner:
             (request.device, request.bar): Levels.of(self.paging, rules)
             for request, rules in zip(settled, self.rules, strict=True)
         }
-        space = Space(self.paging, levels, self.question.mmap_base)
-        asked = dict.fromkeys(r.policy for r in settled if r.policy is not None and r.va is None)
-        policies = {name: vmm_named(name, self.question.registry) for name in asked}
-        placed = place(space, settled, policies)
-        rows = zip(settled, self.rules, placed, self.backends, strict=True)
-        return tuple(
-            mapping
-            for request, rules, where, backend in rows
-            for mapping in Region(self.kernel, self.paging, rules, request, where, backend, self.hypervisor).plans()
+        space = Space(self.kernel, self.paging, levels, self.question.mmap_base)
+        placed = place(space, settled, self.question.vmms, [rules.refused for rules in self.rules])
+        if self.question.congruent:
+            placed = [congruent(space, *pair) for pair in zip(settled, placed, strict=True)]
+        advised = any(where.madvise_hugepage for where in placed)
+        madvised = Paging.of(self.kernel, madvised=True) if advised else self.paging
+        regions = (
+            Region(
+                self.kernel,
+                madvised if where.madvise_hugepage else self.paging,
+                rules,
+                request,
+                where,
+                backend,
+                self.hypervisor,
+            )
+            for request, rules, where, backend in zip(settled, self.rules, placed, self.backends, strict=True)
         )
+        return tuple(mapping for region in regions for mapping in region.plans())
+
+    def answer(self) -> tuple[MappingPlan, ...]:
+        """Return `mappings`. Raises Refused for leaves that this kernel would die of."""
+        planned = self.mappings()
+        _refuse_absent(self.kernel, planned)
+        return planned
 
     def changes(self) -> frozenset[str]:
         """The upstream changes that any of the answers can hang on."""
         found = {*self.paging.changes, *self.hypervisor_changes}
+        found.update(change for vmm in self.question.vmms.values() for change in vmm.changes)
         for rules, backend in zip(self.rules, self.backends, strict=True):
             found |= {*rules.changes, *(backend.changes if backend else ())}
         return frozenset(found)
@@ -119,7 +159,7 @@ class _Planner:
 # --- who takes part
 
 
-def _region_rules(kernel: Kernel, request: Request, question: _Question) -> RegionRules:
+def _region_rules(kernel: Kernel, request: Request, question: Question) -> RegionRules:
     _check_bar(kernel, request)
     driver = kernel.drivers.get(request.driver)
     if driver is None:
@@ -127,7 +167,8 @@ def _region_rules(kernel: Kernel, request: Request, question: _Question) -> Regi
         raise BadInput(request.where, why)
     if not isinstance(driver, Driver):
         raise BadInput(request.where, f"{request.driver} is no driver: it binds no device")
-    return driver.region(kernel, request, question.requests)
+    with calling(request.driver, "region()"):
+        return driver.region(kernel, request, question.requests)
 
 
 def _backend(backends: dict[str, DmaBackend], asked: str | None, own: str | None) -> DmaBackend | None:
@@ -146,6 +187,18 @@ def _hypervisor(kernel: Kernel, name: str | None) -> Hypervisor | None:
     return found[name]
 
 
+def _vmms(requests: Iterable[Request], registry: Registry, options: Sequence[str], newest: bool) -> Mapping[str, Vmm]:
+    """The policies that requests name; an option goes to those that take it, and one that nobody takes to the first."""
+    names = list(dict.fromkeys(r.policy for r in requests if r.policy is not None and r.va is None))
+    takes = {name: vmm_class(name, registry).takes for name in names}
+    everyone = {option for taken in takes.values() for option in taken}
+    found = {}
+    for name in names:
+        mine = [o for o in options if (key := o.partition("=")[0]) in takes[name] or key not in everyone]
+        found[name] = vmm_named(name, registry, mine, newest=newest)
+    return found
+
+
 # --- what is asked for
 
 
@@ -156,6 +209,9 @@ def _check_bar(kernel: Kernel, request: Request) -> None:
     if request.phys < 0 or end > kernel.phys_limit:
         limit = f"the {kernel.phys_limit:#x} that an entry of {kernel.arch.name} can hold"
         raise BadInput(request.where, f"it ends at {end:#x}, beyond {limit}")
+    if request.msix is not None and (why := request.msix.why_not(request.bar, request.bar_size)):
+        raise BadInput(request.where, why)
+    check_sparse(request.sparse, request.bar_size, kernel.geometry.PAGE_SIZE, request.where)
 
 
 def _length(kernel: Kernel, request: Request, rules: RegionRules) -> int:
@@ -184,7 +240,7 @@ def _refuse_absent(kernel: Kernel, planned: Iterable[MappingPlan]) -> None:
 
 
 def _undetermined(
-    kernel: Kernel, question: _Question, relevant: frozenset[str], planned: tuple[MappingPlan, ...]
+    kernel: Kernel, question: Question, relevant: frozenset[str], planned: tuple[MappingPlan, ...]
 ) -> Iterable[Undetermined]:
     changes = kernel.release.changes
     unknown = {change for change, status in changes.items() if status == "unknown"}
@@ -194,29 +250,29 @@ def _undetermined(
         settled.update(dict.fromkeys(yes, "yes"))
         mappings = planned
         if settled != changes:
-            mappings = _Planner(kernel.relink(replace(kernel.release, changes=settled)), question).mappings()
+            mappings = Planner(kernel.relink(replace(kernel.release, changes=settled)), question).mappings()
         return {"mappings": [mapping.answer() for mapping in mappings]}
 
     for change in changes:
         if change not in unknown & relevant:
             continue
-        given = _required(kernel, change) & unknown
+        given = required(kernel, change) & unknown
         if_yes, if_no = answer({change, *given}), answer(given)
         if if_yes != if_no:
             yield Undetermined(change, tuple(sorted(given)), if_yes, if_no)
 
 
-def _required(kernel: Kernel, change: str) -> set[str]:
-    """The changes without which a change cannot be there, at any remove."""
+def required(kernel: Kernel, change: str) -> set[str]:
+    """Return the changes without which a change cannot be there, at any remove."""
     direct = kernel.release.known[change].requires
-    return {*direct, *(name for required in direct for name in _required(kernel, required))}
+    return {*direct, *(name for one in direct for name in required(kernel, one))}
 
 
-def _assumed(kernel: Kernel, question: _Question, undetermined: Sequence[Undetermined]) -> list[str]:
+def _assumed(kernel: Kernel, question: Question, undetermined: Sequence[Undetermined]) -> list[str]:
     """What nobody said of the kernel, and can alter this answer: of unknown changes those that do."""
-    name, changes = kernel.release.name, kernel.release.changes
-    every = unknown_as_absent(name, changes)
-    mattering = unknown_as_absent(name, {row.change: changes[row.change] for row in undetermined})
+    name, changes, known = kernel.release.name, kernel.release.changes, kernel.release.known
+    every = unknown_as_absent(name, changes, known)
+    mattering = unknown_as_absent(name, {row.change: changes[row.change] for row in undetermined}, known)
     return [
         *(sentence for sentence in kernel.assumed if sentence not in every),
         *mattering,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeAlias
 
 from pfnmap.contract.dma import DmaMap, Reach
 from pfnmap.contract.plan import LEAF_LEVELS, LeafLevel, Run
@@ -18,7 +18,10 @@ from pfnmap.plan.paging import Paging
 from pfnmap.plan.runs import Levels, blocks
 from pfnmap.records import dataclass
 
-__all__ = ["Costs", "calls", "costs_of", "covered", "leaves_of", "reach_of"]
+__all__ = ["Costs", "Spans", "calls", "costs_of", "covered", "leaves_of", "reach_of", "touched"]
+
+Spans: TypeAlias = "Sequence[tuple[int, int]]"
+"""Parts of a mapping, as start and end, none empty, in ascending order and apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,51 +49,71 @@ def costs_of(
 ) -> Costs:
     """Return what the mapping [start, end), cut into runs (none: it is not mapped), costs; a DMA map of it costs
     `dma_map`."""
-    counts = leaves_of(levels, runs, start, end)
+    spans = ((start, end),) if start < end else ()
+    counts = leaves_of(levels, runs, spans)
     table_bytes = counts["pmd"] * levels.deposit
     tables = next((tables for reach, tables in paging.tables if end <= reach), paging.tables[-1][1])
     for span, size in tables if runs else ():
-        table_bytes += (blocks(start, end, span) - covered(levels, runs, start, end, span)) * size
-    return Costs(counts, calls(levels, runs, start, end, levels.passes), table_bytes, dma_map)
+        table_bytes += (blocks(start, end, span) - covered(levels, runs, spans, span)) * size
+    return Costs(counts, calls(levels, runs, spans, levels.passes), table_bytes, dma_map)
 
 
-def covered(levels: Levels, runs: Iterable[Run], start: int, end: int, size: int) -> int:
-    """Return how many aligned blocks of a size [start, end) touches that leaves of that size or a larger map."""
-    return sum(blocks(max(run.va, start), min(run.end, end), size) for run in runs if levels.sizes[run.level] >= size)
+def covered(levels: Levels, runs: Iterable[Run], spans: Spans, size: int) -> int:
+    """Return how many aligned blocks of a size spans touch that leaves of that size or a larger map."""
+    return sum(touched(_within(spans, run), size) for run in runs if levels.sizes[run.level] >= size)
 
 
-def leaves_of(levels: Levels, runs: Iterable[Run], start: int, end: int) -> dict[LeafLevel, int]:
-    """Return how many leaves of each level map something of [start, end)."""
+def leaves_of(levels: Levels, runs: Iterable[Run], spans: Spans) -> dict[LeafLevel, int]:
+    """Return how many leaves of each level map something of spans."""
     found: dict[LeafLevel, int] = dict.fromkeys(LEAF_LEVELS, 0)
     for run in runs:
-        found[run.level] += blocks(max(run.va, start), min(run.end, end), levels.sizes[run.level])
+        found[run.level] += touched(_within(spans, run), levels.sizes[run.level])
     return found
 
 
-def calls(levels: Levels, runs: Sequence[Run], start: int, end: int, passes: int) -> int:
-    """Return the calls of the driver's fault handler when [start, end), empty so far, is faulted in page by page."""
-    if not runs or levels.filling == "mmap":
+def touched(spans: Spans, size: int) -> int:
+    """Return how many aligned blocks of a size spans touch, each once."""
+    found, last = 0, -1
+    for start, end in spans:
+        first, last_here = max(start // size, last + 1), (end - 1) // size
+        found += max(last_here - first + 1, 0)
+        last = max(last, last_here)
+    return found
+
+
+def _within(spans: Spans, run: Run) -> Spans:
+    clipped = ((max(start, run.va), min(end, run.end)) for start, end in spans)
+    return tuple((start, end) for start, end in clipped if start < end)
+
+
+def calls(levels: Levels, runs: Sequence[Run], spans: Spans, passes: int) -> int:
+    """Return the calls of the driver's fault handler when spans, empty so far, are faulted in page by page."""
+    if not runs or not spans or levels.filling == "mmap":
         return 0
     if levels.filling == "first fault":
         return 1
-    made = sum(leaves_of(levels, runs, start, end).values())
+    made = sum(leaves_of(levels, runs, spans).values())
     for level in levels.asked:
         size = levels.sizes[level]
-        fallbacks = blocks(start, end, size) - covered(levels, runs, start, end, size)
+        fallbacks = touched(spans, size) - covered(levels, runs, spans, size)
         # The second pass finds a table in the PUD entry, but nothing yet in the PMD entry.
         made += fallbacks * (passes if level == "pmd" else 1)
     return made
 
 
-def reach_of(levels: Levels, runs: Sequence[Run], start: int, end: int, delta: int) -> Reach:
-    """Return what a walk over [start, end) meets; `delta` is physical minus virtual.
+def reach_of(levels: Levels, runs: Sequence[Run], spans: Spans, delta: int) -> Reach:
+    """Return what walks over spans meet, one after another; `delta` is physical minus virtual.
 
-    That a break in the physical addresses costs a walk more is read from its source and not recorded.
+    A leaf that two spans touch is walked to for each, and faulted in once. That a break in the physical addresses costs
+    a walk more is read from its source and not recorded.
     """
-    leaves = sum(leaves_of(levels, runs, start, end).values())
-    pages = blocks(start, end, levels.page) if runs else 0
-    inside = [run for run in runs if run.va < end and start < run.end]
-    shifts = [delta % levels.sizes[run.level] for run in inside]
-    breaks = sum(a != b for a, b in pairwise(shifts)) if not levels.checks_pfn else 0
-    fixups = {"fault": leaves, "first fault": min(pages, 1), "mmap": 0}[levels.filling]
-    return Reach(leaves, pages, breaks, fixups, calls(levels, runs, start, end, 1))
+    leaves = pages = breaks = 0
+    for start, end in spans if runs else ():
+        leaves += sum(leaves_of(levels, runs, ((start, end),)).values())
+        pages += blocks(start, end, levels.page)
+        inside = [run for run in runs if run.va < end and start < run.end]
+        shifts = [delta % levels.sizes[run.level] for run in inside]
+        breaks += sum(a != b for a, b in pairwise(shifts)) if not levels.checks_pfn else 0
+    faulted = sum(leaves_of(levels, runs, spans).values())
+    fixups = {"fault": faulted, "first fault": min(pages, 1), "mmap": 0}[levels.filling]
+    return Reach(leaves, pages, breaks, fixups, calls(levels, runs, spans, 1))

@@ -157,6 +157,7 @@ class MappingPlan:
             "unmapped": [
                 {"offset": part.offset, "length": part.length, "reason": part.reason} for part in placed.unmapped
             ],
+            "redone": None if placed.redone is None else list(placed.redone),
         }
 
 
@@ -179,12 +180,13 @@ class Undetermined:
 @dataclass(frozen=True)
 class Plan:
     """Plans of mappings on one kernel; `kernel` is what `Kernel.describe` says of it. `legends`: what the numbers of
-    DMA maps and of guests are, in sentences."""
+    DMA maps and of guests are, in sentences. `changes`: the upstream changes that the answers can hang on."""
 
     kernel: Mapping[str, Any]
     mappings: tuple[MappingPlan, ...]
     undetermined: tuple[Undetermined, ...]
     legends: tuple[str, ...] = ()
+    changes: frozenset[str] = frozenset()
 
     def as_json(self) -> dict[str, Any]:
         """Return the document that `plan --json` prints, without its schema."""

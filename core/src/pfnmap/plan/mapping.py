@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from pfnmap.contract.dma import DmaBackend, DmaMap
+from pfnmap.contract.dma import DmaBackend, DmaMap, Reach
 from pfnmap.contract.guest import GuestPlan, Hosted, Hypervisor
-from pfnmap.contract.placement import Area, Placed, Span
+from pfnmap.contract.placement import Area, Placed
 from pfnmap.contract.plan import HUGE_LEVELS, LeafLevel, Reason, RegionRules, Request, Run
+from pfnmap.contract.region import Span
 from pfnmap.errors import PluginError
-from pfnmap.plan.costs import costs_of, reach_of
+from pfnmap.plan.costs import Spans, costs_of, reach_of
 from pfnmap.plan.document import MappingPlan
 from pfnmap.plan.paging import Paging
 from pfnmap.plan.reasons import Blocked
@@ -60,7 +61,7 @@ class Region:
         ]
 
         def map_part(low: int, high: int) -> DmaMap | None:
-            return self._dma(levels, runs, low, high, delta)
+            return self._dma(levels, runs, ((low, high),), delta)
 
         return MappingPlan(
             self.request,
@@ -72,7 +73,7 @@ class Region:
             tuple(blocked),
             tuple(self._warnings(levels, runs, delta)),
             () if refused else tuple(self._notes(runs)),
-            self._guest(levels, runs, area),
+            self._guest(levels, area, delta),
             steps + len(cuts) * len(HUGE_LEVELS),
             levels.sizes,
             map_part,
@@ -108,40 +109,46 @@ class Region:
 
     # costs
 
-    def _dma(self, levels: Levels, runs: Sequence[Run], start: int, end: int, delta: int) -> DmaMap | None:
-        if self.backend is None:
+    def _dma(self, levels: Levels, runs: Sequence[Run], spans: Spans, delta: int) -> DmaMap | None:
+        if self.backend is None or not spans:
             return None
-        return self.backend.map(self.kernel, reach_of(levels, runs, start, end, delta))
+        return self.backend.explained(self.kernel, reach_of(levels, runs, spans, delta))
 
     def _dma_spans(self, levels: Levels, runs: Sequence[Run], area: Area | None, delta: int) -> DmaMap | None:
         """What the DMA maps of an area cost, together."""
-        if area is None:
-            return None
-        spans = (Span(area.offset, area.length),) if self.placed.dma is None else self.placed.dma
-        total: DmaMap | None = None
-        for span in spans:
-            low = max(span.offset, area.offset) - area.offset + area.va
-            high = min(span.offset + span.length, area.offset + area.length) - area.offset + area.va
-            found = self._dma(levels, runs, low, high, delta) if low < high else None
-            total = total + found if total and found else total or found
-        return total
+        return self._dma(levels, runs, _parts(area, self.placed.dma), delta)
 
-    def _guest(self, levels: Levels, runs: tuple[Run, ...], area: Area | None) -> GuestPlan | None:
-        if self.hypervisor is None or area is None:
+    def _guest(self, levels: Levels, area: Area | None, delta: int) -> GuestPlan | None:
+        """How a guest has the slots of an area, put together; each is cut by itself: its ends cut leaves, too."""
+        slots = _parts(area, self.placed.slots)
+        if self.hypervisor is None or area is None or not slots:
             return None
-        gpa = self.request.gpa
-        hosted = Hosted(
-            runs,
-            area.va,
-            levels.sizes,
-            self.request.bar_size,
-            area.offset,
-            self.request.phys + area.offset,
-            gpa if gpa is None else gpa + area.offset - self.request.offset,
-            self.rules.pgoff_is_pfn,
-            lambda start, end: reach_of(levels, runs, start, end, 0),
-        )
-        return self.hypervisor.guest(self.kernel, hosted)
+        base = self.request.gpa
+        if base is not None:
+            base -= self.request.offset
+        elif self.placed.gpa is not None:
+            base = self.placed.gpa
+        runs = self._runs(levels, area.va, area.va + area.length, delta)
+        whole: GuestPlan | None = None
+        for n, (start, end) in enumerate(slots):
+            offset = area.offset + start - area.va
+            hosted = Hosted(
+                self._runs(levels, start, end, delta),
+                start,
+                levels.sizes,
+                self.request.bar_size,
+                offset,
+                self.request.phys + offset,
+                None if base is None else base + offset,
+                self.rules.pgoff_is_pfn,
+                _reach_behind(levels, runs, slots[:n]),
+            )
+            one = self.hypervisor.guest(self.kernel, hosted)
+            whole = one if whole is None else whole + one
+        return whole
+
+    def _runs(self, levels: Levels, start: int, end: int, delta: int) -> tuple[Run, ...]:
+        return () if self.rules.refused else tuple(run for run in cut(levels, start, end, delta)[0] if run.length)
 
     # in words
 
@@ -164,3 +171,23 @@ class Region:
         if self.backend is not None and (note := self.backend.note(self.kernel)):
             yield note
         yield from self.placed.notes
+
+
+def _reach_behind(levels: Levels, runs: Sequence[Run], before: Spans) -> Callable[[int, int], Reach]:
+    """Return what a walk over a part meets where parts before it are faulted in already."""
+    there = reach_of(levels, runs, before, 0)
+
+    def reach(start: int, end: int) -> Reach:
+        return reach_of(levels, runs, (*before, (start, end)), 0) - there if start < end else Reach(0, 0, 0, 0, 0)
+
+    return reach
+
+
+def _parts(area: Area | None, spans: Sequence[Span] | None) -> Spans:
+    """Return what of an area lies in parts of its BAR (None: all of it), as addresses."""
+    if area is None:
+        return ()
+    whole = Span(area.offset, area.length)
+    shift = area.va - area.offset
+    clipped = ((max(s.offset, whole.offset), min(s.end, whole.end)) for s in ((whole,) if spans is None else spans))
+    return tuple((low + shift, high + shift) for low, high in clipped if low < high)

@@ -53,12 +53,12 @@ class Paging:
     changes: tuple[str, ...]
 
     @classmethod
-    def of(cls, kernel: Kernel) -> Paging:
-        """Read a linked kernel."""
+    def of(cls, kernel: Kernel, *, madvised: bool = False) -> Paging:
+        """Read a linked kernel; `madvised`: for mappings that are advised of MADV_HUGEPAGE."""
         geometry, config, has = kernel.geometry, kernel.config, kernel.has
         huge, thp = has("huge-pfnmap"), config.enabled("TRANSPARENT_HUGEPAGE")
         counts = range(geometry.new_process_levels or len(geometry.walk), len(geometry.walk) + 1)
-        asks = huge and thp and not thp_disabled(kernel)
+        asks = huge and thp and not thp_disabled(kernel, madvised=madvised)
         remaps: tuple[LeafLevel, ...] = ("pmd",) if has("remap-pfn-range-pmd") and kernel.pfnmap("pmd") else ()
         own = (change for changes in kernel.arch.leaf_changes.values() for change in changes)
         return cls(
@@ -73,7 +73,7 @@ class Paging:
             passes=2 if has("per-vma-lock-faults") and config.enabled("PER_VMA_LOCK") else 1,
             deposit=geometry.ptrs("pte") * 8 if kernel.ops.arch_needs_pgtable_deposit() else 0,
             thp_aligned=huge and thp and not has("no-thp-align-without-get-unmapped-area"),
-            reasons={level: tuple(level_reasons(kernel, level)) for level in HUGE_LEVELS},
+            reasons={level: tuple(level_reasons(kernel, level, madvised=madvised)) for level in HUGE_LEVELS},
             changes=(*_CHANGES, *dict.fromkeys(own)),
         )
 

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from pfnmap.contract.placement import AddressSpace, Area, Placed, Span, Vmm
-from pfnmap.contract.plan import Request
-from pfnmap.errors import BadInput, PluginError, Unknown
+from pfnmap.contract.placement import AddressSpace, Area, Part, Placed, Unmapped, Vmm
+from pfnmap.contract.plan import Image, Request
+from pfnmap.contract.region import Span
+from pfnmap.errors import BadInput, PluginError, Unknown, nearest
 from pfnmap.plan.paging import Paging
 from pfnmap.plan.runs import Levels, down, up
+from pfnmap.plugins import calling
 from pfnmap.records import dataclass
 from pfnmap.sizes import format_size
 
 if TYPE_CHECKING:
     from pfnmap.plugins import Registry
 
-__all__ = ["ALIGNED_BASE", "MMAP_BASE", "POLICIES", "Space", "place", "vmm_named"]
+__all__ = ["ALIGNED_BASE", "MMAP_BASE", "POLICIES", "Space", "congruent", "place", "vmm_class", "vmm_named"]
 
 MMAP_BASE: Final = 0x7FFF_F7FF_F000
 """Where mmap(NULL) searches downwards from in policy `kernel`, unless the address space ends below. Only page-aligned
@@ -32,9 +35,10 @@ _VERSION = re.compile(r"-(?=\d)")
 
 @dataclass(frozen=True)
 class Space:
-    """An otherwise empty address space. `levels`: at which levels each request can be mapped, by its device and BAR;
-    `asked_base`: where mmap(NULL) is to search downwards from (None: MMAP_BASE)."""
+    """An otherwise empty address space of a `kernel`. `levels`: at which levels each request can be mapped, by its
+    device and BAR; `asked_base`: where mmap(NULL) is to search downwards from (None: MMAP_BASE)."""
 
+    kernel: Image
     paging: Paging
     levels: Mapping[tuple[str | None, int], Levels]
     asked_base: int | None = None
@@ -58,11 +62,20 @@ class Space:
             raise BadInput("mmap base", f"{base:#x} is not in an address space of {self.task_size:#x} bytes")
         return down(base, self.page)
 
-    def leaf(self, request: Request, length: int) -> int:
-        """Return the largest leaf (bytes) that can be mapped of a request and that fits into `length` bytes."""
+    def leaf(self, request: Request, span: Span) -> int:
+        """Return the largest leaf (bytes) that can be mapped of a request and of which a block fits into a part."""
+        return self._fitting(request, span)[-1]
+
+    def _fitting(self, request: Request, span: Span) -> list[int]:
+        """The sizes of a page and of the larger leaves of which a block fits, the smallest first."""
+        start = down(request.phys, self.page) + span.offset
+        end = start + span.length
+        return [self.page, *(size for size in self.leaves(request) if up(start, size) + size <= end)]
+
+    def leaves(self, request: Request) -> list[int]:
+        """Return the sizes of leaves that can be mapped of a request, the smallest first."""
         levels = self._levels(request)
-        sizes = (levels.sizes[level] for level in levels.leaves)
-        return max((size for size in sizes if size <= length), default=self.page)
+        return sorted(levels.sizes[level] for level in levels.leaves)
 
     def mmap(self, request: Request, span: Span) -> Area:
         """Return what mmap(NULL) gives for a part of a BAR.
@@ -70,8 +83,7 @@ class Space:
         mm/huge_memory.c __thp_get_unmapped_area in 6.12.y: room for one leaf more, then up to the next address that is
         congruent to the file offset modulo the leaf's size (null.* records, with the PMD's).
         """
-        length, base = span.length, self.base
-        grain = self._aligned_to(request, span)
+        length, base, grain = span.length, self.base, self.mmap_grain(request, span)
         lowest = base - length - grain
         if grain == self.page or lowest < self.page:
             va, grain = base - length, self.page
@@ -79,19 +91,59 @@ class Space:
             va = lowest + ((span.offset - lowest) % grain or grain)
         if va < self.page:
             raise _no_room(request, length, "nowhere", self.task_size)
-        larger = self.leaf(request, length)
-        alignment = _lowest_bit(span.offset % grain) or grain
-        return Area(span.offset, length, va, alignment, larger <= grain, 0.0 if larger <= grain else grain / larger)
+        return self._area(Part(request, span), va, grain)
 
-    def _aligned_to(self, request: Request, span: Span) -> int:
-        """Modulo what mmap(NULL) makes a part of a BAR congruent to its file offset: the largest of these sizes of
-        which a block fits, or a page."""
+    def mmap_grain(self, request: Request, span: Span) -> int:
+        """Return modulo what mmap(NULL) makes a part of a BAR congruent to its file offset: the largest of these sizes
+        of which a block fits, or a page."""
         sizes = {self.paging.sizes[level] for level in self._levels(request).mapping_order}
         pmd = self.paging.sizes["pmd"]
         if self.paging.thp_aligned and span.length % pmd == 0:
             sizes.add(pmd)
         end = span.offset + span.length
         return max((size for size in sizes if up(span.offset, size) + size <= end), default=self.page)
+
+    def place(self, parts: Sequence[Part], grain: int, top: int | None = None) -> tuple[Area, ...]:
+        """Return the areas of parts above one base, of which nothing is known but that it is a multiple of a grain.
+
+        A base at which a part is lucky is left for the next one below: that one is off by a grain. Where every base
+        makes some part lucky, one with the fewest is taken.
+        """
+        grain = max(grain, self.page)
+        length = max(part.at + part.span.length for part in parts)
+        highest = down((self.base if top is None else top) - length, grain)
+        best: tuple[Area, ...] = ()
+        fewest = len(parts) + 1
+        for base in range(highest, 0, -grain)[: len(parts) + 1]:
+            areas = tuple(self._area(part, base + part.at, grain) for part in parts)
+            lucky = sum(self._is_lucky(part, area, grain) for part, area in zip(parts, areas, strict=True))
+            if lucky < fewest:
+                best, fewest = areas, lucky
+            if not lucky:
+                break
+        if not best:
+            raise _no_room(parts[0].request, length, "nowhere", self.task_size)
+        return best
+
+    def _area(self, part: Part, va: int, grain: int) -> Area:
+        """Describe an area at `va`, of which nothing is guaranteed but what it is modulo a grain."""
+        larger = self._next_leaf(part, va, grain)
+        luck = 0.0 if larger is None or self._off(part, va) % grain else min(grain / larger, 1.0)
+        alignment = _lowest_bit(va % grain) or grain
+        return Area(part.span.offset, part.span.length, va, alignment, larger is None, luck)
+
+    def _next_leaf(self, part: Part, va: int, grain: int) -> int | None:
+        """The smallest leaf that fits and is not guaranteed; None: all are."""
+        off = self._off(part, va)
+        fitting = self._fitting(part.request, part.span)
+        return next((size for size in fitting if size > grain or off % size), None)
+
+    def _is_lucky(self, part: Part, area: Area, grain: int) -> bool:
+        larger = self._next_leaf(part, area.va, grain)
+        return larger is not None and self._off(part, area.va) % larger == 0
+
+    def _off(self, part: Part, va: int) -> int:
+        return down(part.request.phys, self.page) + part.span.offset - va
 
     def _levels(self, request: Request) -> Levels:
         return self.levels[request.device, request.bar]
@@ -101,7 +153,7 @@ class Space:
         pmd = self.paging.sizes["pmd"]
         if not self._levels(request).leaves or area.length < pmd:
             return ""
-        grain = self._aligned_to(request, Span(area.offset, area.length))
+        grain = self.mmap_grain(request, Span(area.offset, area.length))
         if grain > self.page:
             larger = "" if self._levels(request).mapping_order else ", never modulo a larger leaf"
             return f"mmap(NULL) makes such mappings congruent modulo {format_size(grain)}{larger}"
@@ -125,6 +177,7 @@ class _KernelPolicy(Vmm):
     name = "kernel"
 
     def place(self, space: AddressSpace, requests: Sequence[Request]) -> list[Placed]:
+        assert isinstance(space, Space)
         placed = []
         for request in requests:
             area = space.mmap(request, _whole(request))
@@ -139,16 +192,15 @@ class _AlignedPolicy(Vmm):
     name = "aligned"
 
     def place(self, space: AddressSpace, requests: Sequence[Request]) -> list[Placed]:
-        base = min(ALIGNED_BASE, (1 << (space.task_size - 1).bit_length()) >> 3)
-        placed = []
-        for request in requests:
-            whole = _whole(request)
-            largest = space.leaf(request, space.task_size)
-            off = (down(request.phys, space.page) + whole.offset - base) % largest
-            placed.append(
-                Placed((Area(whole.offset, whole.length, base + off, _lowest_bit(off) or largest, congruent=True),))
-            )
-        return placed
+        assert isinstance(space, Space)
+        return [Placed((_aligned(space, request, _whole(request)),)) for request in requests]
+
+
+def _aligned(space: Space, request: Request, span: Span) -> Area:
+    base = min(ALIGNED_BASE, (1 << (space.task_size - 1).bit_length()) >> 3)
+    largest = max(space.leaves(request), default=space.page)
+    off = (down(request.phys, space.page) + span.offset - base) % largest
+    return Area(span.offset, span.length, base + off, _lowest_bit(off) or largest, congruent=True)
 
 
 POLICIES: Final[Mapping[str, type[Vmm]]] = {policy.name: policy for policy in (_KernelPolicy, _AlignedPolicy)}
@@ -160,47 +212,71 @@ def _whole(request: Request) -> Span:
     return Span(request.offset, request.length)
 
 
-def vmm_named(text: str, registry: Registry, options: Sequence[str] = ()) -> Vmm:
+def vmm_named(text: str, registry: Registry, options: Sequence[str] = (), *, newest: bool = False) -> Vmm:
     """Return the placement policy that ``NAME`` or ``NAME-VERSION`` means; ``-`` and ``_`` in names are the same.
+    `newest`: a version newer than what is known is taken for the newest known.
 
     Raises Unknown for a name or a version that nobody knows, PluginError for a plugin that cannot be used, BadInput for
     an option that it does not take.
     """
-    name, version = [*_VERSION.split(text, maxsplit=1), ""][:2]
-    if name in POLICIES:
-        return POLICIES[name](version, options)
-    plugins = {plugin.name.replace("-", "_"): plugin.name for plugin in registry.plugins("vmm")}
-    key = name.replace("-", "_")
-    if key not in plugins:
-        raise Unknown("placement policy", text, [*POLICIES, *registry.names("vmm")])
-    policy: Vmm = registry.load("vmm", plugins[key])(version, options)
+    version = [*_VERSION.split(text, maxsplit=1), ""][1]
+    policy: Vmm = vmm_class(text, registry)(version, options, newest=newest)
     return policy
 
 
-def place(space: Space, requests: Sequence[Request], policies: Mapping[str, Vmm]) -> list[Placed]:
+def vmm_class(text: str, registry: Registry) -> type[Vmm]:
+    """Return the class of the placement policy that ``NAME`` or ``NAME-VERSION`` names. Raises as `vmm_named` does."""
+    name = _VERSION.split(text, maxsplit=1)[0]
+    if name in POLICIES:
+        return POLICIES[name]
+    plugins = {plugin.name.replace("-", "_"): plugin.name for plugin in registry.plugins("vmm")}
+    key = name.replace("-", "_")
+    if key not in plugins:
+        names = [*POLICIES, *registry.names("vmm")]
+        raise Unknown("placement policy", text, names, every=not nearest(text, names))
+    found: type[Vmm] = registry.load("vmm", plugins[key])
+    return found
+
+
+def place(
+    space: Space, requests: Sequence[Request], policies: Mapping[str, Vmm], refused: Sequence[str]
+) -> list[Placed]:
     """Return where each request goes: at its own address, or where its policy puts it among all that it places.
 
-    Raises BadInput for an address that cannot be and for a request with neither, PluginError for a policy that does not
-    answer every request.
+    `refused`: why a request cannot be mapped, or empty; a VMM maps no such BAR. Raises BadInput for an address that
+    cannot be and for a request with neither, PluginError for a policy that does not answer every request.
     """
     placed: dict[int, Placed] = {}
     groups: dict[str, list[int]] = {}
-    for n, request in enumerate(requests):
+    for n, (request, why) in enumerate(zip(requests, refused, strict=True)):
         if request.va is not None:
             placed[n] = _at(request, request.va)
-        elif request.policy is not None:
-            groups.setdefault(request.policy, []).append(n)
-        else:
+        elif request.policy is None:
             raise BadInput(request.where, "neither an address nor a placement policy is given")
+        elif why and policies[request.policy].name not in POLICIES:
+            placed[n] = Placed((), slots=(), dma=(), unmapped=(Unmapped(0, request.bar_size, why),))
+        else:
+            if request.offset and policies[request.policy].name not in POLICIES:
+                raise BadInput(request.where, f"{request.policy} maps whole BARs, and this begins at an offset")
+            groups.setdefault(request.policy, []).append(n)
     for name, members in groups.items():
-        answers = policies[name].place(space, [requests[n] for n in members])
+        policy = policies[name]
+        with calling(policy.name, "place()"):
+            answers = list(policy.place(space, [requests[n] for n in members]))
         if len(answers) != len(members):
-            raise PluginError(name, f"place() gave {len(answers)} answers for {len(members)} requests")
-        placed.update(zip(members, answers, strict=True))
+            raise PluginError(policy.name, f"place() gave {len(answers)} answers for {len(members)} requests")
+        said = (policy.assumed,) if policy.assumed else ()
+        placed.update((n, replace(one, notes=(*said, *one.notes))) for n, one in zip(members, answers, strict=True))
     for n, request in enumerate(requests):
         for area in placed[n].areas:
             _check(space, request, area)
     return [placed[n] for n in range(len(requests))]
+
+
+def congruent(space: Space, request: Request, placed: Placed) -> Placed:
+    """Return the areas of a BAR, as somebody placed them, at addresses that are congruent to it as by `aligned`."""
+    areas = (_aligned(space, request, Span(area.offset, area.length)) for area in placed.areas)
+    return replace(placed, areas=tuple(areas), notes=())
 
 
 def _at(request: Request, va: int) -> Placed:

@@ -50,13 +50,13 @@ class Blocked:
         return cls(va, length, level, first.name, first.detail, tuple(also))
 
 
-def level_reasons(kernel: Kernel, level: LeafLevel) -> Iterable[Reason]:
-    """Return what rules a level out whatever is mapped, and by whomever."""
+def level_reasons(kernel: Kernel, level: LeafLevel, *, madvised: bool = False) -> Iterable[Reason]:
+    """Return what rules a level out whatever is mapped, and by whomever; `madvised`: with MADV_HUGEPAGE."""
     checks = (
         ("arch_no_level", arch_lacks(kernel, level)),
         ("config", _config_lacks(kernel, level)),
         ("release", _release_lacks(kernel, level)),
-        ("thp_disabled", thp_disabled(kernel)),
+        ("thp_disabled", thp_disabled(kernel, madvised=madvised)),
     )
     return (Reason(name, detail) for name, detail in checks if detail)
 
@@ -86,11 +86,11 @@ def _release_lacks(kernel: Kernel, level: LeafLevel) -> str:
     return next((kernel.lacks(change) for change in needed if not kernel.has(change)), "")
 
 
-def thp_disabled(kernel: Kernel) -> str:
-    """Why THP's settings gate the levels; empty if they do not."""
+def thp_disabled(kernel: Kernel, *, madvised: bool = False) -> str:
+    """Why THP's settings gate the levels, for a mapping with MADV_HUGEPAGE or without; empty if they do not."""
     if kernel.config.enabled("TRANSPARENT_HUGEPAGE") and not kernel.ops.has_transparent_hugepage():
         return "the CPU has no huge leaves: has_transparent_hugepage() is false"
-    if kernel.thp == "always" or kernel.has("thp-bypass-pfnmap"):
+    if kernel.thp == "always" or (kernel.thp == "madvise" and madvised) or kernel.has("thp-bypass-pfnmap"):
         return ""
     needs = " and nothing asks for MADV_HUGEPAGE" if kernel.thp == "madvise" else ""
     why = kernel.lacks("thp-bypass-pfnmap")

@@ -19,6 +19,7 @@ from pfnmap.release.release import (
     difference,
     missing_fixes,
     parse_release,
+    picks,
     unknown_as_absent,
 )
 from pfnmap.release.rules import Status
@@ -36,6 +37,7 @@ __all__ = [
     "missing_fixes",
     "newest",
     "parse_release",
+    "picks",
     "unknown_as_absent",
     "upstream_changes",
     "upstream_trees",

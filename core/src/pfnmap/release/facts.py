@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from functools import cache, cached_property, lru_cache
 from typing import NamedTuple
 
-from pfnmap.changes import Brought, Change, Tree, brought
-from pfnmap.errors import BadInput, LinkError
+from pfnmap.changes import Brought, Change, Flavour, Tree, brought
+from pfnmap.errors import BadInput, LinkError, Unknown
 from pfnmap.plugins import Registry
 from pfnmap.records import dataclass
 
 __all__ = ["Facts", "Version", "facts", "upstream_changes", "upstream_trees", "version"]
 
 _CORE = "pfnmap"
+_COMMIT = re.compile(r"[0-9a-fA-F]{7,64}")
 
 
 class Version(NamedTuple):
@@ -42,10 +44,14 @@ def version(release: str) -> Version:
 
 @dataclass(frozen=True)
 class Facts:
-    """Every known upstream change by its id and every named tree by its name, the core's first, then by plugin."""
+    """Every known upstream change by its id, every named tree by its name, and what is known of distributions' kernels.
+
+    The core's are first, then those of plugins.
+    """
 
     changes: Mapping[str, Change]
     trees: Mapping[str, Tree]
+    flavours: tuple[Flavour, ...] = ()
 
     @cached_property
     def seen(self) -> frozenset[Version]:
@@ -58,10 +64,28 @@ class Facts:
         return max(_seen(change for change in self.changes.values() if change.package == _CORE))
 
     @cached_property
+    def oldest(self) -> Version:
+        """The oldest release that was looked at."""
+        return min(self.seen)
+
+    @cached_property
     def releases(self) -> tuple[str, ...]:
         """The releases that something is known about, oldest first, then the named trees."""
         named = {r for change in self.changes.values() for r in (change.first, *change.backports) if r[-1].isdigit()}
         return (*(str(v) for v in sorted({*map(version, named), *self.seen})), *self.trees)
+
+    def id_of(self, text: str) -> str:
+        """Return the id of the change that a text names by its id or by its commit's (7 digits or more).
+
+        Raises Unknown for what names none.
+        """
+        if text in self.changes:
+            return text
+        if _COMMIT.fullmatch(text):
+            for change in self.changes.values():
+                if change.commit and (change.commit.startswith(text.lower()) or text.lower().startswith(change.commit)):
+                    return change.id
+        raise Unknown("change", text, self.changes)
 
 
 def _seen(changes: Iterable[Change]) -> frozenset[Version]:
@@ -116,6 +140,7 @@ def _together(files: tuple[Brought, ...]) -> Facts:
     return Facts(
         {id: change.among(changes) for id, change in changes.items()},
         {name: tree.among(changes) for name, tree in trees.items()},
+        tuple(flavour.among(changes) for found in files for flavour in found.flavours),
     )
 
 

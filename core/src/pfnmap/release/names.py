@@ -1,11 +1,12 @@
 """Names of releases, and which of the known changes what they name has.
 
 * ``X.Y`` is X.Y.0; ``-rcN`` of it is unknown for what first came in X.Y.
-* A distribution's ``uname -r`` that names the stable release (``6.12.117+deb12-amd64``) is that release. One
-  with an ABI number (``6.1.0-56-amd64``, ``6.8.0-40-generic``) does not: it has what all releases of the line
-  have, lacks what none has, and is unknown in the rest.
-* An enterprise kernel (``5.14.0-503.el9.x86_64``) has what the release it started from has; of the rest
-  anything may have been backported, unknown; what was never merged it has not.
+* A distribution's ``uname -r`` that names the stable release (``6.12.117+deb12-amd64``, ``6.8.12-4-pve``) has what
+  that has. One with an ABI number (``6.1.0-56-amd64``, ``6.8.0-40-generic``) does not name it: it has what all
+  releases of the line have. An enterprise kernel (``5.14.0-503.el9.x86_64``) has what the release it started from has.
+* Of the rest a distribution may have taken anything, unknown; what was never merged it has not. What is known of
+  distributions is data (`pfnmap.changes.Flavour`): that their kernels are unpatched as far as the known changes
+  go, then the rest is as in the stable release, or the line; and which changes they have beside.
 * A tree of changes.toml (``posted-v2``): its base release, with and without what stands there.
 """
 
@@ -15,7 +16,7 @@ import re
 
 from pfnmap.errors import Unknown
 from pfnmap.release.facts import Facts, Version
-from pfnmap.release.rules import Status, status, status_enterprise, status_line, status_rc
+from pfnmap.release.rules import Status, status, status_line, status_patched, status_patched_line, status_rc
 
 __all__ = ["named"]
 
@@ -51,17 +52,30 @@ def named(text: str, known: Facts) -> tuple[str, dict[str, Status], tuple[str, .
     # No line went past x.20 since 3.0: a typo of two digits should not pass for a kernel of the far future.
     if not 2 <= release.major <= latest.major + 1 or (release.major > 2 and release.minor > 20):
         raise Unknown("release", text, known.releases)
-    name, rule, assumed = str(release), status, ""
+    flavours = [flavour for flavour in known.flavours if flavour.is_of(text)]
+    unpatched = any(flavour.unpatched for flavour in flavours)
+    added = "" if unpatched else ", and what its distribution added is not known"
+    name, rule, assumed = str(release), status, []
     if rc := _RC.match(suffix):
         name, rule = f"{release}-rc{rc[1]}", status_rc
     elif _ENTERPRISE.search(suffix):
-        name, rule = text, status_enterprise
-        assumed = f"{text} is an enterprise kernel: it may have anything newer than {release}"
+        name, rule = text, status_patched
+        assumed.append(f"{text} is an enterprise kernel: it may have anything newer than {release}")
     elif match["patch"] and release.patch == 0 and _ABI.match(suffix):
-        name, rule = text, status_line
-        assumed = f"{text} does not tell which stable release of {release}.y it is"
+        name, rule = text, status_line if unpatched else status_patched_line
+        assumed.append(f"{text} does not tell which stable release of {release}.y it is{added}")
     elif suffix:
-        assumed = f"{text} is taken as {release}, without further patches of the distribution"
-    newer = f"{release} is newer than {latest}, the newest release looked at" if release > latest else ""
+        rule = status if unpatched else status_patched
+        assumed.append(f"{text} is taken as {release}{added or ', without further patches of the distribution'}")
+    if release > latest:
+        assumed.insert(0, f"{release} is newer than {latest}, the newest release looked at")
+    elif release.line < known.oldest.line:
+        assumed.insert(
+            0, f"{release} is older than {known.oldest}, the oldest release looked at, and its code is not modelled"
+        )
     changes = {id: rule(change, release, latest) for id, change in known.changes.items()}
-    return name, changes, tuple(filter(None, (newer, assumed)))
+    for flavour in flavours:
+        if flavour.with_:
+            changes.update(dict.fromkeys(flavour.with_, "yes"))
+            assumed.append(f"{flavour.name} has {', '.join(flavour.with_)} ({flavour.source})")
+    return name, changes, tuple(assumed)

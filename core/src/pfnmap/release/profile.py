@@ -18,10 +18,10 @@ __all__ = ["read_profile", "write_profile"]
 PROFILE_SCHEMA = "pfnmap-profile/1"
 
 
-def write_profile(path: Path, changes: Mapping[str, Status], base: str | None = None) -> None:
+def write_profile(path: Path, changes: Mapping[str, Status], base: str | None = None, *, force: bool = True) -> None:
     """Write a profile, which `parse_release` reads: what a tree has, and the release it is based on if known.
 
-    Raises BadInput where the file cannot be written.
+    Raises BadInput where the file cannot be written, and unless `force` where it is there already.
     """
     import tomli_w
 
@@ -30,7 +30,10 @@ def write_profile(path: Path, changes: Mapping[str, Status], base: str | None = 
         profile["base"] = base
     profile["changes"] = dict(changes)
     try:
-        path.write_text(tomli_w.dumps(profile), "utf-8")
+        with path.open("w" if force else "x", encoding="utf-8") as file:
+            file.write(tomli_w.dumps(profile))
+    except FileExistsError:
+        raise BadInput(str(path), "is there already; --force writes over it") from None
     except OSError as error:
         raise BadInput(str(path), f"cannot be written: {error.strerror}") from None
 
@@ -65,10 +68,12 @@ def read_profile(path: Path, known: Facts) -> tuple[str, dict[str, Status], tupl
         except Unknown:
             raise BadInput(where, f"base = {base!r} is not a release such as '6.12.117'") from None
         name = f"{path.name} on {on}"
-    for id, status in given.items():
-        if id not in changes:
-            raise BadInput(where, str(Unknown("change", id, changes)))
+    for text, status in given.items():
+        try:
+            id = known.id_of(text)
+        except Unknown as error:
+            raise BadInput(where, str(error)) from None
         if status not in STATUSES:
-            raise BadInput(where, f"changes.{id} = {status!r}: yes, no or unknown was expected")
+            raise BadInput(where, f"changes.{text} = {status!r}: yes, no or unknown was expected")
         changes[id] = status
     return name, changes, assumed

@@ -14,7 +14,16 @@ from pfnmap.release.names import named
 from pfnmap.release.profile import read_profile
 from pfnmap.release.rules import Status
 
-__all__ = ["Difference", "MissingFix", "Release", "difference", "missing_fixes", "parse_release", "unknown_as_absent"]
+__all__ = [
+    "Difference",
+    "MissingFix",
+    "Release",
+    "difference",
+    "missing_fixes",
+    "parse_release",
+    "picks",
+    "unknown_as_absent",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +77,7 @@ def parse_release(
 
     `text`: ``6.12.117``, ``7.3``, ``v6.12``, ``6.13-rc3``, ``posted-v2``, a ``uname -r`` (`pfnmap.release.names` says
     how they are read), or the path of a profile (it ends in ``.toml``). `known`: the facts; those of this environment
-    where nothing is given.
+    where nothing is given. A change may be named by its commit's id as well.
 
     Raises Unknown for a release or a change that there is not, BadInput for a profile that cannot be read and
     for a change that is asked for both ways, LinkError for a change without one that it requires.
@@ -79,22 +88,19 @@ def parse_release(
         name, changes, assumed = read_profile(Path(text), known)
     else:
         name, changes, assumed = named(text, known)
-    settled = _settle(changes, with_, without)
+    settled = _settle(changes, map(known.id_of, with_), map(known.id_of, without))
     _check_requires(name, changes, known.changes)
-    return Release(name, changes, assumed + unknown_as_absent(name, changes), settled, known.changes)
+    return Release(name, changes, assumed + unknown_as_absent(name, changes, known.changes), settled, known.changes)
 
 
-def unknown_as_absent(name: str, changes: Mapping[str, Status]) -> tuple[str, ...]:
-    """Return the sentence of `Release.assumed` about unknown changes, if there are any."""
-    unknown = [change for change, status in changes.items() if status == "unknown"]
+def unknown_as_absent(name: str, changes: Mapping[str, Status], known: Mapping[str, Change]) -> tuple[str, ...]:
+    """Return the sentence of `Release.assumed` about unknown changes, if there are any that alter an answer."""
+    unknown = [change for change, status in changes.items() if status == "unknown" and known[change].modelled]
     return (f"not known for {name}, taken as absent: {', '.join(unknown)}",) if unknown else ()
 
 
 def _settle(changes: dict[str, Status], with_: Iterable[str], without: Iterable[str]) -> frozenset[str]:
     wanted, unwanted = set(with_), set(without)
-    for change in sorted(wanted | unwanted):
-        if change not in changes:
-            raise Unknown("change", change, changes)
     if both := sorted(wanted & unwanted):
         raise BadInput("", f"change {both[0]!r} is asked for both with and without")
     changes.update(dict.fromkeys(wanted, "yes"))
@@ -124,6 +130,26 @@ def difference(before: Release, after: Release) -> tuple[Difference, ...]:
         for id, status in before.changes.items()
         if status != after.changes[id]
     )
+
+
+def picks(before: Release, after: Release) -> tuple[Change, ...]:
+    """Return the changes that lead from one release to the other, each behind those that it requires.
+
+    They are those that `after` has and `before` is not known to have, and are else in the order of the facts.
+    """
+    wanted = {id for id, status in after.changes.items() if status == "yes" and before.changes[id] != "yes"}
+    ordered: dict[str, Change] = {}
+
+    def pick(id: str) -> None:
+        for required in after.known[id].requires:
+            if required in wanted and required not in ordered:
+                pick(required)
+        ordered[id] = after.known[id]
+
+    for id in after.changes:
+        if id in wanted and id not in ordered:
+            pick(id)
+    return tuple(ordered.values())
 
 
 def missing_fixes(release: Release) -> tuple[MissingFix, ...]:

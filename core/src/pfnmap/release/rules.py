@@ -23,7 +23,7 @@ from typing import Literal
 from pfnmap.changes import Change
 from pfnmap.release.facts import Version, version
 
-__all__ = ["STATUSES", "Status", "status", "status_enterprise", "status_line", "status_rc"]
+__all__ = ["STATUSES", "Status", "status", "status_line", "status_patched", "status_patched_line", "status_rc"]
 
 Status = Literal["yes", "no", "unknown"]
 STATUSES: tuple[Status, ...] = ("yes", "no", "unknown")
@@ -85,8 +85,15 @@ def status_line(change: Change, release: Version, newest: Version) -> Status:
     return statuses.pop() if len(statuses) == 1 else "unknown"
 
 
-def status_enterprise(change: Change, release: Version, newest: Version) -> Status:
-    """Return the status in an enterprise kernel that started from a release."""
-    if change.first == "-":
-        return "no"
-    return "yes" if status(change, release, newest) == "yes" else "unknown"
+def status_patched(change: Change, release: Version, newest: Version) -> Status:
+    """Return the status in a kernel that started from a release and may have taken anything that was merged."""
+    return _patched(change, status(change, release, newest))
+
+
+def status_patched_line(change: Change, release: Version, newest: Version) -> Status:
+    """Return the status in such a kernel that started from some release of a release's line."""
+    return _patched(change, status_line(change, release, newest))
+
+
+def _patched(change: Change, base: Status) -> Status:
+    return base if change.first == "-" or base == "yes" else "unknown"

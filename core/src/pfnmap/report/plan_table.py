@@ -37,8 +37,8 @@ def render(plan: Plan, names: Mapping[str, str] | None = None) -> list[Text | Ta
     blocks = [
         list(block) for _, block in groupby(plan.mappings, key=lambda m: replace(m.request, va=None, policy=None))
     ]
-    rows = [[row for mapping in block for row in _rows(mapping)] for block in blocks]
     columns = _HEADER + (_GUEST_HEADER if any(mapping.guest for mapping in plan.mappings) else ())
+    rows = [[_padded(row, len(columns)) for mapping in block for row in _rows(mapping)] for block in blocks]
     texts = (columns, *([cell.plain for cell in row] for table in rows for row in table))
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     parts: list[Text | Table] = []
@@ -73,6 +73,11 @@ def _title(mapping: MappingPlan) -> str:
     return title
 
 
+def _padded(row: Row, columns: int) -> Row:
+    """A row with empty cells for a guest that it does not have."""
+    return (*row, *(Text("") for _ in range(columns - len(row))))
+
+
 def _rows(mapping: MappingPlan) -> list[Row]:
     """The row of a placement, and below it the same before 6.12 where that differs."""
     if not mapping.runs:
@@ -81,7 +86,7 @@ def _rows(mapping: MappingPlan) -> list[Row]:
     guest = _guest(mapping)
     rows = [(Text(_placement(mapping)), Text(f"{mapping.va:#x}"), *_costs(mapping.costs, sizes), *guest)]
     if mapping.before != mapping.costs:
-        before = (Text("  before 6.12"), Text(""), *_costs(mapping.before, sizes), *(Text("") for _ in guest))
+        before = (Text("  before 6.12"), Text(""), *_costs(mapping.before, sizes))
         rows.append(tuple(cell.in_style("dim") for cell in before))
     return rows
 
@@ -158,6 +163,9 @@ def _why(mapping: MappingPlan) -> Iterable[str]:
         if row is not None:
             where = "" if len(mapping.runs) == 1 else f"{run.va:#x}-{run.end:#x} "
             yield f"{where}not {_size(row, mapping)}: {row.detail}"
+    dma = mapping.costs.dma_map
+    for reason in dma.reasons if dma else ():
+        yield f"a DMA map walks {reason.walks:,} times more than it had to: {reason.detail}"
 
 
 def _size(row: Blocked, mapping: MappingPlan) -> str:

@@ -105,7 +105,7 @@ class Table:
             made = RichTable(box=None, pad_edge=False, header_style="bold", padding=(0, len(_BETWEEN), 0, 0))
         for name, width in zip(self.columns, self.widths, strict=True):
             justify: Literal["left", "right"] = "right" if name in self.numbers else "left"
-            made.add_column(name, justify=justify, min_width=min(width, _WIDEST))
+            made.add_column(name, justify=justify, min_width=min(width, _WIDEST), overflow="fold")
         for row in self.rows:
             made.add_row(*(cell.rich() for cell in row))
         return _indented(made, self.indent)

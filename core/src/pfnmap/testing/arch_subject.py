@@ -288,7 +288,7 @@ class ArchSubject:
 _NOT_ELEMENTWISE = frozenset(
     name
     for name in ENTRY_HOOKS
-    if name.startswith(("track_", "untrack_", "pfnmap_", "arch_", "has_")) or name == "vm_get_page_prot"
+    if name.startswith(("track_", "untrack_", "pfnmap_", "io", "mem", "arch_", "has_")) or name == "vm_get_page_prot"
 ) | {"pgprot_modify"}
 """Hooks that take no entries, and pgprot_modify, which compares pgprots as values."""
 

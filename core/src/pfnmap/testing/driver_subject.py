@@ -10,6 +10,7 @@ from pfnmap.contract.device import Device, DeviceBar
 from pfnmap.contract.entry import Level
 from pfnmap.contract.module import Driver, Module
 from pfnmap.contract.vma import File, MmStruct, VmArea
+from pfnmap.errors import Refused
 from pfnmap.kernel import Kernel
 from pfnmap.mm.boot import BootedMachine, boot
 from pfnmap.mm.fault import user_access
@@ -54,6 +55,10 @@ class Opened:
     def devices(self) -> dict[str, Device]:
         """The sample device by its name."""
         return {self.device.name: self.device}
+
+    def bind(self, device: str, driver: str) -> None:
+        """See `ScenarioRun.bind`: there is no other driver here."""
+        raise Refused("bind", f"{device} is tested with {self.name} alone")
 
     @property
     def files(self) -> dict[str, File]:

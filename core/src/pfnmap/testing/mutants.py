@@ -4,6 +4,8 @@ What is changed is what the contract asks for (ops, `setup_arch`, `word_format`,
 what these use, by name, in the plugin's package: masks are dropped and swapped, ops and comparisons inverted, numbers
 changed by one, protections exchanged, selects left out, marks of hooks taken away. Messages, annotations and what
 tracks memory types (`track_pfn_insert` and its kind) are left alone. `pfnmap.testing.mutation` runs them.
+
+`mutants_of` does the same to all functions of a module that is no plugin's, branches and calls included.
 """
 
 from __future__ import annotations
@@ -20,11 +22,11 @@ from pfnmap.contract.arch import Arch
 from pfnmap.contract.pgtable_ops import OPTIONAL_OPS
 from pfnmap.hookspecs import ENTRY_HOOKS
 
-__all__ = ["Mutant", "mutants", "sample"]
+__all__ = ["Mutant", "mutants", "mutants_of", "sample"]
 
 _ROOTS: Final = frozenset(
     {*Arch.__abstractmethods__, *OPTIONAL_OPS, "empty", "word_format", "access_error", "linear_map", "undefined"}
-    | {hook for hook in ENTRY_HOOKS if not hook.startswith(("track_", "untrack_", "pfnmap_"))}
+    | {hook for hook in ENTRY_HOOKS if not hook.startswith(("track_", "untrack_", "pfnmap_", "io", "mem"))}
 )
 """What of the contract is mutated, with all that it uses."""
 
@@ -76,6 +78,26 @@ def mutants(package: Path) -> Iterator[Mutant]:
                     yield _mutant(path.relative_to(package).as_posix(), sources[path], node, text)
     for path in sorted(package.rglob("Kconfig")):
         yield from _kconfig(path.relative_to(package).as_posix(), path.read_text(encoding="utf-8"))
+
+
+def mutants_of(file: str, source: str) -> Iterator[Mutant]:
+    """Yield every mutant of the functions of one module: those of an op, branches inverted, calls for their effect
+    left out."""
+    for definition in _definitions(ast.parse(source)):
+        if isinstance(definition, ast.FunctionDef):
+            for node, text in _changes(definition, []):
+                yield _mutant(file, source, node, text)
+            for node, text in _of_statements(definition):
+                yield _mutant(file, source, node, text)
+
+
+def _of_statements(definition: ast.FunctionDef) -> Iterator[tuple[ast.expr, str]]:
+    for node in ast.walk(definition):
+        match node:
+            case ast.If(test) | ast.While(test) if isinstance(test, ast.Name | ast.Attribute | ast.Call):
+                yield test, f"not {ast.unparse(test)}"
+            case ast.Expr(ast.Call() as call):
+                yield call, "None"
 
 
 _Definition = ast.FunctionDef | ast.Assign | ast.AnnAssign

@@ -8,7 +8,7 @@ s390 by what 6.12.107 and 7.2.12 have in sysfs.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from errno import EINVAL, ENOENT, errorcode
 from typing import Any, ClassVar
@@ -32,13 +32,14 @@ from pfnmap import (
 )
 from pfnmap.contract.mapping import MappedPart
 from pfnmap.contract.plan import Image, RegionRules, Request
-from pfnmap.vm_flags import VM_EXEC, VM_READ, VM_WRITE
+from pfnmap.contract.vma import PROT_TO_VM, prot_flags
 
+from .mem import open_devmem
 from .plan import region_rules
+from .proc import open_procbus
 
 FILE_OFFSET_SHIFT = 40
 
-_PROT = {"r": VM_READ, "w": VM_WRITE, "x": VM_EXEC}
 _CAN_PCI_MMAP_WC = {
     "arm64": True,
     "loongarch64": False,
@@ -63,11 +64,18 @@ _RESOURCE = re.compile(r"/sys/.*/([0-9a-f]{4,8}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7])
 
 
 class PciSysfs(Driver):
-    """sysfs' resource files of the devices in one linked kernel, none of whose BARs a driver has requested."""
+    """The ways past drivers to BARs in one booted machine: sysfs' resource files of every device, /dev/mem and
+    /proc/bus/pci. As a device's driver it stands for none: nobody has requested its BARs."""
 
     name = "pci_sysfs"
     provides: ClassVar[tuple[str, ...]] = ("pci_mmap_resource", "pci_mmap_resource_range")
-    consumes: ClassVar[tuple[str, ...]] = ("do_mmap", "generic_access_phys", "remap_pfn_range")
+    consumes: ClassVar[tuple[str, ...]] = (
+        "do_mmap",
+        "generic_access_phys",
+        "iomem_is_exclusive",
+        "remap_pfn_range",
+        "request_mem_region",
+    )
 
     @classmethod
     def mapped(cls, path: str, offset: int | None, has: Has) -> MappedPart | None:
@@ -83,15 +91,19 @@ class PciSysfs(Driver):
     def boot(self, machine: Machine) -> None:
         """Begin without devices."""
         super().boot(machine)
-        self.devices: dict[str, Device] = {}
         access = machine.mm.generic_access_phys if machine.kernel.config.enabled("HAVE_IOREMAP_PROT") else None
         # kernfs_vm_ops: pci_phys_vm_ops, which it wraps, has no fault, and page_mkwrite only notes the time.
         self._vm_ops = VmOperations(fault=self._fault, page_mkwrite=lambda vmf: 0, access=access)
 
     def probe(self, device: Device) -> File:
         """Return the resource files of a device, all of them as one file."""
-        self.devices[device.name] = device
-        return self.open(Resources(device))
+        return self._open_resource(device, write_combine=False)
+
+    def _open_resource(self, device: Device, *, write_combine: bool) -> File:
+        """sysfs_kf_bin_open: what the file maps is found through the address space of all I/O memory."""
+        file = self.open(Resources(device, write_combine))
+        file.f_mapping = self.machine.iomem.mapping
+        return file
 
     def mmap_offset(self, bar: int, offset: int) -> int:
         """The BAR in the bits from 40 up: in sysfs each is a file of its own, whose offsets begin at 0. What is left of
@@ -101,7 +113,9 @@ class PciSysfs(Driver):
     def mmap(self, file: File, vma: VmArea) -> int:
         """pci_mmap_resource: fill the vma with base pages, device memory or write-combining; private ones too.
 
-        -EINVAL beyond the BAR, which counts in whole pages; and where there is no such file, what open gives: -ENOENT.
+        -EINVAL beyond the BAR, which counts in whole pages, for a BAR that a driver has requested (with
+        IO_STRICT_DEVMEM), and where PAT has two memory types in the range; and where there is no such file, what open
+        gives: -ENOENT.
         """
         kernel = self.kernel
         resources: Resources = file.private_data
@@ -110,6 +124,8 @@ class PciSysfs(Driver):
         bar = resources.pdev.bars.get(index)
         if bar is None or not self._exists(bar, resources.write_combine):
             return -ENOENT
+        if self.machine.mm.iomem_is_exclusive(self.machine, bar.phys):
+            return -EINVAL
         if pgoff + (vma.size >> shift) > ((bar.size - 1) >> shift) + 1:
             return -EINVAL
         ops = kernel.ops
@@ -146,10 +162,18 @@ class PciSysfs(Driver):
 
     def actions(self) -> Mapping[str, Action]:
         """What scenarios may do with sysfs' BARs besides mmap of a device whose driver is pci_sysfs."""
-        where = {"device": "str", "bar": "bar", "length": "size"}
-        optional = {"offset": "size", "addr": "address", "fixed": "bool", "populate": "bool", "wc": "bool"}
-        arguments = {**where, "prot": "str", "shared": "bool", **optional}
-        return {"res_mmap": Action(self._res_mmap, arguments, frozenset(optional))}
+        where = {"device": "str", "bar": "bar", "length": "size", "prot": "str", "shared": "bool"}
+        optional = {"offset": "size", "addr": "address", "fixed": "bool"}
+        own: dict[str, tuple[Callable[..., Any], dict[str, str]]] = {
+            "res_mmap": (self._res_mmap, {"populate": "bool", "wc": "bool"}),
+            "devmem_mmap": (self._devmem_mmap, {"sync": "bool"}),
+            "procbus_mmap": (self._procbus_mmap, {"wc": "bool"}),
+        }
+        request = Action(self._request_region, {"device": "str", "bar": "bar", "name": "str"})
+        return {"request_region": request} | {
+            name: Action(run, {**where, **optional, **more}, frozenset({*optional, *more}))
+            for name, (run, more) in own.items()
+        }
 
     def _res_mmap(
         self,
@@ -165,19 +189,68 @@ class PciSysfs(Driver):
         populate: bool = False,
         wc: bool = False,
     ) -> dict[str, Any]:
-        """mmap of resourceN, with `wc` of resourceN_wc. `populate` finds all there."""
+        """mmap of resourceN, with `wc` of resourceN_wc. `populate` finds all there. `step`: "open" where there is no
+        such file."""
         if device not in run.devices:
             raise Unknown("device", device, run.devices)
-        if device not in self.devices:
-            raise Refused("res_mmap", f"{device} is bound by another driver, which may have requested its BARs")
-        file = self.open(Resources(self.devices[device], True)) if wc else run.files[device]
-        flags = 0 if prot == "none" else sum(_protection(letter) for letter in set(prot))
-        at = self.mmap_offset(bar, offset)
-        got = self.machine.mm.do_mmap(run.current, file, addr, length, flags, at, fixed=fixed, shared=shared)
-        return {"result": errorcode[-got]} if got < 0 else {"addr": hex(got)}
+        opened = run.devices[device]
+        found = opened.bars.get(bar)
+        if found is None or not self._exists(found, wc):
+            return {"result": "ENOENT", "step": "open"}
+        file = self._open_resource(opened, write_combine=wc)
+        where = (run.current, file, addr, length, _protection(prot), self.mmap_offset(bar, offset))
+        return _mapped(self.machine.mm.do_mmap(*where, fixed=fixed, shared=shared))
+
+    def _request_region(self, run: ScenarioRun, device: str, bar: int, name: str) -> dict[str, Any]:
+        """pci_request_region of a BAR by some other driver, of that name, which is not modelled otherwise."""
+        found = run.bar(device, bar)
+        error = self.machine.mm.request_mem_region(self.machine, found.phys, found.size, name)
+        return {"result": errorcode[-error] if error else "ok"}
+
+    def _devmem_mmap(
+        self,
+        run: ScenarioRun,
+        device: str,
+        bar: int,
+        length: int,
+        prot: str,
+        shared: bool,
+        offset: int = 0,
+        addr: int = 0,
+        fixed: bool = False,
+        sync: bool = False,
+    ) -> dict[str, Any]:
+        """mmap of /dev/mem, with `sync` opened with O_SYNC, at the physical address of a part of a BAR."""
+        at = run.bar(device, bar).phys + offset
+        where = (run.current, open_devmem(self.machine, sync=sync), addr, length, _protection(prot), at)
+        return _mapped(self.machine.mm.do_mmap(*where, fixed=fixed, shared=shared))
+
+    def _procbus_mmap(
+        self,
+        run: ScenarioRun,
+        device: str,
+        bar: int,
+        length: int,
+        prot: str,
+        shared: bool,
+        offset: int = 0,
+        addr: int = 0,
+        fixed: bool = False,
+        wc: bool = False,
+    ) -> dict[str, Any]:
+        """mmap of a device's file in /proc/bus/pci as it was opened, without PCIIOC_MMAP_IS_MEM (with `wc`:
+        PCIIOC_WRITE_COMBINE)."""
+        at = run.bar(device, bar).phys + offset
+        where = (run.current, open_procbus(self.machine), addr, length, _protection(prot), at)
+        return _mapped(self.machine.mm.do_mmap(*where, fixed=fixed, shared=shared))
 
 
-def _protection(letter: str) -> int:
-    if letter not in _PROT:
-        raise BadInput("res_mmap", f"prot {letter!r} is none of r, w, x")
-    return _PROT[letter]
+def _mapped(got: int) -> dict[str, Any]:
+    return {"result": errorcode[-got]} if got < 0 else {"addr": hex(got)}
+
+
+def _protection(prot: str) -> int:
+    for letter in prot if prot != "none" else "":
+        if letter not in PROT_TO_VM:
+            raise BadInput("mmap", f"prot {letter!r} is none of r, w, x")
+    return prot_flags("".join(dict.fromkeys(prot)) if prot != "none" else prot)

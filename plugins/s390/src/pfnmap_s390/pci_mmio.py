@@ -1,7 +1,8 @@
 """The system calls s390_pci_mmio_read and s390_pci_mmio_write on a mapped BAR.
 
-Read from arch/s390/pci/pci_mmio.c, pci_insn.c and pci.c and asm/pci_io.h of 6.12.117 and 6.1.192, and not run: there is
-no recording of them. What the PCI instructions refuse is read from QEMU's hw/s390x/s390-pci-inst.c.
+Read from arch/s390/pci/pci_mmio.c, pci_insn.c and pci.c and asm/pci_io.h of 6.12.117 and 6.1.192; pinned without MIO
+by a recording of 7.2.12 (res1.*, vfio.*, nopfnmap), but for ENOSYS, ENODEV and the errors of cookies. What the PCI
+instructions refuse is read from QEMU's hw/s390x/s390-pci-inst.c; what a device does is its own (`DeviceBar.parts`).
 
 Without the MIO facility the physical address of a BAR is a cookie: an index from bit 48 up, from ZPCI_IOMAP_ADDR_BASE
 on, that names a function and its BAR. User space cannot touch such a mapping itself; the calls look the PFN of its
@@ -16,6 +17,7 @@ from errno import EACCES, EFAULT, EINVAL, EIO, ENODEV, ENOSYS, ENXIO, errorcode
 from typing import Any, ClassVar, Final
 
 from pfnmap import Action, BadInput, Call, Device, DeviceBar, Machine, MmStruct, Module, Refused, ScenarioRun, VmArea
+from pfnmap.contract.device import BarPart
 from pfnmap.vm_flags import VM_IO, VM_PFNMAP, VM_READ, VM_WRITE
 
 __all__ = ["ZPCI_ADDR", "PciMmio", "zpci_get_max_io_size"]
@@ -179,7 +181,22 @@ class PciMmio(Module):
     @staticmethod
     def _operands(bar: DeviceBar, offset: int, size: int) -> int:
         crosses = size <= _DOUBLEWORD and offset % _DOUBLEWORD + size > _DOUBLEWORD
-        return -ENXIO if crosses or offset + size > bar.size else 0
+        if crosses or offset + size > bar.size:
+            return -ENXIO
+        if bar.parts is None:
+            return 0
+        step = min(size, _DOUBLEWORD)  # a block is stored by doublewords
+        return 0 if all(_answers(bar.parts, at, step) for at in range(offset, offset + size, step)) else -ENXIO
+
+    def memcpy_io(self, phys: int, size: int, write: bool) -> int:
+        """memcpy_fromio and memcpy_toio: of a BAR by PCI instructions, of anything else plainly. What the device
+        refuses reads as ones (res1.rw, generic_access_phys)."""
+        if not self._mio and phys >= ZPCI_IOMAP_ADDR_BASE:
+            if write:
+                self._memcpy_toio(phys, bytes(size))
+            else:
+                self._memcpy_fromio(phys, size)
+        return 0
 
     # With MIO: the instructions take user addresses, of the mapping and of the buffer, and either may fault
 
@@ -265,6 +282,13 @@ class PciMmio(Module):
         self.zpci_scan_devices(run.devices.values())
         error, data = self.read(run.current, va, buffer, length)
         return _result(error) if error else {**_result(error), "data": data.hex()}
+
+
+def _answers(parts: Iterable[BarPart], offset: int, size: int) -> bool:
+    """Tell whether a device answers an access."""
+    return offset % size == 0 and any(
+        size in part.sizes and part.offset <= offset and offset + size <= part.offset + part.length for part in parts
+    )
 
 
 def _result(ret: int) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
-from pfnmap import Arch, BadInput, Entry, Geometry, Has, Level, Module, WalkLevel, WordFormat, hookimpl
+from pfnmap import Arch, BadInput, Entry, Geometry, Has, Level, MachineState, Module, WalkLevel, WordFormat, hookimpl
 from pfnmap.kconfig import fragment
 from pfnmap_s390.bits import (
     MASK64,
@@ -66,7 +66,7 @@ from pfnmap_s390.bits import (
     any_of,
     zero,
 )
-from pfnmap_s390.pci_mmio import PciMmio
+from pfnmap_s390.pci_mmio import ZPCI_IOMAP_ADDR_BASE, PciMmio
 
 __all__ = ["S390"]
 
@@ -148,6 +148,7 @@ class S390(Arch):
         if not isinstance(mask, int) or isinstance(mask, bool) or not 0 <= mask <= MASK64:
             raise BadInput("cpu mio_wb_bit_mask", f"{mask!r} is no 64-bit mask")
         self._mio_wb_bit_mask = mask if cpu["mio"] else 0
+        self.cookies_from = None if cpu["mio"] else ZPCI_IOMAP_ADDR_BASE
         self.geometry = _GEOMETRY
 
         moved = has("s390-segment-software-bits")
@@ -496,6 +497,12 @@ class S390(Arch):
     @property
     def protection_map(self) -> tuple[int, ...]:
         return self._protection_map
+
+    @hookimpl
+    def memcpy_io(self, machine: MachineState, phys: int, size: int, write: bool) -> int:
+        pci_mmio = machine.arch_module
+        assert isinstance(pci_mmio, PciMmio)
+        return pci_mmio.memcpy_io(phys, size, write)
 
     @hookimpl
     def has_transparent_hugepage(self) -> bool:

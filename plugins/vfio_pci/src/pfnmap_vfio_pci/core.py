@@ -21,6 +21,7 @@ from pfnmap import (
     Has,
     Machine,
     Message,
+    Refused,
     ScenarioRun,
     Unknown,
     VmArea,
@@ -35,8 +36,9 @@ from pfnmap.contract.plan import Image, RegionRules, Request
 from pfnmap.host.reading import InputKind
 from pfnmap.vm_flags import VM_ALLOW_ANY_UNCACHED, VM_DONTDUMP, VM_DONTEXPAND, VM_IO, VM_PFNMAP, VM_SHARED
 
+from .barmap import BarMap
 from .inputs import INPUTS
-from .iommufd import IoPagetable
+from .iommufd_actions import IommufdActions
 from .maps import mapped
 from .plan import DMA, Iommufd, Type1, region_rules
 from .type1 import VfioIommu
@@ -78,6 +80,7 @@ class VfioPciCoreDevice:
     pdev: Device
     command: int
     bar_mmap_supported: frozenset[int]
+    barmap: BarMap
     file: File = field(init=False)
     vma_list: list[VmArea] = field(default_factory=list)
 
@@ -105,13 +108,17 @@ class VfioPci(Driver):
         "follow_pfnmap",
         "follow_pte",
         "insert_pfns",
+        "ioremap",
+        "iounmap",
         "is_poisoned",
         "mmap_lock",
         "pfn_valid",
         "pin_user_pages_fast",
         "pin_user_pages_remote",
         "register_pfn_address_space",
+        "release_mem_region",
         "remap_pfn_range",
+        "request_mem_region",
         "unmap_mapping_range",
         "unpin_user_pages",
         "vmf_insert_pfn",
@@ -145,6 +152,9 @@ class VfioPci(Driver):
         """Return the part of a region that a line of /proc/PID/maps maps."""
         return mapped(path, offset, has)
 
+    def __init__(self) -> None:
+        self._iommufd = IommufdActions(lambda device: self._device(device).memory_enabled)
+
     def boot(self, machine: Machine) -> None:
         """Begin without devices; settle which fault handler this release has."""
         super().boot(machine)
@@ -153,7 +163,7 @@ class VfioPci(Driver):
         self._ratelimit = RateLimit()
         self._vm_ops = self._operations()
         self._iommu = VfioIommu(machine)
-        self._iopt = IoPagetable(machine)
+        self._iommufd.boot(machine)
 
     def _operations(self) -> VmOperations:
         if self.kernel.has("huge-pfnmap"):
@@ -170,12 +180,20 @@ class VfioPci(Driver):
     def probe(self, device: Device) -> File:
         """Bind a device, with its memory decode on, and open it."""
         supported = frozenset(i for i in device.bars if self._bar_mmap_supported(device, i))
-        vdev = VfioPciCoreDevice(device, device.command | PCI_COMMAND_MEMORY, supported)
+        barmap = BarMap(self.machine, device)
+        vdev = VfioPciCoreDevice(device, device.command | PCI_COMMAND_MEMORY, supported, barmap)
         vdev.file = self.open(vdev)
         self.devices[device.name] = vdev
         if self.kernel.has("memory-failure-pfn-unmap"):
             self._register_pfns(vdev)
         return vdev.file
+
+    def remove(self, device: Device) -> None:
+        """Close the device; while it is mapped its file stays open, which is refused."""
+        vdev = self.devices.pop(device.name)
+        if vdev.file.f_mapping.i_mmap:
+            raise Refused("vfio_detach", f"{device.name} is mapped still, and closed with its last mapping")
+        vdev.barmap.release()
 
     def _register_pfns(self, vdev: VfioPciCoreDevice) -> None:
         """The discussed policy needs the driver's say on which PFNs it maps; the merged one vfio-pci does not use."""
@@ -249,7 +267,7 @@ class VfioPci(Driver):
 
     def mmap(self, file: File, vma: VmArea) -> int:
         """vfio_pci_core_mmap: -EINVAL for a private mapping, a region that is no BAR or cannot be mapped, and a range
-        beyond the BAR."""
+        beyond the BAR; then what its own mapping of the BAR gives (`BarMap.setup`)."""
         vdev: VfioPciCoreDevice = file.private_data
         geometry = self.kernel.geometry
         index, pgoff = divmod(vma.vm_pgoff, 1 << (VFIO_PCI_OFFSET_SHIFT - geometry.PAGE_SHIFT))
@@ -261,6 +279,9 @@ class VfioPci(Driver):
         phys_len = -(-bar.size // geometry.PAGE_SIZE) * geometry.PAGE_SIZE
         if (pgoff << geometry.PAGE_SHIFT) + vma.size > phys_len:
             return -EINVAL
+        error = vdev.barmap.setup(index, bar)
+        if error:
+            return error
         vma.vm_private_data = vdev
         ops = self.kernel.ops  # 6.1 decrypts in io_remap_pfn_range: the entries are the same
         vma.vm_page_prot = ops.pgprot_decrypted(ops.pgprot_noncached(vma.vm_page_prot))
@@ -365,25 +386,34 @@ class VfioPci(Driver):
         """What scenarios may do with vfio-pci."""
         return {
             "pci_memory": Action(self._pci_memory, {"device": "str", "enabled": "bool"}),
+            "vfio_attach": Action(self._attach, {"device": "str"}),
+            "vfio_detach": Action(self._detach, {"device": "str"}),
             "dev_dbg": Action(self._set_dev_dbg, {"enabled": "bool"}),
             "device_reset": Action(self._device_reset, {"device": "str"}),
             "dma_map": Action(self._dma_map, {"iova": "address", "va": "address", "length": "size", "prot": "str"}),
             "dma_unmap": Action(self._dma_unmap, {"iova": "address", "length": "size"}),
-            "iommufd_map": Action(
-                self._iommufd_map, {"iova": "address", "va": "address", "length": "size", "prot": "str"}
-            ),
-            "iommufd_map_file": Action(
-                self._iommufd_map_file,
-                {"iova": "address", "device": "str", "bar": "bar", "offset": "size", "length": "size"},
-                frozenset({"offset"}),
-            ),
-            "iommufd_unmap": Action(self._iommufd_unmap, {"iova": "address", "length": "size"}),
+            **self._iommufd.actions(),
         }
 
     def _device(self, name: str) -> VfioPciCoreDevice:
         if name not in self.devices:
             raise Unknown("device", name, self.devices)
         return self.devices[name]
+
+    def _attach(self, run: ScenarioRun, device: str) -> dict[str, Any]:
+        """Bind a device that is not vfio-pci's so far, and open it."""
+        if device in self.devices:
+            raise BadInput("vfio_attach", f"{device} is bound by vfio-pci already")
+        run.bind(device, self.name)
+        return {}
+
+    def _detach(self, run: ScenarioRun, device: str) -> dict[str, Any]:
+        """Close a device that `vfio_attach` opened; it is then bound as it was before."""
+        before = self._device(device).pdev.driver
+        if before == self.name:
+            raise BadInput("vfio_detach", f"{device} was not bound by vfio_attach")
+        run.bind(device, before)
+        return {}
 
     def _pci_memory(self, run: ScenarioRun, device: str, enabled: bool) -> dict[str, Any]:
         """Write the memory bit of the PCI command register through the config region (vfio_basic_config_write).
@@ -393,8 +423,10 @@ class VfioPci(Driver):
         vdev = self._device(device)
         if enabled:
             vdev.command |= PCI_COMMAND_MEMORY
+            self._iommufd.iopt.restore(device)
         else:
             self._zap(vdev)
+            self._iommufd.iopt.revoke(device)
             vdev.command &= ~PCI_COMMAND_MEMORY
         return {"command": hex(vdev.command)}
 
@@ -430,22 +462,4 @@ class VfioPci(Driver):
     def _dma_unmap(self, run: ScenarioRun, iova: int, length: int) -> dict[str, Any]:
         """VFIO_IOMMU_UNMAP_DMA; `bytes` is the size field on return, which an error leaves alone."""
         error, unmapped = self._iommu.unmap_dma(iova, length)
-        return {**_result(error), "bytes": length if error else unmapped}
-
-    def _iommufd_map(self, run: ScenarioRun, iova: int, va: int, length: int, prot: str) -> dict[str, Any]:
-        """IOMMU_IOAS_MAP of the acting process's memory; `prot`: what the device may do, of r and w."""
-        if prot not in ("r", "w", "rw"):
-            raise BadInput("iommufd_map", f"prot {prot!r} is none of r, w, rw")
-        return _result(self._iopt.map_user_pages(run.current, iova, va, length, "w" in prot))
-
-    def _iommufd_map_file(
-        self, run: ScenarioRun, iova: int, device: str, bar: int, length: int, offset: int = 0
-    ) -> dict[str, Any]:
-        """IOMMU_IOAS_MAP_FILE of a new dma-buf (VFIO_DEVICE_FEATURE_DMA_BUF) of a part of a BAR."""
-        vdev = self._device(device)
-        return _result(self._iopt.map_bar(iova, offset, length, run.bar(device, bar).size, vdev.memory_enabled))
-
-    def _iommufd_unmap(self, run: ScenarioRun, iova: int, length: int) -> dict[str, Any]:
-        """IOMMU_IOAS_UNMAP; `bytes` is the length field on return, which an error leaves alone."""
-        error, unmapped = self._iopt.unmap(iova, length)
         return {**_result(error), "bytes": length if error else unmapped}

@@ -111,7 +111,8 @@ class Iommufd(DmaBackend):
 
     def map(self, kernel: Image, reach: Reach) -> DmaMap:
         """Return what IOMMU_IOAS_MAP gives: EFAULT, before any walk."""
-        by = "IOMMU_IOAS_MAP_FILE" if kernel.has("iommufd-dmabuf-bar") else None
+        there = kernel.has("iommufd-dmabuf-bar") and not _without_p2pdma(kernel)
+        by = "IOMMU_IOAS_MAP_FILE" if there else None
         return DmaMap(self.name, error="EFAULT", by=by)
 
     def note(self, kernel: Image) -> str:
@@ -119,7 +120,14 @@ class Iommufd(DmaBackend):
         other = "a BAR is mapped by IOMMU_IOAS_MAP_FILE of its dma-buf instead, without any walk"
         if not kernel.has("iommufd-dmabuf-bar"):
             other = f"there is no other way for a BAR: {kernel.lacks('iommufd-dmabuf-bar')}"
+        elif _without_p2pdma(kernel):
+            other = "there is no other way for a BAR: the kernel is built without PCI_P2PDMA"
         return f"iommufd pins pages, and a pfnmap has none: IOMMU_IOAS_MAP of its address is EFAULT; {other}"
+
+
+def _without_p2pdma(kernel: Image) -> bool:
+    """Whether vfio is built without dma-bufs."""
+    return kernel.config.enabled("VFIO_PCI_CORE") and not kernel.config.enabled("PCI_P2PDMA")
 
 
 def _dma(asked: Asked, value: str) -> Asked:

@@ -34,8 +34,9 @@ class X86_64(PteOps, PmdOps, PudOps, UpperOps, PgprotOps, PatOps):
 
     `cpu` keys: `la57` (5 levels, if PGTABLE_LEVELS is 5), `sme_mask` (the memory encryption bit as a mask, 0 without),
     `shadow_stack`, `pku` (protection keys), `nx`, `pti` (page table isolation is on), `pdpe1gb` (1G pages; without
-    effect, as recorded), `hw_access_dirty` (always on), `phys_bits` (width of physical addresses, which limits a KVM
-    guest's).
+    effect, as recorded), `hw_access_dirty` (always on), `mtrr_write_back` (the firmware's MTRRs say write-back of
+    device memory above 4 GiB, as the recorded machine's do: pat.dev_mem), `phys_bits` (width of physical addresses,
+    which limits a KVM guest's).
     """
 
     name: ClassVar[str] = "x86_64"
@@ -51,6 +52,7 @@ class X86_64(PteOps, PmdOps, PudOps, UpperOps, PgprotOps, PatOps):
         "pku": True,
         "nx": True,
         "hw_access_dirty": True,
+        "mtrr_write_back": False,
         "phys_bits": 46,
     }
 

@@ -65,6 +65,7 @@ _THP = _PMD_SPECIAL | _PUD_SPECIAL | _THP_PUD | {"pmd_devmap"}
 _PGD = frozenset({"pgd_present", "pgd_none", "pgd_bad", "pgd_populate"})
 _PAT = frozenset({"track_pfn_remap", "track_pfn_insert", "track_pfn_copy", "untrack_pfn", "untrack_pfn_clear"})
 _PFNMAP_TRACK = frozenset({"pfnmap_track", "pfnmap_untrack", "pfnmap_setup_cachemode"})
+_IOREMAP = frozenset({"ioremap_prot", "iounmap"})
 _TOP_LEAF = frozenset({"p4d_leaf", "pgd_leaf"})
 
 
@@ -157,6 +158,7 @@ class X86Boot(Arch):
             (_PGD, compiled_levels < 5),
             (_PAT, not built("X86_PAT") or has("pat-pfnmap-track")),
             (_PFNMAP_TRACK, not built("X86_PAT") or not has("pat-pfnmap-track")),
+            (_IOREMAP, not built("X86_PAT")),
             # Both inferences: 6.1 lacks the one, 7.3.4 the others; the changes that did it are not named.
             ({"pud_modify"}, not has("huge-pfnmap")),
             (_TOP_LEAF, has("kconfig-7.3")),

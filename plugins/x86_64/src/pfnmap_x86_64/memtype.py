@@ -18,10 +18,11 @@ __all__ = ["CacheMode", "Memtype", "Memtypes", "is_new_memtype_allowed", "with_c
 
 _ISA_START: Final = 0xA0000
 _ISA_END: Final = 0x100000
+_ABOVE_4G: Final = 1 << 32
 
 
 class CacheMode(Enum):
-    """enum page_cache_mode, by the names that the kernel prints (cattr_name)."""
+    """enum page_cache_mode, by the names that the kernel prints (cattr_name), in its order."""
 
     WB = "write-back"
     WC = "write-combining"
@@ -34,6 +35,11 @@ class CacheMode(Enum):
     def protval(self) -> int:
         """cachemode2protval, for the PAT that the kernel programs."""
         return _PROTVAL[self]
+
+    @property
+    def number(self) -> int:
+        """Its number in the enum of the kernel."""
+        return list(CacheMode).index(self)
 
     @classmethod
     def of(cls, prot: int) -> CacheMode:
@@ -83,9 +89,14 @@ class Memtype:
 
 class Memtypes:
     """The reservations of one boot. `is_ram(start, end)` tells whether a range has RAM in it, which the kernel tracks
-    by page and the model takes to be write-back; none is reserved here. `log` writes a line to the kernel's log."""
+    by page and the model takes to be write-back; none is reserved here. `log` writes a line to the kernel's log.
+    `mtrr_write_back`: the MTRRs say write-back of what lies above 4 GiB and is no RAM, which is the firmware's doing;
+    below 4 GiB they never do (inference)."""
 
-    def __init__(self, is_ram: Callable[[int, int], bool], log: Callable[[str], None]) -> None:
+    def __init__(
+        self, is_ram: Callable[[int, int], bool], log: Callable[[str], None], *, mtrr_write_back: bool = False
+    ) -> None:
+        self._mtrr_write_back = mtrr_write_back
         self._is_ram = is_ram
         self._log = log
         self.entries: list[Memtype] = []
@@ -94,19 +105,30 @@ class Memtypes:
     def reserve(self, start: int, end: int, wanted: CacheMode) -> tuple[int, CacheMode]:
         """memtype_reserve; return (0, the mode that was reserved) or (-errno, any).
 
-        What is there decides over what is wanted; -EBUSY where two modes are there. Without anything there, write-back
-        becomes uncached-minus: the MTRRs do not say write-back outside RAM (pat_x_mtrr_type; that they do not is taken
-        as given).
+        What is there decides over what is wanted; -EBUSY (and two lines in the log) where two modes are there. A wish
+        for write-back becomes uncached-minus where the MTRRs do not say write-back (pat_x_mtrr_type); the log then says
+        `req uncached-minus`, where by the source it is the wish itself (no record shows such a conflict).
         """
         if is_untracked_pat_range(start, end):
             return 0, CacheMode.WB
-        actual: CacheMode = CacheMode.UC_MINUS if wanted is CacheMode.WB else wanted
+        if wanted is CacheMode.WB and not (self._mtrr_write_back and start >= _ABOVE_4G):
+            wanted = CacheMode.UC_MINUS
+        actual = wanted
         there = [entry.mode for entry in self._overlapping(start, end)]
-        if len(set(there)) > 1:
-            return -EBUSY, actual
+        for other in there[1:]:
+            if other is not there[0]:
+                self._conflict(start, end, there[0], other)
+                span = f"[mem {start:#010x}-{end - 1:#010x}]"
+                self._log(f"x86/PAT: memtype_reserve failed {span}, track {actual.value}, req {wanted.value}")
+                return -EBUSY, actual
         actual = there[0] if there else actual
         self._insert(Memtype(start, end, actual))
         return 0, actual
+
+    def _conflict(self, start: int, end: int, first: CacheMode, other: CacheMode) -> None:
+        """memtype_check_conflict's line (pat.two_types_in_range)."""
+        modes = f"{first.value}<->{other.value}"
+        self._log(f"x86/PAT: init:1 conflicting memory types {start:x}-{end:x} {modes}")
 
     def free(self, start: int, end: int) -> int:
         """memtype_free; return 0, or -EINVAL (and say so in the log) for a range that nobody reserved.

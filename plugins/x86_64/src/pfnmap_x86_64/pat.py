@@ -42,6 +42,8 @@ class Pat(Module):
         "pfnmap_track",
         "pfnmap_untrack",
         "pfnmap_setup_cachemode",
+        "ioremap_prot",
+        "iounmap",
     )
     consumes: ClassVar[tuple[str, ...]] = ("follow_pfnmap", "follow_pte", "mmap_lock", "pfn_valid", "vm_normal_page")
 
@@ -49,7 +51,11 @@ class Pat(Module):
         """Begin with nothing reserved."""
         super().boot(machine)
         self.geometry = machine.kernel.geometry
-        self.memtypes = Memtypes(self._is_ram, lambda text: machine.trace.emit(Message(text)))
+        mtrr_write_back = bool(machine.kernel.cpu["mtrr_write_back"])
+        self.memtypes = Memtypes(self._is_ram, self._log, mtrr_write_back=mtrr_write_back)
+
+    def _log(self, text: str) -> None:
+        self.machine.trace.emit(Message(text))
 
     def _is_ram(self, start: int, end: int) -> bool:
         """pat_pagerange_is_ram, all or some of it."""
@@ -118,6 +124,30 @@ class Pat(Module):
     def pfnmap_setup_cachemode(self, pfn: int, size: int, prot: int) -> int:
         return self._setup_cachemode(pfn, size, prot)
 
+    # the kernel's own mappings
+
+    def ioremap_prot(self, phys: int, size: int, prot: int) -> int:
+        """__ioremap_caller; return 0, or -EBUSY where the kernel returns no address.
+
+        The mode that is there already is taken if it will do, and is then reserved for the whole range: write-combining
+        of one page makes all of a BAR that (cachemode.wc_first_page with iomem=relaxed). The messages are read.
+        """
+        wanted = CacheMode.of(prot)
+        error, got = self.memtypes.reserve(phys, phys + size, wanted)
+        if error:
+            self._log(f"ioremap memtype_reserve failed {error}")
+            return error
+        if not is_new_memtype_allowed(phys, phys + size, wanted, got):
+            self.memtypes.free(phys, phys + size)
+            span = f"{phys:#x}-{phys + size:#x}"
+            self._log(f"ioremap error for {span}, requested {wanted.number:#x}, got {got.number:#x}")
+            return -EBUSY
+        return 0
+
+    def iounmap(self, phys: int, size: int) -> int:
+        self.memtypes.free(phys, phys + size)
+        return 0
+
     # reservations
 
     def _setup_cachemode(self, pfn: int, size: int, prot: int) -> int:
@@ -142,11 +172,9 @@ class Pat(Module):
             return error
         if got is not wanted and (strict or not is_new_memtype_allowed(start, end, wanted, got)):
             self.memtypes.free(start, end)
-            self.machine.trace.emit(
-                Message(
-                    f"x86/PAT: init:1 map pfn expected mapping type {wanted.value} for"
-                    f" [mem {start:#010x}-{end - 1:#010x}], got {got.value}"
-                )
+            self._log(
+                f"x86/PAT: init:1 map pfn expected mapping type {wanted.value} for"
+                f" [mem {start:#010x}-{end - 1:#010x}], got {got.value}"
             )
             return -EINVAL
         return with_cachemode(prot, got)
@@ -233,6 +261,14 @@ class PatOps(X86Boot):
     @hookimpl
     def pfnmap_setup_cachemode(self, machine: MachineState, pfn: int, size: int, prot: int) -> int:
         return _pat(machine).pfnmap_setup_cachemode(pfn, size, prot)
+
+    @hookimpl
+    def ioremap_prot(self, machine: MachineState, phys: int, size: int, prot: int) -> int:
+        return _pat(machine).ioremap_prot(phys, size, prot)
+
+    @hookimpl
+    def iounmap(self, machine: MachineState, phys: int, size: int) -> int:
+        return _pat(machine).iounmap(phys, size)
 
 
 def _pat(machine: MachineState) -> Pat:

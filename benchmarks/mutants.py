@@ -1,0 +1,242 @@
+"""Tests that cannot fail: sampled mutants of the core's modules against the tests that concern them.
+
+    python benchmarks/mutants.py mm --count 60 --seed 1
+
+prints every mutant that no test sees, as FILE:LINE and the change, and how many of each module there were. Nothing is
+written to the tree. The tests are collected once, and run once to learn which function each reaches; each mutant is a
+forked process in which one function has the mutated code, and which runs the tests that reach it, the quickest first.
+What the tests compute when they are imported, or in processes of their own, is not mutated: a survivor is a question,
+not a verdict. Property tests run with a few examples each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import contextlib
+import functools
+import gc
+import os
+import pickle
+import random
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import CodeType, FrameType, FunctionType
+from typing import Any, Final, NamedTuple
+
+import hypothesis
+import pytest
+from _pytest.runner import runtestprotocol
+
+from pfnmap.testing.mutants import Mutant, mutants_of
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+SOURCE: Final = ROOT / "core" / "src"
+SECONDS: Final = 120
+"""CPU time after which a mutant goes round in circles, and is caught."""
+EXAMPLES: Final = 6
+
+
+class Subject(NamedTuple):
+    """Modules, each a pattern below core/src, and the tests that concern them, from the root."""
+
+    modules: tuple[str, ...]
+    tests: tuple[str, ...]
+
+
+REPLAYED: Final = "tests/test_replay.py::test_every_record_agrees_in_every_field"
+SUBJECTS: Final = {
+    "plan": Subject(
+        ("pfnmap/plan/*.py",),
+        (
+            "tests/test_plan.py",
+            "tests/test_plan_plugins.py",
+            "tests/test_plan_guest.py",
+            "tests/test_plan_equals_run.py",
+        ),
+    ),
+    "mm": Subject(
+        ("pfnmap/mm/memory.py", "pfnmap/mm/huge_memory.py", "pfnmap/mm/follow_pfnmap.py"),
+        (
+            "tests/test_private_memory.py",
+            f"{REPLAYED}[x86_64-4k-6.12.117]",
+            f"{REPLAYED}[x86_64-4k-6.1.192]",
+            f"{REPLAYED}[arm64-4k-6.12.117-n1]",
+            f"{REPLAYED}[arm64-4k-6.12.117-a72]",
+            "plugins/pci_sysfs/tests/test_resource.py",
+            "tests/test_lookup.py",
+            "tests/test_procfs.py",
+            "tests/test_proposed_changes.py",
+            "tests/test_stateful.py",
+            "tests/test_plan_equals_run.py",
+        ),
+    ),
+    "release": Subject(
+        ("pfnmap/release/*.py",),
+        ("tests/test_release.py", "tests/test_changes_toml.py", "core/tests/test_changes_brought.py"),
+    ),
+}
+
+
+class Reached(NamedTuple):
+    """What a test took (s) and the functions that it reached, as (file, first line)."""
+
+    seconds: float
+    functions: frozenset[tuple[str, int]]
+
+
+class Mutation:
+    """A pytest plugin that runs mutants in place of the tests."""
+
+    def __init__(self, mutants: list[Mutant], jobs: int) -> None:
+        self.mutants = mutants
+        self.jobs = jobs
+        self.files = {str(SOURCE / mutant.file) for mutant in mutants}
+        self.survivors: list[Mutant] = []
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        for item in items:
+            function, case = getattr(item, "obj", None), getattr(item, "cls", None)
+            if set_by := getattr(function, "_hypothesis_internal_use_settings", None):
+                few = hypothesis.settings(set_by, max_examples=EXAMPLES, database=None)
+                function._hypothesis_internal_use_settings = few  # type: ignore[union-attr]
+            elif isinstance(getattr(case, "settings", None), hypothesis.settings):
+                case.settings = hypothesis.settings(case.settings, max_examples=EXAMPLES, database=None)
+
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        reached = self._reached(session.items)
+        running: dict[int, Mutant] = {}
+        waiting = iter(self.mutants)
+        while True:
+            while len(running) < self.jobs and (mutant := next(waiting, None)):
+                running[_forked(lambda mutant=mutant: self._survives(mutant, session.items, reached))] = mutant
+            if not running:
+                return True
+            child, status = os.wait()
+            mutant = running.pop(child)
+            if status == 0:
+                self.survivors.append(mutant)
+                print(f"{mutant.file}:{mutant.line}: {mutant.change}", flush=True)
+
+    def _reached(self, items: list[pytest.Item]) -> list[Reached]:
+        """Run each test once, without a mutant, in a forked process."""
+        with tempfile.NamedTemporaryFile() as file:
+            child = _forked(lambda: bool(Path(file.name).write_bytes(pickle.dumps([self._look(i) for i in items]))))
+            if os.waitpid(child, 0)[1]:
+                raise pytest.UsageError("the tests could not be run without a mutant")
+            found: list[Reached] = pickle.loads(Path(file.name).read_bytes())
+            return found
+
+    def _look(self, item: pytest.Item) -> Reached:
+        functions: set[tuple[str, int]] = set()
+
+        def trace(frame: FrameType, event: str, _: Any) -> None:  # None: of each call no more than that
+            if event == "call" and frame.f_code.co_filename in self.files:
+                functions.add((frame.f_code.co_filename, frame.f_code.co_firstlineno))
+
+        _forget()  # a cached answer would hide who asks
+        start = time.process_time()
+        sys.settrace(trace)
+        try:
+            good = _passes(item)
+        finally:
+            sys.settrace(None)
+        if not good:
+            print(f"left out, fails without a mutant: {item.nodeid}", flush=True)
+            functions.clear()
+        return Reached(time.process_time() - start, frozenset(functions))
+
+    def _survives(self, mutant: Mutant, items: list[pytest.Item], reached: list[Reached]) -> bool:
+        where = _mutate(mutant)
+        _forget()
+        tests = sorted((r.seconds, n) for n, r in enumerate(reached) if where in r.functions)
+        return all(_passes(items[n]) for _, n in tests)
+
+
+def _forked(work: Any) -> int:
+    """Do some work in a forked process, quietly; its exit status is 0 where that answers True."""
+    if child := os.fork():
+        return child
+    status = 1
+    with contextlib.suppress(BaseException):
+        resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+        status = 0 if work() else 1
+    os._exit(status)
+
+
+def _passes(item: pytest.Item) -> bool:
+    reports = runtestprotocol(item, log=False, nextitem=None)
+    return not any(report.failed for report in reports)
+
+
+def _forget() -> None:
+    """Empty every cache of the project and its tests."""
+    for thing in gc.get_objects():
+        if isinstance(thing, functools._lru_cache_wrapper) and "site-packages" not in (
+            getattr(getattr(thing, "__wrapped__", None), "__code__", _forget.__code__).co_filename
+        ):
+            thing.cache_clear()
+
+
+def _codes(code: CodeType) -> Iterator[CodeType]:
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield constant
+            if constant.co_name[0].isupper():  # a class
+                yield from _codes(constant)
+
+
+def _mutate(mutant: Mutant) -> tuple[str, int]:
+    """Give the function that a mutant is of its code; return (file, first line) of the function."""
+    path = SOURCE / mutant.file
+    new = {c.co_firstlineno: c for c in _codes(compile(mutant.source, str(path), "exec", dont_inherit=True))}
+    first = max(
+        line
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.FunctionDef)
+        and (line := min([node.lineno, *(d.lineno for d in node.decorator_list)])) in new
+        and line <= mutant.line
+    )
+    for thing in gc.get_objects():
+        if isinstance(thing, FunctionType):
+            code = thing.__code__
+            if code.co_filename == str(path) and code.co_firstlineno == first:
+                thing.__code__ = new[first]
+    return str(path), first
+
+
+def _sampled(pattern: str, count: int, seed: int) -> list[Mutant]:
+    found = [
+        mutant
+        for path in sorted(SOURCE.glob(pattern))
+        for mutant in mutants_of(path.relative_to(SOURCE).as_posix(), path.read_text("utf-8"))
+    ]
+    found = list(dict.fromkeys(found))
+    return random.Random(seed).sample(found, min(count, len(found)))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("subject", choices=SUBJECTS)
+    parser.add_argument("--count", type=int, default=60, help="mutants of each pattern of the subject")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    arguments = parser.parse_args()
+    subject = SUBJECTS[arguments.subject]
+    samples = {pattern: _sampled(pattern, arguments.count, arguments.seed) for pattern in subject.modules}
+    plugin = Mutation([mutant for sample in samples.values() for mutant in sample], arguments.jobs)
+    os.chdir(ROOT)
+    options = ["-q", "--import-mode=importlib", "-p", "no:cacheprovider", "-p", "no:xdist", "--capture=no"]
+    status = int(pytest.main([*options, *subject.tests], plugins=[plugin]))
+    for pattern, sample in samples.items():
+        survived = sum(mutant in plugin.survivors for mutant in sample)
+        print(f"{pattern}: {len(sample)} mutants, {survived} survived")
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

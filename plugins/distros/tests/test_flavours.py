@@ -1,0 +1,49 @@
+"""What is known of distributions' kernels, told by their uname -r."""
+
+import pytest
+
+from pfnmap.release import facts, parse_release
+
+BATCH = "type1-pfnmap-batch"
+
+
+@pytest.mark.parametrize(
+    ("release", "change", "expected"),
+    [
+        ("6.14.0-26-generic", BATCH, "yes"),
+        ("6.14.0-24-generic", BATCH, "yes"),
+        ("6.14.0-24-generic-64k", BATCH, "yes"),
+        ("6.14.0-23-generic", BATCH, "unknown"),
+        ("6.14.0-1007-aws", BATCH, "unknown"),
+        ("6.14.8-2-pve", BATCH, "yes"),
+        ("6.14.8-2-pve", "vfio-align-fault-to-order", "yes"),
+        ("6.14.11-1-bpo12-pve", BATCH, "yes"),
+        ("6.14.5-1-pve", BATCH, "unknown"),
+        ("6.11.0-1010-nvidia", "huge-pfnmap", "yes"),
+        ("6.11.0-29-generic", "huge-pfnmap", "unknown"),
+        ("6.17.0-1003-nvidia-64k", "nvgrace-huge-fault", "yes"),
+        ("6.17.0-1003-nvidia-64k", "iommufd-dmabuf-bar", "unknown"),
+        ("6.12.117+deb13-amd64", BATCH, "no"),
+        ("6.12.94+deb12-arm64-16k", BATCH, "no"),
+        ("6.12.0-1-cloud-amd64", BATCH, "no"),
+        ("6.12.57+deb13-amd64", BATCH, "no"),
+        ("6.12.57-200.fc42.x86_64", BATCH, "unknown"),
+        ("6.12.57-talos", BATCH, "unknown"),
+        ("6.4.0-150600.23.25-default", "huge-pfnmap", "unknown"),
+        ("6.12.0-124.8.1.el10_1.x86_64", BATCH, "unknown"),
+    ],
+)
+def test_what_a_distribution_added_is_known_or_unknown_and_never_absent(release: str, change: str, expected: str):
+    assert parse_release(release).changes[change] == expected
+
+
+def test_what_a_distribution_is_known_to_have_is_said_with_its_source():
+    assert any("LP: #2111861" in sentence for sentence in parse_release("6.14.0-26-generic").assumed)
+
+
+def test_no_flavour_has_a_change_without_what_that_requires():
+    known = facts()
+    assert known.flavours
+    for flavour in known.flavours:
+        for change in flavour.with_:
+            assert change in known.changes

@@ -1,0 +1,130 @@
+"""`plan --advise`: the smallest sets of steps that help, held against planning every set there is."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from itertools import chain, combinations
+from typing import Any
+
+import pytest
+
+from pfnmap.kernel import Kernel
+from pfnmap.plan import Request, advise
+from pfnmap.plan.advise import MOST, Outcome
+from pfnmap.plan.ask import Planner, Question
+from pfnmap.plan.candidates import Variants, candidates
+from pfnmap.spec import KernelSpec
+
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+PHYS = 0x8_0000_0000
+
+
+@cache
+def linked(release: str, thp: str = "always", arch: str = "x86_64", **symbols: str) -> Kernel:
+    return KernelSpec(arch=arch, release=release, thp=thp, set=symbols).link()
+
+
+def question(*requests: Request, hypervisor: str | None = None) -> Question:
+    return Question.of(requests, hypervisor=hypervisor)
+
+
+def sets(kernel: Kernel, *requests: Request, **how: Any) -> dict[tuple[str, ...], tuple[str, ...]]:
+    return {tuple(map(str, advice.steps)): advice.ends for advice in advise(kernel, requests, **how)}
+
+
+CASES = {
+    "THP off, any address": (("6.12.94", "never"), Request(0, PHYS, 4 * GIB, va=0x1000_0010_0000), None),
+    "no series at all": (("6.12.94", "madvise"), Request(0, PHYS, 4 * MIB, policy="kernel"), None),
+    "nothing to mend but walks": (("6.12.117",), Request(0, PHYS, 2 * GIB, policy="aligned"), None),
+    "pages by mmap(NULL)": (("7.3.4",), Request(0, PHYS, 2 * GIB, policy="kernel"), None),
+    "a VMM": (("7.3.4",), Request(0, PHYS, 4 * GIB, policy="qemu-9.1"), None),
+    "a guest": (("6.12.94", "never", "arm64"), Request(0, PHYS, GIB, policy="aligned"), "kvm"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_no_smaller_set_helps_and_none_is_missing(case: str) -> None:
+    """Brute force: every set is planned, and an end is met by a set of which no subset meets it."""
+    said, request, hypervisor = CASES[case]
+    kernel, asked = linked(*said), question(request, hypervisor=hypervisor)
+    planned = Planner(kernel, asked).answer()
+    sizes = planned[0].sizes
+    before = Outcome.of(planned, sizes)
+    steps, variants = candidates(kernel, asked), Variants(kernel)
+    meets: dict[frozenset[str], set[str]] = {}
+    saves = {}
+    for chosen in chain.from_iterable(combinations(steps, n) for n in range(1, MOST + 1)):
+        if any(one.excludes(other) for one, other in combinations(chosen, 2)):
+            continue
+        changed = variants.plan(asked, chosen)
+        after = Outcome.of(changed, sizes) if changed else before
+        name = frozenset(map(str, chosen))
+        meets[name] = {e for e in before.ends if after.ends[e] > before.ends[e]} if not after.loses(before) else set()
+        saves[name] = before.saves.dma_walks - after.saves.dma_walks
+    smallest = {
+        chosen: {end for end in ends if not any(other < chosen and end in meets[other] for other in meets)}
+        for chosen, ends in meets.items()
+    }
+    found = advise(kernel, [request], hypervisor=hypervisor)
+    assert {frozenset(map(str, one.steps)): set(one.ends) for one in found} == {s: e for s, e in smallest.items() if e}
+    assert all(one.saves.dma_walks == saves[frozenset(map(str, one.steps))] for one in found)
+    assert found
+
+
+def test_what_saves_most_comes_first_and_what_takes_least_before_its_like() -> None:
+    found = advise(linked("6.12.94", "never"), [Request(0, PHYS, 8 * GIB, policy="aligned")])
+    saved = [advice.saves.dma_walks + advice.saves.driver_calls for advice in found]
+    assert saved == sorted(saved, reverse=True)
+    assert [str(step) for step in found[0].steps] == ["release=7.2.8"]
+    lifting = [str(advice.steps[0]) for advice in found if advice.ends == ("pmd", "pud")]
+    assert lifting == ["thp=always", "with=thp-bypass-pfnmap", "release=6.12.115"]
+
+
+def test_a_slow_dma_map_is_mended_by_the_one_backport_with_what_it_requires() -> None:
+    (backport, *_) = advise(linked("6.12.117"), [Request(0, PHYS, 8 * GIB, policy="aligned")])
+    assert [str(step) for step in backport.steps] == ["with=type1-pfnmap-batch"]
+    assert backport.steps[0].changes == {"type1-pfnmap-batch", "follow-addr-mask"}
+    assert (backport.ends, backport.saves.dma_walks) == (("walks",), 2_097_152 - 8)
+
+
+def test_the_real_time_kernel_has_to_go_before_anything_helps() -> None:
+    found = sets(linked("7.3.4", PREEMPT_RT="y"), Request(0, PHYS, 2 * GIB, policy="aligned"))
+    assert found == {("set=PREEMPT_RT=n",): ("pmd", "pud", "walks")}
+
+
+def test_a_symbol_that_would_take_another_with_it_is_no_step() -> None:
+    """EXPERT=n would end PREEMPT_RT too."""
+    levers = linked("6.12.117", PREEMPT_RT="y").config.levers(["TRANSPARENT_HUGEPAGE"])
+    assert levers["PREEMPT_RT"] == "n"
+    assert "EXPERT" not in levers
+
+
+def test_nothing_is_advised_where_all_is_as_good_as_it_can_be() -> None:
+    assert not sets(linked("7.3.4"), Request(0, PHYS, 8 * GIB, policy="aligned"))
+
+
+def test_leaves_that_map_the_wrong_memory_are_no_help() -> None:
+    """6.12 maps a leaf wherever the VA is aligned (no vfio-unaligned-pfn-fallback)."""
+    found = sets(linked("6.1.192"), Request(0, PHYS, 2 * GIB, va=0x1000_0010_0000))
+    assert ("release=6.12",) not in found
+    assert "pud" in found["va=congruent", "release=6.12"]
+
+
+def test_a_newer_version_of_the_same_vmm_helps() -> None:
+    """QEMU aligns what it maps from 9.2 on."""
+    found = sets(linked("7.3.4"), Request(0, PHYS, 4 * GIB, policy="qemu-9.1"))
+    assert found["vmm=qemu-10.2",] == ("pmd", "pud", "walks")
+
+
+def test_each_policy_has_its_own_advice(pfnmap) -> None:
+    result = pfnmap("plan", "--bar", "8G@0x800000000", "--release", "7.3.4", "--advise", "--json")
+    (row, *_) = json.loads(result.stdout)["advice"]
+    assert (row["policy"], row["changes"]) == ("kernel", ["va=congruent"])
+    assert row["saves"] == {"driver_calls": 2_105_347, "table_bytes": 16_818_176, "dma_walks": 4_194_288}
+
+
+def test_advice_is_shown_below_the_plan(pfnmap) -> None:
+    arguments = ("plan", "--bar", "8G@0x800000000", "--vmm", "aligned", "--advise", "--release")
+    assert "with=type1-pfnmap-batch: 2,097,144 DMA walks less" in pfnmap(*arguments, "6.12.117").output
+    assert "that is known helps" in pfnmap(*arguments, "7.3.4").output
