@@ -17,6 +17,7 @@ KINDS: list[dict[str, bool]] = [
     {"frozen": True, "kw_only": True},
     {"frozen": True, "eq": False},
     {"eq": False},
+    {"frozen": True, "order": True},
 ]
 
 
@@ -56,6 +57,7 @@ def test_they_compare_show_hash_and_refuse_alike(both: list[Any]) -> None:
             outcome(lambda: delattr(other, "x")),
             outcome(lambda: setattr(one, "z", 5))[:1] if "__slots__" in vars(cls) else None,
             hasattr(one, "__dict__"),
+            outcome(lambda: one < other) is True,
         ]
 
     library, ours = both

@@ -19,7 +19,9 @@ else:
     from reprlib import recursive_repr
 
     def dataclass(cls: type | None = None, /, *, eq: bool = True, frozen: bool = False, **options: Any) -> Any:
-        """Make a dataclass; `frozen`, `slots`, `kw_only` and `eq` are the library's, and so is what comes of them."""
+        """Make a dataclass; with other options (`order`, ...) than here and `slots`, `kw_only` it is the library's."""
+        if options.keys() - {"slots", "kw_only"}:
+            return _dataclass(cls, eq=eq, frozen=frozen, **options)
 
         def make(cls: type) -> type:
             made = _dataclass(eq=False, repr=False, frozen=frozen, **options)(cls)
