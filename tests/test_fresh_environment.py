@@ -171,11 +171,10 @@ def test_they_pass_the_kit(fresh, name):
     assert sum(result["status"] == "passed" for result in results) > 50
 
 
-def test_the_architecture_is_planned_with(fresh):
-    plan = fresh("plan", "--arch", "outside", "--release", "6.12.117", "--bar", "8G@0x4000000000", "--vmm", "aligned")
-    assert plan["kernel"]["arch"] == "outside"
-    (mapping,) = plan["mappings"]
-    assert mapping["counts"] == {"pud": 8, "pmd": 0, "pte": 0}
+def test_the_architecture_has_its_capabilities(fresh):
+    document = fresh("caps", "outside", "--release", "6.12.117")
+    levels = document["archs"]["outside"]["levels"]
+    assert {level: row["pfnmap"] for level, row in levels.items()} == {"pte": True, "pmd": True, "pud": True}
 
 
 def test_its_kconfig_fragment_came_with_the_wheel(fresh):

@@ -378,7 +378,7 @@ def last_block_lost(right: Any) -> Any:
 
 def asked_once(right: Any) -> Any:
     """Order 9 is asked once for a base page."""
-    return lambda levels, runs, start, end, passes: right(levels, runs, start, end, 1)
+    return lambda levels, runs, spans, passes: right(levels, runs, spans, 1)
 
 
 def always_in_a_table(right: Any) -> Any:
