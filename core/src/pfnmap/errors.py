@@ -14,6 +14,7 @@ __all__ = [
     "BadInput",
     "LinkError",
     "Misuse",
+    "NotInstalled",
     "PfnmapError",
     "PluginError",
     "Refused",
@@ -65,6 +66,14 @@ class Unknown(PfnmapError):
         super().__init__(f"unknown {kind} {name!r}{hint}")
         self.kind = kind
         self.name = name
+
+
+class NotInstalled(Unknown):
+    """A plugin that this project has and that is not installed; `how` says how to get it."""
+
+    def __init__(self, kind: str, name: str, how: str) -> None:
+        super().__init__(kind, name)
+        self.args = (f"{kind} {name} is not installed; {how}",)
 
 
 class PluginError(PfnmapError):

@@ -87,7 +87,7 @@ def settle(text: str, has: Has, where: str = "Kconfig") -> str:
     counts: list[bool] = []
     opened: list[int] = []
     for number, line in enumerate(text.splitlines(), 1):
-        directive = _DIRECTIVE.fullmatch(line)
+        directive = _DIRECTIVE.fullmatch(line) if "#:" in line else None
         if directive is None:
             lines.append(line if all(counts) else _LEFT_OUT + line)
             continue

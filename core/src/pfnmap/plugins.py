@@ -27,8 +27,9 @@ from pfnmap.changes import brought
 from pfnmap.contract.arch import Arch
 from pfnmap.contract.module import Module
 from pfnmap.contract.recording import RecordingGroup
-from pfnmap.errors import BadInput, PfnmapError, PluginError, Unknown, nearest
+from pfnmap.errors import BadInput, NotInstalled, PfnmapError, PluginError, Unknown, nearest
 from pfnmap.hookspecs import PROJECT
+from pfnmap.offers import how_to_install
 from pfnmap.records import dataclass
 
 __all__ = [
@@ -195,7 +196,7 @@ class Registry:
                 raise PluginError(name, f"{candidates[0].status}: {candidates[0].reason}")
             if kind == "arch" and not self.names("arch"):
                 raise PfnmapError(_NO_ARCHITECTURE)
-            raise Unknown(_WORDS[kind], name, self.names(kind))
+            raise _missing(kind, name, self.names(kind))
         self._loaded[kind, name] = loaded = _load(usable[0])
         return loaded
 
@@ -229,7 +230,7 @@ def why_not_linked(name: str, arch: str) -> str:
     """Say why a kernel of architecture `arch` has no plugin of that name: a clause such as "which is not installed"."""
     found = [p for p in Registry().plugins() if p.name == name]
     if not found:
-        hint = f"; {hint}" if (hint := _how_to_install(name)) else ""
+        hint = f"; {hint}" if (hint := how_to_install(name, "driver", "arch")) else ""
         return f"which is not installed{hint or nearest(name, (p.name for p in Registry().plugins()))}"
     if found[0].status != "ok":
         return f"which is {found[0].status}: {found[0].reason}"
@@ -242,9 +243,7 @@ def why_unusable(registry: Registry, kind: Kind, name: str) -> str:
     """Say in a sentence why a plugin cannot be used, and which distribution brings it; empty where it can."""
     found = [p for p in registry.plugins(kind) if p.name == name]
     if not found:
-        if hint := _how_to_install(name):
-            return f"{_WORDS[kind]} {name} is not installed; {hint}"
-        return str(Unknown(_WORDS[kind], name, registry.names(kind)))
+        return str(_missing(kind, name, registry.names(kind)))
     usable = [p for p in found if p.status == "ok"]
     whose = f"{_WORDS[kind]} {name} of {' and '.join(p.distribution for p in usable or found)}"
     if not usable:
@@ -256,11 +255,10 @@ def why_unusable(registry: Registry, kind: Kind, name: str) -> str:
     return ""
 
 
-def _how_to_install(name: str) -> str:
-    """How to get a plugin of this project; empty for another."""
-    distribution = f"pfnmap-{name.replace('_', '-')}"
-    published = {re.split(r"[^\w.-]", word, maxsplit=1)[0] for word in requires("pfnmap") or ()}
-    return f"pip install {distribution}" if distribution in published else ""
+def _missing(kind: Kind, name: str, known: Iterable[str]) -> Unknown:
+    """Say of a plugin that is not installed which distribution brings it, if one of this project does."""
+    hint = how_to_install(name, kind)
+    return NotInstalled(_WORDS[kind], name, hint) if hint else Unknown(_WORDS[kind], name, known)
 
 
 def offer(loaded: Any) -> Offer:

@@ -10,7 +10,8 @@ import typer
 
 from pfnmap.cli.options import JsonOption, Settings, cpu_values
 from pfnmap.cli.terminal import only_kernel, print_json, progress_bar, recorded_heading, show, styled, table
-from pfnmap.errors import BadInput, Unknown
+from pfnmap.errors import BadInput, NotInstalled, Unknown
+from pfnmap.offers import how_to_install
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -252,6 +253,8 @@ def _kind(name: str, registry: Registry) -> Kind:
     for kind in kinds:
         if any(plugin.name == name for plugin in registry.plugins(kind)):
             return kind
+    if hint := how_to_install(name, *kinds):
+        raise NotInstalled("plugin", name, hint)
     raise Unknown("architecture or driver", name, [*registry.names("arch"), *registry.names("driver")])
 
 

@@ -9,7 +9,7 @@ import typer
 from typer.main import get_command
 
 from pfnmap.cli.once import OnceCommand
-from pfnmap.errors import PfnmapError, PluginError, Unknown
+from pfnmap.errors import NotInstalled, PfnmapError, PluginError, Unknown
 
 if TYPE_CHECKING:
     from pfnmap.plugins import Registry
@@ -35,10 +35,10 @@ class Commands(Mapping[str, Any]):
         registry = self._registry()
         try:
             command = _command(name, registry.load("command", name))
+        except (NotInstalled, PluginError) as error:
+            return _failing(name, error)
         except Unknown:
             raise KeyError(name) from None
-        except PluginError as error:
-            return _failing(name, error)
         owns = (p.package == _OWN for p in registry.plugins("command") if p.name == name and p.status == "ok")
         return command if any(owns) else _blamed(name, command)
 
@@ -65,7 +65,7 @@ def _command(name: str, loaded: Any) -> Any:
     return _plain(command)
 
 
-def _failing(name: str, error: PluginError) -> Any:
+def _failing(name: str, error: PfnmapError) -> Any:
     """Return the command in the place of one that cannot be had."""
 
     def fail(context: typer.Context) -> None:

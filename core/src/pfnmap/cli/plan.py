@@ -45,13 +45,14 @@ class _PlanCommand(OnceCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Say of an option whose plugin cannot be used which distribution brings it."""
+        from pfnmap.offers import plan_options
         from pfnmap.plugins import why_unusable
 
-        brought = {option.name for option in _brought(ctx)}
-        for name, plugin in _offered().items():
-            if name not in brought and any(arg.partition("=")[0] == f"--{name}" for arg in args):
+        known = {word for parameter in self.get_params(ctx) for word in parameter.opts}
+        for word in (arg.partition("=")[0] for arg in args if arg.startswith("--")):
+            if word not in known and (plugin := plan_options().get(word.removeprefix("--"))):
                 registry = _settings(ctx).registry
-                raise BadInput(f"--{name}", why_unusable(registry, "driver", plugin) or f"plugin {plugin} lacks it")
+                raise BadInput(word, why_unusable(registry, "driver", plugin) or f"plugin {plugin} lacks it")
         return super().parse_args(ctx, args)
 
 
@@ -111,17 +112,6 @@ def _parameters(options: Sequence[PlanOption]) -> list[Any]:
     app = typer.Typer(add_completion=False)
     app.command()(none)
     return list(typer.main.get_command(app).params)
-
-
-def _offered() -> dict[str, str]:
-    """Options of the plugins of this project, and which plugin brings each."""
-    from importlib import resources
-
-    import tomli
-
-    text = resources.files("pfnmap").joinpath("offers.toml").read_text("utf-8")
-    offered: dict[str, str] = tomli.loads(text)["plan_option"]
-    return offered
 
 
 def _asked(context: typer.Context) -> Asked:
@@ -243,6 +233,7 @@ def command(
     """
     from pfnmap.against import parse_against
     from pfnmap.plan import POLICIES, difference
+    from pfnmap.plan.placement import vmm_class
     from pfnmap.requests import of_bars
     from pfnmap.sizes import parse_address, parse_size
     from pfnmap.spec import KernelSpec
@@ -276,7 +267,9 @@ def command(
         requests = of_bars(bars, start, parse_size(length, "--length") if length is not None else None)
     elif scenarios:
         requests, base = _of_scenario(scenarios[0])
-    _check_drivers(registry, requests)
+    for name in vmm or ():
+        vmm_class(name, registry)
+    _check_drivers(registry, [request.driver for request in requests])
     question = _Question(
         registry,
         read,
@@ -369,9 +362,8 @@ def _side(question: _Question, spec: KernelSpec) -> _Side:
     image = spec.link(question.registry, said.append)
     requests, wanted = question.requests, None
     if not requests:
-        wanted = _of_inputs(question.read, image, question.slots, question.ids)
+        wanted = _of_inputs(question, image)
         requests = wanted.requests
-        _check_drivers(question.registry, requests)
     for text in (*_not_built(image, requests), *said, *(_left_out(wanted) if wanted else ())):
         warn(text)
     requests = described(requests, question.msix, question.sparse, question.msix_mappable)
@@ -416,15 +408,20 @@ def _read(files: Sequence[str], registry: Registry) -> list[Input]:
     return [read_input(file, kinds) for file in files]
 
 
-def _of_inputs(read: Sequence[Input], image: Kernel, slots: Sequence[str], ids: Sequence[str]) -> Wanted:
+def _of_inputs(question: _Question, image: Kernel) -> Wanted:
     """Return what inputs ask for, less what a driver does not say how it maps."""
+    from pfnmap.contract.defaults import DEFAULT_DRIVER
     from pfnmap.contract.module import Driver
     from pfnmap.errors import Refused
     from pfnmap.host.pci import Skipped
     from pfnmap.inputs import Selection, of_inputs
 
     drivers = {name: type(driver) for name, driver in image.drivers.items() if isinstance(driver, Driver)}
-    wanted = of_inputs(read, drivers, image.has, Selection(tuple(slots), tuple(ids)))
+    if not drivers:  # so that no mapping is anybody's
+        _check_drivers(question.registry, [DEFAULT_DRIVER])
+    only = Selection(tuple(question.slots), tuple(question.ids))
+    wanted = of_inputs(question.read, drivers, image.has, only)
+    _check_drivers(question.registry, [request.driver for request in wanted.requests])
     refused: list[Refused] = []
     for request in list(wanted.requests):
         try:
@@ -471,12 +468,12 @@ def _drivers(registry: Registry) -> list[type[Driver]]:
     return found
 
 
-def _check_drivers(registry: Registry, requests: Sequence[Request]) -> None:
+def _check_drivers(registry: Registry, names: Sequence[str]) -> None:
     """Say of a driver that cannot be used which distribution brings it, before anything is linked without it."""
     from pfnmap.plugins import why_unusable
 
     registry.architectures()
-    for name in dict.fromkeys(request.driver for request in requests):
+    for name in dict.fromkeys(names):
         if why := why_unusable(registry, "driver", name):
             raise BadInput("", why)
 

@@ -11,10 +11,12 @@ from pfnmap.contract.device import Device, DeviceBar
 from pfnmap.contract.module import Driver
 from pfnmap.contract.step import FoundEntry
 from pfnmap.contract.vma import AnonVma, File, MmStruct, VmArea
-from pfnmap.errors import BadInput, PfnmapError, PluginError, Unknown, nearest
+from pfnmap.errors import BadInput, PfnmapError, PluginError, Unknown
 from pfnmap.kernel import Kernel
 from pfnmap.mm.boot import boot
 from pfnmap.mm.uaccess import NeverCompletes
+from pfnmap.offers import how_to_install
+from pfnmap.plugins import Registry, why_unusable
 from pfnmap.trace import KernelDied, Oops
 from pfnmap.vm_flags import VM_DONTEXPAND, VM_READ
 
@@ -92,7 +94,8 @@ class RunState:
         module = modules.get(name)
         if module is None:
             known = nearest(name, (n for n, m in modules.items() if isinstance(m, Driver)))
-            raise BadInput(f"device {device.name}", f"its driver {name} is not linked{known}")
+            why = why_unusable(Registry(), "driver", name) if how_to_install(name, "driver") else ""
+            raise BadInput(f"device {device.name}", why or f"its driver {name} is not linked{known}")
         if not isinstance(module, Driver):
             raise BadInput(f"device {device.name}", f"{name} is no driver: it binds no device")
         return module

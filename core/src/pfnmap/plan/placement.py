@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 from pfnmap.contract.placement import AddressSpace, Area, Part, Placed, Unmapped, Vmm
 from pfnmap.contract.plan import Image, Request
 from pfnmap.contract.region import Span
-from pfnmap.errors import BadInput, PluginError, Unknown, nearest
+from pfnmap.errors import BadInput, NotInstalled, PluginError, Unknown, nearest
+from pfnmap.offers import how_to_install
 from pfnmap.plan.paging import Paging
 from pfnmap.plan.runs import Levels, down, up
 from pfnmap.plugins import calling
@@ -231,6 +232,8 @@ def vmm_class(text: str, registry: Registry) -> type[Vmm]:
         return POLICIES[name]
     plugins = {plugin.name.replace("-", "_"): plugin.name for plugin in registry.plugins("vmm")}
     key = name.replace("-", "_")
+    if key not in plugins and (hint := how_to_install(key, "vmm")):
+        raise NotInstalled("placement policy", name, hint)
     if key not in plugins:
         names = [*POLICIES, *registry.names("vmm")]
         raise Unknown("placement policy", text, names, every=not nearest(text, names))

@@ -1,0 +1,29 @@
+"""offers.toml: what this project's distributions bring, for the sentence that says which of them to install."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+
+import tomli
+
+from pfnmap.packages import file_text
+
+__all__ = ["how_to_install", "plan_options"]
+
+
+@cache
+def _offers() -> Mapping[str, Mapping[str, str]]:
+    return tomli.loads(file_text("pfnmap", "offers.toml") or "")
+
+
+def how_to_install(name: str, *kinds: str) -> str:
+    """Return how to get a plugin of this project, of one of the kinds: ``pip install pfnmap-kvm``; empty for others."""
+    offers = _offers()
+    found = next((offers[kind][name] for kind in kinds if name in offers.get(kind, ())), None)
+    return f"pip install {found}" if found else ""
+
+
+def plan_options() -> Mapping[str, str]:
+    """Return the options of ``plan`` that drivers of this project bring, without dashes, and which driver each."""
+    return _offers()["plan_option"]
