@@ -11,7 +11,7 @@ from pfnmap.contract.device import Device, DeviceBar
 from pfnmap.contract.module import Driver
 from pfnmap.contract.step import FoundEntry
 from pfnmap.contract.vma import AnonVma, File, MmStruct, VmArea
-from pfnmap.errors import BadInput, PfnmapError, PluginError, Unknown
+from pfnmap.errors import BadInput, PfnmapError, PluginError, Unknown, nearest
 from pfnmap.kernel import Kernel
 from pfnmap.mm.boot import boot
 from pfnmap.mm.uaccess import NeverCompletes
