@@ -132,9 +132,10 @@ def test_control_characters_in_a_name_do_not_reach_the_terminal(refused):
     assert "\\x1b[31m" in line
 
 
-def test_a_closed_pipe_is_no_error():
+@pytest.mark.parametrize("arguments", [["changes"], ["changes", "--json"], ["plan", "--bar", "1G"], ["--help"], ["-V"]])
+def test_a_closed_pipe_is_no_error_and_exit_141(arguments):
     writer = subprocess.Popen(
-        [sys.executable, "-c", "from pfnmap.cli import main; main()", "changes"],
+        [sys.executable, "-c", "from pfnmap.cli import main; main()", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
@@ -142,8 +143,23 @@ def test_a_closed_pipe_is_no_error():
     assert writer.stderr is not None
     writer.stdout.close()
     errors = writer.stderr.read()
-    writer.wait(timeout=60)
+    assert writer.wait(timeout=60) == 141
     assert errors == b""
+
+
+INTERRUPTED = """
+import os, signal, sys
+from pfnmap.cli import main
+import pfnmap.release
+pfnmap.release.facts = lambda registry: os.kill(os.getpid(), signal.SIGINT)
+main()
+"""
+
+
+def test_control_c_is_exit_130(process):
+    done = process("changes", code=INTERRUPTED)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert "Traceback" not in done.stderr
 
 
 NO_NUMPY = """

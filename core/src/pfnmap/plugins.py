@@ -228,10 +228,11 @@ def calling(plugin: str, what: str) -> Iterator[None]:
 
 def why_not_linked(name: str, arch: str) -> str:
     """Say why a kernel of architecture `arch` has no plugin of that name: a clause such as "which is not installed"."""
-    found = [p for p in Registry().plugins() if p.name == name]
+    installed = [p for p in Registry().plugins() if p.kind in ("arch", "driver")]
+    found = [p for p in installed if p.name == name]
     if not found:
         hint = f"; {hint}" if (hint := how_to_install(name, "driver", "arch")) else ""
-        return f"which is not installed{hint or nearest(name, (p.name for p in Registry().plugins()))}"
+        return f"which is not installed{hint or nearest(name, (p.name for p in installed))}"
     if found[0].status != "ok":
         return f"which is {found[0].status}: {found[0].reason}"
     if found[0].kind == "arch":

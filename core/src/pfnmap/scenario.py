@@ -23,9 +23,10 @@ from pfnmap.contract.device import BarPart, Device, DeviceBar
 from pfnmap.contract.kernel import THP_SETTINGS
 from pfnmap.contract.recording import RecordingGroup
 from pfnmap.contract.step import Step
-from pfnmap.errors import BadInput, LinkError, Refused, Unknown, nearest
+from pfnmap.errors import BadInput, LinkError, NotInstalled, Refused, Unknown, nearest
 from pfnmap.host.bounded import MIB, read_json, read_text
 from pfnmap.kernel import Kernel
+from pfnmap.offers import how_to_install
 from pfnmap.plugins import Registry
 from pfnmap.sizes import format_size, is_power_of_two, parse_address, parse_size
 from pfnmap.spec import KernelSpec
@@ -354,6 +355,9 @@ def _group(document: Any, source: str, registry: Registry | None) -> RecordingGr
     if not isinstance(name, str):
         raise BadInput(source, "a recording of pfnmap-recording/2 says its group")
     registry = registry or Registry()
+    found = [plugin for plugin in registry.plugins("recording") if plugin.name == name]
+    if not found and (hint := how_to_install(name, "recording")):
+        raise NotInstalled("group of recordings", name, hint).placed(source)
     if name not in registry.names("recording"):
         raise Refused(f"{source}: recordings of group {name!r}", "no plugin that can be used reads them")
     group: RecordingGroup = registry.load("recording", name)()

@@ -3,14 +3,17 @@
 Commands are plugins (entry-point group ``pfnmap.command``), those of this package too.
 
 Whatever goes wrong is one line on stderr and an exit code: 1 a clean "no", 2 bad usage or bad input, 3 a refusal. A
-traceback is shown with ``--debug`` alone.
+traceback is shown with ``--debug`` alone. As with any other tool it is 130 after Ctrl-C, and 141 where the reader of a
+pipe has gone.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -27,6 +30,26 @@ _ANYWHERE = ("--debug", "--no-plugins")
 """Global options that may also stand behind the command."""
 
 
+_CLOSED_PIPE = 128 + 13
+"""What a shell makes of SIGPIPE."""
+
+
+class _ClosedPipeError(Exception):
+    """A BrokenPipeError, by a name of which typer does not make exit code 1."""
+
+
+@contextmanager
+def _closed_pipe_kept() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise _ClosedPipeError from error
+    except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):  # what rich makes of one
+            raise _ClosedPipeError from error
+        raise
+
+
 class _Group(TyperGroup):
     """The commands, with what every one of them makes of an exception."""
 
@@ -35,6 +58,14 @@ class _Group(TyperGroup):
 
     def get_params(self, ctx: Any) -> list[Any]:
         return plainly(super().get_params(ctx))
+
+    def make_context(self, *arguments: Any, **extra: Any) -> Any:
+        with _closed_pipe_kept():  # --help prints while arguments are parsed
+            return super().make_context(*arguments, **extra)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _closed_pipe_kept():
+            return super().invoke(ctx)
 
     def main(self, args: Sequence[str] | None = None, **extra: Any) -> Any:  # type: ignore[override]
         arguments = list(sys.argv[1:] if args is None else args)
@@ -47,6 +78,9 @@ class _Group(TyperGroup):
         try:
             status = super().main(arguments, **extra)
             sys.stdout.flush()
+        except (BrokenPipeError, _ClosedPipeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed at the end
+            status = _CLOSED_PIPE
         except Exception as error:
             if "--debug" in moved:
                 traceback.print_exc()
