@@ -25,6 +25,7 @@ def install(folder: Path, name: str, module: str, group: str = "pfnmap.driver", 
 
 def test_plugins_are_listed_with_what_they_implement(answer):
     rows = {(row["kind"], row["name"]): row for row in answer("plugins")["plugins"]}
+    assert {kind for kind, _ in rows} >= {"arch", "driver", "vmm", "changes", "command"}
     x86 = rows["arch", "x86_64"]
     assert (x86["distribution"], x86["status"], x86["reason"]) == ("pfnmap-x86-64", "ok", "")
     assert {"kconfig", "pmd_special", "pmd_mkspecial", "pud_pgprot"} <= set(x86["hooks"])

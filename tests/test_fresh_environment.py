@@ -259,6 +259,9 @@ def test_what_is_said_to_bring_a_plugin_is_what_brings_it():
             kind = group.removeprefix("pfnmap.")
             if kind != "changes":  # nobody asks for one by name
                 brought.setdefault(kind, {}).update(dict.fromkeys(points, project["name"]))
+    extras = tomllib.loads((ROOT / "core/pyproject.toml").read_text())["project"]["optional-dependencies"]
+    plugins = (tomllib.loads(file.read_text())["project"]["name"] for file in ROOT.glob("plugins/*/pyproject.toml"))
+    assert {line.partition(">")[0] for line in extras["all"]} == set(plugins)
     options = offers.pop("plan_option")
     assert offers == brought
     assert set(options.values()) <= set(brought["driver"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import tomllib
 from importlib.metadata import EntryPoints
 from pathlib import Path
 from typing import Any
@@ -110,9 +109,7 @@ def test_an_action_of_a_plugin_that_is_switched_off_or_misspelt_is_told(process:
 
 
 def test_a_plugin_of_this_repository_that_is_not_installed_is_told_how_to_install(monkeypatch: pytest.MonkeyPatch):
-    extras = tomllib.loads((ROOT / "core/pyproject.toml").read_text())["project"]["optional-dependencies"]
     monkeypatch.setattr("pfnmap.plugins.entry_points", lambda: EntryPoints(()))
-    monkeypatch.setattr("pfnmap.plugins.requires", lambda name: [f'{word}; extra == "all"' for word in extras["all"]])
     assert why_not_linked("kvm", "x86_64") == "which is not installed; pip install pfnmap-kvm"
     assert why_not_linked("nvgrace_gpu", "x86_64") == "which is not installed; pip install pfnmap-nvgrace-gpu"
     assert why_not_linked("kvn", "x86_64") == "which is not installed"
