@@ -142,9 +142,9 @@ VMPTE = {"8.2": 4_307_000_000, "9.2": 3_500_000, "11.0": 3_500_000}
 PACKAGES = {"8.2": "1:8.2.2+ds-0ubuntu1.7", "9.2": "1:9.2.1+ds-1ubuntu5", "11.0": "1:11.0.0+ds-1ubuntu1"}
 
 
-def h200_host(qemu: str, release: str = "6.14.0-27-generic", syspath: bool = False) -> Files:
-    """Return a host with eight H200, all of them with one QEMU."""
-    found = gpus(PLACED[qemu])
+def h200_host(qemu: str, release: str = "6.14.0-27-generic", syspath: bool = False, count: int = 8) -> Files:
+    """Return a host with H200s, all of them with one QEMU."""
+    found = gpus(PLACED[qemu], count)
     files = machine(release, PACKAGES[qemu])
     for gpu in found:
         files |= function(gpu)

@@ -16,8 +16,8 @@ from pfnmap.archnames import arch_of_config, canonical_arch
 from pfnmap.attached import Attached, attached
 from pfnmap.contract.entry import Level
 from pfnmap.contract.module import Driver
-from pfnmap.contract.plan import LEAF_LEVELS
-from pfnmap.errors import PluginError, Unknown
+from pfnmap.contract.plan import LEAF_LEVELS, Request
+from pfnmap.errors import BadInput, PluginError, Refused, Unknown
 from pfnmap.fixes import fixes_of
 from pfnmap.host.machine import RELEASE, Host, Missing, read_host
 from pfnmap.host.pci import Skipped
@@ -75,7 +75,7 @@ class VmPte:
 
 @dataclass(frozen=True)
 class Row:
-    """A mapping of a process, its plan, and those of all devices that it may be of (`others`)."""
+    """A mapping of a process, its plan, and the other plans that it may have by the device that it is of (`others`)."""
 
     attached: Attached
     plan: MappingPlan
@@ -89,7 +89,7 @@ class Row:
     def as_json(self) -> dict[str, Any]:
         """Return it in the form that `host --json` prints."""
         row = self.plan.as_json() | {"pid": self.attached.pid}
-        if self.others:
+        if len(self.attached.candidates) > 1:
             row |= {"device": None, "candidates": list(self.attached.candidates), "phys": None}
             if not self.agree:
                 row |= {"counts": None, "runs": [], "driver_calls": None, "table_bytes": None}
@@ -190,12 +190,13 @@ def survey(
     missing = list(host.missing)
     kernel = said(_spec(host, registry, missing)).link(registry, warn)
     drivers = {name: type(one) for name, one in kernel.drivers.items() if isinstance(one, Driver)}
-    found = attached(host, drivers, kernel.has, tree)
+    skipped = list(host.skipped)
+    found = _planned(attached(host, drivers, kernel.has, tree), kernel, drivers, skipped)
     vmms = running_vmms(host, tree, registry, missing)
-    requests = [request for one in found for request in one.requests]
+    requests = [request for _, some in found for request in some]
     answer = plan(kernel, requests, registry=registry)
     plans = iter(answer.mappings)
-    rows = tuple(_row(one, [next(plans) for _ in one.requests]) for one in found)
+    rows = tuple(Row(one, next(plans), tuple(next(plans) for _ in some[1:])) for one, some in found)
     kept = [n for n, one in enumerate(answer.mappings) if any(one is row.plan for row in rows)]
     short = replace(answer, mappings=tuple(answer.mappings[n] for n in kept))
     policies = {vmm.pid: vmm.policy for vmm in vmms}
@@ -203,7 +204,7 @@ def survey(
     for row in rows:
         planned.setdefault(row.attached.pid, []).append(row.plan)
     fixes = fixes_of(kernel, planned, policies, registry)
-    return Survey(host, kernel, tuple(vmms), short, rows, fixes, tuple(missing), host.skipped, _warnings(host, rows))
+    return Survey(host, kernel, tuple(vmms), short, rows, fixes, tuple(missing), tuple(skipped), _warnings(host, rows))
 
 
 def _spec(host: Host, registry: Registry, missing: list[Missing]) -> KernelSpec:
@@ -239,8 +240,25 @@ def _known_release(host: Host, registry: Registry, missing: list[Missing]) -> st
     return host.release
 
 
-def _row(one: Attached, plans: Sequence[MappingPlan]) -> Row:
-    return Row(one, plans[0], tuple(plans[1:]))
+def _planned(
+    found: Sequence[Attached], kernel: Kernel, drivers: Mapping[str, type[Driver]], skipped: list[Skipped]
+) -> list[tuple[Attached, list[Request]]]:
+    """Return the mappings with what is planned for each: one request of those that differ in nothing that the answer
+    hangs on. What a driver does not say how it maps is skipped."""
+    kept = []
+    for one in found:
+        distinct: dict[object, Request] = {}
+        for request in one.requests:
+            try:
+                drivers[request.driver].region(kernel, request, [request])
+            except (BadInput, Refused) as error:
+                skipped.append(Skipped(request.device, str(error)))
+            else:
+                place = request.phys % kernel.geometry.size("pud")
+                distinct.setdefault((request.driver, request.bar_size, request.offset, place, request.bits), request)
+        if distinct:
+            kept.append((one, list(distinct.values())))
+    return kept
 
 
 def _warnings(host: Host, rows: Sequence[Row]) -> tuple[str, ...]:

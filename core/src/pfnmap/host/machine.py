@@ -104,7 +104,7 @@ def read_host(tree: Tree, pid: int | None = None) -> Host:
         tuple(word for word in (line or "").split() if KEPT_PARAMETERS.fullmatch(word)),
         cpuinfo or {},
         _page_size(tree),
-        tuple(reader.quietly("/sys/class/iommu")),
+        tuple(name for name in reader.quietly("/sys/class/iommu") if re.fullmatch(r"[\w.:-]+", name)),
         tuple(functions),
         tuple(skipped),
         tuple(processes),

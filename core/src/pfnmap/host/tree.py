@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import stat
 import tarfile
 from abc import ABC, abstractmethod
@@ -25,6 +26,7 @@ __all__ = ["Directory", "Kind", "TarFile", "Tree", "open_tree"]
 
 Kind: TypeAlias = Literal["file", "directory", "link", "other"]
 
+_CONTROL: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _LINKS: Final = 40
 """Symbolic links that are followed on the way to one file (MAXSYMLINKS)."""
 _NAMES: Final = 1 << 18
@@ -51,8 +53,8 @@ class Tree(ABC):
         return content
 
     def text(self, path: str, limit: int) -> str:
-        """Return the content of a text file; bytes that are no UTF-8 become U+FFFD."""
-        return self.read(path, limit).decode("utf-8", "replace")
+        """Return the content of a text file; what is no UTF-8 becomes U+FFFD, as what a terminal would obey does."""
+        return _CONTROL.sub("\ufffd", self.read(path, limit).decode("utf-8", "replace"))
 
     def names(self, path: str) -> list[str]:
         """Return the sorted names in a directory."""
@@ -61,10 +63,10 @@ class Tree(ABC):
         return sorted(self._children(where))
 
     def link(self, path: str) -> str:
-        """Return what a symbolic link says."""
+        """Return what a symbolic link says, as `text` does."""
         where = self._resolved(path, last=False)
         self._expect(where, "link", errno.EINVAL)
-        return self._target(where)
+        return _CONTROL.sub("\ufffd", self._target(where))
 
     def resolved(self, path: str) -> str:
         """Return the path of a file without links."""

@@ -26,6 +26,7 @@ def render_host(found: Survey) -> list[Text | Table]:
     if not found.rows:
         parts.append(Text("\nNo process maps a BAR that could be looked into", "bold"))
     parts += [Text(f"\nwarning: {warning}", "bold yellow") for warning in found.warnings]
+    parts += [Text(f"not planned: {one.device or ''} {one.reason}") for one in found.skipped]
     if found.missing:
         parts.append(Text("\nNot read, and what it would have told", "bold"))
         parts += [Text(f"{one.what}: {one.why}; {one.would_tell}", "dim", 2) for one in found.missing]
@@ -91,7 +92,7 @@ def _sentences(group: Sequence[Row]) -> Iterable[tuple[str, str]]:
 
 def _devices(group: Sequence[Row]) -> str:
     """Say which devices the mappings are of."""
-    if any(row.others for row in group):
+    if any(len(row.attached.candidates) > 1 for row in group):
         devices = dict.fromkeys(device for row in group for device in row.attached.candidates)
         return f"of {', '.join(devices)}; the host does not tell which is of which"
     return f"of {', '.join(row.plan.device or 'a device that sysfs does not show' for row in group)}"
