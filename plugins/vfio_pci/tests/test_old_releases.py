@@ -1,5 +1,5 @@
-"""Before `vfio-fault-mmaps` mmap itself fills a mapping (patch of the change and its backports, read and not run); there
-is no vfio-pci before 3.6."""
+"""Before `vfio-fault-mmaps` mmap itself fills a mapping (the patches of the change and its backports, read and not run);
+there is no vfio-pci before 3.6."""
 
 from __future__ import annotations
 
