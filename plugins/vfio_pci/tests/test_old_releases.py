@@ -1,4 +1,4 @@
-"""Before `vfio-fault-mmaps` mmap itself fills a mapping (the patches of the change and its backports, read and not run);
+"""Before `vfio-fault-mmaps` mmap itself fills a mapping (the patches of the change and its backports, read, not run);
 there is no vfio-pci before 3.6."""
 
 from __future__ import annotations
