@@ -182,7 +182,7 @@ class VfioPci(Driver):
     def probe(self, device: Device) -> File:
         """Bind a device, with its memory decode on, and open it. Raises Refused where there is no vfio-pci."""
         if not self.kernel.has("vfio-pci"):
-            raise Refused(f"binding {device.name}", self.kernel.lacks("vfio-pci"))
+            raise Refused(f"binding {device.name}", f"{self.kernel.release.name} has no vfio-pci")
         supported = frozenset(i for i in device.bars if self._bar_mmap_supported(device, i))
         barmap = BarMap(self.machine, device)
         vdev = VfioPciCoreDevice(device, device.command | PCI_COMMAND_MEMORY, supported, barmap)
