@@ -79,7 +79,8 @@ def command(
         from pfnmap.report.bar_map import render
         from pfnmap.report.run_map import run_maps
 
-        show(*(render(run_maps(run)) or ["", "nothing of a BAR is mapped at the end"]))
+        drawn = render(run_maps(run))
+        show(*drawn) if drawn else show("", "nothing of a BAR is mapped at the end")
     if json:
         print_json("run", document)
     if refusal is not None:
