@@ -30,6 +30,7 @@ def command(
     scenario: Annotated[str, typer.Argument(metavar="SCENARIO.toml", help="Scenario file.", show_default=False)],
     trace: Annotated[bool, typer.Option("--trace", help="Show every event as it happens.")] = False,
     dump: Annotated[bool, typer.Option("--dump", help="Show the page tables at the end.")] = False,
+    maps: Annotated[bool, typer.Option("--map", help="Draw what of each BAR is mapped at the end.")] = False,
     json: JsonOption = False,
 ) -> int:
     """Run a scenario bit by bit on a simulated machine; options override the kernel that it names."""
@@ -74,6 +75,12 @@ def command(
                 show(styled(f"    {text}", "bold red"))
     if dump:
         document["page_tables"] = _tables(run, json)
+    if maps and not json:
+        from pfnmap.report.bar_map import render
+        from pfnmap.report.run_map import run_maps
+
+        drawn = render(run_maps(run))
+        show(*drawn) if drawn else show("", "nothing of a BAR is mapped at the end")
     if json:
         print_json("run", document)
     if refusal is not None:

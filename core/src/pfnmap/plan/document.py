@@ -119,6 +119,7 @@ class MappingPlan:
                     "va": hex(row.va),
                     "length": row.length,
                     "level": row.level,
+                    "size": self.sizes[row.level],
                     "reason": row.reason,
                     "detail": row.detail,
                     "also": list(row.also),

@@ -100,7 +100,11 @@ def _devices(group: Sequence[Row]) -> str:
 
 def _why(one: MappingPlan) -> Iterable[str]:
     """Say of each level above that of a run why it is not there, the same for several runs once."""
-    said = {(row.level, row.detail if len(one.runs) == 1 else row.reason): row.detail for row in one.blocked}
+    said = {
+        (row.level, row.detail if len(one.runs) == 1 else row.reason): row.detail
+        for row in one.blocked
+        if row.reason != "too_small"
+    }
     for (level, _), detail in said.items():
         yield f"not {format_size(one.sizes[level])}: {detail}"
 
