@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from xml.etree.ElementTree import Element
 
@@ -50,8 +50,8 @@ def _by_bar(rows: Sequence[Row]) -> dict[tuple[Any, int, Any], list[Row]]:
 def _bar(key: tuple[Any, int, Any], sides: Sequence[tuple[str, int, list[Row]]]) -> Element:
     first = next(rows[0] for _, _, rows in sides if rows)
     size = first.get("bar_size") or first["length"]
-    phys = int(first["phys"], 16) - first.get("offset", 0)
-    heading: list[Child] = [f"BAR {key[1]}: {format_size(size)} at {phys:#x}"]
+    at = f" at {int(first['phys'], 16) - first.get('offset', 0):#x}" if first.get("phys") else ""
+    heading: list[Child] = [f"BAR {key[1]}: {format_size(size)}{at}"]
     if len(sides) > 1:
         levels = [[_leaves(row) for row in rows] for _, _, rows in sides]
         same = all(one == levels[0] for one in levels)
@@ -100,7 +100,19 @@ def _costs(rows: Sequence[Row]) -> Element:
         where = f" +{area['offset']:#x}" if area and area["length"] != row.get("bar_size") else ""
         costs = (f"{row['driver_calls']:,}", format_size(row["table_bytes"]), cold, warm)
         lines.append(((row.get("policy") or "as given") + where, row["va"] or "-", _leaves(row), *costs))
-    said = dict.fromkeys(text for row in rows for text in (*row.get("warnings", ()), *row.get("notes", ())))
+    said = dict.fromkeys(
+        text for row in rows for text in (*row.get("warnings", ()), *row.get("notes", ()), *_found(row))
+    )
     notes = element("ul", *(element("li", text) for text in said)) if said else None
     made = table(head, lines, _COSTS)
     return element("div", made, *([notes] if notes is not None else []))
+
+
+def _found(row: Row) -> Iterator[str]:
+    """What a host tells of a mapping beside its plan."""
+    if row.get("candidates"):
+        yield f"it is one of {', '.join(row['candidates'])}: the host does not tell which"
+    if vmpte := row.get("vmpte"):
+        yield f"VmPTE of the process is {vmpte['kernel']}, by the plan {vmpte['plan']}"
+    if row.get("fix"):
+        yield f"cheapest fix: {row['fix']}"
