@@ -472,8 +472,10 @@ def test_long_bad_value_is_cut():
 @pytest.mark.parametrize(
     ("line", "what"),
     [
-        ("\tdefault $(shell,touch /tmp/x)", "no macros"),
         ('\tdefault "$HOME"', "no macros"),
+        ('\tdefault "\\$HOME"', "no macros"),
+        ("NAME := value", "no macros"),
+        ("\tdefault A$NAME", "no macros"),
         ('source "/etc/passwd"', "'source' is not allowed"),
         ('orsource "*"', "'orsource' is not allowed"),
         ('\toption env="HOME"', "'option' is not allowed"),
@@ -484,6 +486,70 @@ def test_long_bad_value_is_cut():
 def test_fragment_that_reaches_out_or_does_not_parse_is_refused_with_its_place(line: str, what: str):
     with pytest.raises(LinkError, match=f"Kconfig of bad, line 3.*{what}"):
         resolve([("pfnmap", CORE), ("bad", f"config X\n\tbool\n{line}\n")])
+
+
+SHELL = "$(shell,touch PWNED)"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"\tdefault {SHELL}",
+        f'\tdefault "{SHELL}"',
+        f'\tdefault "a\\\n#{SHELL}"',
+        f"\tdefault\\\n{SHELL}",
+        f"\tdef\\\nault A{SHELL}",
+        f"\tdepends on A{SHELL}",
+        f"\tdefault y if {SHELL}",
+        f'\tprompt "{SHELL}"',
+        f'\thelp\n\t  text\nmenu "{SHELL}"',
+        f'\thelp\n\t  text\nmenu "\\\n{SHELL}"',
+        SHELL,
+        f"NAME := {SHELL}",
+        f"NAME += {SHELL}",
+        f"$({SHELL})",
+        f"N{SHELL} = a",
+        f'config "{SHELL}"',
+        f"config A{SHELL}",
+        f"comment '{SHELL}'",
+        'sou\\\nrce "PRESENT"',
+        "source PRESENT",
+        'rsource "PRESENT"',
+        'osource "PRESENT"',
+        'orsource "PRES*"',
+        'gsource "PRES*"',
+        'grsource "PRES*"',
+        '\topt\\\nion env="HOME"',
+        f'\toption env="{SHELL}"',
+        "\toption modules",
+    ],
+)
+def test_no_text_runs_a_shell_opens_a_file_or_sees_the_environment(text: str, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "PRESENT").write_text(f"config Y\n\tdefault {SHELL}\n")
+    with pytest.raises(LinkError, match=r"not allowed|missing or bad symbol name"):
+        resolve([("bad", f"config X\n\tstring\n{text}\n")])
+    assert not (tmp_path / "PWNED").exists()
+
+
+def test_dollars_in_comments_and_help_texts_are_text():
+    text = f"# {SHELL}\nconfig X\n\tdef_bool y\n\thelp\n\t  {SHELL} source option\n"
+    assert resolve([("x", text)])["X"] == "y"
+
+
+def test_no_module_that_the_environment_names_is_imported():
+    program = (
+        "import sys\n"
+        "from pfnmap.kconfig import resolve\n"
+        "resolve([('x', 'config X\\n\\tbool\\n')])\n"
+        "assert not {'this', 'kconfiglib', 'kconfigfunctions'} & sys.modules.keys()\n"
+    )
+    run([sys.executable, "-c", program], check=True, env={"KCONFIG_FUNCTIONS": "this", "srctree": "/nowhere"})
+
+
+def test_deep_nesting_is_an_error_with_the_name():
+    with pytest.raises(LinkError, match="Kconfig of deep: nested too deeply"):
+        resolve([("deep", f"config X\n\tbool\n\tdepends on {'(' * 50_000}X{')' * 50_000}\n")])
 
 
 def test_dependency_loop_is_refused():
@@ -518,7 +584,7 @@ def test_page_size_is_found_where_the_release_has_no_symbol_for_it():
 
 
 def test_importing_the_engine_stays_light():
-    code = "import pfnmap.kconfig, sys; print(*({'kconfiglib', 'numpy'} & set(sys.modules)))"
+    code = "import pfnmap.kconfig, sys; print(*({'pfnmap.kconfig_parser', 'numpy'} & set(sys.modules)))"
     assert run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split() == []
     code = "from pfnmap.kconfig import resolve; import sys; resolve([('x', '')]); print('numpy' in sys.modules)"
     assert run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

@@ -143,7 +143,7 @@ def test_pytest_alone_imports_neither_the_kit_nor_numpy(pytester: pytest.Pyteste
 
         def test_nothing():
             assert "pfnmap.testing.pytest_plugin" in sys.modules
-            assert not {"numpy", "pfnmap.testing.kit", "kconfiglib"} & sys.modules.keys()
+            assert not {"numpy", "pfnmap.testing.kit", "pfnmap.kconfig_parser"} & sys.modules.keys()
         """
     )
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-p", "no:hypothesispytest")

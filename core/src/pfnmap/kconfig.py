@@ -2,7 +2,7 @@
 
 The core and every plugin carry a file ``Kconfig`` beside their code (package data). All of them together, the
 core's first, are one Kconfig: names, types, defaults, selects and dependencies are the kernel's. There is no
-``source`` and no ``$`` in them (no macro, no environment, no shell).
+``source``, no ``option`` and no ``$`` in them: `pfnmap.kconfig_parser` has none of it.
 
 **What a release has** is settled by directive lines, each on a line of its own::
 
@@ -27,7 +27,6 @@ defaults.
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import field
@@ -64,9 +63,6 @@ _LEFT_OUT = "#- "
 _CONFIG = re.compile(r"\s*(?:menu)?config\s+(\w+)\s*$")
 _CONFIGS = re.compile(rf"^(?:{_LEFT_OUT})?[ \t]*(?:menu)?config[ \t]+(\w+)[ \t]*$", re.MULTILINE)
 _PAGE_SIZE = re.compile(r"\s*select\s+(?:HAVE_)?PAGE_SIZE_(\d+)KB\b")
-_FORBIDDEN = re.compile(r"\s*([rog]+source|source|option)\b")
-_SUSPECT = re.compile(r"\$|source|option")
-"""Stands in every fragment with a line that is not allowed."""
 
 
 def fragment(package: str, has: Has) -> str:
@@ -154,10 +150,10 @@ def page_size_symbols(fragments: Iterable[Fragment], size: str) -> dict[str, str
 
 def _default_member(fragments: Sequence[Fragment], members: Sequence[str]) -> str:
     """Return which of several members of a choice is the default of that choice, or the first where none is."""
-    import kconfiglib
+    from pfnmap.kconfig_parser import LIB, parse
 
-    choice = _parse(kconfiglib, fragments).syms[members[0]].choice
-    defaults = [symbol.name for symbol, condition in choice.defaults if kconfiglib.expr_value(condition)]
+    choice = parse(fragments).syms[members[0]].choice
+    defaults = [symbol.name for symbol, condition in choice.defaults if LIB.expr_value(condition)]
     return next((name for name in defaults if name in members), members[0])
 
 
@@ -315,10 +311,10 @@ class _Engine:
     """kconfiglib on a set of fragments, and where each value that was set comes from."""
 
     def __init__(self, fragments: Sequence[Fragment]) -> None:
-        import kconfiglib  # here, so that importing pfnmap stays light
+        from pfnmap.kconfig_parser import LIB, parse  # here, so that importing pfnmap stays light
 
-        self._lib = kconfiglib
-        self._tree = _parse(kconfiglib, fragments)
+        self._lib = LIB
+        self._tree = parse(fragments)
         self._symbols: dict[str, Any] = {symbol.name: symbol for symbol in self._tree.unique_defined_syms}
         self._asked: dict[str, str] = {}
         self._origin: dict[str, str] = {}
@@ -646,34 +642,3 @@ def _visibility(lib: Any, symbol: Any) -> Any:
     for other in others:
         first = (lib.OR, first, other)
     return first
-
-
-def _parse(lib: Any, fragments: Sequence[Fragment]) -> Any:
-    """Parse fragments as one Kconfig, from memory: no file is opened, nothing is run."""
-    starts: list[tuple[int, str]] = []
-    whole: list[str] = []
-    for name, text in fragments:
-        starts.append((len(whole), name))
-        lines = text.splitlines()
-        whole += lines
-        for number, line in enumerate(lines, 1) if _SUSPECT.search(text) else ():
-            if line.lstrip().startswith("#"):
-                continue
-            if "$" in line:
-                raise LinkError(f"Kconfig of {name}, line {number}: '$' is not allowed, there are no macros here")
-            if word := _FORBIDDEN.match(line):
-                raise LinkError(f"Kconfig of {name}, line {number}: {word[1]!r} is not allowed")
-
-    class Tree(lib.Kconfig):  # type: ignore[misc]
-        def _open(self, filename: str, mode: str) -> io.StringIO:
-            return io.StringIO("\n".join(whole) + "\n")
-
-    def place(match: re.Match[str]) -> str:
-        line = int(match[1])
-        start, name = max(start for start in starts if start[0] < line)
-        return f"Kconfig of {name}, line {line - start}"
-
-    try:
-        return Tree("Kconfig", warn=False)
-    except lib.KconfigError as error:
-        raise LinkError(re.sub(r"\bKconfig:(\d+)", place, " ".join(str(error).split()))) from None

@@ -240,7 +240,7 @@ def _recorded(run: Run, group: RecordingGroup) -> re.Pattern[str]:
 def _message(text: str) -> str:
     """A message without what is not compared: source line numbers, hashed pointers, all after a function offset."""
     text = re.sub(r"(\.[ch]):\d+", r"\1", text)
-    text = re.sub(r"\b(bad p\w\d?) [0-9a-f*]+\(", r"\1 *(", text)
+    text = re.sub(r"\b(bad p(?:gd|4d|ud|md|te)) (?:\(____ptrval____\)|[0-9a-f*]+)\(", r"\1 *(", text)
     return re.sub(r"\+0x[0-9a-f]+/.*", "", text)
 
 

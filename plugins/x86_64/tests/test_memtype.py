@@ -186,7 +186,7 @@ def test_which_mode_does_instead_of_another(wanted: CacheMode, got: CacheMode, a
 
 # what is inserted (track_pfn_insert, pfnmap_setup_cachemode)
 
-WITHOUT_FIX, WITH_FIX = "6.16.12", "7.3.4"
+WITHOUT_FIX, WITH_FIX = "6.16.1", "7.3.4"
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -188,6 +188,7 @@ def command(
         ),
     ] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="A line a device, and a total.")] = False,
+    maps: Annotated[bool, typer.Option("--map", help="Draw each BAR: which stretch is mapped at which level.")] = False,
     va: Annotated[str | None, _option("--va", "ADDR", "At this virtual address.", "Where")] = None,
     vmm: Annotated[
         list[str] | None,
@@ -311,6 +312,8 @@ def command(
         show("", styled(f"Against {against}", "bold"))
         _show_side(other, quiet)
         show(*render_difference(found, str(against)))
+    if maps:
+        _show_maps({"": document} if other is None else {"this side": document, str(against): document["against"]})
     if advice is not None:
         from pfnmap.report.advice import render_advice
 
@@ -398,6 +401,12 @@ def _show_side(side: _Side, quiet: bool) -> None:
     heading(side.plan.kernel)
     names = {device: plain(name) for device, name in side.wanted.names.items()} if side.wanted else {}
     show(*(summary(side.plan, names) if quiet else render(*folded(side.plan, names))))
+
+
+def _show_maps(sides: Mapping[str, Mapping[str, Any]]) -> None:
+    from pfnmap.report.bar_map import bar_maps, compared, render
+
+    show(*render(*compared([(label, bar_maps(side["mappings"])) for label, side in sides.items()])))
 
 
 def _read(files: Sequence[str], registry: Registry) -> list[Input]:

@@ -96,10 +96,12 @@ def _span(subject: ArchSubject) -> int:
 
 
 def _window(subject: ArchSubject, level: Level) -> Window:
-    """Place two leaves of a level: congruent with the BAR modulo that level's size and no larger one's."""
+    """Place two leaves of a level: congruent with the BAR modulo that level's size and no larger one's, and below the
+    cookies that no access reaches."""
     geometry = subject.geometry
     span, size = _span(subject), geometry.size(level)
-    phys = subject.physical_mask & -(2 * span)
+    cookies = subject.arch.cookies_from
+    phys = (subject.physical_mask if cookies is None else min(subject.physical_mask, cookies - 1)) & -(2 * span)
     top = (geometry.task_size & -span) - 2 * span
     va = top if size == span else top + size
     return Window(level, va, 2 * size, phys, size)

@@ -1,0 +1,90 @@
+"""kconfiglib for texts of other people: nothing is run, no file is opened, no environment seen.
+
+What Kconfig has to reach out is gone from the parser itself, on whatever lines a text spells it: macros
+(``$(shell,...)`` runs a shell), preprocessor variables, ``$NAME`` in strings, ``source`` in all its forms, ``option``
+(``env=`` takes a value of the environment). `LIB` is kconfiglib, imported for this module alone; that takes a while,
+so who needs this module imports it late.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import os
+import re
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any, Final
+
+from pfnmap.errors import LinkError
+
+__all__ = ["LIB", "parse"]
+
+
+def _no_module(name: str) -> None:
+    raise ImportError(name)
+
+
+def _kconfiglib() -> Any:
+    """Return kconfiglib that sees no environment, and imports no functions by a name that the environment gives."""
+    spec = importlib.util.find_spec("kconfiglib")
+    assert spec is not None  # the core depends on it
+    assert spec.loader is not None
+    lib: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(lib)
+    lib.os = SimpleNamespace(environ={}, getenv=lambda name, default=None: default, sep=os.sep)
+    lib.importlib = SimpleNamespace(import_module=_no_module)
+    return lib
+
+
+LIB: Final = _kconfiglib()
+_REACHING_OUT: Final = (LIB._T_SOURCE, LIB._T_RSOURCE, LIB._T_OSOURCE, LIB._T_ORSOURCE, LIB._T_OPTION)
+
+
+class _Tree(LIB.Kconfig):  # type: ignore[misc, name-defined]
+    """A text as kconfiglib parses it. It asks these methods for whole lines, those that it joined too."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        super().__init__("Kconfig", warn=False)
+
+    def _open(self, filename: str, mode: str) -> io.StringIO:
+        return io.StringIO(self._text)
+
+    def _tokenize(self, line: str) -> Any:
+        tokens = super()._tokenize(line)
+        if tokens[0] in _REACHING_OUT:
+            self._parse_error(f"{line.split()[0]!r} is not allowed")
+        return tokens
+
+    def _expand_str(self, line: str, start: int) -> tuple[str, int]:
+        line, end = super()._expand_str(line, start)
+        if "$" in line[start:end]:  # the caller would take it from the environment
+            self._no_macro()
+        return line, end
+
+    def _no_macro(self, *_: Any) -> Any:
+        self._parse_error("'$' and assignments are not allowed, there are no macros here")
+
+    _expand_macro = _expand_name = _parse_assignment = _no_macro
+
+
+def parse(fragments: Sequence[tuple[str, str]]) -> Any:
+    """Parse fragments (`pfnmap.kconfig.Fragment`) as one Kconfig. Raises LinkError that names fragment and line."""
+    starts: list[tuple[int, str]] = []
+    whole: list[str] = []
+    for name, text in fragments:
+        starts.append((len(whole), name))
+        whole += text.splitlines()
+
+    def place(match: re.Match[str]) -> str:
+        line = int(match[1])
+        start, name = max(start for start in starts if start[0] < line)
+        return f"Kconfig of {name}, line {line - start}"
+
+    try:
+        return _Tree("\n".join(whole) + "\n")
+    except LIB.KconfigError as error:
+        raise LinkError(re.sub(r"\bKconfig:(\d+)", place, " ".join(str(error).split()))) from None
+    except RecursionError:
+        raise LinkError(f"Kconfig of {', '.join(name for _, name in starts)}: nested too deeply") from None
