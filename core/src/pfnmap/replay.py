@@ -23,6 +23,7 @@ from pfnmap.ops.arguments import address_value
 from pfnmap.plugins import Registry
 from pfnmap.run import Run
 from pfnmap.scenario import Record, Recording
+from pfnmap.unreproducible import forgive
 
 __all__ = [
     "COMPARED",
@@ -192,6 +193,7 @@ def compare_step(
         expect.setdefault("faults_total", len(expect["faults"]))
         got.setdefault("faults_total", len(got.get("faults", [])))
     _kernel_chosen(step, expect, got, run)
+    forgive(run, expect, got)
     group.normalise(run, step, expect, got)
     different = []
     for key, expected in expect.items():
