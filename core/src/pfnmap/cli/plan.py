@@ -421,6 +421,7 @@ def _of_inputs(question: _Question, image: Kernel) -> Wanted:
     """Return what inputs ask for, less what a driver does not say how it maps."""
     from pfnmap.contract.defaults import DEFAULT_DRIVER
     from pfnmap.contract.module import Driver
+    from pfnmap.contract.plan import by_device
     from pfnmap.errors import Refused
     from pfnmap.host.pci import Skipped
     from pfnmap.inputs import Selection, of_inputs
@@ -432,12 +433,14 @@ def _of_inputs(question: _Question, image: Kernel) -> Wanted:
     wanted = of_inputs(question.read, drivers, image.has, only)
     _check_drivers(question.registry, [request.driver for request in wanted.requests])
     refused: list[Refused] = []
-    for request in list(wanted.requests):
+    asked, wanted.requests = wanted.requests, []
+    beside = by_device(asked)
+    for request in asked:
         try:
-            drivers[request.driver].region(image, request, wanted.requests)
+            drivers[request.driver].region(image, request, beside[request.device])
+            wanted.requests.append(request)
         except Refused as error:
             refused.append(error)
-            wanted.requests.remove(request)
             wanted.skipped.append(Skipped(request.device, str(error)))
     if not wanted.requests:
         raise refused[0]

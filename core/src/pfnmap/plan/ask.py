@@ -10,7 +10,7 @@ from pfnmap.contract.dma import DmaBackend
 from pfnmap.contract.guest import Hypervisor
 from pfnmap.contract.module import Driver
 from pfnmap.contract.placement import Vmm
-from pfnmap.contract.plan import HUGE_LEVELS, RegionRules, Request
+from pfnmap.contract.plan import HUGE_LEVELS, RegionRules, Request, by_device
 from pfnmap.contract.region import check_sparse
 from pfnmap.errors import BadInput, Refused, Unknown
 from pfnmap.plan.document import MappingPlan, Plan, Undetermined
@@ -96,7 +96,8 @@ class Planner:
         self.kernel = kernel
         self.question = question
         self.paging = Paging.of(kernel)
-        self.rules = [_region_rules(kernel, request, question) for request in question.requests]
+        beside = by_device(question.requests)
+        self.rules = [_region_rules(kernel, r, beside[r.device], question.registry) for r in question.requests]
         backends = {backend.name: backend for module in kernel.drivers.values() for backend in module.dma_backends}
         self.backends = [_backend(backends, question.dma, rules.dma) for rules in self.rules]
         self.hypervisor = _hypervisor(kernel, question.hypervisor)
@@ -159,16 +160,16 @@ class Planner:
 # --- who takes part
 
 
-def _region_rules(kernel: Kernel, request: Request, question: Question) -> RegionRules:
+def _region_rules(kernel: Kernel, request: Request, others: Sequence[Request], registry: Registry) -> RegionRules:
     _check_bar(kernel, request)
     driver = kernel.drivers.get(request.driver)
     if driver is None:
-        why = why_unusable(question.registry, "driver", request.driver) or f"driver {request.driver} is not linked"
+        why = why_unusable(registry, "driver", request.driver) or f"driver {request.driver} is not linked"
         raise BadInput(request.where, why)
     if not isinstance(driver, Driver):
         raise BadInput(request.where, f"{request.driver} is no driver: it binds no device")
     with calling(request.driver, "region()"):
-        return driver.region(kernel, request, question.requests)
+        return driver.region(kernel, request, others)
 
 
 def _backend(backends: dict[str, DmaBackend], asked: str | None, own: str | None) -> DmaBackend | None:
