@@ -20,7 +20,8 @@ def row(offset: int, va: int, runs: list[tuple[int, str, int]], **more: Any) -> 
         made.append({"va": hex(at), "length": length, "level": level, "count": count})
         at += length
     length = sum(run[0] for run in runs)
-    common = {"device": None, "bar": 0, "policy": "p", "bar_size": GIB, "blocked": [], "unmapped": []}
+    sizes = {"pud": GIB, "pmd": 2 * MIB, "pte": 4096}
+    common = {"device": None, "sizes": sizes, "bar": 0, "policy": "p", "bar_size": GIB, "blocked": [], "unmapped": []}
     return {
         **common,
         "length": length,
@@ -36,7 +37,7 @@ def said(one: BarMap) -> list[tuple[int, int, str]]:
 
 
 def test_runs_stand_at_their_offsets_in_the_bar_with_why_they_are_no_larger():
-    blocked = [{"va": hex(4 * MIB), "length": MIB, "level": "pmd", "size": 2 * MIB, "reason": "r", "detail": "so"}]
+    blocked = [{"va": hex(4 * MIB), "length": MIB, "level": "pmd", "reason": "r", "detail": "so"}]
     (one,) = bar_maps([row(0, 4 * MIB, [(MIB, "pte", 256), (GIB - MIB, "pmd", 512)], blocked=blocked)])
     assert said(one) == [(0, MIB, "pte"), (MIB, GIB - MIB, "pmd")]
     assert [stretch.reason for stretch in one.stretches] == ["not 2M: so", ""]
@@ -57,9 +58,7 @@ def test_areas_of_one_bar_are_one_map_with_the_hole_between_them():
 def test_what_nobody_asked_for_and_what_cannot_be_mapped_are_not_mapped():
     (part,) = bar_maps([row(MIB, 0, [(MIB, "pte", 256)])])
     assert said(part) == [(0, MIB, "unmapped"), (MIB, MIB, "pte"), (2 * MIB, GIB - 2 * MIB, "unmapped")]
-    blocked = [
-        {"va": "0x0", "length": GIB, "level": "pte", "size": 4096, "reason": "not_mmapable", "detail": "it is not"}
-    ]
+    blocked = [{"va": "0x0", "length": GIB, "level": "pte", "reason": "not_mmapable", "detail": "it is not"}]
     (none,) = bar_maps([row(0, 0, [], blocked=blocked) | {"length": GIB, "va": None, "area": None}])
     assert said(none) == [(0, GIB, "unmapped")]
     assert none.stretches[0].reason == "it is not"

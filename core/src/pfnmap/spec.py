@@ -56,6 +56,8 @@ class KernelSpec:
     page_size: str | None = None
     thp: str | None = None
     cpu: Mapping[str, Any] = field(default_factory=dict)
+    file: DotConfig | None = None
+    """The .config, where `config` names one that has been read."""
 
     def link(self, registry: Registry | None = None, warn: Callable[[str], None] = lambda text: None) -> Kernel:
         """Link this kernel with every driver that is installed; `warn` is told what is not as it was said.
@@ -63,7 +65,7 @@ class KernelSpec:
         Raises what `Kernel.link` raises, and BadInput for a .config, a page size or a cpu value that cannot be read.
         """
         registry = registry or Registry()
-        file = _read(self.config) if self.config is not None else None
+        file = _read(self.config) if self.config is not None and self.file is None else self.file
         name = arch_of_release(self.release, registry) if self.release else KernelName()
         of_file = arch_of_config(file, registry) if file else None
         arch = canonical_arch(self.arch, registry) if self.arch else of_file or name.arch or DEFAULT_ARCH

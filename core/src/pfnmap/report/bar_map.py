@@ -101,7 +101,7 @@ def _mapped(row: Mapping[str, Any]) -> Iterator[Stretch]:
     for run in row["runs"]:
         va = int(run["va"], 16)
         line = blocked.get(run["va"])
-        reason = f"not {format_size(line['size'])}: {line['detail']}" if line else ""
+        reason = f"not {format_size(row['sizes'][line['level']])}: {line['detail']}" if line else ""
         yield Stretch(start + va - base, run["length"], run["level"], va, run["count"], reason)
 
 

@@ -30,13 +30,14 @@ from pfnmap import (
     hookimpl,
 )
 from pfnmap.contract.dma import DmaBackend
-from pfnmap.contract.mapping import MappedPart
+from pfnmap.contract.mapping import HeldFile, LoggedFault, MappedPart
 from pfnmap.contract.option import PlanOption
 from pfnmap.contract.plan import Image, RegionRules, Request
 from pfnmap.host.reading import InputKind
 from pfnmap.vm_flags import VM_ALLOW_ANY_UNCACHED, VM_DONTDUMP, VM_DONTEXPAND, VM_IO, VM_PFNMAP, VM_SHARED
 
 from .barmap import BarMap
+from .held import held, logged
 from .inputs import INPUTS
 from .iommufd_actions import IommufdActions
 from .maps import mapped
@@ -151,6 +152,16 @@ class VfioPci(Driver):
     def mapped(cls, path: str, offset: int | None, has: Has) -> MappedPart | None:
         """Return the part of a region that a line of /proc/PID/maps maps."""
         return mapped(path, offset, has)
+
+    @classmethod
+    def held(cls, link: str, fdinfo: str) -> HeldFile | None:
+        """See `held`."""
+        return held(link, fdinfo)
+
+    @classmethod
+    def logged(cls, line: str) -> LoggedFault | None:
+        """See `logged`."""
+        return logged(line)
 
     def __init__(self) -> None:
         self._iommufd = IommufdActions(lambda device: self._device(device).memory_enabled)
