@@ -301,3 +301,10 @@ def test_an_op_of_vfio_pci_is_told_to_be_one_where_it_is_not_linked():
     run = Run(Kernel.link("x86_64"), [])
     with pytest.raises(BadInput, match="'dma_map' is an action of plugin 'vfio_pci', which is not linked"):
         run.step(Step("dma_map", {}, where="f.toml: step 0 dma_map"))
+
+
+def test_more_steps_or_mappings_than_anybody_writes_are_not_read(scenario, refused):
+    path = scenario(MACHINE, "[[step]]\nop = 'x'\n" * 100_001)
+    assert refused("run", path).endswith("more than 100000 items")
+    path = scenario(MACHINE, MAPPED * 8193)
+    assert "8193 mappings, where 8192 are the most" in refused("plan", path)

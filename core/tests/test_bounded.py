@@ -6,6 +6,7 @@ import gzip
 import lzma
 import os
 import sys
+import threading
 import tracemalloc
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 import zstandard
 
 from pfnmap.errors import BadInput
+from pfnmap.host import bounded
 from pfnmap.host.bounded import MIB, read_bytes, read_json, read_text
 
 
@@ -135,3 +137,35 @@ def test_a_bomb_of_another_kind_takes_little_memory(tmp_path, pack):
 def test_zstd_without_its_library_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "zstandard", None)
     assert "pip install 'pfnmap[zst]'" in _refusal(_file(tmp_path, zstandard.compress(b"text")))
+
+
+@pytest.mark.parametrize("document", ["[%s0]" % ("[]," * 400_000), "[%s{}]" % ('{"":0},' * 300_000)])
+def test_json_of_too_many_values_is_refused_before_they_take_memory(tmp_path, document):
+    path = _file(tmp_path, gzip.compress(document.encode()))
+    tracemalloc.start()
+    try:
+        assert "more than 524288 values" in _refusal(path, 4 * MIB, read_json)
+        assert tracemalloc.get_traced_memory()[1] < 16 * MIB
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_named_pipe_is_read_and_one_without_a_writer_is_not_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(bounded, "_WAIT", 0)
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    assert "nobody wrote to" in _refusal(path)
+    monkeypatch.setattr(bounded, "_WAIT", 10)
+    writer = threading.Thread(target=path.write_bytes, args=(b"text" * 50_000,))
+    writer.start()
+    assert read_bytes(path, MIB) == b"text" * 50_000
+    writer.join()
+
+
+def test_standard_input_that_is_closed_and_links_in_a_circle_cannot_be_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(BadInput, match="^standard input: closed$"):
+        read_bytes("-", MIB)
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    assert "cannot be read" in _refusal(tmp_path / "a")

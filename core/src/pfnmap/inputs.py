@@ -20,11 +20,9 @@ from pfnmap.contract.region import Msix
 from pfnmap.errors import BadInput
 from pfnmap.host.input import Input
 from pfnmap.host.pci import Bar, PciDevice, Skipped
+from pfnmap.limits import MAPPINGS
 
 __all__ = ["Selection", "Wanted", "of_inputs"]
-
-_MOST = 8192
-"""Mappings that are planned at once."""
 
 _SLOT = re.compile(r"(?:(?:([0-9a-f]{1,8}):)?([0-9a-f]{0,2}):)?([0-9a-f]{0,2})(?:\.([0-7]?))?", re.IGNORECASE)
 _ID = re.compile(r"([0-9a-f]{4}|)(?::([0-9a-f]{4}|))?", re.IGNORECASE)
@@ -121,8 +119,8 @@ def of_inputs(inputs: Sequence[Input], drivers: Mapping[str, Any], has: Has, onl
         sources = ", ".join(read.source for read in inputs)
         why = next((f"{s.device or ''} {s.reason}".strip() for s in wanted.skipped), "no mapping of a BAR in it")
         raise BadInput(sources, f"nothing to plan: {why}")
-    if len(wanted.requests) > _MOST:
-        many = f"{len(wanted.requests)} mappings, where {_MOST} are the most that is planned at once"
+    if len(wanted.requests) > MAPPINGS:
+        many = f"{len(wanted.requests)} mappings, where {MAPPINGS} are the most that is planned at once"
         raise BadInput(", ".join(read.source for read in inputs), f"{many}; -s and -d choose among devices")
     return wanted
 

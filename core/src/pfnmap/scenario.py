@@ -33,8 +33,10 @@ from pfnmap.spec import KernelSpec
 
 __all__ = ["Record", "Recording", "Scenario", "parse_recording", "read_recording", "read_scenario"]
 
-_LIMIT = 256 * MIB
-_STEPS = 1_000_000
+_RECORDING = 16 * MIB
+"""Bytes of a recording, decompressed; the largest there are have one and a half."""
+_SCENARIO = 4 * MIB
+_STEPS = 100_000
 _DEVICES = 1024
 _DEPTH = 16
 _BARS = 6
@@ -153,7 +155,7 @@ def read_scenario(path: str | os.PathLike[str]) -> Scenario:
     """Read a scenario file. Raises BadInput that names the file and the key."""
     source = str(path)
     try:
-        document = tomli.loads(read_text(path, 16 * MIB))
+        document = tomli.loads(read_text(path, _SCENARIO))
     except (ValueError, RecursionError) as error:
         raise BadInput(source, f"no TOML: {error}") from None
     _table(document, source, {"kernel": dict, "device": list, "step": list})
@@ -306,7 +308,7 @@ _EXPECT_ITEMS: _Kinds = {
 def read_recording(path: str | os.PathLike[str], registry: Registry | None = None) -> Recording:
     """Read a recording (schema pfnmap-recording/1 or /2, plain or .gz). Raises BadInput that names file, record and
     step, Refused where it is of a group that no plugin reads."""
-    return parse_recording(read_json(path, _LIMIT), str(path), registry)
+    return parse_recording(read_json(path, _RECORDING), str(path), registry)
 
 
 def parse_recording(document: Any, source: str, registry: Registry | None = None) -> Recording:

@@ -25,7 +25,6 @@ What a present change requires is present too.
 from __future__ import annotations
 
 import re
-import sys
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from pathlib import Path
 from typing import BinaryIO, Final, Generic, Literal, TypeVar
 
 from pfnmap.errors import BadInput, Unknown
+from pfnmap.host.bounded import opened, source_name
 from pfnmap.host.logforms import FORMAT, Commit, Log, read_log
 from pfnmap.release import (
     Change,
@@ -221,15 +221,8 @@ def read_gitlog(stream: BinaryIO, where: str, base: str | None = None, known: Fa
 
 def read_gitlog_file(path: str | Path, base: str | None = None, known: Facts | None = None) -> LogReport:
     """Read a log from a file, or from standard input for ``-``: `read_gitlog`, with BadInput for a file's trouble."""
-    if str(path) == "-":
-        return read_gitlog(sys.stdin.buffer, "standard input", base, known)
-    try:
-        with Path(path).open("rb") as stream:
-            return read_gitlog(stream, str(path), base, known)
-    except FileNotFoundError:
-        raise BadInput(str(path), "no such file") from None
-    except (OSError, ValueError) as error:
-        raise BadInput(str(path), f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    with opened(path) as stream:
+        return read_gitlog(stream, source_name(path), base, known)
 
 
 def _released(commit: Commit, known: Facts) -> Release | None:
