@@ -327,7 +327,7 @@ def parse_recording(document: Any, source: str, registry: Registry | None = None
         source,
         kernel["arch"],
         machine["release"],
-        machine["config"],
+        {**_implied(records), **machine["config"]},
         machine["cpu"],
         frozenset(kernel["traced"]),
         _machine([_recorded_device(d, f"{source}: device {n}", commands) for n, d in rows], source),
@@ -335,6 +335,13 @@ def parse_recording(document: Any, source: str, registry: Registry | None = None
         group,
         _installed(kernel),
     )
+
+
+def _implied(records: Iterable[Record]) -> dict[str, str]:
+    """Return the symbols without which a record could not have been made, whose Kconfig default is n: a recording's
+    `machine` does not list them."""
+    ops = {step.op for record in records for step in record.steps}
+    return {"USERFAULTFD": "y"} if "userfaultfd_register" in ops else {}
 
 
 def _installed(kernel: Mapping[str, Any]) -> int | None:

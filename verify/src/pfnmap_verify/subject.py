@@ -24,6 +24,8 @@ _RECORDED = (
     "TRANSPARENT_HUGEPAGE",
     "MEM_SOFT_DIRTY",
     "PREEMPT_RT",
+    "KVM",
+    "KVM_AMD",
     "ARM64_4K_PAGES",
     "ARM64_16K_PAGES",
     "ARM64_64K_PAGES",
