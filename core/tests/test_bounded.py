@@ -164,7 +164,7 @@ def test_a_named_pipe_is_read_and_one_without_a_writer_is_not_waited_for(tmp_pat
 
 def test_standard_input_that_is_closed_and_links_in_a_circle_cannot_be_read(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stdin", None)
-    with pytest.raises(BadInput, match="^standard input: closed$"):
+    with pytest.raises(BadInput, match=r"^standard input: closed$"):
         read_bytes("-", MIB)
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")
