@@ -157,13 +157,15 @@ def _differ(one: str, other: str) -> bool:
 
 def _release_of(file: DotConfig | None, known: Facts) -> str | None:
     """Return the release that a .config says it is of, if that is one."""
-    if file is None or file.release.endswith(".toml"):
-        return None
-    try:
-        parse_release(file.release, known=known)
-    except Unknown:
-        return None
-    return file.release
+    for name in file.release_names if file else ():
+        if name.endswith(".toml"):
+            continue
+        try:
+            parse_release(name, known=known)
+        except Unknown:
+            continue
+        return name
+    return None
 
 
 def _conflicts_text(conflicts: tuple[Conflict, ...]) -> str:
