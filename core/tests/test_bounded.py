@@ -15,7 +15,7 @@ import zstandard
 
 from pfnmap.errors import BadInput
 from pfnmap.host import bounded
-from pfnmap.host.bounded import MIB, read_bytes, read_json, read_text
+from pfnmap.host.bounded import MIB, read_bytes, read_json, read_text, read_toml
 
 
 def _file(directory: Path, content: bytes, name: str = "input") -> Path:
@@ -108,7 +108,7 @@ def test_json_says_where_it_breaks(tmp_path):
 
 def test_json_nesting_and_number_length_are_bounded(tmp_path):
     assert "nested too deeply" in _refusal(_file(tmp_path, b"[" * 200_000), reader=read_json)
-    assert "JSON" in _refusal(_file(tmp_path, b"9" * 100_000), reader=read_json)
+    assert "64 bits" in _refusal(_file(tmp_path, b"9" * 100_000), reader=read_json)
 
 
 @pytest.mark.parametrize(("kind", "pack", "header"), [("xz", lzma.compress, 8), ("zstd", zstandard.compress, 4)])
@@ -169,3 +169,11 @@ def test_standard_input_that_is_closed_and_links_in_a_circle_cannot_be_read(tmp_
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")
     assert "cannot be read" in _refusal(tmp_path / "a")
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "-" + "9" * 5000, str(1 << 64), "1" * 22])
+def test_a_number_of_more_than_64_bits_is_no_number_of_a_document(tmp_path, number):
+    assert "does not fit in 64 bits" in _refusal(_file(tmp_path, f'[{{"a": {number}}}]'.encode()), reader=read_json)
+    said = _refusal(_file(tmp_path, f"a = [{{b = {number}}}]".encode()), reader=read_toml)
+    assert "does not fit in 64 bits" in said or "4300" in said
+    assert "does not fit" in _refusal(_file(tmp_path, b"a = 0x" + b"f" * 17), reader=read_toml)

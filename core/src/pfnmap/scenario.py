@@ -16,15 +16,13 @@ from reprlib import repr
 from types import NoneType
 from typing import Any, TypeAlias
 
-import tomli
-
 from pfnmap.contract.defaults import DEFAULT_DRIVER
 from pfnmap.contract.device import BarPart, Device, DeviceBar
 from pfnmap.contract.kernel import THP_SETTINGS
 from pfnmap.contract.recording import RecordingGroup
 from pfnmap.contract.step import Step
-from pfnmap.errors import BadInput, LinkError, NotInstalled, Refused, Unknown, nearest
-from pfnmap.host.bounded import MIB, read_json, read_text
+from pfnmap.errors import BadInput, LinkError, NotInstalled, PfnmapError, Refused, Unknown, nearest
+from pfnmap.host.bounded import MIB, read_json, read_toml
 from pfnmap.kernel import Kernel
 from pfnmap.offers import how_to_install
 from pfnmap.plugins import Registry
@@ -154,10 +152,7 @@ def _list(value: Any, where: str, limit: int = _STEPS) -> list[Any]:
 def read_scenario(path: str | os.PathLike[str]) -> Scenario:
     """Read a scenario file. Raises BadInput that names the file and the key."""
     source = str(path)
-    try:
-        document = tomli.loads(read_text(path, _SCENARIO))
-    except (ValueError, RecursionError) as error:
-        raise BadInput(source, f"no TOML: {error}") from None
+    document = read_toml(path, _SCENARIO)
     _table(document, source, {"kernel": dict, "device": list, "step": list})
     rows = enumerate(_list(document.get("device", []), source, _DEVICES))
     devices = _machine([_device(d, f"{source}: device {n}") for n, d in rows], source)
@@ -314,7 +309,7 @@ def read_recording(path: str | os.PathLike[str], registry: Registry | None = Non
 def parse_recording(document: Any, source: str, registry: Registry | None = None) -> Recording:
     """Read a recording's JSON document; `source` names it in errors."""
     group = _group(document, source, registry)
-    table = _table(group.document(document), source, _DOCUMENT, _DOCUMENT, others=True)
+    table = _table(_common_shape(group, document, source), source, _DOCUMENT, _DOCUMENT, others=True)
     machine = _table(table["machine"], f"{source}: machine", _MACHINE, _MACHINE, others=True)
     kernel = _table(table["kernel"], f"{source}: kernel", _KERNEL, _KERNEL, others=True)
     _items(machine["config"].values(), str, f"{source}: machine", "config")
@@ -349,6 +344,18 @@ def _installed(kernel: Mapping[str, Any]) -> int | None:
     told = " ".join(value for value in kernel.values() if isinstance(value, str))
     found = re.search(r"\b(\d{1,6}) GiB\b", told)
     return int(found[1]) << 30 if found else None
+
+
+def _common_shape(group: RecordingGroup, document: dict[str, Any], source: str) -> Mapping[str, Any]:
+    """Return a document as its group reads it, which takes it for one of real kernels: whatever it misses is bad
+    input."""
+    try:
+        return group.document(document)
+    except PfnmapError:
+        raise
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}"
+        raise BadInput(source, f"not as recordings of group {document.get('group')} are ({said})") from error
 
 
 _SCHEMAS = ("pfnmap-recording/1", "pfnmap-recording/2")

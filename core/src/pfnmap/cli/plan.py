@@ -12,7 +12,7 @@ import typer
 
 from pfnmap.cli.once import OnceCommand
 from pfnmap.cli.options import JsonOption, KernelOptions, Settings, kernel_options
-from pfnmap.cli.terminal import heading, plain, print_json, show, styled, warn
+from pfnmap.cli.terminal import heading, print_json, show, styled, warn
 from pfnmap.errors import BadInput
 
 if TYPE_CHECKING:
@@ -399,7 +399,7 @@ def _show_side(side: _Side, quiet: bool) -> None:
     from pfnmap.report.plan_table import render
 
     heading(side.plan.kernel)
-    names = {device: plain(name) for device, name in side.wanted.names.items()} if side.wanted else {}
+    names = side.wanted.names if side.wanted else {}
     show(*(summary(side.plan, names) if quiet else render(*folded(side.plan, names))))
 
 

@@ -17,15 +17,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import tomli
+
 from pfnmap.errors import BadInput
 
-__all__ = ["MIB", "opened", "read_bytes", "read_json", "read_text", "source_name", "unpacked"]
+__all__ = ["MIB", "opened", "read_bytes", "read_json", "read_text", "read_toml", "source_name", "unpacked"]
 
 MIB = 1 << 20
 _WAIT = 10
 """Seconds for which a named pipe may stay without a writer."""
 _VALUES = 1 << 19
 """Values in a JSON document, of which each takes about a hundred bytes; the largest recordings have a fifth of that."""
+_DIGITS = 21
+"""Characters of a number of 64 bits, with its sign."""
 _XZ_MEMORY = 128 * MIB
 """What an xz decoder may take for its dictionary; `xz -9` needs 65 MiB."""
 _ZSTD_WINDOW = 128 * MIB
@@ -179,14 +183,43 @@ def read_json(path: str | os.PathLike[str], limit: int) -> Any:
     if sum(map(text.count, ",[{")) > _VALUES:  # before any of them takes memory; text with commas counts as well
         raise BadInput(source_name(path), f"more than {_VALUES} values, which is the most that is read")
     try:
-        return json.loads(text)
+        return json.loads(text, parse_int=_whole)
     except json.JSONDecodeError as error:
         what = f"not JSON: {error.msg} at line {error.lineno} column {error.colno}"
         raise BadInput(source_name(path), what) from None
     except RecursionError:
         raise BadInput(source_name(path), "JSON nested too deeply") from None
-    except ValueError as error:  # an integer of thousands of digits
-        raise BadInput(source_name(path), f"not JSON that can be read: {error}") from None
+    except ValueError as error:
+        raise BadInput(source_name(path), str(error)) from None
+
+
+def read_toml(path: str | os.PathLike[str], limit: int) -> dict[str, Any]:
+    """Return the document in a TOML file (plain or compressed) of at most `limit` bytes; BadInput for other text."""
+    text = read_text(path, limit)
+    try:
+        document = tomli.loads(text)
+        _check_numbers(document)
+    except (ValueError, RecursionError) as error:
+        raise BadInput(source_name(path), f"not TOML: {error}") from None
+    return document
+
+
+def _whole(digits: str) -> int:
+    """Return a whole number of JSON; no format that is read has one of more than 64 bits."""
+    if len(digits) > _DIGITS or abs(number := int(digits)) >= 1 << 64:
+        raise ValueError("a number that does not fit in 64 bits")
+    return number
+
+
+def _check_numbers(document: Any) -> None:
+    """Check the same of what TOML gave, where a number of hexadecimal digits has no bound."""
+    todo = [document]
+    while todo:
+        value = todo.pop()
+        if isinstance(value, (dict, list)):
+            todo += value.values() if isinstance(value, dict) else value
+        elif isinstance(value, int) and abs(value) >= 1 << 64:
+            raise ValueError("a number that does not fit in 64 bits")
 
 
 def _size(count: int) -> str:
