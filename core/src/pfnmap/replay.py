@@ -23,6 +23,7 @@ from pfnmap.ops.arguments import address_value
 from pfnmap.plugins import Registry, calling
 from pfnmap.run import Run
 from pfnmap.scenario import Record, Recording
+from pfnmap.unreproducible import forgive
 
 __all__ = [
     "COMPARED",
@@ -204,6 +205,7 @@ def compare_step(
         expect.setdefault("faults_total", len(expect["faults"]))
         got.setdefault("faults_total", len(got.get("faults", [])))
     _kernel_chosen(step, expect, got, run)
+    forgive(run, expect, got)
     with calling(_plugin(group), "normalise()"):
         group.normalise(run, step, expect, got)
     different = []
