@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "complain",
+    "counting",
     "heading",
     "only_kernel",
     "plain",
@@ -126,3 +127,15 @@ def progress_bar(total: int, what: str) -> Iterator[Callable[[int], None]]:
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(what, total=total)
         yield lambda done: progress.update(task, completed=done)
+
+
+@contextmanager
+def counting(what: str) -> Iterator[Callable[[int], None]]:
+    """Show on stderr, where that is a terminal and stdout is none, how many are done; yield what to call with it."""
+    if not sys.stderr.isatty() or sys.stdout.isatty():
+        yield lambda done: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(f"0 {what}") as status:
+        yield lambda done: status.update(f"{done:,} {what}") if done % 16 == 0 else None
