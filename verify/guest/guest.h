@@ -103,5 +103,8 @@ void do_pci_memory(void);
 void do_device_reset(void);
 void do_dma_map(void);
 void do_dma_unmap(void);
+void do_iommufd_map(void);
+void do_iommufd_unmap(void);
+void do_wire(void);
 
 #endif

@@ -414,6 +414,8 @@ const struct op ops[] = {
 	{ "exit", do_exit },
 	{ "fork", do_fork },
 	{ "get_mempolicy", do_get_mempolicy },
+	{ "iommufd_map", do_iommufd_map },
+	{ "iommufd_unmap", do_iommufd_unmap },
 	{ "kvm.dirty_log", do_kvm_dirty_log },
 	{ "kvm.map", do_kvm_map },
 	{ "kvm.memslot", do_kvm_memslot },
@@ -455,6 +457,7 @@ const struct op ops[] = {
 	{ "vm_create", do_vm_create },
 	{ "vmas", do_vmas },
 	{ "walk", do_nothing },
+	{ "wire", do_wire },
 	{ "write", do_write },
 	{ NULL, NULL },
 };
