@@ -20,7 +20,8 @@ import tomli
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
-PAGES = [README, ROOT / "docs" / "host.md", *sorted((ROOT / "docs" / "plugins").glob("*.md"))]
+PAGES = [README, *(ROOT / "docs" / page for page in ("host.md", "fleet.md"))]
+PAGES += sorted((ROOT / "docs" / "plugins").glob("*.md"))
 _BLOCK = re.compile(r"(?<=```console\n).*?(?=```)", re.DOTALL)
 _SETUP = re.compile(r"(?<=```sh\n).*?(?=```)", re.DOTALL)
 

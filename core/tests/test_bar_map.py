@@ -64,6 +64,11 @@ def test_what_nobody_asked_for_and_what_cannot_be_mapped_are_not_mapped():
     assert none.stretches[0].reason == "it is not"
 
 
+def test_two_devices_that_nobody_can_tell_apart_are_two_maps():
+    rows = [row(0, va, [(GIB, "pud", 1)]) for va in (0x4000_0000, 0x8000_0000)]
+    assert [one.stretches[0].va for one in bar_maps(rows)] == [0x4000_0000, 0x8000_0000]
+
+
 def test_placements_are_maps_of_their_own_and_sides_stand_below_each_other():
     here = bar_maps([row(0, 0, [(GIB, "pte", 1)], policy=name) for name in ("kernel", "aligned")])
     there = bar_maps([row(0, 0, [(GIB, "pmd", 512)], policy=name) for name in ("kernel", "aligned")])

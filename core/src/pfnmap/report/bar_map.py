@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any, Final
 
 from pfnmap.report.text import Table, Text
@@ -68,14 +67,23 @@ class BarMap:
 def bar_maps(rows: Sequence[Mapping[str, Any]]) -> list[BarMap]:
     """Return the maps of the BARs that the rows of ``"mappings"`` in a plan's JSON are about, in their order.
 
-    Rows of several areas of one BAR become one map. A row that says nothing of its BAR's size is the whole of it.
+    Rows of several areas of one BAR, in ascending order, become one map; another row of what a map has already is of
+    another device that nobody can tell from the first. A row that says nothing of its BAR's size is the whole of it.
     """
-    return [_bar_map(key, list(group)) for key, group in groupby(rows, key=_whose)]
+    groups: list[tuple[tuple[Any, ...], list[Mapping[str, Any]]]] = []
+    for row in rows:
+        key = (row.get("device"), row["bar"], row.get("policy"), row.get("pid"))
+        if groups and groups[-1][0] == key and _start(row) >= _start(last := groups[-1][1][-1]) + last["length"]:
+            groups[-1][1].append(row)
+        else:
+            groups.append((key, [row]))
+    return [_bar_map(key, group) for key, group in groups]
 
 
-def _whose(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    asked = (row.get("offset", 0), row["length"]) if row.get("area") is None else ()
-    return (row.get("device"), row["bar"], row.get("policy"), row.get("pid"), asked)
+def _start(row: Mapping[str, Any]) -> int:
+    """Where a row's part of the BAR begins."""
+    start: int = (row.get("area") or {}).get("offset", row.get("offset", 0))
+    return start
 
 
 def _bar_map(key: tuple[Any, ...], rows: Sequence[Mapping[str, Any]]) -> BarMap:
@@ -92,7 +100,7 @@ def _bar_map(key: tuple[Any, ...], rows: Sequence[Mapping[str, Any]]) -> BarMap:
 
 def _mapped(row: Mapping[str, Any]) -> Iterator[Stretch]:
     """The runs of a row, or why it has none."""
-    start = (row.get("area") or {}).get("offset", row.get("offset", 0))
+    start = _start(row)
     blocked = {line["va"]: line for line in reversed(row.get("blocked") or ())}
     if not row["runs"]:
         reason = next((line["detail"] for line in blocked.values()), "")
