@@ -88,8 +88,6 @@ void do_record(void);
 void do_module(void);
 void do_probe(void);
 void do_trace(void);
-void do_write(void);
-void do_read(void);
 void do_vfio(void);
 void do_mmap(void);
 void do_kvm_map(void);

@@ -442,7 +442,6 @@ const struct op ops[] = {
 	{ "pci_memory", do_pci_memory },
 	{ "prctl_thp_disable", do_prctl_thp_disable },
 	{ "probe", do_probe },
-	{ "read", do_read },
 	{ "record", do_record },
 	{ "scan", do_scan },
 	{ "set_thp_enabled", do_set_thp_enabled },
@@ -458,6 +457,5 @@ const struct op ops[] = {
 	{ "vmas", do_vmas },
 	{ "walk", do_nothing },
 	{ "wire", do_wire },
-	{ "write", do_write },
 	{ NULL, NULL },
 };
