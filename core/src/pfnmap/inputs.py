@@ -85,6 +85,11 @@ class Wanted:
     _free: int = 0x80_0000_0000
     """BARs of which nobody says an address lie one after another from here on."""
 
+    def doubt(self, note: str) -> None:
+        """Note once what contradicts what is taken of the kernel."""
+        if note not in self.notes:
+            self.notes.append(note)
+
     def free_address(self, size: int) -> int:
         """Return an address for a BAR of which nobody says one: some multiple of its size."""
         phys = -(-self._free // size) * size
@@ -191,6 +196,8 @@ def _of_mappings(
             if found is None:
                 continue
             name, part = found
+            if part.contradicts:
+                wanted.doubt(f"{read.source}: by its offsets this kernel lacks {part.contradicts}; give its --release")
             end = (part.offset or 0) + mapping.length
             fits = list(islice(known.fitting(part, end), 2))
             size = fits[0][1].size if fits else 1 << (end - 1).bit_length()
@@ -210,6 +217,7 @@ def _of_mappings(
                 policy=None,
                 driver=_driver(bound, drivers, wanted) if bound and bound.driver else name,
                 phys_assumed=part.phys is None and not fits,
+                candidates=tuple(d.bdf for d, _ in fits if d.bdf) if device is None else (),
                 input=InputName(read.source, read.kind),
             )
 

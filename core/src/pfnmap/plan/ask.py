@@ -20,7 +20,7 @@ from pfnmap.plan.placement import Space, congruent, place, vmm_class, vmm_named
 from pfnmap.plan.runs import Levels, up
 from pfnmap.plugins import Registry, calling, why_unusable
 from pfnmap.records import dataclass
-from pfnmap.release import unknown_as_absent
+from pfnmap.release import facts, unknown_as_absent
 from pfnmap.sizes import format_size
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def plan(
     first = Planner(kernel, question)
     mappings = first.answer()
     undetermined = tuple(_undetermined(kernel, question, first.changes(), mappings))
-    described = {**kernel.describe(), "assumed": _assumed(kernel, question, undetermined)}
+    described = {**kernel.describe(), "assumed": _assumed(kernel, question, undetermined, first.changes())}
     return Plan(described, mappings, undetermined, first.legends(), first.changes())
 
 
@@ -287,13 +287,17 @@ def required(kernel: Kernel, change: str) -> set[str]:
     return {*direct, *(name for one in direct for name in required(kernel, one))}
 
 
-def _assumed(kernel: Kernel, question: Question, undetermined: Sequence[Undetermined]) -> list[str]:
-    """What nobody said of the kernel, and can alter this answer: of unknown changes those that do."""
+def _assumed(
+    kernel: Kernel, question: Question, undetermined: Sequence[Undetermined], relevant: frozenset[str]
+) -> list[str]:
+    """What nobody said of the kernel, and can alter this answer: of unknown changes those that do, of what its
+    distribution has that which it hangs on."""
     name, changes, known = kernel.release.name, kernel.release.changes, kernel.release.known
     every = unknown_as_absent(name, changes, known)
     mattering = unknown_as_absent(name, {row.change: changes[row.change] for row in undetermined}, known)
+    beside = {flavour.said for flavour in facts(question.registry).flavours if not relevant & set(flavour.with_)}
     return [
-        *(sentence for sentence in kernel.assumed if sentence not in every),
+        *(sentence for sentence in kernel.assumed if sentence not in every and sentence not in beside),
         *mattering,
         *(
             f"address of {request.where}: {request.phys:#x}, a multiple of its size"

@@ -87,5 +87,5 @@ def named(text: str, known: Facts) -> tuple[str, dict[str, Status], tuple[str, .
     for flavour in flavours:
         if flavour.with_:
             changes.update(dict.fromkeys(flavour.with_, "yes"))
-            assumed.append(f"{flavour.name} has {', '.join(flavour.with_)} ({flavour.source})")
+            assumed.append(flavour.said)
     return name, changes, tuple(assumed)
