@@ -137,6 +137,25 @@ def test_mappings_of_a_process_are_planned_where_they_are(answer, write):
     ]
 
 
+def test_a_mapping_of_one_of_two_alike_devices_is_of_neither(answer, pfnmap, write):
+    maps, host = write(MAPS, "maps"), write(H100 + H100.replace("3b:", "3c:").replace("84000", "94000"), "host")
+    document = answer("plan", maps, host)
+    rows = [(m["device"], m["bar"], m["phys"], m["candidates"]) for m in document["mappings"]]
+    both = ["0000:3b:00.0", "0000:3c:00.0"]
+    assert rows == [(None, 2, None, both), (None, 0, None, both)]
+    assert "BAR 2: 128G of 0000:3b:00.0 or 0000:3c:00.0" in pfnmap("plan", maps, host).stdout
+    document = answer("plan", maps, host, "-s", "3c:00.0")
+    assert [(m["device"], m["phys"]) for m in document["mappings"][:1]] == [("0000:3c:00.0", "0x94000000000")]
+
+
+def test_offsets_that_the_release_does_not_have_are_said(pfnmap, write):
+    text = MAPS.replace("20000000000", "84000000000")
+    said = pfnmap("plan", write(text)).stderr
+    assert "by its offsets this kernel lacks vfio-unmap-mapping-range; give its --release" in said
+    assert "offsets" not in pfnmap("plan", write(text), "--release", "6.1.192").stderr
+    assert "offsets" not in pfnmap("plan", write(MAPS)).stderr
+
+
 def test_offsets_of_older_kernels_are_physical_addresses(answer, write):
     text = MAPS.replace("20000000000", "84000000000")
     for release in ("6.1.192", "7.3.4"):  # no BAR has the index that it would be of a newer one

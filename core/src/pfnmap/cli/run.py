@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pfnmap.cli.options import JsonOption, KernelOptions, Settings, kernel_options, linked
-from pfnmap.cli.terminal import heading, print_json, show, styled
+from pfnmap.cli.terminal import heading, print_json, show, styled, warn
 from pfnmap.errors import BadInput, Refused
 
 if TYPE_CHECKING:
@@ -53,6 +53,8 @@ def command(
         run = Run(image, list(read.devices))
     except BadInput as error:
         raise error.placed(scenario) from None
+    for name in run.machine.left_out:
+        warn(f"{run.left_out[name]}; it is left out")
     document: dict[str, Any] = {"kernel": image.describe(), "steps": [], "failed": []}
     if not json:
         heading(document["kernel"])

@@ -102,7 +102,8 @@ class Request:
     address or None. `mmapable`: whether the driver offers the BAR to mmap; None leaves that to its own rule. `gpa`:
     where a guest has the mapping, None: where its firmware would place the BAR. `driver`: who binds the device.
     `memory`: bytes of the BAR with memory behind them; None: all. `phys_assumed`: nobody said `phys`. `input`:
-    the file that it was read from.
+    the file that it was read from. `candidates`: the devices that it may be of, where there are several: `phys` is
+    then the first one's, and those of the others differ by multiples of the BAR's size.
 
     What a VMM looks at besides: `bits`, the BAR's width (64 where nobody says it). `msix`: the device's capability.
     `sparse`: the parts of the region that can be mapped, where it says so (the sparse-mmap capability); empty: all.
@@ -130,6 +131,7 @@ class Request:
     msix_mappable: bool = True
     pci_id: str | None = None
     class_name: str | None = None
+    candidates: tuple[str, ...] = ()
 
     @property
     def where(self) -> str:
