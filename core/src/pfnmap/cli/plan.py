@@ -13,7 +13,7 @@ import typer
 from pfnmap.cli.desk import DESK, BatchOption, DaskOption, Desk, JobsOption, run_batch
 from pfnmap.cli.once import OnceCommand
 from pfnmap.cli.options import JsonOption, KernelOptions, Settings, kernel_options
-from pfnmap.cli.terminal import heading, plain, print_json, show, styled
+from pfnmap.cli.terminal import heading, print_json, show, styled
 from pfnmap.errors import BadInput
 
 if TYPE_CHECKING:
@@ -444,7 +444,7 @@ def _show_side(side: _Side, quiet: bool) -> None:
     from pfnmap.report.plan_table import render
 
     heading(side.plan.kernel)
-    names = {device: plain(name) for device, name in side.wanted.names.items()} if side.wanted else {}
+    names = side.wanted.names if side.wanted else {}
     show(*(summary(side.plan, names) if quiet else render(*folded(side.plan, names))))
 
 
@@ -466,6 +466,7 @@ def _of_inputs(question: _Question, image: Kernel) -> Wanted:
     """Return what inputs ask for, less what a driver does not say how it maps."""
     from pfnmap.contract.defaults import DEFAULT_DRIVER
     from pfnmap.contract.module import Driver
+    from pfnmap.contract.plan import by_device
     from pfnmap.errors import Refused
     from pfnmap.host.pci import Skipped
     from pfnmap.inputs import Selection, of_inputs
@@ -478,12 +479,14 @@ def _of_inputs(question: _Question, image: Kernel) -> Wanted:
     wanted = of_inputs(question.read, drivers, image.has, only)
     _check_drivers(question.registry, [request.driver for request in wanted.requests])
     refused: list[Refused] = []
-    for request in list(wanted.requests):
+    asked, wanted.requests = wanted.requests, []
+    beside = by_device(asked)
+    for request in asked:
         try:
-            region_rules(image, request, wanted.requests, question.registry)
+            region_rules(image, request, beside[request.device], question.registry)
+            wanted.requests.append(request)
         except Refused as error:
             refused.append(error)
-            wanted.requests.remove(request)
             wanted.skipped.append(Skipped(request.device, str(error)))
     if not wanted.requests:
         raise refused[0]
