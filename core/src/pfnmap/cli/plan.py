@@ -31,6 +31,7 @@ __all__ = ["app", "command"]
 
 _OPTIONS: Final = "pfnmap.plan options"
 _VALUES: Final = "pfnmap.plan values"
+_TIME: Final = "Time"
 
 
 def _option(name: str, metavar: str, text: str, panel: str) -> object:
@@ -233,6 +234,15 @@ def command(
     mmap_base: Annotated[
         str | None, _option("--mmap-base", "ADDR", "mmap(NULL) searches downwards from here.", "Where")
     ] = None,
+    timed: Annotated[
+        bool, typer.Option("--time", help="Seconds, estimated from published measurements.", rich_help_panel=_TIME)
+    ] = False,
+    toggles: Annotated[
+        str | None, _option("--toggles", "N", "Decode toggles of a boot; else as published.", _TIME)
+    ] = None,
+    calibrate: Annotated[
+        str | None, _option("--calibrate", "FILE", "TOML: ns_per_walk, ns_per_fault, ns_per_table_page.", _TIME)
+    ] = None,
     batch: BatchOption = False,
     jobs: JobsOption = None,
     dask: DaskOption = None,
@@ -321,6 +331,14 @@ def command(
     advice = _advice(question, this) if advise else None
     if advice is not None:
         document["advice"] = [one.as_json() for one in advice]
+    times = None
+    if timed:
+        from pfnmap.plan.time import times_of
+
+        times = times_of(this.plan.mappings, this.image, calibrate, toggles)
+        document |= {"time": times.as_json()}
+    elif calibrate is not None or toggles is not None:
+        raise BadInput("--calibrate" if calibrate is not None else "--toggles", "goes with --time")
     if desk.take is not None:
         desk.take(document)
         return 0
@@ -336,6 +354,10 @@ def command(
         show(*render_difference(found, str(against)))
     if maps:
         _show_maps({"": document} if other is None else {"this side": document, str(against): document["against"]})
+    if times is not None:
+        from pfnmap.report.time import render_times
+
+        show(*render_times(times))
     if advice is not None:
         from pfnmap.report.advice import render_advice
 
