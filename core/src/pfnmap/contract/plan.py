@@ -25,6 +25,7 @@ __all__ = [
     "RegionRules",
     "Request",
     "Run",
+    "by_device",
 ]
 
 LeafLevel: TypeAlias = Literal["pte", "pmd", "pud"]
@@ -141,6 +142,15 @@ class Request:
     def beside(self, others: Iterable[Request]) -> list[Request]:
         """Return those of `others` that are other BARs of the same device."""
         return [o for o in others if o.device is not None and o.device == self.device and o.bar != self.bar]
+
+
+def by_device(requests: Iterable[Request]) -> dict[str | None, list[Request]]:
+    """Return what is planned of each device; of a BAR of no device nothing stands beside it."""
+    found: dict[str | None, list[Request]] = {None: []}
+    for request in requests:
+        if request.device is not None:
+            found.setdefault(request.device, []).append(request)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
