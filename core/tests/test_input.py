@@ -258,7 +258,7 @@ def test_html_and_encoded_text_side_by_side():
         ("VmPTE:\t  1234 kB\n", "/proc/PID/maps"),
         ("Linux host 6.12.117+deb12-amd64 #1 SMP x86_64 GNU/Linux\n", "--release"),
         ("not anything at all\n", "run lspci -vv"),
-        ("", "run lspci -vv"),
+        ("", "it is empty; run lspci -vv"),
     ],
 )
 def test_text_that_tells_nothing_is_named_with_what_does(text, said):
@@ -351,7 +351,6 @@ def test_a_region_that_was_wrapped_before_its_address_is_one():
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "it is empty"),
         ("1234:   qemu\n00007fa000000000 134217728K rw-s-   [ anon ]\n", "pmap -X of the process that has the device"),
         ("7fa000000000-7fc000000000 rw-p 00000000 00:00 0\n", "give /proc/PID/maps or pmap -X of the process"),
         ('{"handle":"PCI:0000:3b:00.0","businfo":"pci@0000:3b:00.0"}', "lshw -json"),

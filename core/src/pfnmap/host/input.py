@@ -109,7 +109,8 @@ def _why_nothing(lines: list[Line], readings: Dict[str, Reading]) -> str:
         if reading.devices:
             return f"{name} with {len(reading.devices)} devices and no memory BAR of any; {VERBOSE}"
     if not lines:
-        return "it is empty"
+        return f"it is empty; {VERBOSE}"
     if readings:
-        return f"{', '.join(readings)} without a BAR or a mapping of one; give /proc/PID/maps or pmap -X of the process that has the device"
+        right = "give /proc/PID/maps or pmap -X of the process that has the device"
+        return f"{', '.join(readings)} without a BAR or a mapping of one; {right}"
     return f"nothing in it is known; expected one of {', '.join(KINDS)} or a scenario: {VERBOSE}"
