@@ -185,6 +185,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)
 @pytest.fixture
 def cluster():
     """A scheduler and two workers, each a process of its own; yields the address and the workers."""
+    pytest.importorskip("distributed", reason="the extra dask is not installed")
     scheduler = subprocess.Popen(
         [
             sys.executable,
@@ -224,6 +225,7 @@ def test_cluster_answers_as_one_process_and_loses_nothing_with_a_worker(cluster,
 
 
 def test_scheduler_that_does_not_answer_is_one_line(refused, monkeypatch):
+    pytest.importorskip("distributed", reason="the extra dask is not installed")
     monkeypatch.setattr("pfnmap.batch._CONNECT", "1s")
     assert "no scheduler answers" in refused("plan", "--batch", "--dask", "tcp://127.0.0.1:1")
 
