@@ -13,7 +13,7 @@ import typer
 from pfnmap.cli.desk import DESK, BatchOption, DaskOption, Desk, JobsOption, run_batch
 from pfnmap.cli.once import OnceCommand
 from pfnmap.cli.options import JsonOption, KernelOptions, Settings, kernel_options
-from pfnmap.cli.terminal import heading, plain, print_json, show, styled
+from pfnmap.cli.terminal import heading, print_json, show, styled
 from pfnmap.errors import BadInput
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ __all__ = ["app", "command"]
 
 _OPTIONS: Final = "pfnmap.plan options"
 _VALUES: Final = "pfnmap.plan values"
+_TIME: Final = "Time"
 
 
 def _option(name: str, metavar: str, text: str, panel: str) -> object:
@@ -233,6 +234,15 @@ def command(
     mmap_base: Annotated[
         str | None, _option("--mmap-base", "ADDR", "mmap(NULL) searches downwards from here.", "Where")
     ] = None,
+    timed: Annotated[
+        bool, typer.Option("--time", help="Seconds, estimated from published measurements.", rich_help_panel=_TIME)
+    ] = False,
+    toggles: Annotated[
+        str | None, _option("--toggles", "N", "Decode toggles of a boot; else as published.", _TIME)
+    ] = None,
+    calibrate: Annotated[
+        str | None, _option("--calibrate", "FILE", "TOML: ns_per_walk, ns_per_fault, ns_per_table_page.", _TIME)
+    ] = None,
     batch: BatchOption = False,
     jobs: JobsOption = None,
     dask: DaskOption = None,
@@ -321,6 +331,14 @@ def command(
     advice = _advice(question, this) if advise else None
     if advice is not None:
         document["advice"] = [one.as_json() for one in advice]
+    times = None
+    if timed:
+        from pfnmap.plan.time import times_of
+
+        times = times_of(this.plan.mappings, this.image, calibrate, toggles)
+        document |= {"time": times.as_json()}
+    elif calibrate is not None or toggles is not None:
+        raise BadInput("--calibrate" if calibrate is not None else "--toggles", "goes with --time")
     if desk.take is not None:
         desk.take(document)
         return 0
@@ -336,6 +354,10 @@ def command(
         show(*render_difference(found, str(against)))
     if maps:
         _show_maps({"": document} if other is None else {"this side": document, str(against): document["against"]})
+    if times is not None:
+        from pfnmap.report.time import render_times
+
+        show(*render_times(times))
     if advice is not None:
         from pfnmap.report.advice import render_advice
 
@@ -422,7 +444,7 @@ def _show_side(side: _Side, quiet: bool) -> None:
     from pfnmap.report.plan_table import render
 
     heading(side.plan.kernel)
-    names = {device: plain(name) for device, name in side.wanted.names.items()} if side.wanted else {}
+    names = side.wanted.names if side.wanted else {}
     show(*(summary(side.plan, names) if quiet else render(*folded(side.plan, names))))
 
 
@@ -444,6 +466,7 @@ def _of_inputs(question: _Question, image: Kernel) -> Wanted:
     """Return what inputs ask for, less what a driver does not say how it maps."""
     from pfnmap.contract.defaults import DEFAULT_DRIVER
     from pfnmap.contract.module import Driver
+    from pfnmap.contract.plan import by_device
     from pfnmap.errors import Refused
     from pfnmap.host.pci import Skipped
     from pfnmap.inputs import Selection, of_inputs
@@ -456,12 +479,14 @@ def _of_inputs(question: _Question, image: Kernel) -> Wanted:
     wanted = of_inputs(question.read, drivers, image.has, only)
     _check_drivers(question.registry, [request.driver for request in wanted.requests])
     refused: list[Refused] = []
-    for request in list(wanted.requests):
+    asked, wanted.requests = wanted.requests, []
+    beside = by_device(asked)
+    for request in asked:
         try:
-            region_rules(image, request, wanted.requests, question.registry)
+            region_rules(image, request, beside[request.device], question.registry)
+            wanted.requests.append(request)
         except Refused as error:
             refused.append(error)
-            wanted.requests.remove(request)
             wanted.skipped.append(Skipped(request.device, str(error)))
     if not wanted.requests:
         raise refused[0]
