@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pfnmap.kernel import Kernel
     from pfnmap.plan import Advice, Plan, Request
     from pfnmap.plugins import Registry
+    from pfnmap.scenario import Scenario
     from pfnmap.spec import KernelSpec
 
 
@@ -291,7 +292,7 @@ def command(
         raise BadInput("", f"--offset and --length: {programs[0]} says itself what of a BAR it maps")
     registry = _settings(context).registry
     read = _read(files, registry) if files else []
-    base, requests = KernelSpec(), []
+    base, requests, scenario = KernelSpec(), [], None
     if root is not None:
         base, devices = _of_host(root, registry)
         read = [devices]
@@ -302,15 +303,21 @@ def command(
         start = parse_size(offset, "--offset") if offset is not None else 0
         requests = of_bars(bars, start, parse_size(length, "--length") if length is not None else None)
     elif scenarios:
-        requests, base = _of_scenario(scenarios[0])
+        from pfnmap.scenario import read_scenario
+
+        scenario = read_scenario(scenarios[0])
+        base = scenario.kernel
     for name in vmm or ():
         vmm_class(name, registry)
+    if scenario is not None:
+        _check_drivers(registry, [device.driver for device in scenario.devices])
     _check_drivers(registry, [request.driver for request in requests])
     desk: Desk = context.meta.get(DESK) or Desk(registry)
     question = _Question(
         desk,
         registry,
         read,
+        scenario,
         requests,
         slot or (),
         device_id or (),
@@ -384,6 +391,7 @@ class _Question:
     desk: Desk
     registry: Registry
     read: Sequence[Input]
+    scenario: Scenario | None
     requests: Sequence[Request]
     slots: Sequence[str]
     ids: Sequence[str]
@@ -416,12 +424,14 @@ class _Side:
 def _side(question: _Question, spec: KernelSpec) -> _Side:
     """Link a kernel, and plan on it what is asked; what is not as it was said is warned of."""
     from pfnmap.plan import plan
-    from pfnmap.requests import at_guest_address, described, placed
+    from pfnmap.requests import at_guest_address, described, of_scenario, placed
 
     said: list[str] = []
     image = question.desk.link(spec, said.append)
     requests, wanted = question.requests, None
-    if not requests:
+    if question.scenario is not None:
+        requests = of_scenario(question.scenario, image)
+    elif not requests:
         wanted = _of_inputs(question, image)
         requests = wanted.requests
     for text in (*_not_built(image, requests), *said, *(_left_out(wanted) if wanted else ())):
@@ -594,14 +604,6 @@ def _of_host(root: str, registry: Registry) -> tuple[KernelSpec, Input]:
     devices = [function.device for function in host.functions]
     bound = [device for device in devices if device.driver in names]
     return spec_of(host, registry, []), Input(root, "host", tuple(bound or devices), (), host.skipped)
-
-
-def _of_scenario(path: str) -> tuple[list[Request], KernelSpec]:
-    from pfnmap.requests import of_scenario
-    from pfnmap.scenario import read_scenario
-
-    scenario = read_scenario(path)
-    return of_scenario(scenario), scenario.kernel
 
 
 app = typer.Typer(add_completion=False)
