@@ -72,14 +72,14 @@ def of_scenario(scenario: Scenario) -> list[Request]:
 
 
 def _of_step(step: Step, scenario: Scenario) -> Request:
-    from pfnmap.ops.arguments import address_value  # BARs that are given as text need no engine
+    from pfnmap.ops.arguments import address_value, argument_value  # BARs that are given as text need no engine
 
     given = step.arguments
     devices = {device.name: device for device in scenario.devices}
-    name = given["device"]
+    name = argument_value("device", given["device"], {}, f"{step.where} device")
     if name not in devices:
         raise Unknown(f"device at {step.where}", str(name), devices)
-    index = given.get("bar", 0)
+    index = argument_value("bar", given.get("bar", 0), {}, f"{step.where} bar")
     if index not in devices[name].bars:
         raise BadInput(step.where, f"device {name} has no BAR {index}")
     bar = devices[name].bars[index]
