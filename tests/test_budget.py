@@ -10,7 +10,7 @@ import pytest
 RECORDING = Path(__file__).parent / "data" / "recordings" / "iommufd-6.12.117.json.gz"
 SCENARIO = """
 [kernel]
-release = "6.11"
+thp = "never"
 [[device]]
 name = "gpu"
 [[device.bar]]
@@ -49,7 +49,7 @@ def scenario(tmp_path) -> Path:
         ("ops=5", 1, "budget: more than 5 events; --limit ops=N allows more"),
         ("ops=0", 1, "budget: more than 0 events; --limit ops=N allows more"),
         ("seconds=0", 0, "budget: more than 0 seconds; --limit seconds=N allows more"),
-        ("bytes=28K", 2, "bytes of page tables, where 28672 are the most that is simulated"),
+        ("bytes=20K", 2, "bytes of page tables, where 20480 are the most that is simulated"),
     ],
 )
 def test_a_run_ends_where_its_budget_does_and_tells_what_was_done(pfnmap, scenario, limit, step, said):
