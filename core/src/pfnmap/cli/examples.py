@@ -20,7 +20,7 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "caps": ("pfnmap caps arm64 --release 6.12.117", "pfnmap caps x86_64 arm64 riscv64"),
     "kconfig": ("pfnmap kconfig x86_64 --explain ARCH_SUPPORTS_PUD_PFNMAP",),
     "changes": ("pfnmap changes 6.12.94 6.12.117", "pfnmap changes 6.12.117"),
-    "check": ("pfnmap check riscv64", "pfnmap check x86_64 --vectors plugins/x86_64/tests/data/x86_64-4k.json.gz"),
+    "check": ("pfnmap check pci_sysfs", "pfnmap check x86_64 --vectors plugins/x86_64/tests/data/x86_64-4k.json.gz"),
     "plugins": ("pfnmap plugins",),
     "new": ("pfnmap new arch sketch", "pfnmap new driver sketch_bar"),
     "vmm": ("pfnmap vmm cloud-hypervisor-53", "pfnmap vmm"),
