@@ -197,6 +197,14 @@ def command(
         ),
     ] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="A line a device, and a total.")] = False,
+    over: Annotated[
+        str | None,
+        _option("--sweep", "release|va|thp", "Ask of each release, alignment or setting.", "What would be otherwise"),
+    ] = None,
+    output: Annotated[
+        str | None, _option("-o", "FILE.svg", "With --sweep: draw it.", "What would be otherwise")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Write onto a file that exists.")] = False,
     maps: Annotated[bool, typer.Option("--map", help="Draw each BAR: which stretch is mapped at which level.")] = False,
     va: Annotated[str | None, _option("--va", "ADDR", "At this virtual address.", "Where")] = None,
     vmm: Annotated[
@@ -324,6 +332,10 @@ def command(
         not no_msix_mappable,
     )
     spec = kernel.over(base)
+    if over is not None:
+        return _sweep(question, spec, over, output, force, json)
+    if output is not None:
+        raise BadInput("-o", "goes with --sweep")
     this = _side(question, spec)
     other, found, document = None, None, this.as_json()
     if against is not None:
@@ -352,7 +364,7 @@ def command(
     if json:
         print_json("plan", document)
         return 0
-    _show_side(this, quiet)
+    _show_side(this, quiet, legend=other is None)
     if other is not None and found is not None:
         from pfnmap.report.difference import render_difference
 
@@ -449,13 +461,46 @@ def _advice(question: _Question, side: _Side) -> list[Advice]:
     return advise(side.image, side.requests, **_how(question))
 
 
-def _show_side(side: _Side, quiet: bool) -> None:
+def _show_side(side: _Side, quiet: bool, *, legend: bool = True) -> None:
     from pfnmap.report.plan_fold import folded, summary
     from pfnmap.report.plan_table import render
 
     heading(side.plan.kernel)
     names = side.wanted.names if side.wanted else {}
-    show(*(summary(side.plan, names) if quiet else render(*folded(side.plan, names))))
+    show(*(summary(side.plan, names) if quiet else render(*folded(side.plan, names), legend=legend)))
+
+
+def _sweep(question: _Question, spec: KernelSpec, over: str, output: str | None, force: bool, json: bool) -> int:
+    """Ask the question of every point of a sweep; show the costs, and draw them."""
+    from pathlib import Path
+
+    from pfnmap.release import facts
+    from pfnmap.report.plot import render_sweep, sweep_svg
+    from pfnmap.sweep import kind_of, sweep
+
+    if output is not None and Path(output).exists() and not force:
+        raise BadInput(output, "exists; --force writes onto it")
+
+    def ask(spec: KernelSpec, requests: Sequence[Request] | None) -> tuple[Sequence[Request], Plan]:
+        asked = question if requests is None else replace(question, requests=requests, va=None, vmm=())
+        side = _side(asked, spec)
+        return side.requests, side.plan
+
+    kind = kind_of(over)
+    points = sweep(kind, spec, facts(question.registry), ask)
+    if output is not None:
+        bars = len({(r.device, r.bar) for r in ask(spec, None)[0]})
+        title = f"{bars} BARs" if bars > 1 else "one BAR"
+        try:
+            Path(output).write_text(sweep_svg(kind, f"{title}, over {kind}", points), encoding="utf-8")
+        except OSError as error:
+            raise BadInput(output, f"cannot be written: {error.strerror}") from None
+    if json:
+        kernel = ask(spec, None)[1].kernel
+        print_json("plan", {"kernel": dict(kernel), "sweep": {"over": kind, "points": [p.as_json() for p in points]}})
+    else:
+        show(render_sweep(kind, points))
+    return 0
 
 
 def _show_maps(sides: Mapping[str, Mapping[str, Any]]) -> None:
