@@ -13,7 +13,7 @@ from pfnmap.contract.step import Action, ScenarioRun
 from pfnmap.contract.vma import File, FileOperations, MmStruct, VmArea, VmFault, VmOperations
 from pfnmap.errors import BadInput, LinkError, PfnmapError, PluginError, Refused, Unknown, Unwritten
 from pfnmap.hookspecs import hookimpl
-from pfnmap.trace import Call, Event, Message
+from pfnmap.trace import Call, Event, Finding, Message, Outcome
 
 __all__ = [
     "Action",
@@ -27,6 +27,7 @@ __all__ = [
     "Event",
     "File",
     "FileOperations",
+    "Finding",
     "Geometry",
     "Has",
     "Level",
@@ -39,6 +40,7 @@ __all__ = [
     "MmStruct",
     "MmuCpu",
     "Module",
+    "Outcome",
     "PfnSpace",
     "PfnmapError",
     "PluginError",

@@ -16,11 +16,13 @@ __all__ = [
     "Call",
     "Event",
     "Fault",
+    "Finding",
     "Hang",
     "Install",
     "KernelDied",
     "Message",
     "Oops",
+    "Outcome",
     "Split",
     "Trace",
     "Warn",
@@ -102,6 +104,14 @@ class Oops(Event):
     function: str
     stack: tuple[str, ...] = ()
     finding: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding(Event):
+    """A real kernel misbehaves here without a word: `finding` is its number (F3, ...), `what` a sentence."""
+
+    finding: str
+    what: str
 
 
 @dataclass(frozen=True, slots=True)
