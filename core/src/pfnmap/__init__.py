@@ -13,7 +13,7 @@ from pfnmap.contract.step import Action, ScenarioRun
 from pfnmap.contract.vma import File, FileOperations, MmStruct, VmArea, VmFault, VmOperations
 from pfnmap.errors import BadInput, LinkError, PfnmapError, PluginError, Refused, Unknown, Unwritten
 from pfnmap.hookspecs import hookimpl
-from pfnmap.trace import Call, Event, Finding, Message, Outcome
+from pfnmap.trace import Call, Event, Message, Misbehaviour, Outcome
 
 __all__ = [
     "Action",
@@ -27,7 +27,6 @@ __all__ = [
     "Event",
     "File",
     "FileOperations",
-    "Finding",
     "Geometry",
     "Has",
     "Level",
@@ -36,6 +35,7 @@ __all__ = [
     "Machine",
     "MachineState",
     "Message",
+    "Misbehaviour",
     "MmFunctions",
     "MmStruct",
     "MmuCpu",

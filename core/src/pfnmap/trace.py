@@ -16,11 +16,11 @@ __all__ = [
     "Call",
     "Event",
     "Fault",
-    "Finding",
     "Hang",
     "Install",
     "KernelDied",
     "Message",
+    "Misbehaviour",
     "Oops",
     "Outcome",
     "Split",
@@ -107,7 +107,7 @@ class Oops(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding(Event):
+class Misbehaviour(Event):
     """A real kernel misbehaves here without a word: `finding` is its number (F3, ...), `what` a sentence."""
 
     finding: str

@@ -120,9 +120,9 @@ def _show_event(event: Event) -> None:
 def _show_complaint(event: Event) -> None:
     """Show what the kernel logs, an oops, and where it misbehaves without a word: without --trace too."""
     from pfnmap.report.events import event_line
-    from pfnmap.trace import Finding, Hang, Message, Oops
+    from pfnmap.trace import Hang, Message, Misbehaviour, Oops
 
-    if isinstance(event, (Finding, Hang, Message, Oops)):
+    if isinstance(event, (Misbehaviour, Hang, Message, Oops)):
         show(styled("    " + event_line(event), "yellow"))
 
 

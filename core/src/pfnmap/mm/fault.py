@@ -27,7 +27,7 @@ from pfnmap.contract.fault import (
 from pfnmap.contract.vma import MmStruct
 from pfnmap.errors import Refused
 from pfnmap.mm.memory import handle_mm_fault
-from pfnmap.trace import Finding, Hang
+from pfnmap.trace import Hang, Misbehaviour
 
 __all__ = ["AccessResult", "user_access"]
 
@@ -77,9 +77,9 @@ def _tell_leak(mm: MmStruct, address: int, level: Level, entry: int) -> None:
         return
     vma = mm.vma_lookup(address)
     if vma is None:
-        mm.machine.trace.emit(Finding("F3", "a leaf is used where the process has no mapping"))
+        mm.machine.trace.emit(Misbehaviour("F3", "a leaf is used where the process has no mapping"))
     elif vma.is_anonymous and getattr(mm.kernel.ops, f"{level}_special")(entry):
-        mm.machine.trace.emit(Finding("F23", "what the process takes for its memory is a BAR"))
+        mm.machine.trace.emit(Misbehaviour("F23", "what the process takes for its memory is a BAR"))
 
 
 def _consume(mm: MmStruct, address: int, level: Level, entry: int) -> AccessResult:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from errno import EAGAIN, EINVAL
 from typing import NamedTuple
 
-from pfnmap import Call, Finding, Machine, MmStruct, VmArea
+from pfnmap import Call, Machine, Misbehaviour, MmStruct, VmArea
 from pfnmap.vm_flags import VM_ACCESS_FLAGS, VM_IO, VM_PFNMAP
 
 __all__ = ["ERR_FAULT", "ERR_RO_FAULT", "Pfn", "hva_to_pfn"]
@@ -79,7 +79,7 @@ def _hva_to_pfn_remapped(machine: Machine, vma: VmArea, address: int, write: boo
     if write and not found.writable:
         return 0, Pfn(error=ERR_RO_FAULT)
     if not vma.vm_flags & VM_ACCESS_FLAGS:
-        machine.trace.emit(Finding("F27", "a guest is given what the process itself may not read"))
+        machine.trace.emit(Misbehaviour("F27", "a guest is given what the process itself may not read"))
     return 0, found
 
 

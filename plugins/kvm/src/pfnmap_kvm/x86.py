@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from errno import EINVAL
 from typing import ClassVar
 
-from pfnmap import Finding, Level, LinkedKernel, Outcome
+from pfnmap import Level, LinkedKernel, Misbehaviour, Outcome
 from pfnmap.limits import bounded
 
 from .hva_to_pfn import ERR_RO_FAULT
@@ -148,7 +148,7 @@ class X86Mmu(GuestMmu):
         try:
             refused = slot.readonly or vm.machine.mm.copy_to_user(vm.mm, vm.hva(slot, gfn), 1)
         except Outcome:
-            vm.machine.trace.emit(Finding("F26", "KVM_RUN never returns"))
+            vm.machine.trace.emit(Misbehaviour("F26", "KVM_RUN never returns"))
             raise
         if refused:
             return MMIO

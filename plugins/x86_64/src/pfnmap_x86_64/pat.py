@@ -18,10 +18,10 @@ from typing import Any, ClassVar
 
 from pfnmap import (
     Action,
-    Finding,
     Machine,
     MachineState,
     Message,
+    Misbehaviour,
     MmFunctions,
     Module,
     ScenarioRun,
@@ -70,7 +70,7 @@ class Pat(Module):
         self.machine.trace.emit(Message(text))
 
     def _tell(self, finding: str, what: str) -> None:
-        self.machine.trace.emit(Finding(finding, what))
+        self.machine.trace.emit(Misbehaviour(finding, what))
 
     def _is_ram(self, start: int, end: int) -> bool:
         """pat_pagerange_is_ram, all or some of it."""
