@@ -38,7 +38,10 @@ class WordFormat:
     `next_table`: where one that points to a table holds that table's (None: as `address`). `load`, `execute`: what a
     word that maps memory holds where user space may read and execute it; None where that is not said, ``(0, 0)`` where
     every such word may be. `shared`: the word of an empty slot that points to a table which all empty slots share, in
-    which nothing is mapped (LoongArch's invalid_pte_table).
+    which nothing is mapped (LoongArch's invalid_pte_table). `store`: as `load`, for writing. `uncached`: what a word
+    that maps memory holds where that is device memory, as pgprot_noncached makes it. `software`: the bits of a word
+    that maps memory which the walker leaves to software; `marks`: those by which it notes, or is told, that memory was
+    accessed and written; no marks, 0.
     """
 
     valid: Bits
@@ -48,6 +51,10 @@ class WordFormat:
     load: Bits | None = None
     execute: Bits | None = None
     shared: int | None = None
+    store: Bits | None = None
+    uncached: Bits | None = None
+    software: int | None = None
+    marks: int = 0
 
 
 @dataclass(frozen=True, slots=True)
