@@ -109,7 +109,7 @@ def test_an_action_of_a_plugin_that_is_switched_off_or_misspelt_is_told(process:
 
 
 def test_a_plugin_of_this_repository_that_is_not_installed_is_told_how_to_install(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("pfnmap.plugins.entry_points", lambda: EntryPoints(()))
+    monkeypatch.setattr("pfnmap.plugins.discovery.entry_points", lambda: EntryPoints(()))
     assert why_not_linked("kvm", "x86_64") == "which is not installed; pip install pfnmap-kvm"
     assert why_not_linked("nvgrace_gpu", "x86_64") == "which is not installed; pip install pfnmap-nvgrace-gpu"
     assert why_not_linked("kvn", "x86_64") == "which is not installed"

@@ -12,7 +12,6 @@ import sys
 import tempfile
 import textwrap
 from collections.abc import Iterator
-from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,8 @@ import tomli
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
-PAGES = [README, *sorted((ROOT / "docs" / "plugins").glob("*.md"))]
+PAGES = [README, *(ROOT / "docs" / page for page in ("host.md", "fleet.md"))]
+PAGES += sorted((ROOT / "docs" / "plugins").glob("*.md"))
 _BLOCK = re.compile(r"(?<=```console\n).*?(?=```)", re.DOTALL)
 _SETUP = re.compile(r"(?<=```sh\n).*?(?=```)", re.DOTALL)
 
@@ -81,9 +81,10 @@ def test_every_link_leads_somewhere(root):
 
 def test_every_command_has_its_row_in_the_contract(root):
     rows = re.findall(r"^\| `pfnmap (\w+)", (root / "docs" / "CLI.md").read_text(), re.MULTILINE)
-    own = set(distribution("pfnmap").entry_points.select(group="pfnmap.command").names)
-    project = tomli.loads((root / "verify" / "pyproject.toml").read_text())["project"]
-    assert set(rows) == own | set(project["entry-points"]["pfnmap.command"])
+    projects = [tomli.loads(path.read_text())["project"] for path in root.glob("*/pyproject.toml")]
+    projects += [tomli.loads(path.read_text())["project"] for path in root.glob("plugins/*/pyproject.toml")]
+    named = {name for one in projects for name in one.get("entry-points", {}).get("pfnmap.command", {})}
+    assert set(rows) == named
 
 
 def test_the_example_of_the_scenario_page_gives_what_it_expects(root, pfnmap, tmp_path):

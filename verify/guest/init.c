@@ -30,6 +30,7 @@ static void settle_in(void)
 	__asm__ volatile("" : : "r"(stack) : "memory");
 	touch_answer();
 	touch_events();
+	touch_guest_ram();
 }
 
 static void perform_request(void)
@@ -186,26 +187,6 @@ void do_module(void)
 	snprintf(parameters, sizeof parameters, "%s", text_of("parameters"));
 	say_errno(fd < 0 ? -1 : syscall(SYS_finit_module, fd, parameters, 0));
 	close(fd);
-}
-
-void do_write(void)
-{
-	char path[256];
-	snprintf(path, sizeof path, "%.250s", text_of("path"));
-	say_errno(write_file(path, text_of("value")));
-}
-
-void do_read(void)
-{
-	FILE *file = fopen(text_of("path"), "re");
-	char line[800];
-	while (file && fgets(line, sizeof line, file)) {
-		line[strcspn(line, "\n")] = 0;
-		say("line %s", line);
-	}
-	say_errno(file ? 0 : -1);
-	if (file)
-		fclose(file);
 }
 
 int main(void)

@@ -16,25 +16,25 @@ from reprlib import repr
 from types import NoneType
 from typing import Any, TypeAlias
 
-import tomli
-
 from pfnmap.contract.defaults import DEFAULT_DRIVER
 from pfnmap.contract.device import BarPart, Device, DeviceBar
 from pfnmap.contract.kernel import THP_SETTINGS
 from pfnmap.contract.recording import RecordingGroup
 from pfnmap.contract.step import Step
-from pfnmap.errors import BadInput, LinkError, NotInstalled, Refused, Unknown, nearest
-from pfnmap.host.bounded import MIB, read_json, read_text
+from pfnmap.errors import BadInput, LinkError, NotInstalled, PfnmapError, Refused, Unknown, nearest
+from pfnmap.host.bounded import MIB, read_json, read_toml
 from pfnmap.kernel import Kernel
 from pfnmap.offers import how_to_install
-from pfnmap.plugins import Registry
+from pfnmap.plugins import Registry, calling
 from pfnmap.sizes import format_size, is_power_of_two, parse_address, parse_size
 from pfnmap.spec import KernelSpec
 
 __all__ = ["Record", "Recording", "Scenario", "parse_recording", "read_recording", "read_scenario"]
 
-_LIMIT = 256 * MIB
-_STEPS = 1_000_000
+_RECORDING = 16 * MIB
+"""Bytes of a recording, decompressed; the largest there are have one and a half."""
+_SCENARIO = 4 * MIB
+_STEPS = 100_000
 _DEVICES = 1024
 _DEPTH = 16
 _BARS = 6
@@ -81,7 +81,7 @@ class Recording:
     def link(self, registry: Registry | None = None) -> Kernel:
         """Link the kernel that was recorded, from the recording alone."""
         try:
-            return Kernel.link(
+            kernel = Kernel.link(
                 self.arch,
                 sorted({Device.driver, *(device.driver for device in self.devices), *self.group.drivers}),
                 config=self.config,
@@ -93,6 +93,8 @@ class Recording:
         except (BadInput, LinkError, Unknown) as error:
             error.placed(f"{self.source}: machine")
             raise
+        kernel.try_ops()
+        return kernel
 
 
 _Kinds: TypeAlias = "Mapping[str, type | tuple[type, ...]]"
@@ -152,10 +154,7 @@ def _list(value: Any, where: str, limit: int = _STEPS) -> list[Any]:
 def read_scenario(path: str | os.PathLike[str]) -> Scenario:
     """Read a scenario file. Raises BadInput that names the file and the key."""
     source = str(path)
-    try:
-        document = tomli.loads(read_text(path, 16 * MIB))
-    except (ValueError, RecursionError) as error:
-        raise BadInput(source, f"no TOML: {error}") from None
+    document = read_toml(path, _SCENARIO)
     _table(document, source, {"kernel": dict, "device": list, "step": list})
     rows = enumerate(_list(document.get("device", []), source, _DEVICES))
     devices = _machine([_device(d, f"{source}: device {n}") for n, d in rows], source)
@@ -306,13 +305,18 @@ _EXPECT_ITEMS: _Kinds = {
 def read_recording(path: str | os.PathLike[str], registry: Registry | None = None) -> Recording:
     """Read a recording (schema pfnmap-recording/1 or /2, plain or .gz). Raises BadInput that names file, record and
     step, Refused where it is of a group that no plugin reads."""
-    return parse_recording(read_json(path, _LIMIT), str(path), registry)
+    return parse_recording(read_json(path, _RECORDING), str(path), registry)
 
 
 def parse_recording(document: Any, source: str, registry: Registry | None = None) -> Recording:
     """Read a recording's JSON document; `source` names it in errors."""
     group = _group(document, source, registry)
-    table = _table(group.document(document), source, _DOCUMENT, _DOCUMENT, others=True)
+    try:
+        with calling(type(group).__module__.partition(".")[0], "document()") as gave:
+            whole = gave(group.document(document), Mapping[str, Any])
+    except PfnmapError as error:
+        raise error.placed(source) from None
+    table = _table(whole, source, _DOCUMENT, _DOCUMENT, others=True)
     machine = _table(table["machine"], f"{source}: machine", _MACHINE, _MACHINE, others=True)
     kernel = _table(table["kernel"], f"{source}: kernel", _KERNEL, _KERNEL, others=True)
     _items(machine["config"].values(), str, f"{source}: machine", "config")
@@ -325,7 +329,7 @@ def parse_recording(document: Any, source: str, registry: Registry | None = None
         source,
         kernel["arch"],
         machine["release"],
-        machine["config"],
+        {**_implied(records), **machine["config"]},
         machine["cpu"],
         frozenset(kernel["traced"]),
         _machine([_recorded_device(d, f"{source}: device {n}", commands) for n, d in rows], source),
@@ -333,6 +337,13 @@ def parse_recording(document: Any, source: str, registry: Registry | None = None
         group,
         _installed(kernel),
     )
+
+
+def _implied(records: Iterable[Record]) -> dict[str, str]:
+    """Return the symbols without which a record could not have been made, whose Kconfig default is n: a recording's
+    `machine` does not list them."""
+    ops = {step.op for record in records for step in record.steps}
+    return {"USERFAULTFD": "y"} if "userfaultfd_register" in ops else {}
 
 
 def _installed(kernel: Mapping[str, Any]) -> int | None:
@@ -360,7 +371,8 @@ def _group(document: Any, source: str, registry: Registry | None) -> RecordingGr
         raise NotInstalled("group of recordings", name, hint).placed(source)
     if name not in registry.names("recording"):
         raise Refused(f"{source}: recordings of group {name!r}", "no plugin that can be used reads them")
-    group: RecordingGroup = registry.load("recording", name)()
+    with calling(name, "__init__()") as gave:
+        group: RecordingGroup = gave(registry.load("recording", name)(), RecordingGroup)
     return group
 
 

@@ -55,7 +55,8 @@ class Machine:
     cpu: Mapping[str, Any]
     iommu_config: Sequence[str]
     kvm_module: str | None = None
-    probe_modules: Sequence[str] = field(default=("vfio_iommu_type1", "vfio_pci"))
+    modules: Sequence[str] = field(default=("vfio_pci",))
+    welcome_modules: Sequence[str] = field(default=("vfio_iommu_type1", "iommufd", "virtio_pci", "virtio_console"))
 
     def physical(self, linear: int) -> int:
         """Return the physical address of an address of the kernel's linear map, whose base (x86: page_offset_base
@@ -82,7 +83,7 @@ MACHINES: Mapping[str, Machine] = {
         # no_timer_check: else one boot of ten panics on a busy host
         command_line=f"console=ttyS0 no_timer_check intel_iommu=on mitigations=off {_QUIET}",
         ram=0,
-        cpu={"hw_access_dirty": True, "la57": False, "pdpe1gb": True, "pti": False, "pku": True},
+        cpu={"hw_access_dirty": True, "la57": False, "pdpe1gb": True, "pti": False, "pku": True, "phys_bits": 46},
         iommu_config=("INTEL_IOMMU",),
         kvm_module="kvm_amd",  # TCG emulates AMD's SVM with nested paging
     ),

@@ -18,7 +18,7 @@ from pfnmap.contract.entry import Has
 from pfnmap.contract.guest import Hypervisor
 from pfnmap.contract.kernel import LinkedKernel
 from pfnmap.contract.machine import Machine
-from pfnmap.contract.mapping import MappedPart
+from pfnmap.contract.mapping import HeldFile, LoggedFault, MappedPart
 from pfnmap.contract.option import PlanOption
 from pfnmap.contract.plan import Image, RegionRules, Request
 from pfnmap.contract.step import Action
@@ -103,8 +103,21 @@ class Driver(Module, ABC):
         return None
 
     @classmethod
+    def held(cls, link: str, fdinfo: str) -> HeldFile | None:
+        """Tell what an open file of a process is, None for one that is not this driver's.
+
+        `link` is what /proc/PID/fd/N links to, `fdinfo` the text of /proc/PID/fdinfo/N ("" where it is not known).
+        """
+        return None
+
+    @classmethod
+    def logged(cls, line: str) -> LoggedFault | None:
+        """Tell which fault a line of the kernel's log is about, None for a line that is not its handler's."""
+        return None
+
+    @classmethod
     def region(cls, kernel: Image, request: Request, others: Sequence[Request]) -> RegionRules:
-        """Tell the planner how a region of a device is mapped; `others`: all that is planned together with it.
+        """Tell the planner how a region of a device is mapped; `others`: all that is planned of its device.
 
         It shares no code with `mmap` and the fault handlers. Raises Refused where the driver does not say it, and for
         a region whose mapping it does not model.

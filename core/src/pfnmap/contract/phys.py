@@ -16,7 +16,8 @@ __all__ = ["Page", "PhysicalMemory"]
 class Page:
     """struct page of a page that is mapped: how many entries map it, how many references and pins gup holds, whether
     it belongs to one process alone (PageAnonExclusive: fork clears it, a write or unshare fault sets it), whether it is
-    anonymous (else the page cache holds a reference), and whether MADV_FREE gave it up (no swap backing)."""
+    anonymous (else the page cache holds a reference), whether MADV_FREE gave it up (no swap backing), and whether it is
+    dirty itself, whatever its entries say (told of the page cache alone)."""
 
     mapcount: int = 1
     refs: int = 0
@@ -24,6 +25,7 @@ class Page:
     exclusive: bool = True
     anon: bool = True
     lazyfree: bool = False
+    dirty: bool = False
 
     @property
     def can_reuse(self) -> bool:

@@ -131,6 +131,13 @@ class Vmm(ABC):
     changes: ClassVar[tuple[str, ...]] = ()
     """The upstream changes of the kernel that its answers hang on."""
 
+    executables: ClassVar[tuple[str, ...]] = ()
+    """What its executable is called, as patterns of the shell: ``qemu-system-*``. What several have is taken for the
+    one whose package is installed, else for the one whose class the others derive from."""
+
+    packages: ClassVar[tuple[str, ...]] = ()
+    """The packages of distributions that hold it, whose version (`upstream`) is its own."""
+
     def __init__(self, version: str = "", options: Sequence[str] = (), *, newest: bool = False) -> None:
         """Take a version (empty: the newest that is known) and options of the program, in order; `newest`: take a
         version that is newer than what is known for the newest known.
@@ -201,7 +208,7 @@ class Vmm(ABC):
 
 def _number(text: str) -> tuple[int, ...]:
     """Return the numbers that a version begins with; none where it does not begin with one."""
-    found = re.match(r"\d+(?:[.-]\d+)*", text)
+    found = re.match(r"[0-9]{1,9}(?:[.-][0-9]{1,9})*", text)
     return tuple(int(part) for part in re.split(r"[.-]", found[0])) if found else ()
 
 
