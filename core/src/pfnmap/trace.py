@@ -1,7 +1,8 @@
 """The one event stream: whatever a kernel could have traced.
 
-`Trace.events` holds the events since the last `Trace.drain`; listeners (``pfnmap run --trace``) are called as events
-happen. Nothing prints from inside the model.
+An event is written once and read often: nobody changes one. `Trace.events` holds the events since the last
+`Trace.drain`; listeners (``pfnmap run --trace``) are called as events happen.
+Nothing prints from inside the model.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Event:
     """Something that happened in the kernel."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Call(Event):
     """A traced kernel function was entered. `va` is its address argument (bytes), `ret` what it returned where that
     is told ("ok" or an errno name)."""
@@ -42,7 +43,7 @@ class Call(Event):
     ret: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Fault(Event):
     """The driver's fault handler returned: `order` (log2 of base pages), `ret` (NOPAGE, FALLBACK, SIGBUS, ...), `va`
     the page-aligned fault address, `write` the write fault flag, `vma_lock` whether it ran under the per-VMA lock."""
@@ -54,7 +55,7 @@ class Fault(Event):
     vma_lock: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Install(Event):
     """A leaf was written: `level`, `va` (start of what it maps), `pfn`, the `entry`, and how many (`count`) in a
     row."""
@@ -66,7 +67,7 @@ class Install(Event):
     count: int = 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Split(Event):
     """A huge leaf was split, as vmstat counts it: `level` "pmd" or "pud", `va` of the leaf."""
 
@@ -74,28 +75,28 @@ class Split(Event):
     va: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Message(Event):
     """A kernel log line."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Warn(Message):
     """A WARNING in the kernel log; `finding` names the finding of the real kernel's that it is (F4, ...)."""
 
     finding: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Bug(Message):
     """A complaint such as "bad pud"; `finding` as in Warn."""
 
     finding: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Oops(Event):
     """The kernel died in `function`, called from `stack` (innermost first); `finding` as in Warn."""
 
@@ -104,7 +105,7 @@ class Oops(Event):
     finding: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Hang(Event):
     """An access to `va` never completes; `finding` as in Warn."""
 

@@ -1,25 +1,25 @@
 """The page tables of an address space, in simulated physical memory.
 
-The mm walks the kernel's five levels; a folded level returns its parent's slot (DESIGN rule 5). A table is an
-``array('Q')`` of entries that lives at a physical address in `PhysicalMemory`; bulk work may take its memory as a numpy
-array without copying. Sources: include/linux/pgtable.h, mm/memory.c, mm/pgtable-generic.c.
+The mm walks the kernel's five levels; a folded level returns its parent's slot (DESIGN rule 5). A table is a window on
+`PhysicalMemory` at a physical address; bulk work takes its memory as a numpy array without copying. Sources:
+include/linux/pgtable.h, mm/memory.c, mm/pgtable-generic.c.
 """
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable, Iterator
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from pfnmap.contract.entry import Level
+from pfnmap.contract.entry import LEVELS, Level
 from pfnmap.contract.geometry import WalkLevel
 from pfnmap.contract.kernel import MachineState
-from pfnmap.contract.slot import Slot
+from pfnmap.contract.pgtable_ops import Ops
+from pfnmap.contract.slot import Slot, Table
 from pfnmap.errors import Refused
 from pfnmap.trace import Bug
 
-__all__ = ["PageTables"]
+__all__ = ["EMPTY", "NO_TABLE", "PageTables"]
 
 _PARENT: dict[Level, Level] = {"p4d": "pgd", "pud": "p4d", "pmd": "pud", "pte": "pmd"}
 
@@ -29,9 +29,46 @@ class Step(NamedTuple):
 
     op: Level
     none: Callable[[int], int]
+    present: Callable[[int], int]
     bad: Callable[[int], int]
     leaf: Callable[[int], int]
     pgtable: Callable[[int], int]
+
+
+EMPTY: Final = -1
+NO_TABLE: Final = -2
+
+
+class Below(dict[int, int]):
+    """Entry of a walked level above pte -> the physical address (bytes) of the table that it points to, `EMPTY`, or
+    `NO_TABLE` for a leaf and for what is not present.
+
+    The ops are asked once for each entry that points to a table: their answer never changes.
+    """
+
+    def __init__(self, step: Step, ops: Ops) -> None:
+        self._step = step
+        huge = step.op in ("pmd", "pud")
+        self._huge = [getattr(ops, f"{step.op}_{what}") for what in ("trans_huge", "devmap")] if huge else []
+
+    def __missing__(self, entry: int) -> int:
+        step = self._step
+        if step.none(entry):
+            return EMPTY
+        if step.leaf(entry) or not step.present(entry) or any(huge(entry) for huge in self._huge):
+            return NO_TABLE
+        found = self[entry] = step.pgtable(entry)
+        return found
+
+
+class _Walked(NamedTuple):
+    """A walked level: where in an address its index is, and, but for pte, what its entries point to."""
+
+    name: Level
+    shift: int
+    mask: int
+    below: Below
+    op: Level
 
 
 _COUNTED = ("pud", "pmd", "pte")
@@ -42,16 +79,14 @@ class PageTables:
     """The page tables of one address space: offsets, allocation and walks at every level.
 
     `X_offset(slot, address)` and `X_alloc(slot, address)` follow the kernel's: an `_alloc` fills an empty parent
-    slot with a new table of level X first.
+    slot with a new table of level X first. `alloc` does all of them from the top down.
     """
 
-    pgd: array[int]
+    pgd: Table
     p4d_offset: Callable[[Slot, int], Slot]
     pud_offset: Callable[[Slot, int], Slot]
     pmd_offset: Callable[[Slot, int], Slot]
     pte_offset: Callable[[Slot, int], Slot]
-    p4d_alloc: Callable[[Slot, int], Slot]
-    pud_alloc: Callable[[Slot, int], Slot]
     pmd_alloc: Callable[[Slot, int], Slot]
     pte_alloc: Callable[[Slot, int], Slot]
 
@@ -74,19 +109,48 @@ class PageTables:
         self.steps: dict[Level, Step] = {}
         for name, below in pairwise(names):
             op = _PARENT[below]
-            ops = [getattr(self._ops, f"{op}_{what}") for what in ("none", "bad", "leaf", "pgtable")]
+            ops = [getattr(self._ops, f"{op}_{what}") for what in ("none", "present", "bad", "leaf", "pgtable")]
             self.steps[name] = Step(op, *ops)
         self.empty = {name: kernel.arch.empty(self.steps[name].op if name in self.steps else name) for name in names}
-        self._templates = {w.name: array("Q", [self.empty[w.name]]) * w.ptrs for w in levels}
-        top = levels[0]
+        self._ptrs = {w.name: w.ptrs for w in levels}
+        self._walked = [
+            _Walked(w.name, w.shift, w.ptrs - 1, Below(step, self._ops), step.op)
+            for w, step in zip(levels, self.steps.values(), strict=False)
+        ]
+        self.below = {walked.op: walked.below for walked in self._walked}
+        top, last = levels[0], levels[-1]
         self._top_shift, self._top_mask = top.shift, top.ptrs - 1
-        self.pgd_pa = self._phys.alloc_table(self._templates[top.name])
+        self._last_shift, self._last_mask = last.shift, last.ptrs - 1
+        self._down = {level: self._path(level) for level in LEVELS}
+        self.pgd_pa = self._phys.alloc_table(top.ptrs, self.empty[top.name])
         self.pgd = self._phys.tables[self.pgd_pa]
         self.bytes = {name: kernel.geometry.ptrs(name) * 8 if name in _COUNTED else 0 for name in names}
         for level in _PARENT:
             offset = self._offset(level)
             setattr(self, f"{level}_offset", offset)
-            setattr(self, f"{level}_alloc", self._alloc(level, offset))
+            if level in ("pmd", "pte"):
+                setattr(self, f"{level}_alloc", self._alloc(level, offset))
+
+    def _path(self, level: Level) -> tuple[list[tuple[int, int, Below, Level]], int, int]:
+        """Return what is walked from the top down to the slots of a level: of each level above the shift, the mask,
+        what is below and its name; and the shift and mask of the slots themselves."""
+        at = max(n for n, w in enumerate(self.levels) if LEVELS.index(w.name) >= LEVELS.index(level))
+        above = [(w.shift, w.mask, w.below, self.levels[n + 1].name) for n, w in enumerate(self._walked[:at])]
+        return above, self.levels[at].shift, self.levels[at].ptrs - 1
+
+    def alloc(self, level: Level, address: int) -> Slot:
+        """Return the slot of an address at a level; tables that are missing on the way there are made."""
+        above, last_shift, last_mask = self._down[level]
+        tables = self._phys.tables
+        table = self.pgd
+        for shift, mask, below, child in above:
+            index = (address >> shift) & mask
+            pa = below[table[index]]
+            if pa == EMPTY:
+                self.populate(Slot(table, index), child)
+                pa = below[table[index]]
+            table = tables[pa]
+        return Slot(table, (address >> last_shift) & last_mask)
 
     def _offset(self, level: Level) -> Callable[[Slot, int], Slot]:
         for walked in self.levels[1:]:
@@ -112,7 +176,7 @@ class PageTables:
 
     def populate(self, slot: Slot, level: Level) -> None:
         """Put a new table of `level` under the parent's slot, and count it."""
-        pa = self._phys.alloc_table(self._templates[level])
+        pa = self._phys.alloc_table(self._ptrs[level], self.empty[level])
         slot.table[slot.index] = getattr(self._ops, f"{_PARENT[level]}_populate")(pa)
         self.pgtables_bytes += self.bytes[level]
 
@@ -136,7 +200,7 @@ class PageTables:
             self.pgd[0] = getattr(self._ops, f"{_PARENT[below]}_populate")(below_pa)
             self.pgtables_bytes += self.bytes[below]
 
-    def table_under(self, slot: Slot, level: Level) -> array[int]:
+    def table_under(self, slot: Slot, level: Level) -> Table:
         """Return the table of a walked level under its parent's slot, made where it is missing (X_alloc)."""
         parent = self.steps[self.levels[[w.name for w in self.levels].index(level) - 1].name]
         if parent.none(slot.entry):
@@ -145,7 +209,7 @@ class PageTables:
 
     def deposit(self, address: int) -> None:
         """pgtable_trans_huge_deposit: keep a PTE table for the PMD leaf at `address`, and count it."""
-        self._deposited[address] = self._phys.alloc_table(self._templates["pte"])
+        self._deposited[address] = self._phys.alloc_table(self._ptrs["pte"], self.empty["pte"])
         self.pgtables_bytes += self.bytes["pte"]
 
     def withdraw(self, address: int) -> None:
@@ -157,23 +221,22 @@ class PageTables:
         """Return the top slot of an address."""
         return Slot(self.pgd, (address >> self._top_shift) & self._top_mask)
 
-    def next_table(self, level: Level, entry: int) -> array[int] | None:
+    def next_table(self, level: Level, entry: int) -> Table | None:
         """Return the table that an entry of a walked level points to; None where it is empty, a leaf or no table."""
-        step = self.steps[level]
-        if step.none(entry) or step.leaf(entry):
-            return None
-        return self._phys.tables.get(step.pgtable(entry))
+        return self._phys.tables.get(self.below[self.steps[level].op][entry])
 
     def walk(self, address: int) -> Iterator[tuple[Level, Slot]]:
         """Yield (walked level, slot) from the top down to the leaf or the first empty entry of an address."""
-        table: array[int] | None = self.pgd
-        for walked in self.levels:
-            if table is None:
+        tables = self._phys.tables
+        table = self.pgd
+        for name, shift, mask, below, _ in self._walked:
+            slot = Slot(table, (address >> shift) & mask)
+            yield name, slot
+            pa = below[slot.entry]
+            if pa not in tables:
                 return
-            slot = Slot(table, (address >> walked.shift) & (walked.ptrs - 1))
-            yield walked.name, slot
-            if walked.name != "pte":
-                table = self.next_table(walked.name, slot.entry)
+            table = tables[pa]
+        yield "pte", Slot(table, (address >> self._last_shift) & self._last_mask)
 
     def leaf(self, address: int) -> tuple[Level, Slot] | None:
         """Return the level and the slot of the leaf for an address, present or not; None where the slot is empty.
@@ -182,19 +245,13 @@ class PageTables:
         """
         tables = self._phys.tables
         table = self.pgd
-        for walked in self.levels[:-1]:
-            index = (address >> walked.shift) & (walked.ptrs - 1)
-            entry = table[index]
-            step = self.steps[walked.name]
-            if step.none(entry):
-                return None
-            if step.leaf(entry):
-                return step.op, Slot(table, index)
-            below = tables.get(step.pgtable(entry))
-            if below is None:
-                return None
-            table = below
-        index = (address >> self.levels[-1].shift) & (self.levels[-1].ptrs - 1)
+        for name, shift, mask, below, op in self._walked:
+            index = (address >> shift) & mask
+            pa = below[table[index]]
+            if pa not in tables:
+                return (op, Slot(table, index)) if pa == NO_TABLE and self.steps[name].leaf(table[index]) else None
+            table = tables[pa]
+        index = (address >> self._last_shift) & self._last_mask
         return None if self._ops.pte_none(table[index]) else ("pte", Slot(table, index))
 
     def pmd_slot(self, address: int) -> Slot | None:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_right
 from collections.abc import Iterable
+from operator import attrgetter
+from typing import NamedTuple
 
+from pfnmap.contract.slot import Table
 from pfnmap.errors import Refused
 from pfnmap.limits import TABLE_BYTES, bounded
 from pfnmap.records import dataclass
 
 __all__ = ["Page", "PhysicalMemory"]
+
+_start = attrgetter("start")
 
 
 @dataclass(slots=True)
@@ -31,10 +37,24 @@ class Page:
         return self.mapcount == 1 and not self.refs and not self.pins
 
 
+class _Section(NamedTuple):
+    """A stretch of memory that is there: [start, end) in bytes, and its words."""
+
+    start: int
+    end: int
+    words: Table
+
+
+_SECTION = 1 << 18
+"""Bytes of the first section; each later one is as large as all before it, up to the largest."""
+_LARGEST_SECTION = 1 << 26
+
+
 class PhysicalMemory:
     """RAM of the simulated machine, as far as it holds page tables and private pages (`ram`: address -> Page).
 
-    Frames are handed out from `base` upwards and reused after they were freed. Words are logical values.
+    Frames are handed out from `base` upwards and reused after they were freed. Words are logical values, and those of
+    tables whose addresses follow each other lie in a row: `tables` (address -> words) are windows on them.
     """
 
     base = 0x10_0000
@@ -46,7 +66,8 @@ class PhysicalMemory:
         self._next = self.base
         self._free: dict[int, list[int]] = {}
         self._reserved = sorted((address, address + size) for address, size in reserved)
-        self.tables: dict[int, array[int]] = {}
+        self._sections: list[_Section] = []
+        self.tables: dict[int, Table] = {}
         self._table_bytes = 0
         self.ram: dict[int, Page] = {}
         self.zero_page = self.alloc_page()
@@ -77,13 +98,32 @@ class PhysicalMemory:
         size = max(1 << (size - 1).bit_length(), self._page_size)
         self._free.setdefault(size, []).append(address)
 
-    def alloc_table(self, template: array[int]) -> int:
-        """Return the physical address of a new table with the entries of `template`."""
-        size = len(template) * 8
+    def alloc_table(self, ptrs: int, empty: int) -> int:
+        """Return the physical address of a new table of `ptrs` slots, all of them `empty`."""
+        size = ptrs * 8
         self._table_bytes = bounded("RAM", self._table_bytes + size, TABLE_BYTES, "bytes of page tables")
         address = self.alloc(size)
-        self.tables[address] = template[:]
+        self.tables[address] = table = self._words(address, size)
+        table[:] = array("Q", (empty,)) * ptrs
         return address
+
+    def _words(self, address: int, size: int) -> Table:
+        """Return the window of `size` bytes at an address that was handed out."""
+        at = bisect_right(self._sections, address, key=_start) - 1
+        if at < 0 or self._sections[at].end < address + size:
+            at = self._add_section(address, size)
+        section = self._sections[at]
+        first = (address - section.start) // 8
+        return section.words[first : first + size // 8]
+
+    def _add_section(self, address: int, size: int) -> int:
+        there = sum(section.end - section.start for section in self._sections)
+        size = max(size, min(max(there, _SECTION), _LARGEST_SECTION))
+        at = bisect_right(self._sections, address, key=_start)
+        if at < len(self._sections):
+            size = min(size, self._sections[at].start - address)
+        self._sections.insert(at, _Section(address, address + size, memoryview(bytearray(size)).cast("Q")))
+        return at
 
     def alloc_page(self) -> int:
         """Return the physical address of a new page of RAM that one entry maps."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from array import array
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
-__all__ = ["Slot"]
+__all__ = ["Slot", "Table"]
+
+Table: TypeAlias = "memoryview[int]"
+"""The words of a table, each an entry: a window on simulated physical memory, which numpy takes without copying."""
 
 
 class Slot(NamedTuple):
-    """One entry's place: the `table`, an ``array('Q')`` of entries, and the `index` in it."""
+    """One entry's place: the `table`, and the `index` in it."""
 
-    table: array[int]
+    table: Table
     index: int  # type: ignore[assignment]  # nobody looks for an element of a slot (tuple.index)
 
     @property

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from array import array
-
-from pfnmap.contract.slot import Slot
+from pfnmap.contract.slot import Slot, Table
 from pfnmap.contract.vma import VmArea
 from pfnmap.mm import huge_memory
 from pfnmap.mm.anonymous import private_page
@@ -73,7 +71,7 @@ def _copy(dst: VmArea, src: VmArea, dst_slot: Slot, src_slot: Slot, depth: int, 
         address = stop
 
 
-def _copy_ptes(src: VmArea, dst_table: array[int], src_table: array[int], first: int, start: int, count: int) -> None:
+def _copy_ptes(src: VmArea, dst_table: Table, src_table: Table, first: int, start: int, count: int) -> None:
     """copy_present_ptes of a range from the byte address `start` on: old in the copy; clean too where shared, read-only
     in both where copied on write."""
     import numpy as np

@@ -19,6 +19,7 @@ from pfnmap.contract.fault import (
     VM_FAULT_SIGBUS,
     vm_fault_name,
 )
+from pfnmap.contract.page_tables import EMPTY, NO_TABLE
 from pfnmap.contract.slot import Slot
 from pfnmap.contract.vma import VmArea, VmFault
 from pfnmap.errors import Refused
@@ -55,21 +56,20 @@ def handle_mm_fault(vma: VmArea, address: int, flags: int) -> int:
     machine = mm.machine
     kernel = machine.kernel
     ops = kernel.ops
-    geometry = kernel.geometry
     tables = mm.tables
     machine.trace.emit(Call("handle_mm_fault", address))
-    vmf = VmFault(vma, address & -geometry.PAGE_SIZE, address, flags)
+    vmf = VmFault(vma, address & -kernel.geometry.PAGE_SIZE, address, flags)
     write = bool(flags & FAULT_FLAG_WRITE)
 
-    p4d = tables.p4d_alloc(tables.pgd_offset(address), address)
-    vmf.pud = pud = tables.pud_alloc(p4d, address)
+    vmf.pud = pud = tables.alloc("pud", address)
     entry = pud.entry
-    allowed = huge_memory.thp_vma_allowable_order(vma)
-    if ops.pud_none(entry) and allowed:
-        ret = _create_huge_pud(vmf)
-        if not ret & VM_FAULT_FALLBACK:
-            return ret
-    elif ops.pud_trans_huge(entry) or ops.pud_devmap(entry):
+    below = tables.below["pud"][entry]
+    if below == EMPTY:
+        if huge_memory.thp_vma_allowable_order(vma):
+            ret = _create_huge_pud(vmf)
+            if not ret & VM_FAULT_FALLBACK:
+                return ret
+    elif below == NO_TABLE and (ops.pud_trans_huge(entry) or ops.pud_devmap(entry)):
         if not write or ops.pud_write(entry):
             huge_memory.huge_pud_set_accessed(vmf)
             return 0
@@ -79,14 +79,15 @@ def handle_mm_fault(vma: VmArea, address: int, flags: int) -> int:
 
     vmf.pmd = pmd = tables.pmd_alloc(pud, address)
     entry = pmd.entry
-    if ops.pmd_none(entry):
-        if allowed:
-            ret = _huge_fault(vmf, geometry.PMD_ORDER)
+    below = tables.below["pmd"][entry]
+    if below == EMPTY:
+        if huge_memory.thp_vma_allowable_order(vma):
+            ret = _huge_fault(vmf, kernel.geometry.PMD_ORDER)
             if not ret & VM_FAULT_FALLBACK:
                 return ret
-    elif not ops.pmd_present(entry):
+    elif below == NO_TABLE and not ops.pmd_present(entry):
         raise Refused("handle_mm_fault", f"PMD entry {entry:#x} is neither empty nor present")
-    elif ops.pmd_trans_huge(entry) or ops.pmd_devmap(entry):
+    elif below == NO_TABLE and (ops.pmd_trans_huge(entry) or ops.pmd_devmap(entry)):
         if not write or ops.pmd_write(entry):
             huge_memory.huge_pmd_set_accessed(vmf)
             return 0
@@ -145,8 +146,7 @@ def _handle_pte_fault(vmf: VmFault) -> int:
     mm = vma.vm_mm
     ops = mm.kernel.ops
     assert vmf.pmd is not None
-    table, index = vmf.pmd
-    if ops.pmd_none(table[index]):
+    if mm.tables.below["pmd"][vmf.pmd.entry] == EMPTY:
         return _do_fault(vmf)
     pte, at = mm.tables.pte_offset(vmf.pmd, vmf.address)
     entry = pte[at]
@@ -188,9 +188,7 @@ def vmf_insert_pfn(vma: VmArea, address: int, pfn: int) -> int:
     huge_memory.bug_on_cow(vma, "vmf_insert_pfn_prot")
     if not vma.vm_start <= address < vma.vm_end:
         return VM_FAULT_SIGBUS
-    p4d = tables.p4d_alloc(tables.pgd_offset(address), address)
-    pmd = tables.pmd_alloc(tables.pud_alloc(p4d, address), address)
-    table, index = tables.pte_alloc(pmd, address)
+    table, index = tables.alloc("pte", address)
     if ops.pte_none(table[index]):
         table[index] = entry = ops.pte_mkspecial(ops.pfn_pte(pfn, setup_cachemode(vma, pfn)))
         machine.trace.emit(Install("pte", address, pfn, entry))
@@ -209,8 +207,7 @@ def insert_pfns(vma: VmArea, address: int, pfn: int, size: int, prot: int) -> No
     end = address + size
     while address < end:
         stop = min((address & -span) + span, end)
-        p4d = tables.p4d_alloc(tables.pgd_offset(address), address)
-        pmd = tables.pmd_alloc(tables.pud_alloc(p4d, address), address)
+        pmd = tables.alloc("pmd", address)
         _insert_under_pud(vma, pmd, address, stop, pfn, prot)
         pfn += (stop - address) >> shift
         address = stop
@@ -284,8 +281,7 @@ def _remap_pmds(vma: VmArea, address: int, pfn: int, size: int, prot: int) -> No
     while address < end:
         stop = min((address & -span) + span, end)
         if congruent and stop - address == span:
-            p4d = tables.p4d_alloc(tables.pgd_offset(address), address)
-            table, index = tables.pmd_alloc(tables.pud_alloc(p4d, address), address)
+            table, index = tables.alloc("pmd", address)
             table[index] = entry = ops.pmd_mkspecial(ops.pmd_mkhuge(ops.pfn_pmd(pfn, prot)))
             machine.trace.emit(Install("pmd", address, pfn, entry))
         else:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from errno import EACCES, EINVAL, ENOMEM, EPERM
-from typing import TYPE_CHECKING
 
-from pfnmap.contract.slot import Slot
+from pfnmap.contract.slot import Slot, Table
 from pfnmap.contract.vma import MmStruct, VmArea
 from pfnmap.limits import bounded
 from pfnmap.mm import huge_memory
@@ -23,10 +22,6 @@ from pfnmap.mm.mmu_notifier import mmu_notifier_invalidate_range
 from pfnmap.mm.vm_enough_memory import vm_enough_memory
 from pfnmap.mm.vm_normal_page import vm_normal_page
 from pfnmap.vm_flags import VM_ACCESS_FLAGS, VM_ACCOUNT, VM_LOCKED, VM_NORESERVE, VM_SEALED, VM_SHARED, VM_WRITE
-
-if TYPE_CHECKING:
-    from array import array
-
 
 __all__ = ["do_mprotect"]
 
@@ -108,7 +103,7 @@ def _wants_manual_pte_write_upgrade(vma: VmArea) -> bool:
     return bool(vma.vm_flags & VM_WRITE)
 
 
-def _change(vma: VmArea, table: array[int], depth: int, start: int, end: int, try_writable: bool) -> None:
+def _change(vma: VmArea, table: Table, depth: int, start: int, end: int, try_writable: bool) -> None:
     """change_protection over the entries of one table: a leaf wholly inside changes, one partly inside is split."""
     mm = vma.vm_mm
     ops = mm.kernel.ops
@@ -144,7 +139,7 @@ def _change(vma: VmArea, table: array[int], depth: int, start: int, end: int, tr
         address = stop
 
 
-def _change_ptes(vma: VmArea, table: array[int], first: int, start: int, count: int, try_writable: bool) -> None:
+def _change_ptes(vma: VmArea, table: Table, first: int, start: int, count: int, try_writable: bool) -> None:
     """change_pte_range from the byte address `start` on: present entries get the vma's protection."""
     import numpy as np
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from array import array
-
-from pfnmap.contract.slot import Slot
+from pfnmap.contract.slot import Slot, Table
 from pfnmap.contract.vma import MmStruct
 
 __all__ = ["free_pgtables"]
@@ -44,7 +42,7 @@ def _free_pgd_range(mm: MmStruct, start: int, end: int, floor: int, ceiling: int
     _free_range(mm, mm.tables.pgd, 0, start, end, floor, ceiling)
 
 
-def _free_range(mm: MmStruct, table: array[int], depth: int, start: int, end: int, floor: int, ceiling: int) -> None:
+def _free_range(mm: MmStruct, table: Table, depth: int, start: int, end: int, floor: int, ceiling: int) -> None:
     """Free what hangs under the entries of one table for [start, end), then each child table nobody else needs."""
     tables = mm.tables
     phys = mm.machine.phys

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from array import array
 
-from pfnmap.contract.slot import Slot
+from pfnmap.contract.slot import Slot, Table
 from pfnmap.contract.vma import AddressSpace, VmArea
 from pfnmap.mm import huge_memory
 from pfnmap.mm.anonymous import unmap_page
@@ -25,7 +25,7 @@ def unmap_single_vma(vma: VmArea, start: int, end: int, *, mmap_locked: bool = T
     _zap(vma, vma.vm_mm.tables.pgd, 0, start, end, mmap_locked)
 
 
-def _zap(vma: VmArea, table: array[int], depth: int, start: int, end: int, mmap_locked: bool) -> None:
+def _zap(vma: VmArea, table: Table, depth: int, start: int, end: int, mmap_locked: bool) -> None:
     """unmap_page_range and the zap_X_range below it, over the entries of one table."""
     mm = vma.vm_mm
     ops = mm.kernel.ops
@@ -60,7 +60,7 @@ def _zap(vma: VmArea, table: array[int], depth: int, start: int, end: int, mmap_
         address = stop
 
 
-def _zap_ptes(vma: VmArea, table: array[int], first: int, start: int, count: int) -> None:
+def _zap_ptes(vma: VmArea, table: Table, first: int, start: int, count: int) -> None:
     """zap_pte_range from the byte address `start` on: the pages of private memory are mapped once less."""
     kernel = vma.vm_mm.kernel
     contpte_unfold(vma.vm_mm, table, first, count)
