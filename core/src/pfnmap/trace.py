@@ -7,8 +7,9 @@ Nothing prints from inside the model.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import field, replace
+from typing import Any
 
 from pfnmap.records import dataclass
 
@@ -22,9 +23,13 @@ __all__ = [
     "KernelDied",
     "Message",
     "Oops",
+    "Repeat",
     "Split",
     "Trace",
     "Warn",
+    "counted",
+    "later",
+    "unrolled",
 ]
 
 
@@ -111,6 +116,59 @@ class Hang(Event):
 
     va: int
     finding: str = ""
+
+
+@dataclass(slots=True)
+class Repeat(Event):
+    """`events` happen `count` times in a row, each time `step` bytes further on, at the PFNs that follow (`pages` on):
+    as they are the first time. In a later one an Install's entry has the PFN that it tells, all else is the same."""
+
+    events: tuple[Event, ...]
+    count: int
+    step: int
+    pages: int
+
+    @property
+    def first(self) -> int:
+        """The first address (bytes)."""
+        return next((event.va for event in _plain(self.events) if hasattr(event, "va")), 0)
+
+    @property
+    def last(self) -> int:
+        """The address of the same event the last time."""
+        return self.first + (self.count - 1) * self.step
+
+
+def _plain(events: Iterable[Event]) -> Iterator[Any]:
+    for event in events:
+        yield from _plain(event.events) if isinstance(event, Repeat) else (event,)
+
+
+def later(event: Event, offset: int, pages: int) -> Event:
+    """Return an event as it is `offset` bytes and `pages` PFNs further on; the entry of an Install stays."""
+    if isinstance(event, Repeat):
+        return replace(event, events=tuple(later(one, offset, pages) for one in event.events))
+    moved = {"va": getattr(event, "va", 0) + offset, "pfn": getattr(event, "pfn", 0) + pages}
+    return replace(event, **{name: value for name, value in moved.items() if hasattr(event, name)})
+
+
+def unrolled(events: Iterable[Event]) -> Iterator[Event]:
+    """Yield events one by one, repeated ones as often as they happened."""
+    for event in events:
+        if not isinstance(event, Repeat):
+            yield event
+            continue
+        for n in range(event.count):
+            yield from unrolled(later(one, n * event.step, n * event.pages) for one in event.events)
+
+
+def counted(events: Iterable[Event]) -> Iterator[tuple[Event, int]]:
+    """Yield each event, a repeated one the first time alone, with how often it happened."""
+    for event in events:
+        if isinstance(event, Repeat):
+            yield from ((one, count * event.count) for one, count in counted(event.events))
+        else:
+            yield event, 1
 
 
 class KernelDied(Exception):  # an outcome of the modelled kernel, not an error of ours

@@ -7,19 +7,19 @@ include/linux/pgtable.h, mm/memory.c, mm/pgtable-generic.c.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from pfnmap.contract.entry import LEVELS, Level
 from pfnmap.contract.geometry import WalkLevel
 from pfnmap.contract.kernel import MachineState
 from pfnmap.contract.pgtable_ops import Ops
-from pfnmap.contract.slot import Slot, Table
+from pfnmap.contract.slot import Slot, Table, slot_of
 from pfnmap.errors import Refused
 from pfnmap.trace import Bug
 
-__all__ = ["EMPTY", "NO_TABLE", "PageTables"]
+__all__ = ["PageTables"]
 
 _PARENT: dict[Level, Level] = {"p4d": "pgd", "pud": "p4d", "pmd": "pud", "pte": "pmd"}
 
@@ -35,29 +35,25 @@ class Step(NamedTuple):
     pgtable: Callable[[int], int]
 
 
-EMPTY: Final = -1
-NO_TABLE: Final = -2
+class Below(dict[int, "Table | None"]):
+    """Entry of a walked level above pte -> the table that it points to, or None: it is empty, a leaf, or not present.
 
-
-class Below(dict[int, int]):
-    """Entry of a walked level above pte -> the physical address (bytes) of the table that it points to, `EMPTY`, or
-    `NO_TABLE` for a leaf and for what is not present.
-
-    The ops are asked once for each entry that points to a table: their answer never changes.
+    The ops are asked once for each entry that points to a table: their answer never changes, nor where a table is.
     """
 
-    def __init__(self, step: Step, ops: Ops) -> None:
+    def __init__(self, step: Step, ops: Ops, tables: Mapping[int, Table]) -> None:
         self._step = step
+        self._tables = tables
         huge = step.op in ("pmd", "pud")
         self._huge = [getattr(ops, f"{step.op}_{what}") for what in ("trans_huge", "devmap")] if huge else []
 
-    def __missing__(self, entry: int) -> int:
+    def __missing__(self, entry: int) -> Table | None:
         step = self._step
-        if step.none(entry):
-            return EMPTY
-        if step.leaf(entry) or not step.present(entry) or any(huge(entry) for huge in self._huge):
-            return NO_TABLE
-        found = self[entry] = step.pgtable(entry)
+        if step.none(entry) or step.leaf(entry) or not step.present(entry) or any(huge(entry) for huge in self._huge):
+            return None
+        found = self._tables.get(step.pgtable(entry))
+        if found is not None:
+            self[entry] = found
         return found
 
 
@@ -68,7 +64,7 @@ class _Walked(NamedTuple):
     shift: int
     mask: int
     below: Below
-    op: Level
+    step: Step
 
 
 _COUNTED = ("pud", "pmd", "pte")
@@ -114,10 +110,10 @@ class PageTables:
         self.empty = {name: kernel.arch.empty(self.steps[name].op if name in self.steps else name) for name in names}
         self._ptrs = {w.name: w.ptrs for w in levels}
         self._walked = [
-            _Walked(w.name, w.shift, w.ptrs - 1, Below(step, self._ops), step.op)
+            _Walked(w.name, w.shift, w.ptrs - 1, Below(step, self._ops, self._phys.tables), step)
             for w, step in zip(levels, self.steps.values(), strict=False)
         ]
-        self.below = {walked.op: walked.below for walked in self._walked}
+        self.below = {level: self._walked[self._holding(level)].below for level in LEVELS[1:]}
         top, last = levels[0], levels[-1]
         self._top_shift, self._top_mask = top.shift, top.ptrs - 1
         self._last_shift, self._last_mask = last.shift, last.ptrs - 1
@@ -134,23 +130,22 @@ class PageTables:
     def _path(self, level: Level) -> tuple[list[tuple[int, int, Below, Level]], int, int]:
         """Return what is walked from the top down to the slots of a level: of each level above the shift, the mask,
         what is below and its name; and the shift and mask of the slots themselves."""
-        at = max(n for n, w in enumerate(self.levels) if LEVELS.index(w.name) >= LEVELS.index(level))
+        at = self._holding(level)
         above = [(w.shift, w.mask, w.below, self.levels[n + 1].name) for n, w in enumerate(self._walked[:at])]
         return above, self.levels[at].shift, self.levels[at].ptrs - 1
+
+    def _holding(self, level: Level) -> int:
+        """Return which of the walked levels has the slots of a level, which may be folded into it."""
+        return max(n for n, w in enumerate(self.levels) if LEVELS.index(w.name) >= LEVELS.index(level))
 
     def alloc(self, level: Level, address: int) -> Slot:
         """Return the slot of an address at a level; tables that are missing on the way there are made."""
         above, last_shift, last_mask = self._down[level]
-        tables = self._phys.tables
         table = self.pgd
         for shift, mask, below, child in above:
             index = (address >> shift) & mask
-            pa = below[table[index]]
-            if pa == EMPTY:
-                self.populate(Slot(table, index), child)
-                pa = below[table[index]]
-            table = tables[pa]
-        return Slot(table, (address >> last_shift) & last_mask)
+            table = below[table[index]] or self.populate(table, index, child)
+        return slot_of((table, (address >> last_shift) & last_mask))
 
     def _offset(self, level: Level) -> Callable[[Slot, int], Slot]:
         for walked in self.levels[1:]:
@@ -159,26 +154,59 @@ class PageTables:
                 break
         else:
             return lambda slot, address: slot
-        pgtable = getattr(self._ops, f"{_PARENT[level]}_pgtable")
-        tables = self._phys.tables
-        return lambda slot, address: Slot(tables[pgtable(slot[0][slot[1]])], (address >> shift) & mask)
+        below = self.below[_PARENT[level]]
+
+        def offset(slot: Slot, address: int) -> Slot:
+            table, index = slot
+            under = below[table[index]]
+            assert under is not None, "no table there"
+            return slot_of((under, (address >> shift) & mask))
+
+        return offset
 
     def _alloc(self, level: Level, offset: Callable[[Slot, int], Slot]) -> Callable[[Slot, int], Slot]:
-        none = getattr(self._ops, f"{_PARENT[level]}_none")
+        if level not in self._ptrs:  # folded
+            return offset
+        below = self.below[_PARENT[level]]
 
         def alloc(slot: Slot, address: int) -> Slot:
             table, index = slot
-            if none(table[index]):
-                self.populate(slot, level)
+            if below[table[index]] is None:
+                self.populate(table, index, level)
             return offset(slot, address)
 
         return alloc
 
-    def populate(self, slot: Slot, level: Level) -> None:
-        """Put a new table of `level` under the parent's slot, and count it."""
+    def populate(self, table: Table, index: int, level: Level) -> Table:
+        """Return a new table of `level`, put under its parent's empty slot, and count it."""
+        above = _PARENT[level]
+        assert getattr(self._ops, f"{above}_none")(table[index]), f"a {above} slot that is taken"
         pa = self._phys.alloc_table(self._ptrs[level], self.empty[level])
-        slot.table[slot.index] = getattr(self._ops, f"{_PARENT[level]}_populate")(pa)
+        table[index] = getattr(self._ops, f"{above}_populate")(pa)
         self.pgtables_bytes += self.bytes[level]
+        return self._phys.tables[pa]
+
+    def populate_all(self, table: Table, index: int, count: int) -> list[int]:
+        """Put a new PTE table under each of `count` empty slots of a PMD table from `index` on, and count them; return
+        their physical addresses. They are filled by who asks."""
+        import numpy as np
+
+        addresses = self._phys.alloc_tables(count, self._ptrs["pte"])
+        np.frombuffer(table, np.uint64)[index : index + count] = self._ops.pmd_populate(np.array(addresses, np.uint64))
+        self.pgtables_bytes += count * self.bytes["pte"]
+        return addresses
+
+    def slot(self, level: Level, address: int) -> Slot | None:
+        """Return the slot of an address at a level, or None where a table above is missing."""
+        above, last_shift, last_mask = self._down[level]
+        table: Table | None = self.pgd
+        for shift, mask, below, _ in above:
+            assert table is not None
+            table = below[table[(address >> shift) & mask]]
+            if table is None:
+                return None
+        assert table is not None
+        return slot_of((table, (address >> last_shift) & last_mask))
 
     def reach(self, end: int) -> None:
         """Have tables that reach up to `end` (bytes): crst_table_upgrade of arch/s390/mm/pgalloc.c, nothing elsewhere.
@@ -202,10 +230,7 @@ class PageTables:
 
     def table_under(self, slot: Slot, level: Level) -> Table:
         """Return the table of a walked level under its parent's slot, made where it is missing (X_alloc)."""
-        parent = self.steps[self.levels[[w.name for w in self.levels].index(level) - 1].name]
-        if parent.none(slot.entry):
-            self.populate(slot, level)
-        return self._phys.tables[parent.pgtable(slot.entry)]
+        return self.below[_PARENT[level]][slot.entry] or self.populate(*slot, level)
 
     def deposit(self, address: int) -> None:
         """pgtable_trans_huge_deposit: keep a PTE table for the PMD leaf at `address`, and count it."""
@@ -223,19 +248,18 @@ class PageTables:
 
     def next_table(self, level: Level, entry: int) -> Table | None:
         """Return the table that an entry of a walked level points to; None where it is empty, a leaf or no table."""
-        return self._phys.tables.get(self.below[self.steps[level].op][entry])
+        return self.below[self.steps[level].op][entry]
 
     def walk(self, address: int) -> Iterator[tuple[Level, Slot]]:
         """Yield (walked level, slot) from the top down to the leaf or the first empty entry of an address."""
-        tables = self._phys.tables
         table = self.pgd
         for name, shift, mask, below, _ in self._walked:
             slot = Slot(table, (address >> shift) & mask)
             yield name, slot
-            pa = below[slot.entry]
-            if pa not in tables:
+            under = below[slot.entry]
+            if under is None:
                 return
-            table = tables[pa]
+            table = under
         yield "pte", Slot(table, (address >> self._last_shift) & self._last_mask)
 
     def leaf(self, address: int) -> tuple[Level, Slot] | None:
@@ -243,16 +267,16 @@ class PageTables:
 
         The level is the one whose ops work on the leaf: the lowest that is folded into the walked one.
         """
-        tables = self._phys.tables
         table = self.pgd
-        for name, shift, mask, below, op in self._walked:
+        for _, shift, mask, below, step in self._walked:
             index = (address >> shift) & mask
-            pa = below[table[index]]
-            if pa not in tables:
-                return (op, Slot(table, index)) if pa == NO_TABLE and self.steps[name].leaf(table[index]) else None
-            table = tables[pa]
+            entry = table[index]
+            under = below[entry]
+            if under is None:
+                return (step.op, slot_of((table, index))) if step.leaf(entry) and not step.none(entry) else None
+            table = under
         index = (address >> self._last_shift) & self._last_mask
-        return None if self._ops.pte_none(table[index]) else ("pte", Slot(table, index))
+        return None if self._ops.pte_none(table[index]) else ("pte", slot_of((table, index)))
 
     def pmd_slot(self, address: int) -> Slot | None:
         """mm_find_pmd's walk: the PMD slot of an address, or None where a table above is missing or a leaf."""

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from operator import attrgetter
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from pfnmap.contract.slot import Table
 from pfnmap.errors import Refused
 from pfnmap.limits import TABLE_BYTES, bounded
 from pfnmap.records import dataclass
+
+if TYPE_CHECKING:  # for the type checker alone: numpy is imported where it is used
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = ["Page", "PhysicalMemory"]
 
@@ -67,6 +71,7 @@ class PhysicalMemory:
         self._free: dict[int, list[int]] = {}
         self._reserved = sorted((address, address + size) for address, size in reserved)
         self._sections: list[_Section] = []
+        self._windows: dict[int, Table] = {}
         self.tables: dict[int, Table] = {}
         self._table_bytes = 0
         self.ram: dict[int, Page] = {}
@@ -75,7 +80,7 @@ class PhysicalMemory:
     def alloc(self, size: int) -> int:
         """Return the physical address (bytes) of `size` free bytes, aligned to their size rounded up to a power of
         two. Raises Refused where what is reserved leaves no room that an entry can point to."""
-        size = max(1 << (size - 1).bit_length(), self._page_size)
+        size = self._rounded(size)
         if free := self._free.get(size):
             return free.pop()
         address = -(-self._next // size) * size
@@ -89,13 +94,23 @@ class PhysicalMemory:
         self._next = address + size
         return address
 
+    def _rounded(self, size: int) -> int:
+        """Bytes that `size` bytes take: a power of two, a page at least."""
+        return max(1 << (size - 1).bit_length(), self._page_size)
+
     def reserve(self, address: int, size: int) -> None:
         """Keep out of [address, address + size): a BAR is there. To be said before much is handed out."""
         self._reserved = sorted([*self._reserved, (address, address + size)])
 
+    def holds_none_of(self, address: int, size: int) -> bool:
+        """Tell whether it is certain that nothing of [address, address + size) was ever handed out: it is reserved, or
+        lies beyond."""
+        end = address + size
+        return address >= self._next or any(start <= address and end <= stop for start, stop in self._reserved)
+
     def free(self, address: int, size: int) -> None:
         """Give `size` bytes back."""
-        size = max(1 << (size - 1).bit_length(), self._page_size)
+        size = self._rounded(size)
         self._free.setdefault(size, []).append(address)
 
     def alloc_table(self, ptrs: int, empty: int) -> int:
@@ -103,13 +118,50 @@ class PhysicalMemory:
         size = ptrs * 8
         self._table_bytes = bounded("RAM", self._table_bytes + size, TABLE_BYTES, "bytes of page tables")
         address = self.alloc(size)
-        self.tables[address] = table = self._words(address, size)
+        self.tables[address] = table = self._window(address, size)
         table[:] = array("Q", (empty,)) * ptrs
         return address
 
+    def alloc_tables(self, count: int, ptrs: int) -> list[int]:
+        """Return the physical addresses of `count` new tables, those that `alloc_table` would return one by one. Who
+        asks fills them."""
+        size = ptrs * 8
+        self._table_bytes = bounded("RAM", self._table_bytes + count * size, TABLE_BYTES, "bytes of page tables")
+        addresses = [self.alloc(size) for _ in range(count)]
+        for address in addresses:
+            self.tables[address] = self._window(address, size)
+        return addresses
+
+    def rows(self, addresses: Sequence[int], ptrs: int) -> Iterator[tuple[int, NDArray[np.uint64]]]:
+        """Yield the words of tables of `ptrs` slots as numpy arrays of a row for each table, without copying: as many
+        tables at once as follow each other in memory, with the index of the first of them in `addresses`."""
+        import numpy as np
+
+        stride = self._rounded(ptrs * 8)
+        first = 0
+        while first < len(addresses):
+            section = self._sections[self._section_of(addresses[first])]
+            last = first + 1
+            while last < len(addresses) and addresses[last] == addresses[last - 1] + stride < section.end:
+                last += 1
+            at = (addresses[first] - section.start) // 8
+            size = (last - first - 1) * stride // 8 + ptrs
+            words: NDArray[np.uint64] = np.frombuffer(section.words, np.uint64, size, 8 * at)
+            yield first, np.lib.stride_tricks.as_strided(words, (last - first, ptrs), (stride, 8))
+            first = last
+
+    def _section_of(self, address: int) -> int:
+        return bisect_right(self._sections, address, key=_start) - 1
+
+    def _window(self, address: int, size: int) -> Table:
+        """Return the window of `size` bytes at an address that was handed out, the same one as long as its size is."""
+        window = self._windows.get(address)
+        if window is None or window.nbytes != size:
+            window = self._windows[address] = self._words(address, size)
+        return window
+
     def _words(self, address: int, size: int) -> Table:
-        """Return the window of `size` bytes at an address that was handed out."""
-        at = bisect_right(self._sections, address, key=_start) - 1
+        at = self._section_of(address)
         if at < 0 or self._sections[at].end < address + size:
             at = self._add_section(address, size)
         section = self._sections[at]
@@ -119,7 +171,7 @@ class PhysicalMemory:
     def _add_section(self, address: int, size: int) -> int:
         there = sum(section.end - section.start for section in self._sections)
         size = max(size, min(max(there, _SECTION), _LARGEST_SECTION))
-        at = bisect_right(self._sections, address, key=_start)
+        at = self._section_of(address) + 1
         if at < len(self._sections):
             size = min(size, self._sections[at].start - address)
         self._sections.insert(at, _Section(address, address + size, memoryview(bytearray(size)).cast("Q")))

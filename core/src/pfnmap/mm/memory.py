@@ -19,7 +19,6 @@ from pfnmap.contract.fault import (
     VM_FAULT_SIGBUS,
     vm_fault_name,
 )
-from pfnmap.contract.page_tables import EMPTY, NO_TABLE
 from pfnmap.contract.slot import Slot
 from pfnmap.contract.vma import VmArea, VmFault
 from pfnmap.errors import Refused
@@ -62,14 +61,16 @@ def handle_mm_fault(vma: VmArea, address: int, flags: int) -> int:
     write = bool(flags & FAULT_FLAG_WRITE)
 
     vmf.pud = pud = tables.alloc("pud", address)
-    entry = pud.entry
-    below = tables.below["pud"][entry]
-    if below == EMPTY:
+    table, index = pud
+    entry = table[index]
+    if tables.below["pud"][entry] is not None:
+        pass
+    elif ops.pud_none(entry):
         if huge_memory.thp_vma_allowable_order(vma):
             ret = _create_huge_pud(vmf)
             if not ret & VM_FAULT_FALLBACK:
                 return ret
-    elif below == NO_TABLE and (ops.pud_trans_huge(entry) or ops.pud_devmap(entry)):
+    elif ops.pud_trans_huge(entry) or ops.pud_devmap(entry):
         if not write or ops.pud_write(entry):
             huge_memory.huge_pud_set_accessed(vmf)
             return 0
@@ -78,16 +79,18 @@ def handle_mm_fault(vma: VmArea, address: int, flags: int) -> int:
             return ret
 
     vmf.pmd = pmd = tables.pmd_alloc(pud, address)
-    entry = pmd.entry
-    below = tables.below["pmd"][entry]
-    if below == EMPTY:
+    table, index = pmd
+    entry = table[index]
+    if tables.below["pmd"][entry] is not None:
+        pass
+    elif ops.pmd_none(entry):
         if huge_memory.thp_vma_allowable_order(vma):
             ret = _huge_fault(vmf, kernel.geometry.PMD_ORDER)
             if not ret & VM_FAULT_FALLBACK:
                 return ret
-    elif below == NO_TABLE and not ops.pmd_present(entry):
+    elif not ops.pmd_present(entry):
         raise Refused("handle_mm_fault", f"PMD entry {entry:#x} is neither empty nor present")
-    elif below == NO_TABLE and (ops.pmd_trans_huge(entry) or ops.pmd_devmap(entry)):
+    elif ops.pmd_trans_huge(entry) or ops.pmd_devmap(entry):
         if not write or ops.pmd_write(entry):
             huge_memory.huge_pmd_set_accessed(vmf)
             return 0
@@ -146,7 +149,8 @@ def _handle_pte_fault(vmf: VmFault) -> int:
     mm = vma.vm_mm
     ops = mm.kernel.ops
     assert vmf.pmd is not None
-    if mm.tables.below["pmd"][vmf.pmd.entry] == EMPTY:
+    table, index = vmf.pmd
+    if mm.tables.below["pmd"][table[index]] is None:
         return _do_fault(vmf)
     pte, at = mm.tables.pte_offset(vmf.pmd, vmf.address)
     entry = pte[at]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final
 
+from pfnmap.trace import Repeat
+
 if TYPE_CHECKING:
     from pfnmap.trace import Event
 
@@ -19,7 +21,11 @@ def event_json(event: Event) -> dict[str, Any]:
     found: dict[str, Any] = {"event": type(event).__name__.lower()}
     for field in fields(event):
         value = getattr(event, field.name)
+        if field.name == "events":
+            value = [event_json(one) for one in value]
         found[field.name] = hex(value) if field.name in _HEX else list(value) if isinstance(value, tuple) else value
+    if isinstance(event, Repeat):
+        found.update(first=hex(event.first), last=hex(event.last))
     return found
 
 
@@ -27,6 +33,9 @@ def event_line(event: Event) -> str:
     """Return an event as a line: ``fault order=9 ret=NOPAGE va=0x...``; what is empty is left out."""
     shown = {name: value for name, value in event_json(event).items() if value not in ("", [], None)}
     kind = shown.pop("event")
+    if isinstance(event, Repeat):
+        each = "; ".join(event_line(one) for one in event.events)
+        return f"{event.count:,} times, from va={shown['first']} to va={shown['last']}: {each}"
     return " ".join([kind, *(f"{name}={_word(value)}" for name, value in shown.items())])
 
 
