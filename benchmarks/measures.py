@@ -8,6 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from pfnmap.contract.device import Device, DeviceBar
 from pfnmap.contract.step import Step
@@ -86,6 +89,45 @@ def scalar(pages: int) -> tuple[float, float]:
     return cpu(touch), cpu(store)
 
 
+def touching(size: int) -> tuple[float, float]:
+    """Touch every 4K page of a BAR, each a fault of its own, against computing and filling as many words."""
+    run = mapped(size, PAGE)
+    touch = Step("touch", {"va": VA + PAGE, "length": size, "access": "read"})
+    work = cpu(lambda: run.step(touch))
+    index = np.arange(size // PAGE, dtype=np.uint64)
+    words = np.zeros_like(index)
+
+    def fill() -> None:
+        np.add(index, PHYS // PAGE, out=words)
+        np.left_shift(words, 12, out=words)
+        np.bitwise_or(words, 0x237, out=words)
+
+    fill()
+    return work, cpu(fill)
+
+
+def filled(size: int) -> Run:
+    """A machine with 6.1, which fills a BAR with 4K entries at the first touch."""
+    run = mapped(size, 0, "6.1.192")
+    run.step(Step("touch", {"va": VA, "access": "read"}))
+    return run
+
+
+def whole(size: int, op: str, **arguments: Any) -> tuple[float, float]:
+    """Do something to all of a BAR that is mapped with 4K entries, against copying as many bytes."""
+    run = mapped(size, 0, "6.1.192") if op == "touch" else filled(size)
+    work = cpu(lambda: run.step(Step(op, arguments)))
+    old = np.ones(size // PAGE, dtype=np.uint64)
+    new = np.zeros_like(old)
+    np.copyto(new, old)
+    return work, cpu(lambda: np.copyto(new, old))
+
+
+def wholly(op: str, arguments: Callable[[int], dict[str, Any]]) -> Callable[[int], tuple[float, float]]:
+    """Return `whole` of a step."""
+    return lambda size: whole(size, op, **arguments(size))
+
+
 def planning(requests: int) -> tuple[float, float]:
     """Plan requests that all differ, against parsing their JSON."""
     asked = [
@@ -110,8 +152,28 @@ def replaying(files: int) -> tuple[float, float]:
     return cpu(lambda: [replay(one) for one in recordings]), cpu(lambda: [json.loads(text) for text in texts])
 
 
+AT = {"va": VA, "access": "read"}
+DECODE = {"device": "gpu", "enabled": False}
+
+
+def ALL(size: int, **more: Any) -> dict[str, Any]:
+    return {"addr": VA, "length": size, **more}
+
+
+def moved(size: int) -> dict[str, Any]:
+    flags = ["MAYMOVE", "FIXED"]
+    return {"addr": VA, "old_len": size, "new_len": size, "new_addr": VA + (1 << 44) + PAGE, "flags": flags}
+
+
 MEASURES: tuple[Measure, ...] = (
     Measure("scalar", scalar.__doc__ or "", {"1K": 1 << 10, "8K": 1 << 13, "64K": 1 << 16}, scalar, 75),
+    Measure("touch", touching.__doc__ or "", BARS, touching, 4),
+    Measure("fill", "6.1 fills a BAR at its first touch", BARS, wholly("touch", lambda size: AT), 4),
+    Measure("decode", "memory decode goes off", BARS, wholly("pci_memory", lambda size: DECODE), 4),
+    Measure("fork", "the entries are copied to a child", BARS, wholly("fork", lambda size: {}), 4),
+    Measure("mprotect", "all becomes read-only", BARS, wholly("mprotect", lambda size: ALL(size, prot="r")), 4),
+    Measure("munmap", "all is unmapped", BARS, wholly("munmap", lambda size: ALL(size)), 4),
+    Measure("mremap", "all moves by a page", BARS, wholly("mremap", moved), 4),
     Measure("plan", planning.__doc__ or "", {"100": 100, "1000": 1000, "10000": 10000}, planning, 20),
     Measure("replay", replaying.__doc__ or "", {"1": 1, "2": 2, "3": 3}, replaying, 20),
 )

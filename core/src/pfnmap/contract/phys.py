@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
@@ -52,6 +53,15 @@ class _Section(NamedTuple):
 _SECTION = 1 << 18
 """Bytes of the first section; each later one is as large as all before it, up to the largest."""
 _LARGEST_SECTION = 1 << 26
+_LARGE = 1 << 22
+
+
+def _zeroed(size: int) -> Table:
+    """Return words of memory that is there once it is written; a large stretch in large pages."""
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if size >= _LARGE and hasattr(mmap, "MADV_HUGEPAGE"):
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return memoryview(memory).cast("Q")
 
 
 class PhysicalMemory:
@@ -71,7 +81,8 @@ class PhysicalMemory:
         self._free: dict[int, list[int]] = {}
         self._reserved = sorted((address, address + size) for address, size in reserved)
         self._sections: list[_Section] = []
-        self._windows: dict[int, Table] = {}
+        self._last = _Section(0, 0, memoryview(b""))
+        self._freed: dict[int, Table] = {}
         self.tables: dict[int, Table] = {}
         self._table_bytes = 0
         self.ram: dict[int, Page] = {}
@@ -128,8 +139,7 @@ class PhysicalMemory:
         size = ptrs * 8
         self._table_bytes = bounded("RAM", self._table_bytes + count * size, TABLE_BYTES, "bytes of page tables")
         addresses = [self.alloc(size) for _ in range(count)]
-        for address in addresses:
-            self.tables[address] = self._window(address, size)
+        self.tables.update((address, self._window(address, size)) for address in addresses)
         return addresses
 
     def rows(self, addresses: Sequence[int], ptrs: int) -> Iterator[tuple[int, NDArray[np.uint64]]]:
@@ -155,16 +165,15 @@ class PhysicalMemory:
 
     def _window(self, address: int, size: int) -> Table:
         """Return the window of `size` bytes at an address that was handed out, the same one as long as its size is."""
-        window = self._windows.get(address)
-        if window is None or window.nbytes != size:
-            window = self._windows[address] = self._words(address, size)
-        return window
-
-    def _words(self, address: int, size: int) -> Table:
-        at = self._section_of(address)
-        if at < 0 or self._sections[at].end < address + size:
-            at = self._add_section(address, size)
-        section = self._sections[at]
+        window = self._freed.pop(address, None)
+        if window is not None and window.nbytes == size:
+            return window
+        section = self._last
+        if not section.start <= address or section.end < address + size:
+            at = self._section_of(address)
+            if at < 0 or self._sections[at].end < address + size:
+                at = self._add_section(address, size)
+            self._last = section = self._sections[at]
         first = (address - section.start) // 8
         return section.words[first : first + size // 8]
 
@@ -174,7 +183,7 @@ class PhysicalMemory:
         at = self._section_of(address) + 1
         if at < len(self._sections):
             size = min(size, self._sections[at].start - address)
-        self._sections.insert(at, _Section(address, address + size, memoryview(bytearray(size)).cast("Q")))
+        self._sections.insert(at, _Section(address, address + size, _zeroed(size)))
         return at
 
     def alloc_page(self) -> int:
@@ -220,6 +229,7 @@ class PhysicalMemory:
 
     def free_table(self, address: int) -> None:
         """Give a table back."""
-        size = len(self.tables.pop(address)) * 8
+        table = self._freed[address] = self.tables.pop(address)
+        size = table.nbytes
         self._table_bytes -= size
         self.free(address, size)

@@ -26,6 +26,7 @@ from pfnmap.limits import PTES, bounded
 from pfnmap.mm import huge_memory
 from pfnmap.mm.anonymous import do_anonymous_page, do_wp_page
 from pfnmap.mm.pfnmap_track import setup_cachemode, track_remap, untrack_remap
+from pfnmap.mm.pte_tables import FEW, following, pte_rows
 from pfnmap.trace import Call, Fault, Install
 from pfnmap.vm_flags import (
     VM_DONTDUMP,
@@ -222,25 +223,31 @@ def _insert_under_pud(vma: VmArea, pmd: Slot, start: int, end: int, pfn: int, pr
     import numpy as np
 
     mm = vma.vm_mm
-    machine = mm.machine
-    kernel = machine.kernel
-    ops = kernel.ops
-    geometry = kernel.geometry
+    tables = mm.tables
+    ops = mm.kernel.ops
+    geometry = mm.kernel.geometry
     shift, span = geometry.PAGE_SHIFT, geometry.size("pmd")
-    pfns = np.arange(pfn, pfn + ((end - start) >> shift), dtype=np.uint64)
-    entries = array("Q", ops.pte_mkspecial(ops.pfn_pte(pfns, prot)).tobytes())
     table, index = pmd
-    done = 0
     address = start
     while address < end:
-        stop = min((address & -span) + span, end)
-        count = (stop - address) >> shift
-        ptes, first = mm.tables.pte_alloc(Slot(table, index), address)
-        ptes[first : first + count] = entries[done : done + count]
-        machine.trace.emit(Install("pte", address, pfn + done, entries[done], count))
-        done += count
-        address = stop
-        index += 1
+        entry = ops.pte_mkspecial(ops.pfn_pte(pfn, prot))
+        whole = 0 if address % span else (end - address) // span
+        if whole > FEW and table[index : index + whole] == array("Q", (tables.empty["pmd"],)) * whole:
+            count = 0
+            for rows in pte_rows(mm, tables.populate_all(table, index, whole)):
+                rows[:] = following(
+                    ops, "pte", pfn + count, ops.pte_mkspecial(ops.pfn_pte(pfn + count, prot)), rows.size, 1
+                ).reshape(rows.shape)
+                count += rows.size
+        else:
+            whole = 1
+            ptes, first = tables.pte_alloc(Slot(table, index), address)
+            count = (min((address & -span) + span, end) - address) >> shift
+            np.frombuffer(ptes, np.uint64)[first : first + count] = following(ops, "pte", pfn, entry, count, 1)
+        mm.machine.trace.emit(Install("pte", address, pfn, entry, count))
+        pfn += count
+        address += count << shift
+        index += whole
 
 
 def remap_pfn_range(vma: VmArea, address: int, pfn: int, size: int, prot: int) -> int:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from array import array
+
 from pfnmap.contract.slot import Slot, Table
 from pfnmap.contract.vma import MmStruct
+from pfnmap.mm.pte_tables import pte_tables
 
 __all__ = ["free_pgtables"]
 
@@ -53,6 +56,13 @@ def _free_range(mm: MmStruct, table: Table, depth: int, start: int, end: int, fl
     while address < end:
         stop = min((address & -size) + size, end)
         index = (address >> walked.shift) & (walked.ptrs - 1)
+        if child == "pte" and (whole := pte_tables(tables, table, index, -(-(end - address) // size))):
+            table[index : index + len(whole)] = array("Q", (tables.empty[walked.name],)) * len(whole)
+            for pa in whole:
+                phys.free_table(pa)
+            tables.pgtables_bytes -= len(whole) * tables.bytes[child]
+            address = (address & -size) + len(whole) * size
+            continue
         slot = Slot(table, index)
         if not tables.none_or_clear_bad(walked.name, slot):
             pa = tables.steps[walked.name].pgtable(table[index])

@@ -9,7 +9,7 @@ table, whole PTE tables are repeated in the same way.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from pfnmap.contract.entry import Level
@@ -19,6 +19,7 @@ from pfnmap.contract.vma import MmStruct, VmFault
 from pfnmap.limits import bounded
 from pfnmap.mm import huge_memory
 from pfnmap.mm.fault import AccessResult, user_access
+from pfnmap.mm.pte_tables import following, pte_rows
 from pfnmap.trace import Call, Event, Repeat, later
 from pfnmap.vm_flags import VM_PFNMAP
 
@@ -189,7 +190,7 @@ class _Touching:
         if getattr(ops, f"{level}_none")(entry):
             return 0
         if level == "pmd" and self._mm.tables.below[level][entry] is not None:
-            return self._repeat_table(table, index, first, count)
+            return self._repeat_table(table, index, count)
         if not getattr(ops, f"{level}_leaf")(entry) if level != "pte" else False:
             return 0
         if level == "pmd" and ops.arch_needs_pgtable_deposit():
@@ -197,40 +198,27 @@ class _Touching:
         pages = self._size[level] >> self._shift
         pfn = getattr(ops, f"{level}_pfn")(entry)
         count = self._of_one_cachemode(pfn, count, pages)
-        words[:count] = self._like(level, first, entry)(pfn + pages, count, pages)
+        words[:count] = following(ops, level, pfn, entry, count + 1, pages)[1:]
         return count
 
-    def _repeat_table(self, table: Table, index: int, first: int, count: int) -> int:
-        """Fill `count` PTE tables more in the same way as that of `first`, if it maps pages in a row with the same
+    def _repeat_table(self, table: Table, index: int, count: int) -> int:
+        """Fill `count` PTE tables more in the same way as that of a slot, if it maps pages in a row with the same
         flags; return how many."""
         tables = self._mm.tables
         done = tables.below["pmd"][table[index]]
         assert done is not None
         pages = len(done)
         pfn = self._ops.pte_pfn(done[0])
-        like = self._like("pte", first, done[0])
-        if (like(pfn, pages, 1) != _words(done)).any():
+        if (following(self._ops, "pte", pfn, done[0], pages, 1) != _words(done)).any():
             return 0
         count = self._of_one_cachemode(pfn, count, pages)
-        for n, rows in self._machine.phys.rows(tables.populate_all(table, index + 1, count), pages):
-            rows[:] = like(pfn + (n + 1) * pages, rows.size, 1).reshape(rows.shape)
+        entry = done[-1]
+        for rows in pte_rows(self._mm, tables.populate_all(table, index + 1, count)):
+            pfn = self._ops.pte_pfn(entry)
+            entries = following(self._ops, "pte", pfn, entry, rows.size + 1, 1)[1:]
+            rows[:] = entries.reshape(rows.shape)
+            entry = int(entries[-1])
         return count
-
-    def _like(self, level: Level, address: int, entry: int) -> Callable[[int, int, int], NDArray[np.uint64]]:
-        """Return a function (PFN, how many, pages of each) of the entries that have the flags of one at an address."""
-        import numpy as np
-
-        vma = self._mm.vma_lookup(address)
-        assert vma is not None
-        make, prot = getattr(self._ops, f"pfn_{level}"), vma.vm_page_prot
-        flags = np.uint64(make(getattr(self._ops, f"{level}_pfn")(entry), prot) ^ entry)
-
-        def entries(pfn: int, count: int, pages: int) -> NDArray[np.uint64]:
-            made: NDArray[np.uint64] = make(np.arange(pfn, pfn + count * pages, pages, dtype=np.uint64), prot)
-            made ^= flags
-            return made
-
-        return entries
 
     def _of_one_cachemode(self, pfn: int, count: int, pages: int) -> int:
         """Return how many of `count` blocks of `pages` after the one at a PFN have its caching."""

@@ -11,6 +11,7 @@ from pfnmap.mm import huge_memory
 from pfnmap.mm.anonymous import unmap_page
 from pfnmap.mm.contpte import contpte_unfold
 from pfnmap.mm.mmu_notifier import mmu_notifier_invalidate_range
+from pfnmap.mm.pte_tables import pte_rows, pte_tables
 from pfnmap.trace import Call
 from pfnmap.vm_flags import VM_PFNMAP
 
@@ -37,8 +38,16 @@ def _zap(vma: VmArea, table: Table, depth: int, start: int, end: int, mmap_locke
         return
     step = tables.steps[walked.name]
     size = 1 << walked.shift
+    special = vma.vm_flags & VM_PFNMAP and not huge_memory.is_cow_mapping(vma.vm_flags)
     address = start
     while address < end:
+        if special and step.op == "pmd" and not address % size:
+            index = (address >> walked.shift) & (walked.ptrs - 1)
+            if whole := pte_tables(tables, table, index, (end - address) // size):
+                for rows in pte_rows(mm, whole):
+                    rows[:] = tables.empty["pte"]
+                address += len(whole) * size
+                continue
         stop = min((address & -size) + size, end)
         slot = Slot(table, (address >> walked.shift) & (walked.ptrs - 1))
         entry = table[slot[1]]
