@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -79,3 +80,15 @@ def process() -> Callable[..., subprocess.CompletedProcess[str]]:
 def root() -> Path:
     """The workspace."""
     return Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def hosts() -> Any:
+    """The script that lays out the hosts of examples/hosts, as a module."""
+    name = "pfnmap_example_hosts"
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent.parent / "examples" / "hosts" / "make.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

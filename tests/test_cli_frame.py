@@ -151,6 +151,7 @@ INTERRUPTED = """
 import os, signal, sys
 from pfnmap.cli import main
 import pfnmap.release
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background is started with it ignored
 pfnmap.release.facts = lambda registry: os.kill(os.getpid(), signal.SIGINT)
 main()
 """

@@ -127,7 +127,7 @@ def test_plugins_can_be_switched_off(answer, refused, monkeypatch):
 )
 def test_without_any_architecture_a_command_says_what_to_install(refused, monkeypatch, arguments):
     commands = entry_points(group="pfnmap.command")
-    monkeypatch.setattr("pfnmap.plugins.entry_points", lambda: commands)
+    monkeypatch.setattr("pfnmap.plugins.discovery.entry_points", lambda: commands)
     assert "pip install 'pfnmap[all]'" in refused(*arguments)
 
 

@@ -58,7 +58,7 @@ BUILDS: dict[str, tuple[str, dict[str, str], dict[str, Any]]] = {
 }
 DRIVERS = {"vfio_pci": (2,), "nvgrace_gpu": (2, 4), "pci_sysfs": (0,)}
 """The drivers that map, and which BARs of a device of theirs are asked for."""
-RELEASES = ("6.1.192", "6.6.1", "6.10.5", "6.12.94", "6.12.117", "6.18.15", "7.3.4", "posted-v2")
+RELEASES = ("4.14.68", "6.1.192", "6.6.1", "6.10.5", "6.12.94", "6.12.117", "6.18.15", "7.3.4", "posted-v2")
 MOST_LEAVES = 3000
 MOST_FILLED = 1 << 26
 QUIET = settings(deadline=None, suppress_health_check=list(HealthCheck))

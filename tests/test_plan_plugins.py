@@ -319,7 +319,7 @@ def test_a_driver_that_is_ambiguous_broken_or_missing_is_one_line(
     assert "unknown driver 'mlx5'" in refused("plan", scenario)
     groups = [entry_points(group=f"pfnmap.{kind}") for kind in ("arch", "driver", "command")]
     others = EntryPoints(entry for group in groups for entry in group if entry.name != "vfio_pci")
-    monkeypatch.setattr("pfnmap.plugins.entry_points", lambda: others)
+    monkeypatch.setattr("pfnmap.plugins.discovery.entry_points", lambda: others)
     assert refused("plan", "--bar", "8G").endswith("driver vfio_pci is not installed; pip install pfnmap-vfio-pci")
 
 

@@ -306,6 +306,8 @@ def test_vmm_finds_the_area_behind_the_hole(answer: Any) -> None:
     assert ("Mellanox ConnectX-6 Dx / BlueField-2", 0, 0x4000, (0, 0, 8188), (0, 15, 508), True, None) in found
     assert ("NVIDIA H100", 0, 0xBA1000, (0, 0, 1119), (0, 2, 95), True, None) in found
     (row,) = (row for row in document["policies"][0]["losses"] if row["bar_size"] == 32 * MIB)
+    assert row["bar_counts"] == {"pud": 0, "pmd": 0, "pte": 8190}
+    assert row["bar_possible"] == {"pud": 0, "pmd": 15, "pte": 510}
     assert row["reason"].endswith("off the BAR's address modulo 2M: never congruent")
     assert row["rule"] == "reserve the whole BAR at a multiple of 2M, and map each area at its offset in it"
     assert all(area != (128 * GIB) for area in (row["area"]["length"] for row in document["policies"][0]["losses"]))

@@ -229,9 +229,17 @@ def test_pagemap_scan_refuses_what_the_kernel_refuses():
     machine = Machine("6.12.117")
     machine.map()
     ask = LOOKERS["pagemap_scan"]
-    assert machine("pagemap_scan", **ask | {"any_of": 0x100})["result"] == "EINVAL"
+    assert machine("pagemap_scan", **ask | {"any_of": 0x200})["result"] == "EINVAL"
     assert machine("pagemap_scan", **ask | {"start": BASE + 1})["result"] == "EINVAL"
     assert machine("pagemap_scan", **ask | {"end": 1 << 60})["result"] == "EFAULT"
+
+
+@pytest.mark.parametrize(("release", "result"), [("6.12.117", "EINVAL"), ("7.3.4", "ok")])
+def test_pagemap_scan_knows_guard_pages_since_6_16(release, result):
+    # Run on Debian's two kernels: mask 0x1ff.
+    machine = Machine(release)
+    machine.map()
+    assert machine("pagemap_scan", **LOOKERS["pagemap_scan"] | {"any_of": 0x1FF})["result"] == result
 
 
 # smaps and numa_maps

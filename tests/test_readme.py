@@ -20,7 +20,7 @@ import tomli
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
-PAGES = [README, *sorted((ROOT / "docs" / "plugins").glob("*.md"))]
+PAGES = [README, ROOT / "docs" / "host.md", *sorted((ROOT / "docs" / "plugins").glob("*.md"))]
 _BLOCK = re.compile(r"(?<=```console\n).*?(?=```)", re.DOTALL)
 _SETUP = re.compile(r"(?<=```sh\n).*?(?=```)", re.DOTALL)
 

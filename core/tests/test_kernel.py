@@ -131,7 +131,7 @@ def test_a_plugin_that_raises_when_it_is_made_is_an_error_of_that_plugin():
     def fail(self: Any) -> None:
         raise RuntimeError("no luck")
 
-    with pytest.raises(PluginError, match=r"^plugin toy: RuntimeError: no luck$"):
+    with pytest.raises(PluginError, match=r"^plugin toy: __init__\(\) raised RuntimeError: no luck$"):
         Kernel.link(arch(__init__=fail))
 
 

@@ -100,6 +100,6 @@ def test_a_document_of_no_group_or_another_schema_is_bad_input(keys: dict[str, A
 
 def test_what_an_entry_point_names_must_be_a_group(monkeypatch: pytest.MonkeyPatch) -> None:
     point = EntryPoint("clock", "pfnmap.trace:Trace", "pfnmap.recording")
-    monkeypatch.setattr("pfnmap.plugins.entry_points", lambda: EntryPoints([point]))
+    monkeypatch.setattr("pfnmap.plugins.discovery.entry_points", lambda: EntryPoints([point]))
     with pytest.raises(Exception, match=r"pfnmap\.trace:Trace is no subclass of pfnmap\.RecordingGroup"):
         Registry().load("recording", "clock")

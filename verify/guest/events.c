@@ -92,6 +92,11 @@ static void take_event(char *line)
 	unsigned long long va = field(fields, " addr=", 0);
 	if (!strcmp(name, "pgd")) {
 		seen.pgd = field(fields, " ret=", 0);
+	} else if (!strcmp(name, "root")) {
+		seen.root = field(fields, " root=", 0);
+	} else if (!strcmp(name, "tdp")) {
+		if (va >= GUEST_RAM_BYTES)
+			count_event(name, 0, 0);
 	} else if (!strcmp(name, "fault")) {
 		seen.pending.va = va;
 		seen.pending.order = field(fields, " order=", 0);
@@ -212,6 +217,7 @@ void measured(void (*perform)(void))
 	say("tables %ld", (after.table_kb - before.table_kb) * 1024);
 	say("split %ld %ld", after.split_pmd - before.split_pmd, after.split_pud - before.split_pud);
 	say_messages(0);
+	say_second_stage();
 }
 
 void forget_ranges(void)

@@ -8,6 +8,7 @@
 #define MAX_EVENTS 64
 #define MAX_RETURNS 64
 #define REQUEST_BYTES 1024
+#define GUEST_RAM_BYTES 0x10000 /* of a virtual machine, at its address 0 */
 
 struct fault {
 	unsigned long long va;
@@ -29,7 +30,7 @@ struct event_return {
 struct seen {
 	struct fault faults[LISTED_FAULTS], pending;
 	unsigned long faults_total, lost;
-	unsigned long long pgd;
+	unsigned long long pgd, root; /* root: of KVM's second stage */
 	struct event events[MAX_EVENTS];
 	struct event_return returns[MAX_RETURNS];
 	int n_events, n_returns;
@@ -93,6 +94,11 @@ void do_vfio(void);
 void do_mmap(void);
 void do_kvm_map(void);
 void do_kvm_memslot(void);
+void do_kvm_dirty_log(void);
+void do_kvm_param(void);
+void do_vm_create(void);
+void say_second_stage(void);
+void touch_guest_ram(void);
 void do_pci_memory(void);
 void do_device_reset(void);
 void do_dma_map(void);

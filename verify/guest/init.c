@@ -30,6 +30,7 @@ static void settle_in(void)
 	__asm__ volatile("" : : "r"(stack) : "memory");
 	touch_answer();
 	touch_events();
+	touch_guest_ram();
 }
 
 static void perform_request(void)

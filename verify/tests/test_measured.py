@@ -77,16 +77,22 @@ def test_a_scan_is_folded_into_runs() -> None:
 
 
 def test_a_virtual_machine_tells_its_leaves_and_where_it_ended() -> None:
-    lines = ["result word=MMIO", "gpa 0x4000200000", "leaves 1 0 12", "call tdp 3", *QUIET]
-    assert expect_of("kvm.map", lines, {**FUNCTIONS, "tdp": "kvm_tdp_page_fault"}, 4096) == {
-        "result": "MMIO",
-        "gpa": "0x4000200000",
-        "leaves": {"pud": 1, "pte": 12},
-        "guest_faults": 3,
-        "faults": [],
-        "handle_mm_fault": 0,
-        "table_bytes": 0,
-    }
+    functions = {**FUNCTIONS, "tdp": "kvm_tdp_page_fault"}
+    lines = ["result word=MMIO", "mmio 0x4000200000 1 1", "call tdp 3", *QUIET, "leaves 1 0 12", "root 0x1234000"]
+    quiet = {"faults": [], "handle_mm_fault": 0, "table_bytes": 0}
+    kvm = {"guest_faults": 3, "leaves": {"pud": 1, "pte": 12}}
+    mmio = {"result": "MMIO", "gpa": "0x4000200000", "is_write": True, "len": 1}
+    assert expect_of("kvm.map", lines, functions, 4096) == {**mmio, **quiet, "kvm": kvm}
+    lines = ["result errno=14", "rdi 0x4000300000", *QUIET, "leaves 0 0 0", "root 0x1234000"]
+    stopped = {"result": "EFAULT", "guest_rdi": "0x4000300000", "kvm": {"guest_faults": 0, "leaves": {}}}
+    assert expect_of("kvm.map", lines, functions, 4096) == {**stopped, **quiet}
+
+
+def test_a_dirty_log_tells_how_many_pages_and_the_first() -> None:
+    found = [
+        expect_of("kvm.dirty_log", ["result ok", f"dirty {said}", *QUIET], FUNCTIONS, 4096) for said in ("2 7", "0 0")
+    ]
+    assert [(one["dirty"], one["first"]) for one in found] == [(2, 7), (0, None)]
 
 
 def test_mappings_are_read_from_maps() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,8 @@ def test_what_lies_where_the_kernel_chose_is_told_relative_to_it() -> None:
 def test_an_op_that_the_guest_has_not_is_refused_by_name() -> None:
     with pytest.raises(Refused, match=r"acrn\.ram_map"):
         Program("p", [{"op": "acrn.ram_map"}]).check()
+    with pytest.raises(Refused, match="access 'execute'"):
+        Program("p", [{"op": "kvm.map", "access": "execute"}]).check()
 
 
 def test_another_architecture_is_not_asked_for_virtual_machines() -> None:
@@ -102,5 +105,28 @@ def test_a_suite_has_no_name_twice_and_nothing_that_the_guest_cannot_do(name: st
         program.check()
 
 
-def test_full_has_all_of_core() -> None:
-    assert {program.id for program in suite("core")} <= {program.id for program in suite("full")}
+@pytest.mark.parametrize(("arch", "page_size"), [("x86_64", 4096), ("arm64", 4096), ("arm64", 16384)])
+def test_full_has_core_and_what_was_recorded_of_the_machine(arch: str, page_size: int) -> None:
+    full = {program.id for program in suite("full", arch, page_size)}
+    assert {program.id for program in suite("core")} <= full
+    assert len(full) > 400
+    assert any(name.startswith("fuzz.") for name in full)
+
+
+def test_the_memory_of_a_recorded_virtual_machine_is_the_guests_own(tmp_path: Path) -> None:
+    """The guest's init gives it memory by itself, in slot 0."""
+    document = {
+        "schema": "pfnmap-recording/2",
+        "group": "kvm",
+        "devices": [],
+        "machine": {"release": "6.12.117", "config": {"KVM": "y"}, "cpu": {}},
+        "kernel": {"arch": "x86_64", "traced": []},
+    }
+    slot = {"op": "memslot", "slot": 1, "gpa": "0x4000000000", "va": "0x100000000000", "length": 4096}
+    touched = {"op": "guest", "gpa": "0x4000000000", "length": 1, "step": 4096, "access": "read"}
+    steps = [{**step, "expect": {"result": "ok"}} for step in ({"op": "vm_create"}, slot, touched)]
+    path = tmp_path / "kvm.json"
+    path.write_text(json.dumps({**document, "records": [{"id": "r", "thp_enabled": "always", "steps": steps}]}))
+    ((program,), _) = read_programs(str(path))
+    assert program.needs_kvm
+    assert program.steps == [{**slot, "op": "kvm.memslot"}, {**touched, "op": "kvm.map"}]

@@ -17,6 +17,7 @@ import pytest
 
 pytestmark = pytest.mark.realkernel
 PFNMAP = Path(sys.executable).parent / "pfnmap"
+KERNEL = re.compile(r"linux-image-(\d+)\.(\d+)\.(\d+)(?:-(\d+)|\+deb\d+)?-amd64(?:-unsigned)?")
 PART_OF_KERNEL = re.compile(r"linux-(image|binary|modules|base)-\d.*")
 
 
@@ -28,24 +29,41 @@ def debs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     if "PFNMAP_KERNEL_DEBS" in os.environ:
         found = os.environ["PFNMAP_KERNEL_DEBS"].split(os.pathsep)
     else:
-        folder = tmp_path_factory.mktemp("debs")
-        names = sorted(packages("linux-image-amd64"))
+        if shutil.which("apt-cache") is None:
+            pytest.skip("there is no apt to find a kernel package by; PFNMAP_KERNEL_DEBS names one")
+        names = newest(apt_cache("pkgnames", "linux-image-").split())
         if not names:
-            pytest.skip("apt knows no kernel package (linux-image-amd64)")
-        got = subprocess.run(["apt-get", "download", *names], cwd=folder, capture_output=True, text=True, check=False)
+            pytest.skip("apt knows no kernel package (linux-image-VERSION-amd64); apt-get update may not have been run")
+        folder = tmp_path_factory.mktemp("debs")
+        got = subprocess.run(
+            ["apt-get", "download", names[0], *sorted(parts(names[0]))],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         if got.returncode:
-            pytest.skip(f"apt-get download {' '.join(names)}: {got.stderr.strip().splitlines()[-1]}")
+            pytest.skip(f"apt-get download {names[0]}: {got.stderr.strip().splitlines()[-1]}")
         found = [str(path) for path in sorted(folder.glob("*.deb"))]
     return [part for path in found for part in ("--deb", path)]
 
 
-def packages(name: str) -> set[str]:
-    """Return the names of the packages that a kernel's meta-package is about, found by apt."""
-    if shutil.which("apt-cache") is None:
-        return set()
-    said = subprocess.run(["apt-cache", "depends", name], capture_output=True, text=True, check=False).stdout
-    needed = {name for name in re.findall(r"Depends: (\S+)", said) if PART_OF_KERNEL.fullmatch(name)}
-    return needed.union(*(packages(other) for other in needed))
+def apt_cache(*arguments: str) -> str:
+    return subprocess.run(["apt-cache", *arguments], capture_output=True, text=True, check=False).stdout
+
+
+def newest(names: list[str]) -> list[str]:
+    """Return those of the packages that hold an amd64 kernel, the newest first."""
+    kernels = {name: [int(part or 0) for part in found.groups()] for name in names if (found := KERNEL.fullmatch(name))}
+    return sorted(kernels, key=lambda name: kernels[name], reverse=True)
+
+
+def parts(name: str) -> set[str]:
+    """Return the packages that hold the other parts of a kernel, from 7.1 on."""
+    needed = {
+        name for name in re.findall(r"Depends: (\S+)", apt_cache("depends", name)) if PART_OF_KERNEL.fullmatch(name)
+    }
+    return needed.union(*(parts(other) for other in needed))
 
 
 def verify(*arguments: str) -> list[str]:

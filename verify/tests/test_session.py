@@ -59,7 +59,7 @@ def session(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Session:
     async def run_program(guest: Any, kernel: Any, program: Program, seconds: float) -> dict[str, Any]:
         if "lost" in program.id:
             raise GuestLost("no answer for 120 s")
-        return {"id": program.id, **({"ends_in_oops": True} if "oops" in program.id else {})}
+        return {"id": program.id, "steps": [], **({"ends_in_oops": True} if "oops" in program.id else {})}
 
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
@@ -108,6 +108,22 @@ def test_what_is_to_be_alone_is_and_the_order_stays(session: Session) -> None:
 def test_what_the_guest_cannot_do_is_refused_without_a_boot(session: Session) -> None:
     assert run_session(session, [Program("p", [{"op": "acrn.ram_map"}])]) is None
     assert (session.boots, [failure.refused for failure in session.failures]) == (0, [True])
+
+
+def test_a_kernel_without_kvm_costs_the_records_with_virtual_machines(session: Session) -> None:
+    session.without_kvm = "module kvm_amd is not in /lib/modules"
+    kvm = Program("kvm", [{"op": "kvm.memslot", "slot": 1, "gpa": "0x0", "va": "0x0", "length": 0}])
+    assert run_session(session, [*programs("a"), kvm]) is None
+    assert (ids(session), session.boots) == (["a"], 1)
+    assert [(f.id, f.refused) for f in session.failures] == [("kvm", True)]
+    assert "kvm_amd" in session.failures[0].reason
+
+
+def test_virtual_machines_make_a_recording_of_group_kvm(session: Session) -> None:
+    assert run_session(session, programs("a")) is None
+    assert session.document()["schema"] == "pfnmap-recording/1"
+    session.records[0]["steps"] = [{"op": "vm_create", "expect": {"result": "ok"}}]
+    assert (session.document()["schema"], session.document()["group"]) == ("pfnmap-recording/2", "kvm")
 
 
 def test_what_a_kernel_lacks_ends_it(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -148,6 +148,8 @@ def brought(package: str) -> Brought:
 @cache
 def _parsed(package: str, text: str) -> Brought:
     where = f"{FILE} of {package}"
+    if "\ufffd" in text:
+        raise BadInput(where, "not UTF-8")
     try:
         facts = tomli.loads(text)
     except (tomli.TOMLDecodeError, RecursionError) as error:

@@ -40,6 +40,14 @@ class PfnmapError(Exception):
 
     exit_code = 2
 
+    plugin = ""
+    """The plugin that it is about, if it is about one."""
+
+    def of(self, plugin: str) -> Self:
+        """Return this error as one that is about a plugin, unless it is about one already."""
+        self.plugin = self.plugin or plugin
+        return self
+
     def placed(self, where: str) -> Self:
         """Return this error with where it stands (file, step) said first; the last word of `where`, an op's name, is
         not said twice."""
@@ -77,11 +85,12 @@ class NotInstalled(Unknown):
 
 
 class PluginError(PfnmapError):
-    """A plugin failed; the rest of pfnmap keeps working. `plugin` is its name."""
+    """A plugin failed; the rest of pfnmap keeps working. `plugin` is its name, `what` what it did."""
 
     def __init__(self, plugin: str, what: str) -> None:
         super().__init__(f"plugin {plugin}: {what}")
         self.plugin = plugin
+        self.what = what
 
 
 class LinkError(PfnmapError):

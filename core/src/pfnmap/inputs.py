@@ -7,7 +7,8 @@ Drivers say what the kernel calls them (`pfnmap.Driver.kernel_names`) and which 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Mapping as Dict
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +20,8 @@ from pfnmap.contract.region import Msix
 from pfnmap.errors import BadInput
 from pfnmap.host.input import Input
 from pfnmap.host.pci import Bar, PciDevice, Skipped
+from pfnmap.host.reading import Mapping
+from pfnmap.plugins import calling
 
 __all__ = ["Selection", "Wanted", "of_inputs"]
 
@@ -87,7 +90,7 @@ class Wanted:
         return phys
 
 
-def of_inputs(inputs: Sequence[Input], drivers: Mapping[str, Any], has: Has, only: Selection | None = None) -> Wanted:
+def of_inputs(inputs: Sequence[Input], drivers: Dict[str, Any], has: Has, only: Selection | None = None) -> Wanted:
     """Return what inputs ask for: their mappings where they have some of BARs, else every BAR of their devices.
 
     `drivers`: the classes of the drivers by plugin name; `has`: the changes of the release. Raises BadInput where
@@ -120,7 +123,7 @@ def of_inputs(inputs: Sequence[Input], drivers: Mapping[str, Any], has: Has, onl
     return wanted
 
 
-def _of_device(read: Input, device: PciDevice, drivers: Mapping[str, Any], wanted: Wanted) -> Iterator[Request]:
+def _of_device(read: Input, device: PciDevice, drivers: Dict[str, Any], wanted: Wanted) -> Iterator[Request]:
     """Yield a request for each BAR of a device that has an address."""
     driver = _driver(device, drivers, wanted)
     msix = _msix(device, wanted)
@@ -152,7 +155,7 @@ def _msix(device: PciDevice, wanted: Wanted) -> Msix | None:
     return device.msix
 
 
-def _driver(device: PciDevice, drivers: Mapping[str, Any], wanted: Wanted) -> str:
+def _driver(device: PciDevice, drivers: Dict[str, Any], wanted: Wanted) -> str:
     """Return the plugin of the driver that is bound to a device, else the default, which is said."""
     for name, driver in drivers.items():
         if device.driver in driver.kernel_names:
@@ -165,7 +168,7 @@ def _driver(device: PciDevice, drivers: Mapping[str, Any], wanted: Wanted) -> st
 
 
 def _of_mappings(
-    inputs: Sequence[Input], drivers: Mapping[str, Any], has: Has, devices: Sequence[PciDevice], wanted: Wanted
+    inputs: Sequence[Input], drivers: Dict[str, Any], has: Has, devices: Sequence[PciDevice], wanted: Wanted
 ) -> Iterator[Request]:
     """Yield a request for each mapping of a BAR, at the address where the process has it."""
     for read in inputs:
@@ -174,7 +177,7 @@ def _of_mappings(
                 (
                     (name, part)
                     for name, driver in drivers.items()
-                    if (part := driver.mapped(mapping.path, mapping.offset, has)) is not None
+                    if (part := _mapped(name, driver, mapping, has)) is not None
                 ),
                 None,
             )
@@ -202,6 +205,13 @@ def _of_mappings(
                 phys_assumed=part.phys is None and not fits,
                 input=InputName(read.source, read.kind),
             )
+
+
+def _mapped(name: str, driver: Any, mapping: Mapping, has: Has) -> MappedPart | None:
+    """Ask a driver which part of a BAR a mapping is of."""
+    with calling(name, "mapped()") as gave:
+        part: MappedPart | None = gave(driver.mapped(mapping.path, mapping.offset, has), MappedPart | None)
+    return part
 
 
 def _fitting(part: MappedPart, end: int, devices: Iterable[PciDevice]) -> Iterator[tuple[PciDevice, Bar]]:

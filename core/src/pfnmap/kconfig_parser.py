@@ -70,7 +70,8 @@ class _Tree(LIB.Kconfig):  # type: ignore[misc, name-defined]
 
 
 def parse(fragments: Sequence[tuple[str, str]]) -> Any:
-    """Parse fragments (`pfnmap.kconfig.Fragment`) as one Kconfig. Raises LinkError that names fragment and line."""
+    """Parse fragments (`pfnmap.kconfig.Fragment`) as one Kconfig. Raises LinkError that names fragment and line; its
+    `plugin` is whose fragment that is, if it is not the core's."""
     starts: list[tuple[int, str]] = []
     whole: list[str] = []
     for name, text in fragments:
@@ -85,6 +86,19 @@ def parse(fragments: Sequence[tuple[str, str]]) -> Any:
     try:
         return _Tree("\n".join(whole) + "\n")
     except LIB.KconfigError as error:
-        raise LinkError(re.sub(r"\bKconfig:(\d+)", place, " ".join(str(error).split()))) from None
+        text = re.sub(r"\bKconfig:(\d+)", place, " ".join(str(error).split()))
+        named = (name for name in re.findall(r"Kconfig of (.+?), line \d", text) if name != starts[0][1])
+        raise LinkError(text).of(next(named, "")) from None
     except RecursionError:
-        raise LinkError(f"Kconfig of {', '.join(name for _, name in starts)}: nested too deeply") from None
+        name = next((name for name, text in fragments if _too_deep(text)), starts[0][1])
+        raise LinkError(f"Kconfig of {name}: nested too deeply").of(name) from None
+
+
+def _too_deep(text: str) -> bool:
+    try:
+        _Tree(text)
+    except RecursionError:
+        return True
+    except LIB.KconfigError:  # what it needs is in another
+        return False
+    return False

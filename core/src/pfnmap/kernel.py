@@ -8,31 +8,35 @@ owner. After that nothing goes through pluggy. Two kernels live side by side; no
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import field, replace
 from functools import partial
 from inspect import signature
 from types import MappingProxyType
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 import pluggy
 
 from pfnmap.changes import asks
 from pfnmap.contract.arch import Arch
 from pfnmap.contract.defaults import DEFAULT_ARCH
-from pfnmap.contract.entry import Has
+from pfnmap.contract.entry import LEVELS, Has
 from pfnmap.contract.geometry import Geometry
 from pfnmap.contract.kernel import THP_SETTINGS, LinkedKernel
 from pfnmap.contract.module import Module
 from pfnmap.contract.pgtable_ops import OPTIONAL_OPS, Ops, Owner
-from pfnmap.errors import BadInput, LinkError, PluginError, Refused, Unknown
+from pfnmap.errors import BadInput, LinkError, PluginError, Refused, Unknown, Unwritten
+from pfnmap.fits import undeclared
 from pfnmap.generic import Generic
 from pfnmap.hookspecs import ENTRY_HOOKS, PROJECT, EntryHooks, LinkHooks
 from pfnmap.kconfig import Config, fragment, page_size_symbols, resolve
-from pfnmap.plugins import Registry, calling
+from pfnmap.plugins import Gave, Registry, calling
 from pfnmap.records import dataclass
 from pfnmap.release import Release, facts, parse_release
 
 __all__ = ["Kernel"]
+
+Part = TypeVar("Part", Arch, Module)
 
 _NOT_OPS = frozenset({"setup_arch", "mmu_access", "protection_map"})
 _ABSTRACT_OPS = frozenset(Arch.__abstractmethods__) - _NOT_OPS
@@ -46,6 +50,15 @@ _GATED = {
     for op in ("special", "mkspecial")
 }
 """What the kernel's headers ask before they look for an architecture's special bit at a level."""
+
+_ARGUMENTS = {
+    name: function.__code__.co_argcount - 1
+    for of, names in ((Arch, _ABSTRACT_OPS), (EntryHooks, ENTRY_HOOKS))
+    for name in names
+    for function in (getattr(of, name),)
+    if {*function.__annotations__.values()} <= {"Entry", "int", "bool"}
+}
+"""How many arguments an op takes, of those that take numbers and give one."""
 
 
 def _absent(arch: str, op: str, *_: object) -> NoReturn:
@@ -73,6 +86,8 @@ class Kernel(LinkedKernel):
     link_again: partial[Kernel] = field(repr=False)
     asked: frozenset[str] = field(default=frozenset(), repr=False)
     """The upstream changes that were asked for while it was linked."""
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """The drivers that were to be linked and failed, with what they did, where whoever links leaves such out."""
 
     @classmethod
     def link(
@@ -124,9 +139,9 @@ class Kernel(LinkedKernel):
         )
         found = _release(release, registry)
         arch_class = registry.load("arch", arch) if isinstance(arch, str) else arch
-        of = cast("Arch", _instance(arch_class, "architecture"))
-        parts = [registry.load("driver", d) if isinstance(d, str) else d for d in drivers]
-        linked = [cast("Module", _instance(part, "driver")) for part in parts]
+        of = _instance(arch_class, "architecture")
+        parts = [_driver(registry, d) if isinstance(d, str) else d for d in drivers]
+        linked = [_instance(part, "driver") for part in parts]
         _refuse_unasked(found, of, linked, registry)
         manager = _manager(of, linked)
         changes_asked: set[str] = set()
@@ -152,8 +167,9 @@ class Kernel(LinkedKernel):
         if thp is not None and thp not in THP_SETTINGS:
             raise BadInput("thp", f"{thp!r} is none of {', '.join(THP_SETTINGS)}")
         state = _cpu(of, cpu or {})
-        with calling(of.name, "setup_arch()"):
+        with calling(of.name, "setup_arch()") as gave:
             of.setup_arch(resolved, state, has)
+            _check_settled(of, gave)
         manager.register(Generic(of, resolved), name="generic")
         return cls(
             arch=of,
@@ -188,6 +204,14 @@ class Kernel(LinkedKernel):
 
     def _differs(self, release: Release, change: str) -> bool:
         return release.changes.get(change) != self.release.changes.get(change)
+
+    def try_ops(self) -> None:
+        """Ask each op of the architecture's own for zeros, once: where a kernel is used, nobody looks at what they
+        answer (DESIGN rule 3). Raises PluginError for one that fails or gives no number."""
+        for name, owner in self.ops.owners.items():
+            if owner == "arch" and name in _ARGUMENTS:
+                with calling(self.arch.name, f"{name}()") as gave, suppress(Refused, Unwritten):
+                    gave(getattr(self.ops, name)(*(0,) * _ARGUMENTS[name]), int)
 
     def lacks(self, change: str) -> str:
         """Return a sentence that says that this release has not, or is not known to have, an upstream change."""
@@ -237,16 +261,22 @@ def _refuse_unasked(release: Release, arch: Arch, drivers: list[Module], registr
             raise Refused(what, "nothing that is linked asks for it: setting it would alter nothing")
 
 
-def _instance(part: type[Any], what: str) -> Any:
-    attributes = ("name", "cpu_defaults") if issubclass(part, Arch) else ("name",)
+def _driver(registry: Registry, name: str) -> type[Module]:
+    """Return the class that is plugged in under a name; it has to call itself so, for that is what it is found by."""
+    part: type[Module] = registry.load("driver", name)
+    if getattr(part, "name", name) != name:
+        raise PluginError(name, f"its class calls itself {part.name!r}")
+    return part
+
+
+def _instance(part: type[Part], what: str) -> Part:
+    attributes: tuple[str, ...] = ("name", "cpu_defaults") if issubclass(part, Arch) else ("name",)
     missing = sorted((*getattr(part, "__abstractmethods__", ()), *(a for a in attributes if not hasattr(part, a))))
     name = getattr(part, "name", part.__name__)
     if missing:
-        raise LinkError(f"{what} {name}: {part.__name__} does not define {', '.join(missing)}")
-    try:
-        return part()
-    except Exception as error:
-        raise PluginError(name, f"{type(error).__name__}: {error}") from error
+        raise LinkError(f"{what} {name}: {part.__name__} does not define {', '.join(missing)}").of(name)
+    with calling(name, "__init__()") as gave:
+        return gave(part(), part)
 
 
 class _Manager(pluggy.PluginManager):
@@ -270,8 +300,18 @@ def _manager(arch: Arch, drivers: list[Module]) -> pluggy.PluginManager:
             manager.register(plugin, name=plugin.name)
             manager.check_pending()
         except (pluggy.PluginValidationError, ValueError) as error:
-            raise LinkError(f"plugin {plugin.name}: {' '.join(str(error).split())}") from error
+            raise LinkError(f"plugin {plugin.name}: {' '.join(str(error).split())}").of(plugin.name) from error
     return manager
+
+
+def _check_settled(arch: Arch, gave: Gave) -> None:
+    """Refuse an architecture whose `setup_arch` leaves anything of another type than it says."""
+    gave(arch.geometry, Geometry)
+    gave(arch.protection_map, tuple[int, ...])
+    for level in LEVELS:
+        gave(arch.empty(level), int)
+    if wrong := undeclared(arch, Arch):
+        raise PluginError(arch.name, f"setup_arch() left its {wrong}")
 
 
 def _thp(config: Config) -> str:
@@ -284,8 +324,8 @@ def _thp(config: Config) -> str:
 def _fragments(manager: pluggy.PluginManager, has: Has) -> list[tuple[str, str]]:
     fragments = [("pfnmap", fragment("pfnmap", has))]
     for impl in manager.hook.kconfig.get_hookimpls():
-        with calling(impl.plugin_name, "kconfig()"):
-            text = cast("str | None", impl.function(has))
+        with calling(impl.plugin_name, "kconfig()") as gave:
+            text = gave(cast("str | None", impl.function(has)), str | None)
         if text is not None:
             fragments.append((impl.plugin_name, text))
     return fragments
@@ -359,16 +399,20 @@ def _owner(manager: pluggy.PluginManager, name: str, arch: Arch, config: Config)
     caller = getattr(manager.hook, name)
     for impl in caller.get_hookimpls():
         if impl.hookwrapper or impl.wrapper:
-            raise LinkError(f"plugin {impl.plugin_name}: {name} is an entry hook and takes no wrapper")
+            text = f"plugin {impl.plugin_name}: {name} is an entry hook and takes no wrapper"
+            raise LinkError(text).of(impl.plugin_name)
         if not _takes(impl, caller.spec.argnames):
             called = ", ".join(caller.spec.argnames)
-            raise LinkError(f"plugin {impl.plugin_name}: {name} is called with ({called})")
+            raise LinkError(f"plugin {impl.plugin_name}: {name} is called with ({called})").of(impl.plugin_name)
         if impl.plugin_name == "generic":
             generic = impl.function
         elif impl.plugin is not arch or name not in arch.undefined:
             claims.append((impl.plugin_name, impl.function))
     if len(claims) > 1:
-        raise LinkError(f"entry hook {name} has two owners: {' and '.join(sorted(who for who, _ in claims))}")
+        owners = sorted(who for who, _ in claims)
+        raise LinkError(f"entry hook {name} has two owners: {' and '.join(owners)}").of(
+            next(who for who in owners if who != arch.name)
+        )
     gate = _GATED.get(name)
     if claims and (gate is None or config.enabled(gate)):
         return claims[0][1], "arch"

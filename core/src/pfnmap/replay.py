@@ -17,10 +17,10 @@ from typing import Any
 
 from pfnmap.contract.recording import RecordingGroup
 from pfnmap.contract.step import Step
-from pfnmap.errors import BadInput, PfnmapError, Refused, nearest
+from pfnmap.errors import BadInput, PfnmapError, PluginError, Refused, nearest
 from pfnmap.kernel import Kernel
 from pfnmap.ops.arguments import address_value
-from pfnmap.plugins import Registry
+from pfnmap.plugins import Registry, calling
 from pfnmap.run import Run
 from pfnmap.scenario import Record, Recording
 
@@ -144,16 +144,28 @@ def replay_record(
     for n, step in enumerate(record.steps):
         try:
             run.chosen = _chosen(step)
-            got = {**run.step(step).as_json(), **recording.group.observe(run, step)}
+            got = {**run.step(step).as_json(), **_observed(recording.group, run, step)}
             found = compare_step(step, got, run, recording, record.own_boot, fields)
         except Refused as refusal:
             op = step.op if refusal.what == step.op else f"{step.op}:{refusal.what}"
             return RecordRefused(record.id, op, str(refusal))
+        except PluginError:
+            raise
         except PfnmapError as failure:
             return RecordRefused(record.id, step.op, str(failure))
         if found:
             return [Disagreement(record.id, n, *difference) for difference in found]
     return []
+
+
+def _observed(group: RecordingGroup, run: Run, step: Step) -> Mapping[str, Any]:
+    with calling(_plugin(group), "observe()") as gave:
+        return gave(group.observe(run, step), Mapping[str, Any])
+
+
+def _plugin(group: RecordingGroup) -> str:
+    """The package that brings a group."""
+    return type(group).__module__.partition(".")[0]
 
 
 def _chosen(step: Step) -> int | None:
@@ -192,7 +204,8 @@ def compare_step(
         expect.setdefault("faults_total", len(expect["faults"]))
         got.setdefault("faults_total", len(got.get("faults", [])))
     _kernel_chosen(step, expect, got, run)
-    group.normalise(run, step, expect, got)
+    with calling(_plugin(group), "normalise()"):
+        group.normalise(run, step, expect, got)
     different = []
     for key, expected in expect.items():
         fields.add(key)
@@ -240,7 +253,7 @@ def _recorded(run: Run, group: RecordingGroup) -> re.Pattern[str]:
 def _message(text: str) -> str:
     """A message without what is not compared: source line numbers, hashed pointers, all after a function offset."""
     text = re.sub(r"(\.[ch]):\d+", r"\1", text)
-    text = re.sub(r"\b(bad p\w\d?) [0-9a-f*]+\(", r"\1 *(", text)
+    text = re.sub(r"\b(bad p(?:gd|4d|ud|md|te)) (?:\(____ptrval____\)|[0-9a-f*]+)\(", r"\1 *(", text)
     return re.sub(r"\+0x[0-9a-f]+/.*", "", text)
 
 

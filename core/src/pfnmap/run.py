@@ -7,25 +7,28 @@ step and returns its results.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from pfnmap.contract.device import Device
 from pfnmap.contract.step import LISTED_FAULTS, Action, Step, StepEvents, StepResult
 from pfnmap.contract.vma import MmStruct
-from pfnmap.errors import BadInput, Refused, Unknown
+from pfnmap.errors import BadInput, PfnmapError, Refused, Unknown
 from pfnmap.mm.uaccess import NeverCompletes
 from pfnmap.ops import ACTIONS_OF, OPS
 from pfnmap.ops.arguments import address_value, argument_value
 from pfnmap.ops.state import RunState
-from pfnmap.plugins import why_not_linked
+from pfnmap.plugins import calling, why_not_linked
 from pfnmap.trace import Call, Event, Fault, KernelDied, Message, Split, counted, unrolled
 
 if TYPE_CHECKING:
     from pfnmap.kernel import Kernel
 
 __all__ = ["Run", "Step"]
+
+_RESULTS = Mapping[str, str | int | float | list[Any] | tuple[Any, ...] | Mapping[str, Any] | None]
+"""What an action gives: what can be written as JSON."""
 
 _FOLLOWS = ("follow_pfnmap_start", "follow_pte")
 
@@ -43,14 +46,22 @@ class Run(RunState):
         installed: int | None = None,
     ) -> None:
         super().__init__(kernel, devices, driver, image=image, installed=installed)
-        self._actions = self._plugin_actions()
+        self._offered = dict(self._plugin_actions())
+        self._actions = self._by_name()
 
-    def _plugin_actions(self) -> dict[str, tuple[str, Action]]:
+    def _plugin_actions(self) -> Iterator[tuple[str, Mapping[str, Action]]]:
+        """Yield the plugins with their actions; one that fails to tell them is left out."""
+        for plugin, module in self.machine.modules.items():
+            try:
+                with calling(plugin, "actions()") as gave:
+                    yield plugin, gave(module.actions(), Mapping[str, Action])
+            except PfnmapError as error:
+                self.left_out[plugin] = str(error)
+
+    def _by_name(self) -> dict[str, tuple[str, Action]]:
         """Actions with the plugins that they are of, by "plugin.action", and by the bare name where one alone has
         it."""
-        full = {
-            f"{p}.{name}": (p, a) for p, module in self.machine.modules.items() for name, a in module.actions().items()
-        }
+        full = {f"{p}.{name}": (p, action) for p, actions in self._offered.items() for name, action in actions.items()}
         claims = Counter(name.partition(".")[2] for name in full)
         bare = {name.partition(".")[2]: a for name, a in full.items() if claims[name.partition(".")[2]] == 1}
         return {**bare, **full}
@@ -104,24 +115,28 @@ class Run(RunState):
             op = OPS[step.op]
             return op.run(self, mm, **self._arguments(step, op.required, op.optional))
         if step.op in self._actions:
-            _, action = self._actions[step.op]
+            plugin, action = self._actions[step.op]
             optional = {name: kind for name, kind in action.arguments.items() if name in action.optional}
             required = {name: kind for name, kind in action.arguments.items() if name not in action.optional}
-            return action.run(self, **self._arguments(step, required, optional))
+            arguments = self._arguments(step, required, optional)
+            with calling(plugin, step.op) as gave:
+                return gave(action.run(self, **arguments), _RESULTS)
         raise self._unknown_op(step)
 
     def _unknown_op(self, step: Step) -> Exception:
         plugin, dot, action = step.op.partition(".")
         if not dot:
-            owners = [name for name, module in self.machine.modules.items() if step.op in module.actions()]
+            owners = [name for name, actions in self._offered.items() if step.op in actions]
             if owners:
                 said = " or ".join(f"{name}.{step.op}" for name in owners)
                 return BadInput(step.where, f"op {step.op!r} is an action of several plugins; say {said}")
             if step.op not in ACTIONS_OF:
                 return Unknown(f"op at {step.where}", step.op, [*OPS, *self._actions])
             plugin = ACTIONS_OF[step.op]
-        elif plugin in self.machine.modules:
-            return Unknown(f"action of {plugin} at {step.where}", action, self.machine.modules[plugin].actions())
+        elif plugin in self._offered:
+            return Unknown(f"action of {plugin} at {step.where}", action, self._offered[plugin])
+        if plugin in self.left_out:
+            return BadInput(step.where, f"op {step.op!r} cannot be had: {self.left_out[plugin]}")
         why = why_not_linked(plugin, self.kernel.arch.name)
         return BadInput(step.where, f"op {step.op!r} is an action of plugin {plugin!r}, {why}")
 

@@ -27,7 +27,7 @@ from pfnmap.errors import BadInput, LinkError, NotInstalled, Refused, Unknown, n
 from pfnmap.host.bounded import MIB, read_json, read_text
 from pfnmap.kernel import Kernel
 from pfnmap.offers import how_to_install
-from pfnmap.plugins import Registry
+from pfnmap.plugins import Registry, calling
 from pfnmap.sizes import format_size, is_power_of_two, parse_address, parse_size
 from pfnmap.spec import KernelSpec
 
@@ -81,7 +81,7 @@ class Recording:
     def link(self, registry: Registry | None = None) -> Kernel:
         """Link the kernel that was recorded, from the recording alone."""
         try:
-            return Kernel.link(
+            kernel = Kernel.link(
                 self.arch,
                 sorted({Device.driver, *(device.driver for device in self.devices), *self.group.drivers}),
                 config=self.config,
@@ -93,6 +93,8 @@ class Recording:
         except (BadInput, LinkError, Unknown) as error:
             error.placed(f"{self.source}: machine")
             raise
+        kernel.try_ops()
+        return kernel
 
 
 _Kinds: TypeAlias = "Mapping[str, type | tuple[type, ...]]"
@@ -312,7 +314,9 @@ def read_recording(path: str | os.PathLike[str], registry: Registry | None = Non
 def parse_recording(document: Any, source: str, registry: Registry | None = None) -> Recording:
     """Read a recording's JSON document; `source` names it in errors."""
     group = _group(document, source, registry)
-    table = _table(group.document(document), source, _DOCUMENT, _DOCUMENT, others=True)
+    with calling(type(group).__module__.partition(".")[0], "document()") as gave:
+        whole = gave(group.document(document), Mapping[str, Any])
+    table = _table(whole, source, _DOCUMENT, _DOCUMENT, others=True)
     machine = _table(table["machine"], f"{source}: machine", _MACHINE, _MACHINE, others=True)
     kernel = _table(table["kernel"], f"{source}: kernel", _KERNEL, _KERNEL, others=True)
     _items(machine["config"].values(), str, f"{source}: machine", "config")
@@ -325,7 +329,7 @@ def parse_recording(document: Any, source: str, registry: Registry | None = None
         source,
         kernel["arch"],
         machine["release"],
-        machine["config"],
+        {**_implied(records), **machine["config"]},
         machine["cpu"],
         frozenset(kernel["traced"]),
         _machine([_recorded_device(d, f"{source}: device {n}", commands) for n, d in rows], source),
@@ -333,6 +337,13 @@ def parse_recording(document: Any, source: str, registry: Registry | None = None
         group,
         _installed(kernel),
     )
+
+
+def _implied(records: Iterable[Record]) -> dict[str, str]:
+    """Return the symbols without which a record could not have been made, whose Kconfig default is n: a recording's
+    `machine` does not list them."""
+    ops = {step.op for record in records for step in record.steps}
+    return {"USERFAULTFD": "y"} if "userfaultfd_register" in ops else {}
 
 
 def _installed(kernel: Mapping[str, Any]) -> int | None:
@@ -360,7 +371,8 @@ def _group(document: Any, source: str, registry: Registry | None) -> RecordingGr
         raise NotInstalled("group of recordings", name, hint).placed(source)
     if name not in registry.names("recording"):
         raise Refused(f"{source}: recordings of group {name!r}", "no plugin that can be used reads them")
-    group: RecordingGroup = registry.load("recording", name)()
+    with calling(name, "__init__()") as gave:
+        group: RecordingGroup = gave(registry.load("recording", name)(), RecordingGroup)
     return group
 
 

@@ -8,15 +8,15 @@ or else a default, and stands in `Kernel.assumed`. Where two of them contradict 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Final
 
 from pfnmap.archnames import KernelName, arch_of_config, arch_of_release, canonical_arch
 from pfnmap.contract.defaults import DEFAULT_ARCH
 from pfnmap.contract.kernel import THP_SETTINGS
-from pfnmap.errors import BadInput, PluginError, Unknown
+from pfnmap.errors import BadInput, PfnmapError, Unknown
 from pfnmap.kconfig import DEFAULTS, Conflict, declared
 from pfnmap.kernel import Kernel
 from pfnmap.plugins import Registry
@@ -27,7 +27,7 @@ from pfnmap.sizes import format_size, parse_size
 if TYPE_CHECKING:
     from pfnmap.host.dotconfig import DotConfig
 
-__all__ = ["KernelSpec", "cpu_value"]
+__all__ = ["KernelSpec", "cpu_value", "with_drivers"]
 
 
 _SWITCH: Final[Mapping[str, bool]] = {
@@ -56,14 +56,18 @@ class KernelSpec:
     page_size: str | None = None
     thp: str | None = None
     cpu: Mapping[str, Any] = field(default_factory=dict)
+    file: DotConfig | None = None
+    """The .config, where `config` names one that has been read."""
 
     def link(self, registry: Registry | None = None, warn: Callable[[str], None] = lambda text: None) -> Kernel:
         """Link this kernel with every driver that is installed; `warn` is told what is not as it was said.
 
+        A driver that fails is left out, and stands in `Kernel.left_out`.
+
         Raises what `Kernel.link` raises, and BadInput for a .config, a page size or a cpu value that cannot be read.
         """
         registry = registry or Registry()
-        file = _read(self.config) if self.config is not None else None
+        file = _read(self.config) if self.config is not None and self.file is None else self.file
         name = arch_of_release(self.release, registry) if self.release else KernelName()
         of_file = arch_of_config(file, registry) if file else None
         arch = canonical_arch(self.arch, registry) if self.arch else of_file or name.arch or DEFAULT_ARCH
@@ -74,9 +78,9 @@ class KernelSpec:
         page_size = format_size(parse_size(self.page_size, "page size")) if self.page_size else None
         if page_size is None and file is None and name.arch == arch:
             page_size = name.page_size
-        kernel = Kernel.link(
+        link = partial(
+            Kernel.link,
             arch,
-            _drivers(registry, warn),
             config=self.resolved,
             release=release,
             cpu={key: cpu_value(key, value, defaults) for key, value in self.cpu.items()},
@@ -90,6 +94,10 @@ class KernelSpec:
             thp=self.thp,
             registry=registry,
         )
+        kernel, left_out = with_drivers(link, registry.names("driver"))
+        kernel.try_ops()
+        for error in left_out.values():
+            warn(f"{error}; it is left out")
         got = format_size(kernel.geometry.PAGE_SIZE)
         if page_size not in (None, got):
             raise BadInput("page size", f"{page_size} was asked for, the configuration gives {got}")
@@ -100,7 +108,8 @@ class KernelSpec:
             f"THP: {kernel.thp}": self.thp or (file and _says_thp(file)),
         }
         new = (sentence for sentence, source in said.items() if not source)
-        kernel = replace(kernel, assumed=(*new, *kernel.assumed))
+        reasons = {name: str(error) for name, error in left_out.items()}
+        kernel = replace(kernel, assumed=(*new, *kernel.assumed), left_out=reasons)
         for text in kernel.config.warnings:
             warn(text)
         for text in self._contradictions(kernel, name, of_file, file):
@@ -155,13 +164,15 @@ def _differ(one: str, other: str) -> bool:
 
 def _release_of(file: DotConfig | None, known: Facts) -> str | None:
     """Return the release that a .config says it is of, if that is one."""
-    if file is None or file.release.endswith(".toml"):
-        return None
-    try:
-        parse_release(file.release, known=known)
-    except Unknown:
-        return None
-    return file.release
+    for name in file.release_names if file else ():
+        if name.endswith(".toml"):
+            continue
+        try:
+            parse_release(name, known=known)
+        except Unknown:
+            continue
+        return name
+    return None
 
 
 def _conflicts_text(conflicts: tuple[Conflict, ...]) -> str:
@@ -170,20 +181,17 @@ def _conflicts_text(conflicts: tuple[Conflict, ...]) -> str:
     return ", ".join(shown[:_SHOWN_CONFLICTS]) + (f", and {more} more" if more > 0 else "")
 
 
-def _drivers(registry: Registry, warn: Callable[[str], None]) -> list[str]:
-    """Return the names of the drivers that can be linked; tell of each that cannot."""
-    usable = []
-    for name in registry.names("driver"):
+def with_drivers(link: Callable[..., Kernel], drivers: Iterable[str]) -> tuple[Kernel, dict[str, PfnmapError]]:
+    """Link a kernel with those of some drivers that can be linked; return it, and what each other one did."""
+    drivers, left_out = list(drivers), dict[str, PfnmapError]()
+    while True:
         try:
-            missing = sorted(getattr(registry.load("driver", name), "__abstractmethods__", ()))
-        except PluginError as error:
-            warn(f"{error}; it is left out")
-        else:
-            if missing:
-                warn(f"driver {name} does not define {', '.join(missing)}; it is left out")
-            else:
-                usable.append(name)
-    return usable
+            return link(drivers=drivers), left_out
+        except PfnmapError as error:
+            if error.plugin not in drivers:
+                raise
+            drivers.remove(error.plugin)
+            left_out[error.plugin] = error
 
 
 class _DeclaredByAll(Collection[str]):

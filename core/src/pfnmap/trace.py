@@ -171,7 +171,11 @@ def counted(events: Iterable[Event]) -> Iterator[tuple[Event, int]]:
             yield event, 1
 
 
-class KernelDied(Exception):  # an outcome of the modelled kernel, not an error of ours
+class Outcome(Exception):  # of the modelled kernel, no error of ours
+    """What ends a step at once: unwinds the model's stack to it."""
+
+
+class KernelDied(Outcome):
     """The kernel died: unwinds the model's stack to the step that killed it. Nothing runs after it."""
 
     def __init__(self, oops: Oops) -> None:

@@ -160,10 +160,13 @@ def test_before_the_change_there_are_no_huge_pfnmaps(link):
     assert (kernel.ops.pte_pgprot(0x57), kernel.ops.pmd_mkspecial(0x57)) == (0, 0x57)
 
 
-def test_since_the_change_both_huge_levels_hold_pfnmaps(link):
-    kernel = link(release="6.15")
+@pytest.mark.parametrize(("release", "pud_bad_of_a_leaf"), [("6.15", 0), ("6.16", 1)])
+def test_pmd_leaves_hold_pfnmaps_one_release_before_pud_leaves(link, release, pud_bad_of_a_leaf):
+    kernel = link(release=release)
     assert kernel.pfnmap("pmd")
-    assert kernel.pfnmap("pud")
+    assert kernel.pfnmap("pud") == bool(pud_bad_of_a_leaf)
+    assert bool(kernel.ops.pud_bad(0x57)) == bool(pud_bad_of_a_leaf)
+    assert kernel.ops.pmd_pgprot(0x57 | 0xABC << 10) == 0x57
 
 
 def test_prot_write_brings_read_where_write_alone_is_a_shadow_stack(link):

@@ -73,12 +73,16 @@ def command(
         subject = _subject(kernel, image, modules, deb or [], rpm or [], stack)
         model = linked(subject.spec, registry)
         programs, devices = _programs(suite, scenario or [], random, seed, model)
+        without_kvm = ""
         if any(program.needs_kvm for program in programs):
-            subject = subject.with_kvm()
+            try:
+                subject = subject.with_kvm()
+            except Refused as refusal:
+                without_kvm = str(refusal)
         if not (json or ktap):
             heading(model.describe())
         with session_progress(len(programs), subject.image.uname) as progress:
-            session = Session(subject, model, devices, seconds=limit, progress=progress)
+            session = Session(subject, model, devices, without_kvm=without_kvm, seconds=limit, progress=progress)
             error = run_session(session, programs)
         if record is not None and session.records:
             _write(record, gzip.compress(_json.dumps(session.document()).encode(), mtime=0))
@@ -177,7 +181,11 @@ def _programs(
         programs += found
     if not scenarios:
         devices = {device.name: device for device in DEVICES}
-        programs = draw(seed, random, model) if random is not None else suite_named(suite or "core", model.arch.name)
+        programs = (
+            draw(seed, random, model)
+            if random is not None
+            else suite_named(suite or "core", model.arch.name, model.geometry.PAGE_SIZE)
+        )
     alone = [replace(p, own_boot=p.own_boot or kills(model, p, [*devices.values()])) for p in programs]
     return alone, [*devices.values()]
 

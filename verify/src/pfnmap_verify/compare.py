@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pfnmap.changes import Change
 from pfnmap.contract.device import Device, DeviceBar
 from pfnmap.contract.step import Step
-from pfnmap.errors import LinkError, PfnmapError, Refused
+from pfnmap.errors import PfnmapError, Refused
 from pfnmap.kernel import Kernel
 from pfnmap.plugins import Registry
 from pfnmap.release import Release
@@ -42,7 +41,7 @@ def compare(kernel: Kernel, recording: Recording, thp: str | None = None) -> lis
 
 
 def _compared(kernel: Kernel, recording: Recording, record: Record, thp: str | None) -> Comparison:
-    if not any("entry" in step.expect or "runs" in step.expect for step in record.steps):
+    if not any(step.expect.keys() & {"entry", "runs", "kvm"} for step in record.steps):
         return Comparison(record, "unwitnessed", reason="no page-table entry was read in it")
     asked = replace(record, thp_enabled=thp or record.thp_enabled)
     found = replay_record(kernel, recording, asked, set())
@@ -64,7 +63,7 @@ def reasons(
     meets = _Meets(recording, record, registry)
     kernel = spec.link(registry)
     release, real = kernel.release, own.link(registry).release
-    settable = [name for name in release.changes if _can_be_set(release.known[name], kernel.arch.name)]
+    settable = [name for name in release.changes if _can_be_set(spec, release, name, registry)]
     apart = [name for name in settable if release.has(name) != real.has(name)]
     found = [name for name in apart or settable if meets(_flipped(spec, release, [name]))]
     if not found and apart and meets(replace(own, thp=spec.thp)):
@@ -75,9 +74,16 @@ def reasons(
     return words
 
 
-def _can_be_set(change: Change, arch: str) -> bool:
-    """Whether the model of an architecture acts on a change, so that linking does not refuse it."""
-    return change.modelled and (not change.arch or arch in change.arch)
+def _can_be_set(spec: KernelSpec, release: Release, name: str, registry: Registry) -> bool:
+    """Whether the model acts on a change: one that it does not act on cannot be set. That it requires others, or others
+    require it, is another matter."""
+    try:
+        _flipped(spec, release, [name]).link(registry)
+    except Refused:
+        return False
+    except PfnmapError:
+        pass
+    return True
 
 
 def _needed(names: list[str], enough: Callable[[list[str]], bool]) -> list[str]:
@@ -103,17 +109,15 @@ class _Meets:
         self._record = record
         self._registry = registry
 
-    def __call__(self, spec: KernelSpec | None) -> bool:
-        if spec is None:
-            return False
+    def __call__(self, spec: KernelSpec) -> bool:
         try:
             kernel = spec.link(self._registry)
             return _compared(kernel, self._recording, self._record, spec.thp).outcome == "agree"
-        except (LinkError, PfnmapError):  # a change without what it requires, or a model that refuses
+        except PfnmapError:  # a change without what it requires, or a model that refuses
             return False
 
 
-def _flipped(spec: KernelSpec, release: Release, names: Iterable[str]) -> KernelSpec | None:
+def _flipped(spec: KernelSpec, release: Release, names: Iterable[str]) -> KernelSpec:
     """Return a spec with these changes the other way round."""
     names = list(names)
     gained = tuple(name for name in names if not release.has(name))

@@ -23,6 +23,8 @@ _OOPS_SECONDS = 20
 _DEATH = re.compile(r"\b(BUG: |Oops: |Oops - |Kernel panic|Internal error: )")
 _STAMP = re.compile(r"^\[ *\d+\.\d+\](\[ *[TC]\d+\])? ")
 _SHOWN = 40
+_ADDRESSES = ("pgd", "tdp", "root")
+"""Events that tell where tables are, or are told otherwise than by `calls`."""
 
 
 class NoAnswer(GuestLost):
@@ -137,13 +139,11 @@ class Guest:
                 "verify", "vfio-pci's fault handler cannot be probed: it needs CONFIG_KPROBE_EVENTS and vfio-pci"
             )
         for probe in PROBES:
-            if probe.module == "kvm" and "kvm" not in loaded:
-                continue  # not asked for in this boot
-            if not await self._set(probe, loaded) and not probe.is_return:
+            if not await self._set(probe, loaded) and not (probe.is_return or probe.module):
                 self.not_traceable.append(probe.function)
         if "pgd" not in self._probes:
             raise Refused("verify", "pgd_alloc cannot be probed in this kernel, so no page table can be found")
-        functions = dict.fromkeys(probe.function for probe in self._probes.values() if probe.event != "pgd")
+        functions = dict.fromkeys(p.function for p in self._probes.values() if p.event not in _ADDRESSES)
         self.traced = list(functions)
 
     async def _set(self, probe: Probe, loaded: set[str]) -> bool:

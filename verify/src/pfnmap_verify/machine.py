@@ -82,7 +82,7 @@ MACHINES: Mapping[str, Machine] = {
         # no_timer_check: else one boot of ten panics on a busy host
         command_line=f"console=ttyS0 no_timer_check intel_iommu=on mitigations=off {_QUIET}",
         ram=0,
-        cpu={"hw_access_dirty": True, "la57": False, "pdpe1gb": True, "pti": False, "pku": True},
+        cpu={"hw_access_dirty": True, "la57": False, "pdpe1gb": True, "pti": False, "pku": True, "phys_bits": 46},
         iommu_config=("INTEL_IOMMU",),
         kvm_module="kvm_amd",  # TCG emulates AMD's SVM with nested paging
     ),

@@ -1,4 +1,4 @@
-"""Mappings of the standard devices' BARs: at every alignment, from every offset, of every length."""
+"""Mappings of the standard devices' BARs: at alignments, from offsets and of lengths that make a difference."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _placed(name: str, size: str, va: int, offset: int = 0, length: int | None =
     return Program(f"matrix.{size}.{name}", steps)
 
 
-def levels(every: bool) -> Iterator[Program]:
+def levels() -> Iterator[Program]:
     chosen = {
         "natural": tuple(_SIZES),
         "va_plus_pmd": ("8G", "1G", "128M"),
@@ -82,51 +82,33 @@ def levels(every: bool) -> Iterator[Program]:
         "va_plus_half_pmd": ("8G",),
     }
     for shift, sizes in chosen.items():
-        for size in _SIZES if every else sizes:
+        for size in sizes:
             yield _placed(shift, size, WINDOW + SHIFTS[shift])
 
 
-def partial(every: bool) -> Iterator[Program]:
-    offsets = {
-        "page": PAGE,
-        "pmd": PMD,
-        "512M": 512 * MIB,
-        "pud": PUD,
-        "pmd_plus_page": PMD + PAGE,
-        "pud_plus_pmd": PUD + PMD,
-    }
+def partial() -> Iterator[Program]:
+    offsets = (
+        ("8G", "page", PAGE, True),
+        ("8G", "512M", 512 * MIB, False),
+        ("1G", "pmd", PMD, True),
+        ("16G", "pud", PUD, True),
+        ("16G", "pud_plus_pmd", PUD + PMD, False),
+    )
     lengths = {
         "page": PAGE,
-        "2pages": 2 * PAGE,
         "pmd_minus_page": PMD - PAGE,
-        "pmd": PMD,
         "pmd_plus_page": PMD + PAGE,
-        "2pmd": 2 * PMD,
         "pud_minus_page": PUD - PAGE,
-        "pud": PUD,
         "pud_plus_page": PUD + PAGE,
     }
-    core_offsets = (
-        ("8G", "page", True),
-        ("8G", "512M", False),
-        ("1G", "pmd", True),
-        ("16G", "pud", True),
-        ("16G", "pud_plus_pmd", False),
-    )
-    core_lengths = ("page", "pmd_minus_page", "pmd_plus_page", "pud_minus_page", "pud_plus_page")
-    for size, bar in _SIZES.items():
-        for what, offset in offsets.items():
-            for congruent in (True, False):
-                if offset < bar and (every or (size, what, congruent) in core_offsets):
-                    va = WINDOW + (offset % PUD if congruent else 0)
-                    yield _placed(f"off_{what}.va_{'congruent' if congruent else 'pud_aligned'}", size, va, offset)
-        for what, length in lengths.items():
-            if length < bar and (every or (size == "8G" and what in core_lengths)):
-                yield _placed(f"len_{what}", size, WINDOW, 0, length)
+    for what, length in lengths.items():
+        yield _placed(f"len_{what}", "8G", WINDOW, 0, length)
+    for size, what, offset, congruent in offsets:
+        va = WINDOW + (offset % PUD if congruent else 0)
+        yield _placed(f"off_{what}.va_{'congruent' if congruent else 'pud_aligned'}", size, va, offset)
 
 
-def placement(every: bool) -> Iterator[Program]:
-    for size, length in (("8G", 8 * GIB), ("8G", 8 * GIB - PAGE), ("2M", PMD), *((s, None) for s in _SIZES if every)):
-        what = "null" if length is None or not length % PMD else "null_minus_page"
+def placement() -> Iterator[Program]:
+    for size, length, what in (("8G", 8 * GIB, "null"), ("8G", 8 * GIB - PAGE, "null_minus_page"), ("2M", PMD, "null")):
         steps = [mmap(size, 0, length=length), touch("m0"), touch("m0+0x1fefff", "write")]
         yield Program(f"placement.{size}.{what}", steps)

@@ -74,8 +74,10 @@ def _measured(op: str, kinds: Mapping[str, list[list[str]]], functions: Mapping[
     if total > len(faults):
         found["faults_total"] = total
     guest_faults = calls.pop("kvm_tdp_page_fault", 0)
-    if op == "kvm.map" and "tdp" in functions:
-        found["guest_faults"] = guest_faults
+    if "leaves" in kinds:
+        counts = zip(("pud", "pmd", "pte"), map(int, kinds["leaves"][0]), strict=True)
+        leaves = {level: count for level, count in counts if count}
+        found["kvm"] = {"guest_faults": guest_faults, "leaves": leaves}
     if calls and op != "exit":
         found["calls"] = calls
     returns = {ret: int(count) for event, ret, count in kinds["return"] if event in _FOLLOWS}
@@ -160,17 +162,26 @@ def _vmas(kinds: Mapping[str, list[list[str]]], page: int) -> dict[str, Any]:
     return {"vmas": vmas}
 
 
-def _kvm(kinds: Mapping[str, list[list[str]]], page: int) -> dict[str, Any]:
-    counts = zip(("pud", "pmd", "pte"), map(int, kinds["leaves"][0]), strict=True)
-    leaves = {"leaves": {level: count for level, count in counts if count}}
-    return {**leaves, "gpa": kinds["gpa"][0][0]} if "gpa" in kinds else leaves
+def _guest(kinds: Mapping[str, list[list[str]]], page: int) -> dict[str, Any]:
+    if "mmio" in kinds:
+        gpa, is_write, length = kinds["mmio"][0]
+        return {"gpa": gpa, "is_write": is_write == "1", "len": int(length)}
+    return {"guest_rdi": kinds["rdi"][0][0]} if "rdi" in kinds else {}
+
+
+def _dirty_log(kinds: Mapping[str, list[list[str]]], page: int) -> dict[str, Any]:
+    if "dirty" not in kinds:
+        return {}
+    dirty, first = map(int, kinds["dirty"][0])
+    return {"dirty": dirty, "first": first if dirty else None}
 
 
 _ADDED: Mapping[str, Any] = {
     "access": _numbers("ret"),
     "dma_unmap": _numbers("bytes"),
-    "kvm.map": _kvm,
-    "kvm.memslot": _kvm,
+    "kvm.dirty_log": _dirty_log,
+    "kvm.map": _guest,
+    "kvm.param": _texts("now"),
     "mincore": _numbers("pages", "resident"),
     "mmap": _texts("addr"),
     "move_pages": _move_pages,

@@ -71,4 +71,5 @@ PROBES: Sequence[Probe] = (
     Probe("fuf", "fixup_user_fault", "addr=$arg2:x64"),
     Probe("umr", "unmap_mapping_range"),
     Probe("tdp", "kvm_tdp_page_fault", "addr=+0($arg2):x64", "kvm"),
+    Probe("root", "svm_load_mmu_pgd", "root=$arg2:x64", "kvm_amd"),
 )

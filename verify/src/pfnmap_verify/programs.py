@@ -19,7 +19,10 @@ __all__ = ["of_recording", "of_scenario", "read_programs"]
 
 _SIZES = ("length", "offset", "old_len", "new_len", "step")
 _BAR = 2
+_PAGE = 4096
 _MAX_DEVICES = 16
+_GUEST_RAM = "guest RAM"
+"""What `pfnmap replay` calls the memory of a recorded virtual machine."""
 
 
 def read_programs(path: str) -> tuple[list[Program], Sequence[PciTestdev]]:
@@ -52,6 +55,8 @@ def _plain(step: Step) -> dict[str, Any]:
     if step.op == "mmap" and plain.get("device") is not None:
         plain.update(bar=_BAR if plain.get("bar", 0) else 0)
         plain.setdefault("offset", 0)
+    if step.op == "kvm.map":
+        plain.setdefault("step", _PAGE)
     if step.op == "mmap":
         plain.setdefault("device", None)
         plain.setdefault("addr", "0x0")
@@ -87,6 +92,8 @@ def of_recording(recording: Recording) -> list[Program]:
         steps = []
         for n, step in enumerate(record.steps):
             plain = {key: _relative(key, value, chosen) for key, value in _plain(step).items()}
+            if plain.get("id") == _GUEST_RAM or (step.op == "kvm.memslot" and plain["slot"] == 0):
+                continue  # the guest's init gives it memory by itself
             if step.op == "mmap" and not step.arguments.get("fixed") and "addr" in step.expect:
                 plain["id"] = f"c{n}"
                 addr = address_value(step.expect["addr"], {}, step.where)

@@ -12,6 +12,7 @@ from pfnmap.ops.arguments import address_value
 from pfnmap_verify.entries import entry_at
 from pfnmap_verify.guest import Died, Guest
 from pfnmap_verify.measured import RECORDED, expect_of, message
+from pfnmap_verify.stage2 import second_stage
 
 __all__ = ["ADDRESSES", "GUEST_OPS", "Program", "run_program"]
 
@@ -31,8 +32,10 @@ GUEST_OPS = frozenset(
         "exit",
         "fork",
         "get_mempolicy",
+        "kvm.dirty_log",
         "kvm.map",
         "kvm.memslot",
+        "kvm.param",
         "madvise",
         "mbind",
         "mincore",
@@ -66,6 +69,13 @@ GUEST_OPS = frozenset(
     ]
 )
 """What the guest's init can do."""
+_RECORDED_AS = {
+    "kvm.dirty_log": "dirty_log",
+    "kvm.map": "guest",
+    "kvm.memslot": "memslot",
+    "kvm.param": "kvm_param",
+}
+"""What recordings of group kvm call the ops of its plugin."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +98,10 @@ class Program:
         for step in self.steps:
             if step["op"] not in GUEST_OPS:
                 raise Refused(step["op"], "the guest cannot do it")
+            if step["op"] == "kvm.map" and step["access"] not in ("read", "write"):
+                raise Refused("kvm.map", f"access {step['access']!r}: the guest reads and writes")
+            if step["op"] == "kvm.memslot" and step["slot"] == 0:
+                raise Refused("kvm.memslot", "slot 0 is the memory of the guest")
 
 
 @dataclass
@@ -99,7 +113,7 @@ class _Progress:
     off: set[str] = field(default_factory=set)
     dma: dict[tuple[str, int], None] = field(default_factory=dict)
     debugging: bool = False
-    guest_ranges: list[range] = field(default_factory=list)
+    parameters: dict[str, str] = field(default_factory=dict)
 
 
 async def run_program(guest: Guest, kernel: Kernel, program: Program, seconds: float = STEP_SECONDS) -> dict[str, Any]:
@@ -112,19 +126,25 @@ async def run_program(guest: Guest, kernel: Kernel, program: Program, seconds: f
         record["note"] = program.note
     if program.own_boot:
         record["own_boot"] = True
-    record["steps"] = steps = []
+    steps: list[dict[str, Any]] = []
+    record["steps"] = steps
     state = _Progress()
     await guest.ask(f"set_thp_enabled value={program.thp_enabled}", seconds)
     state.pgds["parent"] = _pgd(guest, await guest.ask("record", seconds))
+    if program.needs_kvm:
+        vm_create = {"op": "vm_create"}
+        steps.append({**vm_create, "expect": await _step(guest, kernel, state, vm_create, seconds)})
+        if (result := steps[0]["expect"]["result"]) != "ok":
+            raise Refused("kvm", f"no virtual machine: {result}; CONFIG_KVM and CONFIG_KVM_AMD are not there")
     for n, said in enumerate(program.steps):
         step = _absolute(said, state.names, f"{program.id} step {n} {said['op']}")
         try:
             expect = await _step(guest, kernel, state, step, seconds)
         except Died as death:
-            steps.append({**step, "expect": oops(death.messages)})
+            steps.append({**_recorded(step), "expect": oops(death.messages)})
             record["ends_in_oops"] = True
             return record
-        steps.append({**step, "expect": expect})
+        steps.append({**_recorded(step), "expect": expect})
     await _clean_up(guest, state, seconds)
     return record
 
@@ -140,6 +160,9 @@ async def _step(
     async def looked_at(va: int) -> dict[str, Any]:
         return await entry_at(kernel, guest.words, state.pgds[step.get("by", "parent")], va, guest.ram)
 
+    if "kvm" in expect:
+        root = next(int(line.split()[1], 16) for line in lines if line.startswith("root "))
+        expect["kvm"].update(await second_stage(guest.qemu.read_words, root))
     if op == "scan":
         for run in expect["runs"]:
             run["entry"] = (await looked_at(_number(step["start"]) + run["off"]))["entry"]
@@ -149,6 +172,10 @@ async def _step(
         present = found.pop("present")
         expect.update({**found, "present": present} if op == "note_tables" else found)
     return expect
+
+
+def _recorded(step: Mapping[str, Any]) -> dict[str, Any]:
+    return {**step, "op": _RECORDED_AS.get(step["op"], step["op"])}
 
 
 def _absolute(step: Mapping[str, Any], names: Mapping[str, int], where: str) -> dict[str, Any]:
@@ -190,12 +217,10 @@ def _remember(
         state.dma[step["iova"], step["length"]] = None
     elif op == "dma_unmap":
         state.dma.pop((step["iova"], step["length"]), None)
-    elif op == "kvm.map":
-        start = _number(step["gpa"])
-        state.guest_ranges.append(range(start, start + step["length"]))
-        lowest = min(touched.start for touched in state.guest_ranges)
-        if lowest < start or max(touched.stop for touched in state.guest_ranges) > start + step["length"]:
-            expect.pop("leaves", None)  # KVM counts all leaves, a scenario those of the step's range
+    elif op == "kvm.param":
+        was = next((line.split()[1] for line in lines if line.startswith("was ")), None)
+        if was is not None:
+            state.parameters.setdefault(step["name"], was)
     elif op == "dev_dbg":
         state.debugging = step["enabled"]
 
@@ -206,6 +231,8 @@ async def _clean_up(guest: Guest, state: _Progress, seconds: float) -> None:
         await guest.ask(f"dma_unmap iova={iova} length={length}", seconds)
     for device in state.off:
         await guest.ask(f"pci_memory device={device} enabled=true", seconds)
+    for name, value in state.parameters.items():
+        await guest.ask(f"kvm.param name={name} value={value}", seconds)
     if state.debugging:
         await guest.ask("dev_dbg enabled=false", seconds)
     await guest.ask("end", seconds)

@@ -37,13 +37,15 @@ class Failure:
 class Session:
     """What came of the programs: the recording's document, failures, and what it took.
 
-    `progress` is told (records done, boots). `lost_logs`: paths of the serial logs of guests that failed.
+    `without_kvm`: why no virtual machine can be made, where that is known. `progress` is told (records done, boots).
+    `lost_logs`: paths of the serial logs of guests that failed.
     """
 
     subject: Subject
     kernel: Kernel
     devices: Sequence[PciTestdev] = DEVICES
     append: str = ""
+    without_kvm: str = ""
     seconds: float = 3600.0
     step_seconds: float = 120.0
     progress: Callable[[int, int], None] = lambda done, boots: None
@@ -57,9 +59,11 @@ class Session:
     _begun: float = field(default_factory=time.monotonic)
 
     def document(self) -> dict[str, Any]:
-        """Return the recording (schema pfnmap-recording/1) of what was recorded so far."""
+        """Return the recording of what was recorded so far: of group kvm where virtual machines were made."""
+        of_kvm = any(step["op"] == "vm_create" for record in self.records for step in record["steps"])
+        schema = {"schema": "pfnmap-recording/2", "group": "kvm"} if of_kvm else {"schema": "pfnmap-recording/1"}
         return {
-            "schema": "pfnmap-recording/1",
+            **schema,
             "machine": self.subject.recorded(self.kernel),
             **self._described,
             "records": sorted(self.records, key=lambda record: self._order.get(record["id"], 0)),
@@ -67,7 +71,8 @@ class Session:
 
     def anew(self) -> Session:
         """Return a session of the same kernel in which nothing was run, with the time that is left."""
-        return Session(self.subject, self.kernel, self.devices, self.append, self._time_left(), self.step_seconds)
+        left = self._time_left()
+        return Session(self.subject, self.kernel, self.devices, self.append, self.without_kvm, left, self.step_seconds)
 
     async def run(self, programs: Sequence[Program]) -> None:
         """Run programs: those that need a boot of their own after the others. Raises Refused for what makes every
@@ -78,6 +83,8 @@ class Session:
         for program in programs:
             try:
                 program.check()
+                if program.needs_kvm and self.without_kvm:
+                    raise Refused("kvm", self.without_kvm)
             except Refused as refusal:
                 self.failures.append(Failure(program.id, str(refusal), refused=True))
                 continue
@@ -114,7 +121,7 @@ class Session:
                     program = left.pop(0)
                     try:
                         record = await run_program(guest, self.kernel, program, self.step_seconds)
-                    except BadInput as error:
+                    except (BadInput, Refused) as error:
                         self.failures.append(Failure(program.id, str(error), refused=True))
                         return left  # the guest stands in the middle of a record
                     except GuestLost as lost:

@@ -24,11 +24,16 @@ _RECORDED = (
     "TRANSPARENT_HUGEPAGE",
     "MEM_SOFT_DIRTY",
     "PREEMPT_RT",
+    "KVM",
+    "KVM_AMD",
     "ARM64_4K_PAGES",
     "ARM64_16K_PAGES",
     "ARM64_64K_PAGES",
 )
 """Symbols that a recording takes over from the kernel's configuration."""
+_AS_FOUND = {"IO_STRICT_DEVMEM": "n"}
+"""What of the configuration is over before the first record: the guest maps each BAR once, which is when 6.12 requests
+it and takes it from /dev/mem and sysfs."""
 
 
 def guest_agent(arch: str) -> bytes:
@@ -64,6 +69,7 @@ class Subject:
             arch=spec.arch or image.arch,
             release=spec.release or image.release,
             cpu={**machine.cpu, **spec.cpu},
+            set={**_AS_FOUND, **spec.set},
         )
         return cls(image, machine, found, said, directory)
 
@@ -79,7 +85,11 @@ class Subject:
     def own_spec(self) -> KernelSpec:
         """What the model is if nobody says other than the image does."""
         return KernelSpec(
-            arch=self.image.arch, release=self.image.release, config=self.spec.config, cpu=self.machine.cpu
+            arch=self.image.arch,
+            release=self.image.release,
+            config=self.spec.config,
+            cpu=self.machine.cpu,
+            set=_AS_FOUND,
         )
 
     def files(self) -> dict[str, bytes]:

@@ -1,11 +1,14 @@
 """The suites: programs for the standard devices, and the project's example scenarios that they can run.
 
-`core` has what matters in as few programs as that takes; `full` has every size with every alignment, offset and length,
-and the splits that end in an oops.
+`core` has what matters in as few programs as that takes. `full` is core and the programs of all recordings of the
+machine (docs/evidence), which are in ``recorded/``: random ones, splits that end in an oops, and virtual machines among
+them; of two with one name, the recording's.
 """
 
 from __future__ import annotations
 
+import gzip
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from importlib import resources
@@ -18,7 +21,6 @@ from pfnmap_verify.mappings import (
     PAGE,
     PMD,
     PUD,
-    SHIFTS,
     WINDOW,
     Step,
     levels,
@@ -42,23 +44,36 @@ _OWN_BOOT = ("decode-off-under-split-vma", "mremap-bad-pud")
 """Examples whose messages come once a boot, or would stand in the way of others."""
 
 
-def suite(name: str, arch: str = "x86_64") -> list[Program]:
-    """Return the programs of a suite that an architecture can run. Raises Unknown for one that there is not."""
+def suite(name: str, arch: str = "x86_64", page_size: int = PAGE) -> list[Program]:
+    """Return the programs of a suite for a machine. Raises Unknown for a suite that there is not."""
     if name not in SUITES:
         raise Unknown("suite", name, SUITES)
-    return [program for program in SUITES[name]() if arch == "x86_64" or not program.needs_kvm]
+    programs = [program for part in _PARTS for program in part()]
+    if name == "core":
+        return programs
+    machine = f"{arch}-{page_size >> 10}k"
+    recorded = [*_recorded(machine), *_recorded(f"{machine}-kvm")]
+    names = {program.id for program in recorded}
+    return [*(program for program in programs if program.id not in names), *recorded]
 
 
-def _access(every: bool) -> Iterator[Program]:
+def _recorded(name: str) -> list[Program]:
+    file = resources.files(__package__) / "recorded" / f"{name}.json.gz"
+    if not file.is_file():
+        return []
+    return [Program(**row) for row in json.loads(gzip.decompress(file.read_bytes()))]
+
+
+def _access() -> Iterator[Program]:
     middle = [
         touch("m0+0x52345678"),
         touch("m0+0x40000000"),
         touch("m0+0x7fffffff"),
         touch("m0+0x3fffffff", "write"),
     ]
-    for shift in ("natural", "va_plus_pmd", *(("va_plus_page",) if every else ())):
+    for shift in ("natural", "va_plus_pmd"):
         yield Program(f"middle.8G.{shift}.middle_first", [*whole_bar("8G", shift), *middle])
-    for prot in ("r", "w", "none", *(("x", "rx", "rwx") if every else ())):
+    for prot in ("r", "w", "none"):
         steps = [
             mmap("1G", WINDOW, prot=prot),
             touch("m0+0x3005"),
@@ -66,12 +81,12 @@ def _access(every: bool) -> Iterator[Program]:
             {"op": "walk", "va": "m0"},
         ]
         yield Program(f"middle.1G.{prot}_mapping", steps)
-    for shift in SHIFTS if every else ("natural", "va_plus_page"):
+    for shift in ("natural", "va_plus_page"):
         again = [touch("m0+0x1000"), touch("m0+0x1000", "write"), touch("m0+0x1000")]
         yield Program(f"entry.8G.{shift}.read_then_write", [*whole_bar("8G", shift), *again])
 
 
-def _decode(every: bool) -> Iterator[Program]:
+def _decode() -> Iterator[Program]:
     off, on = ({"op": "pci_memory", "device": "bar8G", "enabled": enabled} for enabled in (False, True))
     for shift in ("natural", "va_plus_pmd", "va_plus_page"):
         around = [
@@ -88,7 +103,7 @@ def _decode(every: bool) -> Iterator[Program]:
     yield Program("disable.kernel_access", [*whole_bar("8G"), off, write, on, write, {"op": "walk", "va": "m0"}])
 
 
-def _fork(every: bool) -> Iterator[Program]:
+def _fork() -> Iterator[Program]:
     child: Mapping[str, Any] = {"by": "child"}
     gone = {"op": "exit", "by": "child"}
     for size, shift in (("8G", "natural"), ("8G", "va_plus_pmd"), ("8G", "va_plus_page"), ("2M", "natural")):
@@ -106,7 +121,7 @@ def _fork(every: bool) -> Iterator[Program]:
     yield Program("fork.8G.child_munmaps", [*whole_bar("8G"), *unmaps, {"op": "walk", "va": "m0"}, gone])
 
 
-def _split(every: bool) -> Iterator[Program]:
+def _split() -> Iterator[Program]:
     at = "m0+0x40e00000"
     page = "m0+0x40f00000"
     whole = {"addr": "m0", "length": 8 * GIB}
@@ -120,9 +135,6 @@ def _split(every: bool) -> Iterator[Program]:
     pages: Mapping[str, Step] = {
         "mprotect_page": {"op": "mprotect", "addr": page, "length": PAGE, "prot": "r"},
         "munmap_page": {"op": "munmap", "addr": page, "length": PAGE},
-        "madv_dontfork_page": {"op": "madvise", "addr": page, "length": PAGE, "advice": "DONTFORK"},
-        "mbind_page": {"op": "mbind", "addr": page, "length": PAGE},
-        "mseal_page": {"op": "mseal", "addr": page, "length": PAGE},
     }
     look = [
         {"op": "vmas", "start": "m0", "end": "m0+0x200000000"},
@@ -134,11 +146,8 @@ def _split(every: bool) -> Iterator[Program]:
     for what, call in calls.items():
         yield Program(f"split.8G.natural.{what}", [*whole_bar("8G"), *touched, call, *look])
     for what, call in pages.items():
-        if every or what in ("mprotect_page", "munmap_page"):
-            yield Program(f"split.8G.va_plus_pmd.{what}", [*whole_bar("8G", "va_plus_pmd"), *touched, call, *look])
-        if every:
-            yield Program(f"split.8G.natural.{what}", [*whole_bar("8G"), *touched, call, *look])
-    for shift in ("natural", "va_plus_page", *(("va_plus_pmd",) if every else ())):
+        yield Program(f"split.8G.va_plus_pmd.{what}", [*whole_bar("8G", "va_plus_pmd"), *touched, call, *look])
+    for shift in ("natural", "va_plus_page"):
         to = [{"op": "mprotect", **whole, "prot": "r", "at": page}, touch(page, "write")]
         back = [{"op": "mprotect", **whole, "prot": "rw", "at": page}, touch(page, "write")]
         yield Program(f"mprotect.8G.{shift}.whole_ro_rw", [*whole_bar("8G", shift), *touched, *to, *back])
@@ -150,7 +159,7 @@ def _split(every: bool) -> Iterator[Program]:
     yield Program("mremap.8G.pmd_mapped_move_middle_pmd", [*whole_bar("8G", "va_plus_pmd"), *moved])
 
 
-def _dma(every: bool) -> Iterator[Program]:
+def _dma() -> Iterator[Program]:
     for shift, length in (("natural", 8 * MIB), ("va_plus_pmd", 8 * MIB), ("va_plus_page", 256 << 10)):
         dma_map = {"op": "dma_map", "iova": "0x100000000", "va": "m0", "length": length, "prot": "rw", "at": "m0"}
         unmap = {"op": "dma_unmap", "iova": "0x100000000", "length": length}
@@ -162,7 +171,7 @@ def _dma(every: bool) -> Iterator[Program]:
     yield Program("dma.8G.natural.touched", [*whole_bar("8G"), *touched])
 
 
-def _thp(every: bool) -> Iterator[Program]:
+def _thp() -> Iterator[Program]:
     advise = {"op": "madvise", "addr": "m0", "length": 8 * GIB, "advice": "HUGEPAGE"}
     touched = [touch("m0"), touch("m0+0x40201000", "write")]
     for setting in ("never", "madvise"):
@@ -172,8 +181,8 @@ def _thp(every: bool) -> Iterator[Program]:
     yield Program("thp.prctl_disable", [*whole_bar("8G"), disable, *touched, enable, touch("m0+0x80000000")])
 
 
-def _kernel_accesses(every: bool) -> Iterator[Program]:
-    for shift in SHIFTS if every else ("natural", "va_plus_page"):
+def _kernel_accesses() -> Iterator[Program]:
+    for shift in ("natural", "va_plus_page"):
         ways = ("write_syscall", "read_syscall", "process_vm_readv", "proc_mem_read", "futex_wake", "vmsplice")
         accesses = [
             {"op": "access", "via": via, "va": f"m0+{n * PMD:#x}", "length": 16 if n != 4 else 4}
@@ -185,7 +194,7 @@ def _kernel_accesses(every: bool) -> Iterator[Program]:
     yield Program("procfs.8G.natural", [*whole_bar("8G"), *look, *files, {"op": "walk", "va": "m0"}])
 
 
-def _examples(every: bool) -> Iterator[Program]:
+def _examples() -> Iterator[Program]:
     """The example scenarios, on the 16G BAR where theirs is larger."""
     folder = resources.files(__package__) / "scenarios"
     for name in _EXAMPLES:
@@ -201,34 +210,6 @@ def _shrunk(key: str, value: Any) -> Any:
     return 16 * GIB if value == 128 * GIB and not isinstance(value, bool) else value
 
 
-def _kvm(every: bool) -> Iterator[Program]:
-    """A guest on a BAR, with guest physical addresses congruent to the mapping or not."""
-    gpa = 0x40_0000_0000
-    for shift in SHIFTS if every else ():
-        for name, off in (("natural", 0), ("gpa_plus_pmd", PMD), ("gpa_plus_page", PAGE)):
-            slot = {"op": "kvm.memslot", "slot": 1, "gpa": hex(gpa + off), "va": "m0", "length": 4 * GIB}
-            first = {"op": "kvm.map", "gpa": hex(gpa + off), "length": 4 * PAGE, "access": "read"}
-            more = {**first, "length": 4 * PMD, "access": "write"}
-            zap = {"op": "mprotect", "addr": "m0", "length": PUD, "prot": "r"}
-            steps = [*whole_bar("8G", shift), slot, first, {"op": "walk", "va": "m0"}, more, zap, first]
-            yield Program(f"kvm.8G.{shift}.{name}", [*steps, {"op": "walk", "va": "m0"}])
+_PARTS = (levels, partial, _access, _decode, _fork, _split, _dma, _thp, placement, _kernel_accesses, _examples)
 
-
-_PARTS = (levels, partial, _access, _decode, _fork, _split, _dma, _thp, placement, _kernel_accesses, _examples, _kvm)
-
-
-def _core() -> Iterator[Program]:
-    for part in _PARTS:
-        yield from part(False)
-
-
-def _full() -> Iterator[Program]:
-    seen: set[str] = set()
-    for part in _PARTS:
-        for program in part(True):
-            if program.id not in seen:
-                seen.add(program.id)
-                yield program
-
-
-SUITES = {"core": _core, "full": _full}
+SUITES = ("core", "full")

@@ -10,17 +10,21 @@ pipe has gone.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from threading import current_thread, main_thread
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from pfnmap.boundary import interrupt
 from pfnmap.cli.commands import ClickError, Commands, plainly
 from pfnmap.cli.options import Settings
+from pfnmap.cli.stdout import Stdout
 from pfnmap.cli.terminal import complain
 from pfnmap.errors import PfnmapError
 
@@ -50,6 +54,19 @@ def _closed_pipe_kept() -> Iterator[None]:
         raise
 
 
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Have Ctrl-C told from what a plugin raises, where it does what Python makes of it."""
+    told = signal.getsignal(signal.SIGINT) is signal.default_int_handler and current_thread() is main_thread()
+    if told:
+        signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        if told:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 class _Group(TyperGroup):
     """The commands, with what every one of them makes of an exception."""
 
@@ -75,8 +92,11 @@ class _Group(TyperGroup):
         settings = Settings(no_plugins="--no-plugins" in moved)
         self.commands = Commands(lambda: settings.registry)  # type: ignore[assignment]
         extra.update(prog_name="pfnmap", standalone_mode=False, obj=settings)
+        stdout = sys.stdout
+        sys.stdout = Stdout(stdout)
         try:
-            status = super().main(arguments, **extra)
+            with _interruptible():
+                status = super().main(arguments, **extra)
             sys.stdout.flush()
         except (BrokenPipeError, _ClosedPipeError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed at the end
@@ -85,6 +105,8 @@ class _Group(TyperGroup):
             if "--debug" in moved:
                 traceback.print_exc()
             status = _report(error)
+        finally:
+            sys.stdout = stdout
         sys.exit(status)
 
 

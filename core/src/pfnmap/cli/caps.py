@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pfnmap.cli.options import JsonOption, KernelOptions, Settings, kernel_options, linked
+from pfnmap.cli.options import JsonOption, KernelOptions, Settings, kernel_options
 from pfnmap.cli.terminal import heading, only_kernel, print_json, show, styled, table, warn
 from pfnmap.errors import PfnmapError
 
@@ -36,15 +36,18 @@ def command(
     asked = archs or ([kernel.arch] if kernel.arch else [])
     documents: dict[str, dict[str, Any]] = {}
     failures: dict[str, PfnmapError] = {}
+    said: list[str] = []
     for name in asked or registry.architectures():
         try:
-            image = linked(kernel.over(arch=name), registry)
+            image = kernel.over(arch=name).link(registry, said.append)
         except PfnmapError as error:
             if asked:
                 raise
             failures[name] = error
         else:
             documents[name] = {**capabilities(image), "kernel": image.describe()}
+    for text in dict.fromkeys(said):
+        warn(text)
     for name, failure in failures.items():
         if not documents:
             raise failure

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import typer
 from typer.main import get_command
 
+from pfnmap.boundary import blamed, may_pass, said
 from pfnmap.cli.once import OnceCommand
+from pfnmap.cli.stdout import keep_apart
 from pfnmap.errors import NotInstalled, PfnmapError, PluginError, Unknown
 
 if TYPE_CHECKING:
     from pfnmap.plugins import Registry
 
-__all__ = ["ClickError", "Commands", "plainly"]
+__all__ = ["ClickError", "Commands", "command_of", "plainly"]
 
 _OWN = "pfnmap"
 
@@ -34,19 +36,25 @@ class Commands(Mapping[str, Any]):
     def __getitem__(self, name: str) -> Any:
         registry = self._registry()
         try:
-            command = _command(name, registry.load("command", name))
+            return command_of(registry, name)
         except (NotInstalled, PluginError) as error:
             return _failing(name, error)
         except Unknown:
             raise KeyError(name) from None
-        owns = (p.package == _OWN for p in registry.plugins("command") if p.name == name and p.status == "ok")
-        return command if any(owns) else _blamed(name, command)
 
     def __iter__(self) -> Iterator[str]:
         return iter(dict.fromkeys(p.name for p in self._registry().plugins("command") if p.status != "disabled"))
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
+
+
+def command_of(registry: Registry, name: str) -> Any:
+    """Return the command of that name as typer has it. Raises Unknown, and PluginError for one that cannot be had."""
+    command = _command(name, registry.load("command", name))
+    owns = (p.package == _OWN for p in registry.plugins("command") if p.name == name and p.status == "ok")
+    command.invoke = _own(command.invoke, registry) if any(owns) else _brought(command.invoke, name)
+    return command
 
 
 def _command(name: str, loaded: Any) -> Any:
@@ -57,9 +65,10 @@ def _command(name: str, loaded: Any) -> Any:
         app.command(name, cls=OnceCommand)(loaded)
     try:
         command = get_command(app)
-    except Exception as error:
-        said = " ".join(f"{type(error).__name__}: {error}".split())
-        raise PluginError(name, f"typer makes no command of it: {said}") from error
+    except BaseException as error:
+        if may_pass(error):
+            raise
+        raise PluginError(name, f"typer makes no command of it: {said(error)}") from error
     command.name = name
     command.params = [p for p in command.params if not {"--install-completion", "--show-completion"} & set(p.opts)]
     return _plain(command)
@@ -77,21 +86,41 @@ def _failing(name: str, error: PfnmapError) -> Any:
     return get_command(app)
 
 
-def _blamed(name: str, command: Any) -> Any:
-    """Let what a command raises, but for what it may, be told with its name."""
-    invoke = command.invoke
+_Invoke: TypeAlias = Callable[[typer.Context], Any]
+_TYPERS = (ClickError, typer.Exit, typer.Abort)
+"""What typer itself raises, and a command for it."""
+
+
+def _own(invoke: _Invoke, registry: Registry) -> _Invoke:
+    """Let a command of the core print nothing but its answer, and what comes out of a plugin be told with its name."""
+
+    def invoked(context: typer.Context) -> Any:
+        try:
+            with keep_apart():
+                return invoke(context)
+        except BaseException as error:
+            if may_pass(error) or isinstance(error, _TYPERS):
+                raise
+            packages = {plugin.package: plugin.name for plugin in registry.plugins() if plugin.package != _OWN}
+            if (culprit := blamed(error, packages)) is None:
+                raise
+            raise culprit from error
+
+    return invoked
+
+
+def _brought(invoke: _Invoke, name: str) -> _Invoke:
+    """Let what a plugin's command raises, but for what it may, be told with its name."""
 
     def invoked(context: typer.Context) -> Any:
         try:
             return invoke(context)
-        except (PfnmapError, ClickError, typer.Exit, typer.Abort, OSError):
-            raise
-        except Exception as error:
-            said = " ".join(f"{type(error).__name__}: {error}".split())
-            raise PluginError(name, f"{said}; --debug shows the traceback") from error
+        except BaseException as error:
+            if may_pass(error) or isinstance(error, (*_TYPERS, OSError, SystemExit)):
+                raise
+            raise PluginError(name, f"{said(error)}; --debug shows the traceback") from error
 
-    command.invoke = invoked
-    return command
+    return invoked
 
 
 def _plain(command: Any) -> Any:

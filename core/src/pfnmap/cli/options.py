@@ -92,6 +92,7 @@ class KernelOptions:
             page_size=self.page_size or base.page_size,
             thp=self.thp or base.thp,
             cpu={**base.cpu, **_pairs(self.cpu, "--cpu", "KEY=VAL")},
+            file=None if self.config else base.file,
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -41,7 +41,7 @@ class _PlanCommand(OnceCommand):
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Return the command's own options and the plugins'."""
-        return [*super().get_params(ctx), *_parameters(_brought(ctx))]
+        return [*super().get_params(ctx), *_parameters([option for _, option in _brought(ctx)])]
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Say of an option whose plugin cannot be used which distribution brings it."""
@@ -60,18 +60,18 @@ def _settings(context: typer.Context) -> Settings:
     return context.obj or Settings()
 
 
-def _brought(context: typer.Context) -> tuple[PlanOption, ...]:
-    """The options that the plugins which can be used bring."""
+def _brought(context: typer.Context) -> tuple[tuple[str, PlanOption], ...]:
+    """The options that the plugins which can be used bring, with whose they are."""
     from pfnmap.errors import PluginError
 
     if _OPTIONS not in context.meta:
         registry = _settings(context).registry
-        found: list[PlanOption] = []
+        found: list[tuple[str, PlanOption]] = []
         for name in registry.names("driver"):
             with suppress(PluginError):  # told where the kernel is linked
-                found += registry.load("driver", name).plan_options
+                found += [(name, option) for option in registry.load("driver", name).plan_options]
         context.meta[_OPTIONS] = tuple(found)
-    options: tuple[PlanOption, ...] = context.meta[_OPTIONS]
+    options: tuple[tuple[str, PlanOption], ...] = context.meta[_OPTIONS]
     return options
 
 
@@ -117,11 +117,13 @@ def _parameters(options: Sequence[PlanOption]) -> list[Any]:
 def _asked(context: typer.Context) -> Asked:
     """What the plugins' options ask for."""
     from pfnmap.contract.option import Asked
+    from pfnmap.plugins import calling
 
     asked, values = Asked(), context.meta.get(_VALUES, {})
-    for option in _brought(context):
+    for plugin, option in _brought(context):
         if values.get(option.name):
-            asked = option.ask(asked, values[option.name])
+            with calling(plugin, f"--{option.name}") as gave:
+                asked = gave(option.ask(asked, values[option.name]), Asked)
     return asked
 
 
@@ -188,6 +190,7 @@ def command(
         ),
     ] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="A line a device, and a total.")] = False,
+    maps: Annotated[bool, typer.Option("--map", help="Draw each BAR: which stretch is mapped at which level.")] = False,
     va: Annotated[str | None, _option("--va", "ADDR", "At this virtual address.", "Where")] = None,
     vmm: Annotated[
         list[str] | None,
@@ -311,6 +314,8 @@ def command(
         show("", styled(f"Against {against}", "bold"))
         _show_side(other, quiet)
         show(*render_difference(found, str(against)))
+    if maps:
+        _show_maps({"": document} if other is None else {"this side": document, str(against): document["against"]})
     if advice is not None:
         from pfnmap.report.advice import render_advice
 
@@ -400,6 +405,12 @@ def _show_side(side: _Side, quiet: bool) -> None:
     show(*(summary(side.plan, names) if quiet else render(*folded(side.plan, names))))
 
 
+def _show_maps(sides: Mapping[str, Mapping[str, Any]]) -> None:
+    from pfnmap.report.bar_map import bar_maps, compared, render
+
+    show(*render(*compared([(label, bar_maps(side["mappings"])) for label, side in sides.items()])))
+
+
 def _read(files: Sequence[str], registry: Registry) -> list[Input]:
     """Read files of the kinds that the core and the drivers know."""
     from pfnmap.host.input import KINDS, read_input
@@ -415,6 +426,7 @@ def _of_inputs(question: _Question, image: Kernel) -> Wanted:
     from pfnmap.errors import Refused
     from pfnmap.host.pci import Skipped
     from pfnmap.inputs import Selection, of_inputs
+    from pfnmap.plan.ask import region_rules
 
     drivers = {name: type(driver) for name, driver in image.drivers.items() if isinstance(driver, Driver)}
     if not drivers:  # so that no mapping is anybody's
@@ -425,7 +437,7 @@ def _of_inputs(question: _Question, image: Kernel) -> Wanted:
     refused: list[Refused] = []
     for request in list(wanted.requests):
         try:
-            drivers[request.driver].region(image, request, wanted.requests)
+            region_rules(image, request, wanted.requests, question.registry)
         except Refused as error:
             refused.append(error)
             wanted.requests.remove(request)

@@ -9,19 +9,24 @@ import typer
 
 from pfnmap.cli.options import JsonOption, Settings
 from pfnmap.cli.terminal import print_json, show, styled, table
-from pfnmap.errors import PluginError
+from pfnmap.errors import PfnmapError
 
 if TYPE_CHECKING:
-    from pfnmap.plugins import Offer, Plugin, Registry
+    from collections.abc import Mapping
+
+    from pfnmap.plugins import Kind, Offer, Plugin, Registry
 
 _STYLES = {"ok": "green", "broken": "bold red", "disabled": "dim", "ambiguous": "yellow"}
 
 
 def command(context: typer.Context, json: JsonOption = False) -> int:
     """List every plugin that is installed, what it provides and calls, and whether it works."""
+    from pfnmap.trial import failures
+
     settings: Settings = context.obj
     registry = settings.registry
-    probed = [_probed(registry, plugin) for plugin in registry.plugins()]
+    failed = failures(registry)
+    probed = [_probed(registry, plugin, failed) for plugin in registry.plugins()]
     if json:
         rows = [
             {
@@ -62,17 +67,24 @@ def command(context: typer.Context, json: JsonOption = False) -> int:
     return 0
 
 
-def _probed(registry: Registry, plugin: Plugin) -> tuple[Plugin, list[str], Offer]:
-    """Import a plugin to see whether it works, and what it offers."""
+def _probed(
+    registry: Registry, plugin: Plugin, failures: Mapping[tuple[Kind, str], PfnmapError]
+) -> tuple[Plugin, list[str], Offer]:
+    """Return a plugin with its status, its hooks, and what it offers."""
+    from pfnmap.cli.commands import command_of
     from pfnmap.plugins import Offer, offer
 
     plugin, hooks = registry.probe(plugin)
     if plugin.status != "ok":
         return plugin, hooks, Offer()
     try:
+        if failed := failures.get((plugin.kind, plugin.name)):
+            raise failed
+        if plugin.kind == "command":
+            command_of(registry, plugin.name)
         return plugin, hooks, offer(registry.load(plugin.kind, plugin.name))
-    except PluginError as error:
-        return replace(plugin, status="broken", reason=str(error).partition(": ")[2]), hooks, Offer()
+    except PfnmapError as error:
+        return replace(plugin, status="broken", reason=getattr(error, "what", str(error))), hooks, Offer()
 
 
 def _provided(hooks: list[str], offered: Offer) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pfnmap.cli.options import JsonOption, KernelOptions, Settings, kernel_options, linked
-from pfnmap.cli.terminal import heading, print_json, show, styled
+from pfnmap.cli.terminal import heading, print_json, show, styled, warn
 from pfnmap.errors import BadInput, Refused
 
 if TYPE_CHECKING:
@@ -28,8 +28,15 @@ def command(
     context: typer.Context,
     kernel: KernelOptions,
     scenario: Annotated[str, typer.Argument(metavar="SCENARIO.toml", help="Scenario file.", show_default=False)],
-    trace: Annotated[bool, typer.Option("--trace", help="Show every event as it happens.")] = False,
+    trace: Annotated[
+        bool,
+        typer.Option(
+            "--trace",
+            help="Show every event as it happens; with --dump and --json, too, what each step leaves in the tables.",
+        ),
+    ] = False,
     dump: Annotated[bool, typer.Option("--dump", help="Show the page tables at the end.")] = False,
+    maps: Annotated[bool, typer.Option("--map", help="Draw what of each BAR is mapped at the end.")] = False,
     json: JsonOption = False,
 ) -> int:
     """Run a scenario bit by bit on a simulated machine; options override the kernel that it names."""
@@ -46,12 +53,15 @@ def command(
         run = Run(image, list(read.devices))
     except BadInput as error:
         raise error.placed(scenario) from None
+    for name in run.machine.left_out:
+        warn(f"{run.left_out[name]}; it is left out")
     document: dict[str, Any] = {"kernel": image.describe(), "steps": [], "failed": []}
     if not json:
         heading(document["kernel"])
     events: list[Event] = []
     run.machine.trace.listeners.append(events.append if json else _show_event if trace else _show_complaint)
     refusal: Refused | None = None
+    tables: list[dict[str, Any]] = []
     for number, step in enumerate(read.steps):
         if not json:
             _show_call(number, step)
@@ -66,14 +76,24 @@ def command(
             for field, expected, got in unmet(step, result)
         ]
         document["failed"] += failed
-        document["steps"].append({"op": step.op, **result, **_events(events, trace)})
+        document["steps"].append({"op": step.op, "call": _call(step), **result, **_events(events, trace)})
+        if json and dump and trace and (held := _tables(run)) != tables:
+            document["steps"][-1]["page_tables"] = tables = held
         if not json:
             _show_result(result)
             for one in failed:
                 text = f"{one['field']}: expected {_text(one['expected'])}, got {_text(one['got'])}"
                 show(styled(f"    {text}", "bold red"))
-    if dump:
-        document["page_tables"] = _tables(run, json)
+    if dump and json:
+        document["page_tables"] = _tables(run)
+    elif dump:
+        _show_tables(run)
+    if maps and not json:
+        from pfnmap.report.bar_map import render
+        from pfnmap.report.run_map import run_maps
+
+        drawn = render(run_maps(run))
+        show(*drawn) if drawn else show("", "nothing of a BAR is mapped at the end")
     if json:
         print_json("run", document)
     if refusal is not None:
@@ -106,33 +126,39 @@ def _show_complaint(event: Event) -> None:
         show(styled("    " + event_line(event), "yellow"))
 
 
-def _tables(run: Run, json: bool) -> list[dict[str, Any]]:
-    """Return the page tables of the parent and the child for JSON, or show them."""
+def _tables(run: Run) -> list[dict[str, Any]]:
+    """Return the page tables of the parent and the child for JSON."""
+    from pfnmap.report.page_tables import page_table_rows
+
+    processes = [(by, mm) for by, mm in (("parent", run.parent), ("child", run.child)) if mm is not None]
+    return [{"by": by, **row.as_json()} for by, mm in processes for row in page_table_rows(mm)]
+
+
+def _show_tables(run: Run) -> None:
+    """Show the page tables of the parent and the child."""
     from pfnmap.report.page_tables import page_table_rows
     from pfnmap.sizes import format_size
 
-    found = []
     for by, mm in (("parent", run.parent), ("child", run.child)):
         if mm is None:
             continue
-        if not json:
-            show("", styled(f"page tables of the {by}", "bold"))
+        show("", styled(f"page tables of the {by}", "bold"))
         for row in page_table_rows(mm):
-            if json:
-                found.append({"by": by, **row.as_json()})
-                continue
             what = "table" if row.table else f"{row.count:,} x {format_size(row.size)}"
             show(f"{'  ' * row.depth}{row.level} {row.va:#014x}  {row.value:#018x}  {what}")
-    return found
 
 
 def _show_call(number: int, step: Step) -> None:
     """Show a step as it was asked for: ``3 touch va=m0+0x200000 access=write``."""
-    said: dict[str, Any] = {**step.arguments, **({"at": step.at} if step.at is not None else {})}
-    words = [name if value is True else f"{name}={_text(value)}" for name, value in said.items()]
     who = "" if step.by == "parent" else f"{step.by}: "
     line = styled(f"{number:>3} {who}{step.op} ", "bold")
-    show(line.append(styled(" ".join(words), "")))
+    show(line.append(styled(_call(step), "")))
+
+
+def _call(step: Step) -> str:
+    """The arguments of a step in words."""
+    said: dict[str, Any] = {**step.arguments, **({"at": step.at} if step.at is not None else {})}
+    return " ".join(name if value is True else f"{name}={_text(value)}" for name, value in said.items())
 
 
 def _show_result(result: Mapping[str, Any]) -> None:

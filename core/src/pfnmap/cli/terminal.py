@@ -11,6 +11,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from pfnmap.cli.stdout import answers
+
 if TYPE_CHECKING:
     from rich.tree import Tree
 
@@ -57,7 +59,7 @@ def print_json(command: str, document: Mapping[str, Any]) -> None:
     """Print the one JSON document of a command."""
     from pfnmap.report.json import dumps, schema
 
-    print(dumps({"schema": schema(command), **document}))
+    print(dumps({"schema": schema(command), **document}), file=answers())
 
 
 def styled(text: object, style: str) -> Text:
@@ -79,15 +81,16 @@ def show(*parts: str | Text | Table | Tree) -> None:
     """Print texts, tables and trees on stdout: as a terminal shows them, or plain where nobody says how wide it is."""
     from pfnmap.report.text import Table, Text
 
-    terminal, wide = sys.stdout.isatty(), "COLUMNS" in os.environ
+    stdout, wide = answers(), "COLUMNS" in os.environ
+    terminal = stdout.isatty()
     if not (terminal or wide) and all(isinstance(part, (str, Text, Table)) for part in parts):
         for part in parts:
-            print(part)
+            print(part, file=stdout)
         return
     from rich.console import Console
 
     width = None if terminal or wide else _PIPE_WIDTH
-    console = Console(file=sys.stdout, width=width, markup=False, highlight=False, emoji=False)
+    console = Console(file=stdout, width=width, markup=False, highlight=False, emoji=False)
     for part in parts:
         line = isinstance(part, str) or (isinstance(part, Text) and not part.indent)
         console.print(part, soft_wrap=line and not terminal)

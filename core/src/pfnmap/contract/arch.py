@@ -70,6 +70,11 @@ class Arch(PgtableOps):
         """
         return None
 
+    @classmethod
+    def cpu_of(cls, cpuinfo: Mapping[str, str]) -> Mapping[str, object]:
+        """Return what of `cpu_defaults` a processor's lines in /proc/cpuinfo tell: ``{"flags": "fpu vme", ...}``."""
+        return {}
+
     @abstractmethod
     def setup_arch(self, config: Mapping[str, str], cpu: Mapping[str, Any], has: Has) -> None:
         """Settle this boot: geometry, masks, which ops are `undefined`.

@@ -66,4 +66,4 @@ _NAMES = {
 
 def vm_fault_name(code: int) -> str:
     """Return the name of a VM_FAULT code without its prefix, or the code in hex."""
-    return _NAMES.get(code, hex(code))
+    return _NAMES.get(code) or hex(code)

@@ -18,7 +18,7 @@ from pfnmap.contract.entry import Has
 from pfnmap.contract.guest import Hypervisor
 from pfnmap.contract.kernel import LinkedKernel
 from pfnmap.contract.machine import Machine
-from pfnmap.contract.mapping import MappedPart
+from pfnmap.contract.mapping import HeldFile, LoggedFault, MappedPart
 from pfnmap.contract.option import PlanOption
 from pfnmap.contract.plan import Image, RegionRules, Request
 from pfnmap.contract.step import Action
@@ -100,6 +100,19 @@ class Driver(Module, ABC):
 
         `path` and `offset` (bytes; None where it is not known) are those of the line, `has` the release's changes.
         """
+        return None
+
+    @classmethod
+    def held(cls, link: str, fdinfo: str) -> HeldFile | None:
+        """Tell what an open file of a process is, None for one that is not this driver's.
+
+        `link` is what /proc/PID/fd/N links to, `fdinfo` the text of /proc/PID/fdinfo/N ("" where it is not known).
+        """
+        return None
+
+    @classmethod
+    def logged(cls, line: str) -> LoggedFault | None:
+        """Tell which fault a line of the kernel's log is about, None for a line that is not its handler's."""
         return None
 
     @classmethod

@@ -131,6 +131,13 @@ class Vmm(ABC):
     changes: ClassVar[tuple[str, ...]] = ()
     """The upstream changes of the kernel that its answers hang on."""
 
+    executables: ClassVar[tuple[str, ...]] = ()
+    """What its executable is called, as patterns of the shell: ``qemu-system-*``. What several have is taken for the
+    one whose package is installed, else for the one whose class the others derive from."""
+
+    packages: ClassVar[tuple[str, ...]] = ()
+    """The packages of distributions that hold it, whose version (`upstream`) is its own."""
+
     def __init__(self, version: str = "", options: Sequence[str] = (), *, newest: bool = False) -> None:
         """Take a version (empty: the newest that is known) and options of the program, in order; `newest`: take a
         version that is newer than what is known for the newest known.

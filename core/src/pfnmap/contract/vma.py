@@ -16,6 +16,7 @@ from pfnmap.contract.geometry import WalkLevel
 from pfnmap.contract.kernel import LinkedKernel, MachineState
 from pfnmap.contract.page_tables import PageTables
 from pfnmap.contract.slot import Slot
+from pfnmap.errors import Misuse
 from pfnmap.records import dataclass
 from pfnmap.vm_flags import VM_EXEC, VM_READ, VM_WRITE
 
@@ -30,6 +31,7 @@ __all__ = [
     "VmArea",
     "VmFault",
     "VmOperations",
+    "answered",
     "prot_flags",
 ]
 
@@ -39,6 +41,14 @@ PROT_TO_VM = {"r": VM_READ, "w": VM_WRITE, "x": VM_EXEC}
 def prot_flags(prot: str) -> int:
     """Return the VM_ flags of a protection in words: "none", or any of r, w, x ("rw")."""
     return 0 if prot == "none" else sum(PROT_TO_VM[letter] for letter in prot)
+
+
+def answered(op: Callable[..., int], value: object) -> int:
+    """Return the number that an op of a file or a vma gave. Raises Misuse, with the op's name, for anything else."""
+    if not isinstance(value, int):
+        who = f"{getattr(op, '__module__', '?')}.{getattr(op, '__qualname__', '?')}"
+        raise Misuse(who, f"gave {type(value).__name__} where a number is expected")
+    return value
 
 
 @dataclass(eq=False)

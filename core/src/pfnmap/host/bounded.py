@@ -18,7 +18,7 @@ from typing import Any
 
 from pfnmap.errors import BadInput
 
-__all__ = ["MIB", "read_bytes", "read_json", "read_text", "source_name"]
+__all__ = ["MIB", "read_bytes", "read_json", "read_text", "source_name", "unpacked"]
 
 MIB = 1 << 20
 _XZ_MEMORY = 128 * MIB
@@ -49,6 +49,14 @@ def read_bytes(path: str | os.PathLike[str], limit: int) -> bytes:
         raise BadInput(where, "a directory, a file was expected") from None
     except (OSError, ValueError) as error:
         raise BadInput(where, f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    return unpacked(raw, limit, where)
+
+
+def unpacked(raw: bytes, limit: int, where: str) -> bytes:
+    """Return the content of a file that was read, decompressed where it is gzip, xz or zstd; `where` names it.
+
+    Raises BadInput as `read_bytes` does.
+    """
     if len(raw) <= limit:
         for magic, (kind, unpack) in _PACKED.items():
             if raw.startswith(magic):

@@ -49,6 +49,13 @@ class DotConfig:
         return (self.arch, f"{self.arch}_64", f"{self.arch}64")
 
     @property
+    def release_names(self) -> tuple[str, ...]:
+        """What it calls its kernel, the most telling first: Ubuntu's signature, the first lines' release with what a
+        distribution appends to it, that release alone."""
+        named = (self.values.get("VERSION_SIGNATURE", ""), self.release + self.values.get("LOCALVERSION", ""))
+        return tuple(dict.fromkeys(name for name in (*named, self.release) if name)) if self.release else ()
+
+    @property
     def complete(self) -> bool:
         """Whether the build of a kernel wrote it, since 4.18 with the compiler's name: then what is missing is not
         set."""

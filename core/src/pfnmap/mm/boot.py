@@ -8,8 +8,10 @@ from pfnmap.contract.iomem import IoMem
 from pfnmap.contract.machine import Machine
 from pfnmap.contract.module import Module
 from pfnmap.contract.vma import AddressSpace
+from pfnmap.errors import PfnmapError
 from pfnmap.kernel import Kernel
 from pfnmap.mm.functions import FUNCTIONS
+from pfnmap.plugins import calling
 
 __all__ = ["BootedMachine", "boot"]
 
@@ -17,7 +19,8 @@ __all__ = ["BootedMachine", "boot"]
 class BootedMachine(Machine):
     """A booted machine: empty physical memory, an empty trace, the THP knob as linked, no devices.
 
-    `modules`: its instances of the architecture's module, if there is one, and of the drivers, by name.
+    `modules`: its instances of the architecture's module, if there is one, and of the drivers, by name. `left_out`:
+    the drivers that could not be booted, with what they did; whoever asks for one raises that.
     """
 
     def __init__(self, kernel: Kernel, reserved: Iterable[tuple[int, int]] = ()) -> None:
@@ -26,11 +29,21 @@ class BootedMachine(Machine):
         self.pfn_spaces = []
         self.iomem = IoMem(AddressSpace(self))
         self.modules: dict[str, Module] = {}
+        self.left_out: dict[str, PfnmapError] = {}
         if kernel.arch.module is not None:
-            self.arch_module = self.modules[kernel.arch.name] = kernel.arch.module()
-        self.modules.update((name, type(linked)()) for name, linked in kernel.drivers.items())
-        for module in self.modules.values():
-            module.boot(self)
+            self.arch_module = self.modules[kernel.arch.name] = self._booted(kernel.arch.name, kernel.arch.module)
+        for name, linked in kernel.drivers.items():
+            try:
+                self.modules[name] = self._booted(name, type(linked))
+            except PfnmapError as error:
+                self.left_out[name] = error
+
+    def _booted(self, name: str, module: type[Module]) -> Module:
+        with calling(name, "__init__()") as gave:
+            booted = gave(module(), module)
+        with calling(name, "boot()"):
+            booted.boot(self)
+        return booted
 
 
 def boot(kernel: Kernel, reserved: Iterable[tuple[int, int]] = ()) -> BootedMachine:

@@ -20,7 +20,7 @@ from pfnmap.contract.fault import (
     vm_fault_name,
 )
 from pfnmap.contract.slot import Slot
-from pfnmap.contract.vma import VmArea, VmFault
+from pfnmap.contract.vma import VmArea, VmFault, answered
 from pfnmap.errors import Refused
 from pfnmap.limits import PTES, bounded
 from pfnmap.mm import huge_memory
@@ -113,7 +113,7 @@ def _huge_fault(vmf: VmFault, order: int) -> int:
     ops = vmf.vma.vm_ops
     if ops is None or ops.huge_fault is None:
         return VM_FAULT_FALLBACK
-    return _traced(vmf, order, ops.huge_fault(vmf, order))
+    return _traced(vmf, order, answered(ops.huge_fault, ops.huge_fault(vmf, order)))
 
 
 def _traced(vmf: VmFault, order: int, ret: int) -> int:
@@ -179,7 +179,7 @@ def _do_fault(vmf: VmFault) -> int:
         return VM_FAULT_SIGBUS
     if vmf.flags & FAULT_FLAG_VMA_LOCK:
         return VM_FAULT_RETRY
-    return _traced(vmf, 0, ops.fault(vmf))
+    return _traced(vmf, 0, answered(ops.fault, ops.fault(vmf)))
 
 
 def vmf_insert_pfn(vma: VmArea, address: int, pfn: int) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from errno import EINVAL, ENOMEM, EPERM
 
-from pfnmap.contract.vma import File, MmStruct, VmArea
+from pfnmap.contract.vma import File, MmStruct, VmArea, answered
 from pfnmap.mm.huge_memory import vma_adjust_trans_huge
 from pfnmap.mm.pfnmap_track import vma_pfnmap_track_ctx_put
 from pfnmap.mm.pgtable import free_pgtables
@@ -64,7 +64,8 @@ def unmapped_area_alignment(mm: MmStruct, offset: int, length: int, file: File |
     kernel = mm.kernel
     page, pmd = kernel.geometry.PAGE_SIZE, kernel.geometry.size("pmd")
     if file is not None and file.f_op.get_mapping_order is not None and kernel.has("get-mapping-order"):
-        size = page << file.f_op.get_mapping_order(file, offset, length)
+        order = file.f_op.get_mapping_order
+        size = page << answered(order, order(file, offset, length))
         if size > page and -(-offset // size) * size + size <= offset + length:
             return size
     aligns = (
@@ -192,7 +193,7 @@ def _mmap_region(mm: MmStruct, file: File | None, address: int, length: int, fla
     elif file is None:
         vma.vm_pgoff = address >> shift
     else:
-        error = file.f_op.mmap(file, vma)
+        error = answered(file.f_op.mmap, file.f_op.mmap(file, vma))
         if error:
             vma_pfnmap_track_ctx_put(vma)
             return error

@@ -12,15 +12,15 @@ from pfnmap.contract.fault import FAULT_FLAG_WRITE, VM_FAULT_ERROR
 from pfnmap.contract.vma import MmStruct
 from pfnmap.errors import Refused
 from pfnmap.mm.memory import handle_mm_fault
-from pfnmap.trace import Hang
+from pfnmap.trace import Hang, Outcome
 
 __all__ = ["NeverCompletes", "copy_from_user", "copy_to_user", "fault_in_readable"]
 
 _ENDLESS = 8  # faults of one access before it is told to be endless; none of the recorded ones took more than three
 
 
-class NeverCompletes(Exception):
-    """An outcome of the modelled kernel, no error of ours: the copy faults for ever at an `address` (bytes), and its
+class NeverCompletes(Outcome):
+    """The copy faults for ever at an `address` (bytes), and its
     system call does not return (FINDINGS F22)."""
 
     def __init__(self, address: int) -> None:

@@ -230,7 +230,7 @@ def _userfaultfd_register(run: RunState, mm: MmStruct, addr: int, length: int, m
     """UFFDIO_REGISTER: -EINVAL where a vma of the range is a pfnmap (vma_can_userfault), or none is there.
 
     Other memory is registered until the descriptor is closed, which is at once here: nobody would answer its faults
-    (inference: no record shows more than that a BAR is refused).
+    (`neighbour.uffd.*`).
     """
     if mode not in ("missing", "wp"):
         raise BadInput("userfaultfd_register", f"mode {mode!r} is neither missing nor wp")

@@ -17,6 +17,7 @@ from pfnmap.mm.mremap import do_mremap
 from pfnmap.mm.mseal import do_mseal
 from pfnmap.mm.msync import do_msync
 from pfnmap.ops.op import Op, errno_result
+from pfnmap.plugins import calling
 from pfnmap.vm_flags import VM_EXEC, VM_LOCKED, VM_MAYSHARE, VM_READ, VM_WRITE
 
 if TYPE_CHECKING:
@@ -50,7 +51,9 @@ def _mmap(
         if device not in run.files:
             raise Unknown("device", device, run.files)
         file = run.files[device]
-        offset = run.drivers[device].mmap_offset(bar, offset)
+        driver = run.drivers[device]
+        with calling(driver.name, "mmap_offset()") as gave:
+            offset = gave(driver.mmap_offset(bar, offset), int)
     flags = prot | (VM_LOCKED if locked else 0)
     got = mm_mmap.do_mmap(
         mm, file, addr, length, flags, offset, fixed=fixed, shared=shared, noreserve=noreserve, chosen=run.chosen

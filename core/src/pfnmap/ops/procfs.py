@@ -87,6 +87,7 @@ PAGE_IS_FILE = 1 << 2
 PAGE_IS_PRESENT = 1 << 3
 PAGE_IS_PFNZERO = 1 << 5
 PAGE_IS_SOFT_DIRTY = 1 << 7
+PAGE_IS_GUARD = 1 << 8
 PM_SCAN_CATEGORIES = 0xFF
 
 
@@ -94,15 +95,15 @@ def _pagemap_scan(run: RunState, mm: MmStruct, start: int, end: int, any_of: int
     """do_pagemap_scan: the pages with any of the categories (0: all), in regions of equal ones. It never walks a
     pfnmap, whatever is asked for; the rest is read (fs/proc/task_mmu.c of 6.12.117)."""
     page = mm.kernel.geometry.PAGE_SIZE
+    known = PM_SCAN_CATEGORIES | (PAGE_IS_GUARD if mm.kernel.has("pagemap-scan-guard") else 0)
     if not mm.kernel.has("pagemap-scan"):
         error = -ENOTTY
-    elif (any_of | return_mask) & ~PM_SCAN_CATEGORIES or start % page:
+    elif (any_of | return_mask) & ~known or start % page:
         error = -EINVAL
     elif not start <= end <= mm.kernel.geometry.task_size:
         error = -EFAULT
     else:
         end = -(-end // page) * page
-        bounded("pagemap_scan", (end - start) // page)
         regions = _Regions(any_of, return_mask)
         walk_page_range(mm, start, end, MmWalkOps(regions.pmd_entry, regions.pte_hole))
         found = [{"start": hex(low), "end": hex(high), "categories": hex(c)} for low, high, c in regions.found]

@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from traceback import walk_tb
 
 from pfnmap.contract.device import Device, DeviceBar
 from pfnmap.contract.module import Driver
 from pfnmap.contract.step import FoundEntry
 from pfnmap.contract.vma import AnonVma, File, MmStruct, VmArea
-from pfnmap.errors import BadInput, PfnmapError, PluginError, Unknown, nearest
+from pfnmap.errors import BadInput, Unknown, nearest
 from pfnmap.kernel import Kernel
 from pfnmap.mm.boot import boot
-from pfnmap.mm.uaccess import NeverCompletes
-from pfnmap.offers import how_to_install
-from pfnmap.plugins import Registry, why_unusable
-from pfnmap.trace import KernelDied, Oops
+from pfnmap.plugins import Registry, blamed, calling, may_pass, why_unusable
+from pfnmap.trace import Oops
 from pfnmap.vm_flags import VM_DONTEXPAND, VM_READ
 
 __all__ = ["RunState"]
@@ -27,6 +24,10 @@ _IMAGE_TEXT = 0x400000
 files")."""
 
 _TABLE_MASK = (1 << 48) - 1
+
+
+def _top(part: object) -> str:
+    return type(part).__module__.partition(".")[0]
 
 
 class RunState:
@@ -56,6 +57,8 @@ class RunState:
                 )
         self.machine = boot(kernel, ((bar.phys, bar.size) for _, bar in bars))
         self.machine.installed = installed
+        self.left_out = {**kernel.left_out, **{name: str(error) for name, error in self.machine.left_out.items()}}
+        """The plugins that could not be linked or booted, or do not tell their actions, and what they did."""
         self.kernel = kernel
         self.parent = MmStruct(self.machine)
         if image:
@@ -75,18 +78,20 @@ class RunState:
         self.chosen_ranges: list[tuple[int, int]] = []
         self.drivers: dict[str, Driver] = {}
         for device in devices:
-            with self.blaming_plugins(f"device {device.name}"):
-                self._probe(device, driver or device.driver)
+            self._probe(device, driver or device.driver)
 
     def _probe(self, device: Device, driver: str) -> None:
         self.drivers[device.name] = bound = self._driver(device, driver)
-        self.files[device.name] = bound.probe(device)
+        with calling(driver, "probe()") as gave:
+            self.files[device.name] = gave(bound.probe(device), File)
 
     def bind(self, device: str, driver: str) -> None:
         """See `ScenarioRun.bind`."""
         if device not in self.devices:
             raise Unknown("device", device, self.devices)
-        self.drivers[device].remove(self.devices[device])
+        bound = self.drivers[device]
+        with calling(bound.name, "remove()"):
+            bound.remove(self.devices[device])
         self._probe(self.devices[device], driver)
 
     def _driver(self, device: Device, name: str) -> Driver:
@@ -94,7 +99,7 @@ class RunState:
         module = modules.get(name)
         if module is None:
             known = nearest(name, (n for n, m in modules.items() if isinstance(m, Driver)))
-            why = why_unusable(Registry(), "driver", name) if how_to_install(name, "driver") else ""
+            why = self.left_out.get(name) or (not known and why_unusable(Registry(), "driver", name))
             raise BadInput(f"device {device.name}", why or f"its driver {name} is not linked{known}")
         if not isinstance(module, Driver):
             raise BadInput(f"device {device.name}", f"{name} is no driver: it binds no device")
@@ -131,23 +136,16 @@ class RunState:
         """Turn an exception that comes out of a plugin's code into a PluginError with the plugin's name."""
         try:
             yield
-        except (PfnmapError, KernelDied, NeverCompletes):
-            raise
-        except Exception as error:
-            plugin = self._culprit(error)
-            if plugin is None:
+        except BaseException as error:
+            if may_pass(error) or (culprit := blamed(error, self._packages, what)) is None:
                 raise
-            said = " ".join(f"{type(error).__name__}: {error}".split())
-            raise PluginError(plugin, f"{what} raised {said}") from error
+            raise culprit from error
 
-    def _culprit(self, error: Exception) -> str | None:
-        """Return the plugin in whose code an exception was raised: the innermost one on the way there."""
-        packages = {type(p).__module__.partition(".")[0]: name for name, p in self.machine.modules.items()}
-        packages.pop("pfnmap", None)
-        found = None
-        for frame, _ in walk_tb(error.__traceback__):
-            found = packages.get(str(frame.f_globals.get("__name__")).partition(".")[0], found)
-        return found
+    @cached_property
+    def _packages(self) -> dict[str, str]:
+        """The plugins by their top-level packages."""
+        parts = {self.kernel.arch.name: self.kernel.arch, **self.machine.modules}
+        return {top: name for name, part in parts.items() if (top := _top(part)) != "pfnmap"}
 
     def entry(self, mm: MmStruct, va: int) -> FoundEntry:
         """Return the leaf or the first empty entry of an address, and the tables above it."""

@@ -127,18 +127,20 @@ def advise(
     registry: Registry | None = None,
     vmm_options: Sequence[str] = (),
     newest_vmm: bool = False,
+    most: int = MOST,
 ) -> list[Advice]:
-    """Return the advice on what each policy places, what saves most first; asked, and raising, as `plan` is."""
+    """Return the advice on what each policy places, what saves most first; asked, and raising, as `plan` is. `most`:
+    how many steps a set has at most."""
     question = Question.of(requests, mmap_base, dma, hypervisor, registry, vmm_options, newest_vmm)
     variants = Variants(kernel)
     found: list[Advice] = []
     for policy in dict.fromkeys(request.policy for request in question.requests):
         requests = tuple(request for request in question.requests if request.policy == policy)
-        found += _search(kernel, replace(question, requests=requests), variants)
+        found += _search(kernel, replace(question, requests=requests), variants, most)
     return sorted(found, key=lambda advice: (advice.rank, [str(step) for step in advice.steps]))
 
 
-def _search(kernel: Kernel, question: Question, variants: Variants) -> Iterator[Advice]:
+def _search(kernel: Kernel, question: Question, variants: Variants, most: int) -> Iterator[Advice]:
     planned = Planner(kernel, question).answer()
     sizes = planned[0].sizes
     before = Outcome.of(planned, sizes)
@@ -147,7 +149,7 @@ def _search(kernel: Kernel, question: Question, variants: Variants) -> Iterator[
     steps = candidates(kernel, question) if open_ends else ()
     policy = question.requests[0].policy
     met: dict[frozenset[Candidate], set[str]] = {}
-    for count in range(1, MOST + 1):
+    for count in range(1, most + 1):
         for chosen in combinations(steps, count):
             if any(one.excludes(other) for one, other in combinations(chosen, 2)):
                 continue

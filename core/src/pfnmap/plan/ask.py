@@ -26,7 +26,7 @@ from pfnmap.sizes import format_size
 if TYPE_CHECKING:
     from pfnmap.kernel import Kernel
 
-__all__ = ["Planner", "Question", "plan", "required"]
+__all__ = ["Planner", "Question", "plan", "region_rules", "required"]
 
 
 @dataclass(frozen=True)
@@ -96,11 +96,18 @@ class Planner:
         self.kernel = kernel
         self.question = question
         self.paging = Paging.of(kernel)
-        self.rules = [_region_rules(kernel, request, question) for request in question.requests]
+        self.rules = [self._region_rules(request) for request in question.requests]
         backends = {backend.name: backend for module in kernel.drivers.values() for backend in module.dma_backends}
-        self.backends = [_backend(backends, question.dma, rules.dma) for rules in self.rules]
+        self.backends = [_backend(kernel, backends, question.dma, rules.dma) for rules in self.rules]
         self.hypervisor = _hypervisor(kernel, question.hypervisor)
-        self.hypervisor_changes = self.hypervisor.changes(kernel) if self.hypervisor else ()
+        self.hypervisor_changes: tuple[str, ...] = ()
+        if self.hypervisor is not None:
+            with calling(self.hypervisor.name, "changes()") as gave:
+                self.hypervisor_changes = gave(self.hypervisor.changes(kernel), tuple[str, ...])
+
+    def _region_rules(self, request: Request) -> RegionRules:
+        _check_bar(self.kernel, request)
+        return region_rules(self.kernel, request, self.question.requests, self.question.registry)
 
     def mappings(self) -> tuple[MappingPlan, ...]:
         """Plan every area of every request."""
@@ -159,22 +166,25 @@ class Planner:
 # --- who takes part
 
 
-def _region_rules(kernel: Kernel, request: Request, question: Question) -> RegionRules:
-    _check_bar(kernel, request)
+def region_rules(kernel: Kernel, request: Request, others: Sequence[Request], registry: Registry) -> RegionRules:
+    """Ask the driver of a request how it maps the region; `others`: all that is planned together with it.
+
+    Raises BadInput for a driver that is not linked, Refused for a region whose mapping it does not model.
+    """
     driver = kernel.drivers.get(request.driver)
     if driver is None:
-        why = why_unusable(question.registry, "driver", request.driver) or f"driver {request.driver} is not linked"
-        raise BadInput(request.where, why)
+        why = kernel.left_out.get(request.driver) or why_unusable(registry, "driver", request.driver)
+        raise BadInput(request.where, why or f"driver {request.driver} is not linked")
     if not isinstance(driver, Driver):
         raise BadInput(request.where, f"{request.driver} is no driver: it binds no device")
-    with calling(request.driver, "region()"):
-        return driver.region(kernel, request, question.requests)
+    with calling(request.driver, "region()") as gave:
+        return gave(driver.region(kernel, request, others), RegionRules)
 
 
-def _backend(backends: dict[str, DmaBackend], asked: str | None, own: str | None) -> DmaBackend | None:
+def _backend(kernel: Kernel, backends: dict[str, DmaBackend], asked: str | None, own: str | None) -> DmaBackend | None:
     """Who maps a region for DMA; nobody where the driver's own choice is of a plugin that is not linked."""
     if asked is not None and asked not in backends:
-        raise Unknown("DMA backend", asked, backends)
+        raise _not_brought(kernel, "DMA backend", asked, backends)
     return backends.get(asked or own or "")
 
 
@@ -183,8 +193,16 @@ def _hypervisor(kernel: Kernel, name: str | None) -> Hypervisor | None:
     if name is None:
         return None
     if name not in found:
-        raise Unknown("hypervisor", name, found)
+        raise _not_brought(kernel, "hypervisor", name, found)
     return found[name]
+
+
+def _not_brought(kernel: Kernel, kind: str, name: str, known: Iterable[str]) -> Unknown:
+    """Say of what nobody brings that, and who was left out that may have."""
+    error = Unknown(kind, name, known)
+    if kernel.left_out:
+        error.args = ("; ".join([str(error), *(f"left out: {why}" for why in kernel.left_out.values())]),)
+    return error
 
 
 def _vmms(requests: Iterable[Request], registry: Registry, options: Sequence[str], newest: bool) -> Mapping[str, Vmm]:

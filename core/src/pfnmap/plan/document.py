@@ -127,6 +127,7 @@ class MappingPlan:
             ],
             "offset": self.offset,
             "bar_size": self.bar_size,
+            "sizes": dict(self.sizes),
             "driver": self.request.driver,
             **({"input": self.request.input._asdict()} if self.request.input else {}),
             **self._placed_json(),

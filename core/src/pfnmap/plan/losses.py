@@ -12,7 +12,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any, Final
 
 from pfnmap.contract.placement import Area
-from pfnmap.contract.plan import HUGE_LEVELS, LeafLevel, Request
+from pfnmap.contract.plan import HUGE_LEVELS, LEAF_LEVELS, LeafLevel, Request
 from pfnmap.contract.region import Msix, Span
 from pfnmap.plan.ask import plan
 from pfnmap.plan.document import MappingPlan
@@ -65,9 +65,9 @@ class DeviceClass:
 class Loss:
     """An area that is mapped with smaller leaves than it could be.
 
-    `counts` and what would be `possible`, why, and the `rule` that would mend it; `notes`: what the policy says of
-    itself. `after`: what the same process maps before it, where that is the cause; `msix_mappable`: whether the region
-    says that its MSI-X table may be mapped.
+    `counts` and what would be `possible`, why, and the `rule` that would mend it; `bar_counts` and `bar_possible`:
+    those of all areas of its BAR; `notes`: what the policy says of itself. `after`: what the same process maps before
+    it, where that is the cause; `msix_mappable`: whether the region says that its MSI-X table may be mapped.
     """
 
     device: str
@@ -76,6 +76,8 @@ class Loss:
     area: Span
     counts: Mapping[LeafLevel, int]
     possible: Mapping[LeafLevel, int]
+    bar_counts: Mapping[LeafLevel, int]
+    bar_possible: Mapping[LeafLevel, int]
     reason: str
     rule: str
     notes: tuple[str, ...]
@@ -91,6 +93,8 @@ class Loss:
             "area": {"offset": self.area.offset, "length": self.area.length},
             "counts": dict(self.counts),
             "possible": dict(self.possible),
+            "bar_counts": dict(self.bar_counts),
+            "bar_possible": dict(self.bar_possible),
             "reason": self.reason,
             "rule": self.rule,
             "notes": list(self.notes),
@@ -145,15 +149,17 @@ def _of(
     options: Mapping[str, Any],
 ) -> Iterable[Loss]:
     planned = plan(kernel, requests, registry=registry, **options).mappings
+    mapped = [(m, m.area) for m in planned if m.area is not None and m.runs]
     # What is congruent modulo the largest leaf that fits is as large as it can be.
-    mapped = [(m, m.area) for m in planned if m.area is not None and m.runs and not m.area.congruent]
-    if not mapped:
+    if all(area.congruent for _, area in mapped):
         return
     there = [replace(m.request, policy="aligned", offset=area.offset, length=area.length) for m, area in mapped]
-    for (mapping, area), could in zip(mapped, plan(kernel, there).mappings, strict=True):
+    both = [(*one, could) for one, could in zip(mapped, plan(kernel, there).mappings, strict=True)]
+    for mapping, area, could in both:
         counts, possible = mapping.costs.counts, could.costs.counts
-        if sum(counts.values()) <= sum(possible.values()):
+        if area.congruent or sum(counts.values()) <= sum(possible.values()):
             continue
+        of_bar = [(m, c) for m, _, c in both if (m.device, m.bar) == (mapping.device, mapping.bar)]
         yield Loss(
             mapping.device or "",
             mapping.bar,
@@ -161,12 +167,22 @@ def _of(
             Span(area.offset, area.length),
             counts,
             possible,
+            _together(m for m, _ in of_bar),
+            _together(c for _, c in of_bar),
             _why(mapping, area),
             _rule(could),
             mapping.placed.notes,
             after,
             mapping.request.msix_mappable,
         )
+
+
+def _together(planned: Iterable[MappingPlan]) -> dict[LeafLevel, int]:
+    total = dict.fromkeys(reversed(LEAF_LEVELS), 0)
+    for one in planned:
+        for level in total:
+            total[level] += one.costs.counts[level]
+    return total
 
 
 def _why(mapping: MappingPlan, area: Area) -> str:

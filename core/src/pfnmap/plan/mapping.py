@@ -16,6 +16,7 @@ from pfnmap.plan.document import MappingPlan
 from pfnmap.plan.paging import Paging
 from pfnmap.plan.reasons import Blocked
 from pfnmap.plan.runs import Levels, cut, down, run_of, up
+from pfnmap.plugins import calling
 from pfnmap.records import dataclass
 from pfnmap.sizes import format_size
 
@@ -112,7 +113,8 @@ class Region:
     def _dma(self, levels: Levels, runs: Sequence[Run], spans: Spans, delta: int) -> DmaMap | None:
         if self.backend is None or not spans:
             return None
-        return self.backend.explained(self.kernel, reach_of(levels, runs, spans, delta))
+        with calling(self.backend.name, "map()") as gave:
+            return gave(self.backend.explained(self.kernel, reach_of(levels, runs, spans, delta)), DmaMap)
 
     def _dma_spans(self, levels: Levels, runs: Sequence[Run], area: Area | None, delta: int) -> DmaMap | None:
         """What the DMA maps of an area cost, together."""
@@ -143,7 +145,8 @@ class Region:
                 self.rules.pgoff_is_pfn,
                 _reach_behind(levels, runs, slots[:n]),
             )
-            one = self.hypervisor.guest(self.kernel, hosted)
+            with calling(self.hypervisor.name, "guest()") as gave:
+                one = gave(self.hypervisor.guest(self.kernel, hosted), GuestPlan)
             whole = one if whole is None else whole + one
         return whole
 
@@ -168,8 +171,11 @@ class Region:
                 "a first touch that is not at the start of a block leaves that block to smaller entries:"
                 f" {self.rules.unaligned}"
             )
-        if self.backend is not None and (note := self.backend.note(self.kernel)):
-            yield note
+        if self.backend is not None:
+            with calling(self.backend.name, "note()") as gave:
+                note = gave(self.backend.note(self.kernel), str)
+            if note:
+                yield note
         yield from self.placed.notes
 
 

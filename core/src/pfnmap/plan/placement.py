@@ -221,8 +221,9 @@ def vmm_named(text: str, registry: Registry, options: Sequence[str] = (), *, new
     an option that it does not take.
     """
     version = [*_VERSION.split(text, maxsplit=1), ""][1]
-    policy: Vmm = vmm_class(text, registry)(version, options, newest=newest)
-    return policy
+    found = vmm_class(text, registry)
+    with calling(found.name, "__init__()") as gave:
+        return gave(found(version, options, newest=newest), found)
 
 
 def vmm_class(text: str, registry: Registry) -> type[Vmm]:
@@ -264,8 +265,8 @@ def place(
             groups.setdefault(request.policy, []).append(n)
     for name, members in groups.items():
         policy = policies[name]
-        with calling(policy.name, "place()"):
-            answers = list(policy.place(space, [requests[n] for n in members]))
+        with calling(policy.name, "place()") as gave:
+            answers = gave(list(policy.place(space, [requests[n] for n in members])), list[Placed])
         if len(answers) != len(members):
             raise PluginError(policy.name, f"place() gave {len(answers)} answers for {len(members)} requests")
         said = (policy.assumed,) if policy.assumed else ()

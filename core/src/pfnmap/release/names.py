@@ -4,6 +4,8 @@
 * A distribution's ``uname -r`` that names the stable release (``6.12.117+deb12-amd64``, ``6.8.12-4-pve``) has what
   that has. One with an ABI number (``6.1.0-56-amd64``, ``6.8.0-40-generic``) does not name it: it has what all
   releases of the line have. An enterprise kernel (``5.14.0-503.el9.x86_64``) has what the release it started from has.
+* Ubuntu's signature (/proc/version_signature: ``Ubuntu 6.14.0-37.37-generic 6.14.11``) names both: the kernel of that
+  ``uname -r`` has what 6.14.11 has.
 * Of the rest a distribution may have taken anything, unknown; what was never merged it has not. What is known of
   distributions is data (`pfnmap.changes.Flavour`): that their kernels are unpatched as far as the known changes
   go, then the rest is as in the stable release, or the line; and which changes they have beside.
@@ -15,7 +17,7 @@ from __future__ import annotations
 import re
 
 from pfnmap.errors import Unknown
-from pfnmap.release.facts import Facts, Version
+from pfnmap.release.facts import Facts, Version, version
 from pfnmap.release.rules import Status, status, status_line, status_patched, status_patched_line, status_rc
 
 __all__ = ["named"]
@@ -24,6 +26,7 @@ _NAME = re.compile(
     r"v?(?P<major>\d{1,2})\.(?P<minor>\d{1,2})(?:\.(?P<patch>\d{1,4}))?"
     r"(?P<suffix>(?:\.\d+)?[-+~_]\S*)?"
 )
+_SIGNATURE = re.compile(r"Ubuntu (\d+\.\d+\.\d+-\d+)\.\S*?(-[a-z][\w-]*) (\d+\.\d+\.\d+)")
 _RC = re.compile(r"[-~](?:\d+\.?)?rc(\d+)")  # -rc3, ~rc3, Fedora's -0.rc3.<date>, Ubuntu's -061200rc3
 _ENTERPRISE = re.compile(
     r"\.el\d"  # Red Hat and rebuilds, Oracle's uek
@@ -34,7 +37,7 @@ _ABI = re.compile(r"-\d(?!.*\.fc\d)")  # 6.1.0-56-amd64, 6.8.0-40-generic; Fedor
 
 
 def named(text: str, known: Facts) -> tuple[str, dict[str, Status], tuple[str, ...]]:
-    """Return name, changes and what is assumed of a tree, a release number or a uname -r.
+    """Return name, changes and what is assumed of a tree, a release number, a uname -r or Ubuntu's signature.
 
     Raises Unknown for a release that there is not.
     """
@@ -43,10 +46,14 @@ def named(text: str, known: Facts) -> tuple[str, dict[str, Status], tuple[str, .
         changes.update(dict.fromkeys(tree.with_, "yes"))
         changes.update(dict.fromkeys(tree.without, "no"))
         return tree.name, changes, of_base
+    if signature := _SIGNATURE.fullmatch(text):
+        text, base = signature[1] + signature[2], signature[3]
+    else:
+        base = ""
     match = _NAME.fullmatch(text)
     if not match:
         raise Unknown("release", text, known.releases)
-    release = Version(int(match["major"]), int(match["minor"]), int(match["patch"] or 0))
+    release = version(base) if base else Version(int(match["major"]), int(match["minor"]), int(match["patch"] or 0))
     suffix = match["suffix"] or ""
     latest = known.newest
     # No line went past x.20 since 3.0: a typo of two digits should not pass for a kernel of the far future.
@@ -56,7 +63,10 @@ def named(text: str, known: Facts) -> tuple[str, dict[str, Status], tuple[str, .
     unpatched = any(flavour.unpatched for flavour in flavours)
     added = "" if unpatched else ", and what its distribution added is not known"
     name, rule, assumed = str(release), status, []
-    if rc := _RC.match(suffix):
+    if base:
+        name, rule = text, status_patched
+        assumed.append(f"{text} is built on {release}{added}")
+    elif rc := _RC.match(suffix):
         name, rule = f"{release}-rc{rc[1]}", status_rc
     elif _ENTERPRISE.search(suffix):
         name, rule = text, status_patched

@@ -75,9 +75,9 @@ def parse_release(
 ) -> Release:
     """Return the release that a text names, with and without some changes.
 
-    `text`: ``6.12.117``, ``7.3``, ``v6.12``, ``6.13-rc3``, ``posted-v2``, a ``uname -r`` (`pfnmap.release.names` says
-    how they are read), or the path of a profile (it ends in ``.toml``). `known`: the facts; those of this environment
-    where nothing is given. A change may be named by its commit's id as well.
+    `text`: ``6.12.117``, ``7.3``, ``v6.12``, ``6.13-rc3``, ``posted-v2``, a ``uname -r`` or Ubuntu's signature
+    (`pfnmap.release.names` says how they are read), or the path of a profile (it ends in ``.toml``). `known`: the
+    facts; those of this environment where nothing is given. A change may be named by its commit's id as well.
 
     Raises Unknown for a release or a change that there is not, BadInput for a profile that cannot be read and
     for a change that is asked for both ways, LinkError for a change without one that it requires.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final
 
@@ -10,7 +11,7 @@ from pfnmap.trace import Repeat
 if TYPE_CHECKING:
     from pfnmap.trace import Event
 
-__all__ = ["event_json", "event_line"]
+__all__ = ["event_json", "event_line", "json_line"]
 
 _HEX: Final = frozenset({"va", "pfn", "entry", "old", "new"})
 """Fields that are addresses or entries."""
@@ -31,7 +32,12 @@ def event_json(event: Event) -> dict[str, Any]:
 
 def event_line(event: Event) -> str:
     """Return an event as a line: ``fault order=9 ret=NOPAGE va=0x...``; what is empty is left out."""
-    shown = {name: value for name, value in event_json(event).items() if value not in ("", [], None)}
+    return json_line(event_json(event))
+
+
+def json_line(event: Mapping[str, Any]) -> str:
+    """Return as a line what `event_json` gave."""
+    shown = {name: value for name, value in event.items() if value not in ("", [], None)}
     kind = shown.pop("event")
     if isinstance(event, Repeat):
         each = "; ".join(event_line(one) for one in event.events)

@@ -13,7 +13,7 @@ from pfnmap.sizes import format_size
 if TYPE_CHECKING:
     from pfnmap.plan import Blocked, Costs, LeafLevel, MappingPlan, Plan, Undetermined
 
-__all__ = ["render"]
+__all__ = ["costs_row", "render"]
 
 _HEADER: Final = ("placement", "VA", "leaves", "faults", "tables", "DMA cold", "DMA warm")
 _GUEST_HEADER: Final = ("guest leaves", "guest faults")
@@ -84,9 +84,9 @@ def _rows(mapping: MappingPlan) -> list[Row]:
         return []
     sizes = mapping.sizes
     guest = _guest(mapping)
-    rows = [(Text(_placement(mapping)), Text(f"{mapping.va:#x}"), *_costs(mapping.costs, sizes), *guest)]
+    rows = [(Text(_placement(mapping)), Text(f"{mapping.va:#x}"), *costs_row(mapping.costs, sizes), *guest)]
     if mapping.before != mapping.costs:
-        before = (Text("  before 6.12"), Text(""), *_costs(mapping.before, sizes))
+        before = (Text("  before 6.12"), Text(""), *costs_row(mapping.before, sizes))
         rows.append(tuple(cell.in_style("dim") for cell in before))
     return rows
 
@@ -99,7 +99,8 @@ def _placement(mapping: MappingPlan) -> str:
     return f"{name} {area.offset:#x}+{format_size(area.length)}"
 
 
-def _costs(costs: Costs, sizes: Mapping[LeafLevel, int]) -> Row:
+def costs_row(costs: Costs, sizes: Mapping[LeafLevel, int]) -> Row:
+    """Return the cells of what a mapping costs: leaves, faults, tables, a cold and a warm DMA map."""
     faults = Text(f"{costs.driver_calls:,}")
     cold = warm = Text("-")
     if dma := costs.dma_map:

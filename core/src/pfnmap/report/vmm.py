@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from pfnmap.contract.plan import LEAF_LEVELS, LeafLevel
 from pfnmap.report.text import Table, Text
 from pfnmap.sizes import format_size
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["render"]
 
-_HEADER = ("BAR", "area", "1G/2M/4K", "possible", "devices")
+_HEADER = ("BAR", "area", "1G/2M/4K", "possible", "of its BAR", "devices")
 
 
 def render(policy: str, versions: Sequence[str], losses: Sequence[Loss]) -> list[Text | Table]:
@@ -39,9 +40,14 @@ def _row(loss: Loss) -> tuple[str, ...]:
     return (
         format_size(loss.bar_size),
         f"{area} ({', '.join(said)})" if said else area,
-        "/".join(f"{loss.counts[level]:,}" for level in ("pud", "pmd", "pte")),
-        "/".join(f"{loss.possible[level]:,}" for level in ("pud", "pmd", "pte")),
+        _leaves(loss.counts),
+        _leaves(loss.possible),
+        "" if whole else f"{_leaves(loss.bar_counts)} for {_leaves(loss.bar_possible)}",
     )
+
+
+def _leaves(counts: Mapping[LeafLevel, int]) -> str:
+    return "/".join(f"{counts[level]:,}" for level in reversed(LEAF_LEVELS))
 
 
 def _few(devices: list[str]) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
 from pfnmap import Arch, Entry, Has, Level, MmuCpu, WordFormat, hookimpl
-from pfnmap.contract.plan import HUGE_LEVELS, LeafLevel
+from pfnmap.contract.plan import LeafLevel
 from pfnmap.kconfig import fragment
 from pfnmap.vm_flags import VM_READ, VM_WRITE
 from pfnmap_riscv64.bits import (
@@ -64,7 +64,10 @@ class Riscv64(Arch):
 
     name: ClassVar[str] = "riscv64"
     config_symbol: ClassVar[str] = "ARCH_RV64I"
-    leaf_changes: Mapping[LeafLevel, tuple[str, ...]] = dict.fromkeys(HUGE_LEVELS, ("riscv-huge-pfnmap",))
+    leaf_changes: Mapping[LeafLevel, tuple[str, ...]] = {
+        "pmd": ("riscv-huge-pfnmap",),
+        "pud": ("riscv-huge-pfnmap", "riscv-pud-thp"),
+    }
 
     cpu_defaults: ClassVar[Mapping[str, object]] = {
         "mode": "sv48",
@@ -128,7 +131,7 @@ class Riscv64(Arch):
         self._soft_dirty = SOFT_DIRTY if soft_dirty else 0
 
         # The PUD's helpers came with leaves at that level, and so did telling them apart from tables.
-        pud_leaves = has("riscv-pgprot")
+        pud_leaves = has("riscv-pud-thp")
         self._pud_leaves = int(pud_leaves)
 
         # Shadow stacks (writable entries that cannot be read) brought both.
@@ -141,7 +144,9 @@ class Riscv64(Arch):
         if has("devmap-removed") or config.get("ARCH_HAS_PTE_DEVMAP", "n") != "y":
             undefined |= _DEVMAP_OPS
         if not pud_leaves:
-            undefined |= _PGPROT_OPS | _PUD_OPS
+            undefined |= _PUD_OPS
+        if not has("riscv-pgprot"):
+            undefined |= _PGPROT_OPS
         if not has("riscv-huge-pfnmap"):
             undefined |= _HUGE_SPECIAL_OPS
         if config.get("HAVE_ARCH_SOFT_DIRTY", "n") != "y":

@@ -30,13 +30,14 @@ from pfnmap import (
     hookimpl,
 )
 from pfnmap.contract.dma import DmaBackend
-from pfnmap.contract.mapping import MappedPart
+from pfnmap.contract.mapping import HeldFile, LoggedFault, MappedPart
 from pfnmap.contract.option import PlanOption
 from pfnmap.contract.plan import Image, RegionRules, Request
 from pfnmap.host.reading import InputKind
 from pfnmap.vm_flags import VM_ALLOW_ANY_UNCACHED, VM_DONTDUMP, VM_DONTEXPAND, VM_IO, VM_PFNMAP, VM_SHARED
 
 from .barmap import BarMap
+from .held import held, logged
 from .inputs import INPUTS
 from .iommufd_actions import IommufdActions
 from .maps import mapped
@@ -152,6 +153,16 @@ class VfioPci(Driver):
         """Return the part of a region that a line of /proc/PID/maps maps."""
         return mapped(path, offset, has)
 
+    @classmethod
+    def held(cls, link: str, fdinfo: str) -> HeldFile | None:
+        """See `held`."""
+        return held(link, fdinfo)
+
+    @classmethod
+    def logged(cls, line: str) -> LoggedFault | None:
+        """See `logged`."""
+        return logged(line)
+
     def __init__(self) -> None:
         self._iommufd = IommufdActions(lambda device: self._device(device).memory_enabled)
 
@@ -167,7 +178,7 @@ class VfioPci(Driver):
         self._iommu = VfioIommu(machine)
         self._iommufd.boot(machine)
 
-    def _operations(self) -> VmOperations:
+    def _operations(self) -> VmOperations | None:
         if self.kernel.has("huge-pfnmap"):
             huge = self.kernel.config.enabled("ARCH_SUPPORTS_HUGE_PFNMAP")
             return VmOperations(
@@ -177,12 +188,16 @@ class VfioPci(Driver):
             )
         if self.kernel.has("vfio-unmap-mapping-range"):
             return VmOperations(fault=self._fault_prefault)
+        if not self.kernel.has("vfio-fault-mmaps"):
+            return None
         return VmOperations(fault=self._fault_remap, open=self._open, close=self._close)
 
     # devices
 
     def probe(self, device: Device) -> File:
-        """Bind a device, with its memory decode on, and open it."""
+        """Bind a device, with its memory decode on, and open it. Raises Refused where there is no vfio-pci."""
+        if not self.kernel.has("vfio-pci"):
+            raise Refused(f"binding {device.name}", f"{self.kernel.release.name} has no vfio-pci")
         supported = frozenset(i for i in device.bars if self._bar_mmap_supported(device, i))
         barmap = BarMap(self.machine, device)
         vdev = VfioPciCoreDevice(device, device.command | PCI_COMMAND_MEMORY, supported, barmap)
@@ -295,7 +310,10 @@ class VfioPci(Driver):
         if self.kernel.has("vfio-allow-any-uncached"):
             vma.vm_flags |= VM_ALLOW_ANY_UNCACHED
         vma.vm_ops = self._vm_ops
-        return 0
+        if self.kernel.has("vfio-fault-mmaps"):
+            return 0
+        mm = self.machine.mm
+        return int(mm.remap_pfn_range(vma, vma.vm_start, vma.vm_pgoff, vma.size, vma.vm_page_prot))
 
     # faults from 6.12 on
 

@@ -13,8 +13,8 @@ from typing import ClassVar
 
 from pfnmap.contract.dma import DmaBackend, DmaMap, Reach
 from pfnmap.contract.option import Asked, PlanOption
-from pfnmap.contract.plan import HUGE_LEVELS, Image, LeafLevel, Reason, RegionRules, Request
-from pfnmap.errors import BadInput
+from pfnmap.contract.plan import HUGE_LEVELS, Filling, Image, LeafLevel, Reason, RegionRules, Request
+from pfnmap.errors import BadInput, Refused
 from pfnmap.sizes import format_size
 
 __all__ = ["DMA", "Iommufd", "Type1", "region_rules"]
@@ -22,21 +22,28 @@ __all__ = ["DMA", "Iommufd", "Type1", "region_rules"]
 REGION_BITS = 40
 """Bits of a file offset within a region (VFIO_PCI_OFFSET_SHIFT); above them is the region's index."""
 
+VFIO_PCI = "vfio-pci"
+FAULT_MMAPS = "vfio-fault-mmaps"
 UNALIGNED_FALLBACK = "vfio-unaligned-pfn-fallback"
 ALIGN_FAULT = "vfio-align-fault-to-order"
 MAPPING_ORDER = "get-mapping-order"
 
 
 def region_rules(kernel: Image, request: Request, others: Sequence[Request]) -> RegionRules:
-    """Return how vfio-pci maps a BAR. Raises BadInput for an offset in the next region's."""
+    """Return how vfio-pci maps a BAR. Raises BadInput for an offset in the next region's, Refused where there is no
+    vfio-pci."""
+    if not kernel.has(VFIO_PCI):
+        raise Refused(f"plan of {request.where}", kernel.lacks(VFIO_PCI))
     if request.offset >> REGION_BITS:
         limit = f"{format_size(1 << REGION_BITS)}, where vfio-pci's next region begins"
         raise BadInput(request.where, f"offset {request.offset:#x} is not below {limit}")
     page = kernel.geometry.PAGE_SIZE
+    before: Filling = "first fault" if kernel.has(FAULT_MMAPS) else "mmap"
     return RegionRules(
         end=-(-request.bar_size // page) * page,
         refused=_not_mmapable(kernel, request, others),
-        filling="fault" if kernel.has("huge-pfnmap") else "first fault",
+        filling="fault" if kernel.has("huge-pfnmap") else before,
+        before=before,
         huge_fault=kernel.config.enabled("ARCH_SUPPORTS_HUGE_PFNMAP"),
         unchecked="" if kernel.has(UNALIGNED_FALLBACK) else kernel.lacks(UNALIGNED_FALLBACK),
         unaligned="" if kernel.has(ALIGN_FAULT) else kernel.lacks(ALIGN_FAULT),
@@ -44,7 +51,7 @@ def region_rules(kernel: Image, request: Request, others: Sequence[Request]) -> 
         pgoff_is_pfn=not kernel.has("vfio-unmap-mapping-range"),
         reasons={level: tuple(_no_huge_fault(kernel, level)) for level in HUGE_LEVELS},
         dma=Type1.name,
-        changes=("huge-pfnmap", UNALIGNED_FALLBACK, MAPPING_ORDER, "vfio-unmap-mapping-range"),
+        changes=(VFIO_PCI, FAULT_MMAPS, "huge-pfnmap", UNALIGNED_FALLBACK, MAPPING_ORDER, "vfio-unmap-mapping-range"),
     )
 
 

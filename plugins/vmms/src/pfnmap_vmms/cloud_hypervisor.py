@@ -33,6 +33,8 @@ class CloudHypervisor(Vmm):
     """Where Cloud Hypervisor puts the BARs of a VFIO device."""
 
     name = "cloud_hypervisor"
+    executables = ("cloud-hypervisor", "cloud-hypervisor-static")
+    packages = ("cloud-hypervisor",)
     versions = ("15 to 52", "53 to 54")
     takes = ("iommu", "iommufd", "vfio_p2p_dma", "x_exclude_mmap_bars")
 

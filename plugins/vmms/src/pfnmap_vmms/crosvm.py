@@ -24,6 +24,7 @@ class Crosvm(Vmm):
     """Where crosvm puts the BARs of a VFIO device."""
 
     name = "crosvm"
+    executables = ("crosvm",)
     versions = ("to 2025-07-29", "2025-07-30 to 2026-08-21")
 
     def place(self, space: AddressSpace, requests: Sequence[Request]) -> list[Placed]:

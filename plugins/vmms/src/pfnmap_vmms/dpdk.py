@@ -26,6 +26,8 @@ class Dpdk(Vmm):
     the highest list of memory segments on, which is a multiple of the huge page's size."""
 
     name = "dpdk"
+    executables = ("dpdk-*",)
+    packages = ("dpdk",)
     versions = ("18.11 to 23.03", "23.07 to 26.07")
     takes = ("hugepage-sz",)
 

@@ -19,6 +19,7 @@ class Firecracker(Vmm):
     """Where Firecracker's branch feature/vfio puts the BARs of a device."""
 
     name = "firecracker"
+    executables = ("firecracker", "firecracker-v*")
     state = "its branch feature/vfio of August 2026, which no release has"
 
     def place(self, space: AddressSpace, requests: Sequence[Request]) -> list[Placed]:

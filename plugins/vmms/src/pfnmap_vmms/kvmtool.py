@@ -18,6 +18,8 @@ class Kvmtool(Vmm):
     """Where kvmtool puts the BARs of a VFIO device."""
 
     name = "kvmtool"
+    executables = ("lkvm", "lkvm-static", "kvmtool")
+    packages = ("kvmtool",)
     state = "its source of 2024-07-10"
 
     def place(self, space: AddressSpace, requests: Sequence[Request]) -> list[Placed]:

@@ -25,6 +25,7 @@ class OpenVmm(Vmm):
     multiple of the BAR's size. The mapping is there only while memory decode is on."""
 
     name = "openvmm"
+    executables = ("openvmm",)
     versions = ("to 2026-04-20", "2026-04-21 to 2026-08-21")
 
     def place(self, space: AddressSpace, requests: Sequence[Request]) -> list[Placed]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Final
+from typing import ClassVar, Final
 
 from pfnmap.contract.placement import AddressSpace, Area, Placed, Vmm
 from pfnmap.contract.plan import Request
@@ -48,6 +48,14 @@ class Qemu(Vmm):
     """Where QEMU puts the BARs of a vfio-pci device."""
 
     name = "qemu"
+    executables: ClassVar[tuple[str, ...]] = ("qemu-system-*", "qemu-kvm", "kvm")
+    packages: ClassVar[tuple[str, ...]] = (
+        "qemu-system-x86",
+        "qemu-system-arm",
+        "qemu-system-ppc",
+        "qemu-system-s390x",
+        "qemu-system-misc",
+    )
     versions = ("2.8 to 9.1", "9.2 to 10.2", "11.0")
     takes = (
         "iommufd",
@@ -172,9 +180,13 @@ class QemuKvm(Qemu):
     """qemu-kvm of RHEL and CentOS Stream, by ``VERSION-RELEASE.elN``."""
 
     name = "qemu_kvm"
+    executables = ("qemu-kvm",)
+    packages = ("qemu-kvm-core", "qemu-kvm")
 
 
 class PveQemuKvm(Qemu):
     """pve-qemu-kvm of Proxmox; 9.2.0-1 and 11.0.0-1 are the first with each rule, as upstream."""
 
     name = "pve_qemu_kvm"
+    executables = ("qemu-system-*", "kvm")
+    packages = ("pve-qemu-kvm",)

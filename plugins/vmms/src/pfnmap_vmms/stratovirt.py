@@ -19,6 +19,8 @@ class StratoVirt(Vmm):
     """Where StratoVirt puts the BARs of a VFIO device: when the guest first gives a BAR an address."""
 
     name = "stratovirt"
+    executables = ("stratovirt",)
+    packages = ("stratovirt",)
     state = "its source of 2026-04-24"
 
     def place(self, space: AddressSpace, requests: Sequence[Request]) -> list[Placed]:

@@ -20,6 +20,8 @@ class Vpp(Vmm):
     page and is aligned to a page."""
 
     name = "vpp"
+    executables = ("vpp",)
+    packages = ("vpp",)
     versions = ("26.10",)
 
     def place(self, space: AddressSpace, requests: Sequence[Request]) -> list[Placed]:

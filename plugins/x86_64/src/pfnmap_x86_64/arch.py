@@ -72,6 +72,26 @@ class X86_64(PteOps, PmdOps, PudOps, UpperOps, PgprotOps, PatOps):
     mmu_cpu = MmuCpu("pfnmap_x86_64.emulated_cpu:X86_64", {"sme_mask": 0, "nx": True, "pti": False})
     """With page table isolation the CPU runs on another top table in user mode than the mm core's."""
 
+    @classmethod
+    def cpu_of(cls, cpuinfo: Mapping[str, str]) -> Mapping[str, object]:
+        """Return what flags and address sizes tell (arch/x86/kernel/cpu/proc.c). The kernel clears la57 where it does
+        not use it, and shows a feature's flag only where it has it on."""
+        flags, sizes = cpuinfo.get("flags", "").split(), cpuinfo.get("address sizes", "").split()
+        if not flags:
+            return {}
+        names = {
+            "la57": "la57",
+            "pdpe1gb": "pdpe1gb",
+            "pti": "pti",
+            "nx": "nx",
+            "ospke": "pku",
+            "user_shstk": "shadow_stack",
+        }
+        told: dict[str, object] = {key: flag in flags for flag, key in names.items()}
+        if sizes[1:3] == ["bits", "physical,"] and sizes[0].isdecimal():
+            told["phys_bits"] = int(sizes[0])
+        return told
+
     def word_format(self, level: Level) -> WordFormat:
         """See `pfnmap.Arch.word_format`. Source: AMD's and Intel's manuals, "4-level paging and 5-level paging".
 

@@ -1,0 +1,47 @@
+"""A host written to a file, to be answered elsewhere: what drivers and VMMs say is of interest, and no more."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from pfnmap.contract.module import Driver
+from pfnmap.errors import BadInput, PluginError
+from pfnmap.host.capture import captured, write
+from pfnmap.host.machine import read_host
+from pfnmap.host.processes import SMAPS_READERS
+from pfnmap.running import claims_of, known_vmms
+
+if TYPE_CHECKING:
+    from pfnmap.host.processes import Process
+    from pfnmap.host.tree import Tree
+    from pfnmap.plugins import Registry
+
+__all__ = ["capture"]
+
+
+def capture(tree: Tree, registry: Registry, path: str, *, replace: bool = False, pid: int | None = None) -> list[str]:
+    """Write what is read of a host to a tar file; return a line for each file in it.
+
+    Raises BadInput for a file that is there and is not to be replaced, and for a process that is not there.
+    """
+    if os.path.lexists(path) and not replace:
+        raise BadInput(path, "is there already; --force replaces it")
+    vmms, drivers = known_vmms(registry), {}
+    for name in registry.names("driver"):
+        with suppress(PluginError):
+            loaded = registry.load("driver", name)
+            if issubclass(loaded, Driver):
+                drivers[name] = loaded
+
+    def of_interest(process: Process) -> bool:
+        return process.command in SMAPS_READERS or bool(claims_of(process, vmms))
+
+    packages = {package for vmm in vmms.values() for package in vmm.packages}
+    files = captured(tree, read_host(tree, pid), drivers, of_interest, packages)
+    write(files, path, replace=replace)
+    return [
+        f"{name} ({len(content)} bytes)" if isinstance(content, bytes) else f"{name} -> {content}"
+        for name, content in files.items()
+    ]

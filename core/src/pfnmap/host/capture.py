@@ -1,0 +1,184 @@
+"""A host written to a tar file, so that it can be answered elsewhere: what `read_host` reads of it, and no more.
+
+Left out is what is of nobody's concern: serial numbers, MAC and IP addresses, names of hosts, users and guests, command
+lines, paths of files, all processes but those that map BARs, that are VMMs or that read smaps. Of the PCI configuration
+space the header and the MSI-X capability are kept, of other mappings than a BAR's their addresses.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import tarfile
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any, Final, TypeAlias
+
+from pfnmap.errors import BadInput
+from pfnmap.host.machine import MACHINE, PAGE_SIZE, RELEASE, THP, Host
+from pfnmap.host.packages import DPKG_STATUS, installed
+from pfnmap.host.processes import Process, Vma
+from pfnmap.host.sysfs import PCI_DEVICES, PciFunction
+from pfnmap.host.tree import Tree
+
+__all__ = ["Files", "captured", "write"]
+
+Files: TypeAlias = "dict[str, bytes | PurePosixPath]"
+"""Path -> content, or where a link leads."""
+
+_LIMIT: Final = 1 << 22
+_OS_RELEASE: Final = ("ID", "VERSION_ID", "PRETTY_NAME")
+_CPUINFO: Final = re.compile(
+    r"processor|vendor_id|cpu family|model( name)?|stepping|flags|address sizes|Features|CPU (implementer|architecture|"
+    r"variant|part|revision)|isa|mmu|cpu|MMU|platform|facilities|Model Name|CPU Family"
+)
+_MSIX_AT, _MSIX_LENGTH, _HEADER = 0x40, 12, 0x40
+_NO_PATH: Final = "00000000 00:00 0"
+
+
+def captured(
+    tree: Tree,
+    host: Host,
+    drivers: Mapping[str, Any],
+    of_interest: Callable[[Process], bool],
+    packages: Collection[str],
+) -> Files:
+    """Return the files of a host that was read, in the order of their paths.
+
+    `drivers`: the classes of the drivers by name, which tell their mappings and open files; `of_interest`: tells
+    processes that are kept besides those that map BARs; `packages`: those whose version is kept.
+    """
+    files: Files = {}
+    for path in (RELEASE, MACHINE, THP, *((host.config_source,) if host.config_source else ())):
+        _copy(tree, path, files)
+    _lines(tree, "/etc/os-release", files, lambda line: line.partition("=")[0] in _OS_RELEASE)
+    if host.parameters or tree.kind("/proc/cmdline"):
+        files["/proc/cmdline"] = (" ".join(host.parameters) + "\n").encode()
+    if host.cpuinfo:
+        rows = (f"{name}\t: {value}\n" for name, value in host.cpuinfo.items() if _CPUINFO.fullmatch(name))
+        files["/proc/cpuinfo"] = "".join(rows).encode()
+    if host.page_size:
+        files[PAGE_SIZE] = f"{host.page_size}\n".encode()
+    for name in host.iommus:
+        files[f"/sys/class/iommu/{name}"] = PurePosixPath(f"../../devices/virtual/iommu/{name}")
+    for function in host.functions:
+        files |= _function(tree, function)
+    try:
+        versions = installed(tree, packages)
+        rows = (f"Package: {n}\nStatus: install ok installed\nVersion: {v}\n\n" for n, v in versions.items())
+        files[DPKG_STATUS] = "".join(rows).encode()
+    except OSError:
+        pass
+    for process in host.processes:
+        files |= _process(process, drivers, of_interest(process))
+    return dict(sorted(files.items()))
+
+
+def _copy(tree: Tree, path: str, files: Files) -> None:
+    try:
+        files[path] = tree.read(path, _LIMIT)
+    except OSError:  # it is missing there as it is here
+        return
+
+
+def _lines(tree: Tree, path: str, files: Files, kept: Callable[[str], bool]) -> None:
+    try:
+        text = tree.text(path, _LIMIT)
+    except OSError:
+        return
+    files[path] = "".join(f"{line}\n" for line in text.splitlines() if kept(line)).encode()
+
+
+def _function(tree: Tree, function: PciFunction) -> Files:
+    bdf = function.device.bdf
+    path = f"{PCI_DEVICES}/{bdf}"
+    files: Files = {}
+    for name in ("resource", "vendor", "device", "class"):
+        _copy(tree, f"{path}/{name}", files)
+    if function.config_bytes:
+        files[f"{path}/config"] = _config(tree.read(f"{path}/config", _LIMIT), function)
+    if function.device.driver:
+        files[f"{path}/driver"] = PurePosixPath("../../../../bus/pci/drivers") / function.device.driver
+    if function.group is not None:
+        files[f"{path}/iommu_group"] = PurePosixPath("../../../../kernel/iommu_groups") / str(function.group)
+    for folder in tree.names(path):
+        if folder.endswith("-dev") and tree.kind(f"{path}/{folder}") == "directory":
+            files |= {f"{path}/{folder}/{node}/dev": b"" for node in tree.names(f"{path}/{folder}")}
+    return files
+
+
+def _config(config: bytes, function: PciFunction) -> bytes:
+    """Return the header, behind which the MSI-X capability alone is left of all."""
+    kept = bytearray(config[:_HEADER])
+    msix = function.device.msix
+    if function.config_bytes <= _HEADER:
+        return bytes(kept)
+    kept[0x06] &= ~0x10
+    if msix is not None:
+        kept[0x06] |= 0x10
+        kept[0x34] = _MSIX_AT
+        table, pba = msix.table | msix.bar, (msix.pba or 0) | (msix.pba_bar or 0)
+        kept += b"\x11\x00" + (msix.vectors - 1).to_bytes(2, "little")
+        kept += table.to_bytes(4, "little") + pba.to_bytes(4, "little")
+    return bytes(kept.ljust(_MSIX_AT + _MSIX_LENGTH, b"\0"))
+
+
+def _process(process: Process, drivers: Mapping[str, Any], of_interest: bool) -> Files:
+    def mapped(vma: Vma) -> bool:
+        return any(driver.mapped(vma.path, vma.offset, lambda change: True) for driver in drivers.values())
+
+    vmas = process.maps or ()
+    if not of_interest and not any(mapped(vma) for vma in vmas):
+        return {}
+    where = f"/proc/{process.pid}"
+    called = PurePosixPath(process.executable).name if process.executable else None
+    status = f"Name:\t{(called or process.command)[:15]}\n"
+    if process.vmpte is not None:
+        status += f"VmPTE:\t{process.vmpte // 1024:8} kB\n"
+    files: Files = {f"{where}/status": status.encode()}
+    if called:
+        files[f"{where}/exe"] = PurePosixPath(called)
+    if process.maps is not None:
+        files[f"{where}/maps"] = "".join(_vma(vma, mapped(vma)) for vma in vmas).encode()
+    for n, file in enumerate(process.files or ()):
+        if any(driver.held(file.link, file.fdinfo) for driver in drivers.values()):
+            files[f"{where}/fd/{n}"] = PurePosixPath(file.link)
+            files[f"{where}/fdinfo/{n}"] = file.fdinfo.encode()
+    return files
+
+
+def _vma(vma: Vma, is_bar: bool) -> str:
+    access = "rw-s" if vma.accessible else "---p"
+    file = f"{vma.offset:08x} 00:00 {vma.inode} {vma.path}" if is_bar else _NO_PATH
+    return f"{vma.start:08x}-{vma.end:08x} {access} {file}\n"
+
+
+def write(files: Files, path: str, *, replace: bool = False) -> None:
+    """Write files to a tar file, compressed where its name ends in .gz or .xz. Raises BadInput for one that is there
+    and is not to be replaced, and for one that cannot be written."""
+    if os.path.lexists(path) and not replace:
+        raise BadInput(path, "is there already; --force replaces it")
+    modes = {".gz": "w:gz", ".xz": "w:xz"}
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode=modes.get(Path(path).suffix, "w")) as tar:  # type: ignore[call-overload]
+        for member, data in _members(files):
+            tar.addfile(member, data)
+    new = f"{path}.new"
+    try:
+        Path(new).write_bytes(content.getvalue())
+        os.replace(new, path)
+    except OSError as error:
+        Path(new).unlink(missing_ok=True)
+        raise BadInput(path, f"cannot be written: {error.strerror}") from None
+
+
+def _members(files: Files) -> Iterator[tuple[tarfile.TarInfo, io.BytesIO | None]]:
+    for name, content in files.items():
+        member = tarfile.TarInfo(name.lstrip("/"))
+        if isinstance(content, PurePosixPath):
+            member.type, member.linkname = tarfile.SYMTYPE, str(content)
+            yield member, None
+        else:
+            member.size = len(content)
+            yield member, io.BytesIO(content)

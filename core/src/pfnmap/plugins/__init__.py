@@ -1,0 +1,25 @@
+"""Plugins: discovery through entry points, what of them may be used, and the boundary through which they are called."""
+
+from pfnmap.boundary import Gave, blamed, calling, in_plugin, interrupt, may_pass, said
+from pfnmap.plugins.discovery import KINDS, Kind, Plugin
+from pfnmap.plugins.reasons import why_not_linked, why_unusable
+from pfnmap.plugins.registry import Offer, Registry, implemented_hooks, offer
+
+__all__ = [
+    "KINDS",
+    "Gave",
+    "Kind",
+    "Offer",
+    "Plugin",
+    "Registry",
+    "blamed",
+    "calling",
+    "implemented_hooks",
+    "in_plugin",
+    "interrupt",
+    "may_pass",
+    "offer",
+    "said",
+    "why_not_linked",
+    "why_unusable",
+]

@@ -1,0 +1,100 @@
+"""Which processes of a host are VMMs, and of which version: VMMs say what their executables and packages are called."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from fnmatch import fnmatchcase
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from pfnmap.errors import PfnmapError, PluginError
+from pfnmap.host.machine import Host, Missing
+from pfnmap.host.packages import DPKG_STATUS, installed
+from pfnmap.host.processes import Process
+from pfnmap.host.tree import Tree
+from pfnmap.records import dataclass
+
+if TYPE_CHECKING:
+    from pfnmap.contract.placement import Vmm
+    from pfnmap.plugins import Registry
+
+__all__ = ["RunningVmm", "claims_of", "known_vmms", "running_vmms"]
+
+_COMMAND = 15
+"""Characters of a process's name (TASK_COMM_LEN)."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunningVmm:
+    """A process that is a VMM. `policy`: what ``--vmm`` calls it, with its version where that is known; `package`: name
+    and version of the package that has it."""
+
+    pid: int
+    name: str
+    version: str | None
+    policy: str | None
+    executable: str | None
+    package: str | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it in the form that `host --json` prints."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+def known_vmms(registry: Registry) -> dict[str, type[Vmm]]:
+    """Return the classes of the VMMs that can be used, by plugin name."""
+    found = {}
+    for name in registry.names("vmm"):
+        with suppress(PluginError):  # `pfnmap plugins` tells of it
+            found[name] = registry.load("vmm", name)
+    return found
+
+
+def running_vmms(host: Host, tree: Tree, registry: Registry, missing: list[Missing]) -> list[RunningVmm]:
+    """Return the processes that are VMMs which plugins know; `missing` gets what cannot be told of their versions."""
+    known = known_vmms(registry)
+    claimed = [(process, claims) for process in host.processes if (claims := claims_of(process, known))]
+    versions: Mapping[str, str] = {}
+    if claimed:
+        names = {package for _, claims in claimed for name in claims for package in known[name].packages}
+        try:
+            versions = installed(tree, names)
+        except OSError as error:
+            why = (error.strerror or str(error)).lower()
+            missing.append(Missing(DPKG_STATUS, why, "the versions of the VMMs (only dpkg's packages are read)"))
+    return [_running(process, claims, known, versions) for process, claims in claimed]
+
+
+def claims_of(process: Process, known: Mapping[str, type[Vmm]]) -> list[str]:
+    """Return the VMMs whose executable a process runs."""
+    if process.executable is not None:
+        called = PurePosixPath(process.executable).name
+        return [name for name, vmm in known.items() if any(fnmatchcase(called, one) for one in vmm.executables)]
+    return [
+        name
+        for name, vmm in known.items()
+        if any(fnmatchcase(process.command, one[:_COMMAND]) for one in vmm.executables)
+    ]
+
+
+def _running(
+    process: Process, claims: Sequence[str], known: Mapping[str, type[Vmm]], versions: Mapping[str, str]
+) -> RunningVmm:
+    for name in claims:
+        for package in known[name].packages:
+            if package in versions:
+                version, policy = _version(name, known[name], versions[package])
+                said = f"{package} {versions[package]}"
+                return RunningVmm(process.pid, name, version, policy, process.executable, said)
+    general = next((name for name in claims if all(issubclass(known[o], known[name]) for o in claims)), claims[0])
+    return RunningVmm(process.pid, general, None, None, process.executable, None)
+
+
+def _version(name: str, vmm: type[Vmm], package: str) -> tuple[str | None, str | None]:
+    """Return a VMM's own version in a package's, and what ``--vmm`` calls it; None for one that is not known."""
+    try:
+        made = vmm(package, newest=True)
+    except PfnmapError:
+        return None, None
+    return ".".join(map(str, made.number[:2])) if made.number else package, f"{name}-{package}"
