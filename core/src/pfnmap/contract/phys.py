@@ -81,7 +81,6 @@ class PhysicalMemory:
         self._free: dict[int, list[int]] = {}
         self._reserved = sorted((address, address + size) for address, size in reserved)
         self._sections: list[_Section] = []
-        self._last = _Section(0, 0, memoryview(b""))
         self._freed: dict[int, Table] = {}
         self.tables: dict[int, Table] = {}
         self._table_bytes = 0
@@ -94,6 +93,12 @@ class PhysicalMemory:
         size = self._rounded(size)
         if free := self._free.get(size):
             return free.pop()
+        address = self._place(size)
+        self._next = address + size
+        return address
+
+    def _place(self, size: int) -> int:
+        """Return where `size` bytes come that were never used."""
         address = -(-self._next // size) * size
         for start, end in self._reserved:  # ascending
             if address < end and start < address + size:
@@ -102,7 +107,6 @@ class PhysicalMemory:
             raise Refused(
                 "RAM", f"the BARs leave no room for it below {self._limit:#x}, the most that an entry can hold"
             )
-        self._next = address + size
         return address
 
     def _rounded(self, size: int) -> int:
@@ -138,8 +142,25 @@ class PhysicalMemory:
         asks fills them."""
         size = ptrs * 8
         self._table_bytes = bounded("RAM", self._table_bytes + count * size, TABLE_BYTES, "bytes of page tables")
-        addresses = [self.alloc(size) for _ in range(count)]
+        reused = min(count, len(self._free.get(self._rounded(size), ())))
+        addresses = [self.alloc(size) for _ in range(reused)]
         self.tables.update((address, self._window(address, size)) for address in addresses)
+        while len(addresses) < count:
+            addresses += self._tables_in_a_row(count - len(addresses), ptrs)
+        return addresses
+
+    def _tables_in_a_row(self, count: int, ptrs: int) -> range:
+        """Return the physical addresses of up to `count` new tables, at least one, in memory that was never used."""
+        size = self._rounded(ptrs * 8)
+        first = self._place(size)
+        section = self._section(first, size)
+        beyond = min((start for start, _ in self._reserved if start > first), default=self._limit)
+        count = min(count, (min(section.end, beyond) - first) // size)
+        self._next = first + count * size
+        addresses = range(first, self._next, size)
+        at = (first - section.start) // 8
+        words = [section.words[n : n + ptrs] for n in range(at, at + count * size // 8, size // 8)]
+        self.tables.update(zip(addresses, words, strict=True))
         return addresses
 
     def rows(self, addresses: Sequence[int], ptrs: int) -> Iterator[tuple[int, NDArray[np.uint64]]]:
@@ -168,14 +189,16 @@ class PhysicalMemory:
         window = self._freed.pop(address, None)
         if window is not None and window.nbytes == size:
             return window
-        section = self._last
-        if not section.start <= address or section.end < address + size:
-            at = self._section_of(address)
-            if at < 0 or self._sections[at].end < address + size:
-                at = self._add_section(address, size)
-            self._last = section = self._sections[at]
+        section = self._section(address, size)
         first = (address - section.start) // 8
         return section.words[first : first + size // 8]
+
+    def _section(self, address: int, size: int) -> _Section:
+        """Return the section that holds all of [address, address + size), a new one where there is none."""
+        at = self._section_of(address)
+        if at < 0 or self._sections[at].end < address + size:
+            at = self._add_section(address, size)
+        return self._sections[at]
 
     def _add_section(self, address: int, size: int) -> int:
         there = sum(section.end - section.start for section in self._sections)
@@ -229,7 +252,12 @@ class PhysicalMemory:
 
     def free_table(self, address: int) -> None:
         """Give a table back."""
-        table = self._freed[address] = self.tables.pop(address)
-        size = table.nbytes
-        self._table_bytes -= size
-        self.free(address, size)
+        self.free_tables([address])
+
+    def free_tables(self, addresses: Sequence[int]) -> None:
+        """Give tables of one size back."""
+        for address in addresses:
+            self._freed[address] = self.tables.pop(address)
+        size = self._freed[addresses[0]].nbytes
+        self._table_bytes -= size * len(addresses)
+        self._free.setdefault(self._rounded(size), []).extend(addresses)

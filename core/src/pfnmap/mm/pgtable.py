@@ -58,8 +58,7 @@ def _free_range(mm: MmStruct, table: Table, depth: int, start: int, end: int, fl
         index = (address >> walked.shift) & (walked.ptrs - 1)
         if child == "pte" and (whole := pte_tables(tables, table, index, -(-(end - address) // size))):
             table[index : index + len(whole)] = array("Q", (tables.empty[walked.name],)) * len(whole)
-            for pa in whole:
-                phys.free_table(pa)
+            phys.free_tables(whole)
             tables.pgtables_bytes -= len(whole) * tables.bytes[child]
             address = (address & -size) + len(whole) * size
             continue

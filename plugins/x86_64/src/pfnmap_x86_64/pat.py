@@ -63,6 +63,8 @@ class Pat(Module):
         page = self.geometry.PAGE_SIZE
         if end - start <= page:
             return self.machine.mm.pfn_valid(self.machine, start // page)
+        if phys.holds_none_of(start, end - start):
+            return False
         return any(start <= address < end for pages in (phys.ram, phys.tables) for address in pages)
 
     # until pat-pfnmap-track
