@@ -301,3 +301,29 @@ def test_an_op_of_vfio_pci_is_told_to_be_one_where_it_is_not_linked():
     run = Run(Kernel.link("x86_64"), [])
     with pytest.raises(BadInput, match="'dma_map' is an action of plugin 'vfio_pci', which is not linked"):
         run.step(Step("dma_map", {}, where="f.toml: step 0 dma_map"))
+
+
+def test_more_steps_or_mappings_than_anybody_writes_are_not_read(scenario, refused):
+    path = scenario(MACHINE, "[[step]]\nop = 'x'\n" * 100_001)
+    assert refused("run", path).endswith("more than 100000 items")
+    path = scenario(MACHINE, MAPPED * 8193)
+    assert "8193 mappings, where 8192 are the most" in refused("plan", path)
+
+
+@pytest.mark.parametrize("number", ["0x" + "f" * 5000, "9" * 5000, str(1 << 64), "1e999", "inf"])
+@pytest.mark.parametrize("place", ["index", "size", "phys"])
+def test_numbers_of_any_length_are_one_line(scenario, refused, place, number):
+    bar = {"index": "2", "size": "4096", "phys": "0", place: number}
+    rows = "\n".join(f"{key} = {value}" for key, value in bar.items())
+    path = scenario(f'[[device]]\nname = "gpu"\n[[device.bar]]\n{rows}\n', MAPPED)
+    for command in ("run", "plan"):
+        assert len(refused(command, path)) < 1100
+
+
+@pytest.mark.parametrize(
+    "text", ["9" * 5000, "0x" + "f" * 5000, "٣" * 30, "²", "1_000", "-1", "m0+" + "9" * 5000, "0b1" * 3]
+)
+@pytest.mark.parametrize("argument", ["length", "addr", "offset"])
+def test_texts_that_are_no_numbers_are_one_line(scenario, stopped, argument, text):
+    mapped = "\n".join(line for line in MAPPED.splitlines() if not line.startswith(argument))
+    assert len(stopped(scenario(MACHINE, mapped + f'\n{argument} = "{text}"\n'))) < 1100

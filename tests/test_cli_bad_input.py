@@ -258,3 +258,26 @@ def test_a_device_without_end(process, command):
     result = process(*command, "/dev/zero", code=code, timeout=30)
     assert result.returncode == 2
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("digits", ["9" * 5000, "٦", "²"], ids=["long", "arabic", "superscript"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("plan", "--bar", "{}"),
+        ("plan", "--bar", "8G@{}"),
+        ("plan", "--bar", "8G", "--va", "{}"),
+        ("plan", "--bar", "8G", "--offset", "{}"),
+        ("plan", "--bar", "8G", "--mmap-base", "{}"),
+        ("plan", "--bar", "8G", "--release", "6.{}"),
+        ("plan", "--bar", "8G", "--release", "{}.12"),
+        ("plan", "--bar", "8G", "--cpu", "phys_bits={}"),
+        ("plan", "--bar", "8G", "--vmm", "qemu-{}"),
+        ("plan", "--bar", "8G", "--vmm", "qemu", "--msix", "0:{}:4"),
+        ("plan", "--bar", "8G", "--vmm", "qemu", "--sparse", "0:0:{}"),
+        ("changes", "6.12.{}"),
+        ("vmm", "qemu-{}"),
+    ],
+)
+def test_digits_that_make_no_number_are_one_line(refused, arguments, digits):
+    assert len(refused(*(argument.format(digits) for argument in arguments))) < 1100

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 
 def test_every_change_is_listed_with_who_brings_it(answer, pfnmap):
     rows = {row["id"]: row for row in answer("changes")["changes"]}
@@ -76,3 +78,32 @@ def test_a_profile_is_written_over_only_by_force(pfnmap, tmp_path):
     assert refused.exit_code == 2
     assert "--force" in refused.stderr
     assert pfnmap("changes", "7.3", "-o", str(profile), "--force").exit_code == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["profile.toml"]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_profile_is_never_written_through_a_symbolic_link(pfnmap, tmp_path, there):
+    profile, target = tmp_path / "profile.toml", tmp_path / "target"
+    if there:
+        target.write_text("precious")
+    profile.symlink_to(target)
+    assert "is there already" in pfnmap("changes", "6.11", "-o", str(profile)).stderr
+    assert target.exists() == there
+    assert pfnmap("changes", "6.11", "-o", str(profile), "--force").exit_code == 0
+    assert not profile.is_symlink()
+    assert target.exists() == there
+    assert not there or target.read_text() == "precious"
+
+
+def test_a_profile_is_written_over_no_device_and_no_directory(refused, tmp_path):
+    assert "no file that could be written over" in refused("changes", "6.11", "-o", "/dev/null", "--force")
+    assert "no file that could be written over" in refused("changes", "6.11", "-o", tmp_path, "--force")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_log_is_written_over_only_by_force(pfnmap, tmp_path):
+    log = tmp_path / "log"
+    log.write_text("0" * 40 + "\nLinux 6.12\n\n")
+    before = log.read_text()
+    assert pfnmap("changes", "--log", str(log), "-o", str(log)).exit_code == 2
+    assert log.read_text() == before

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import lzma
+import time
 
 import pytest
 import zstandard
@@ -135,6 +136,25 @@ def test_mappings_of_a_process_are_planned_where_they_are(answer, write):
         ("0000:3b:00.0", "0x84000000000"),
         ("0000:3b:00.0", "0x88042000000"),
     ]
+
+
+def test_a_mapping_of_one_of_two_alike_devices_is_of_neither(answer, pfnmap, write):
+    maps, host = write(MAPS, "maps"), write(H100 + H100.replace("3b:", "3c:").replace("84000", "94000"), "host")
+    document = answer("plan", maps, host)
+    rows = [(m["device"], m["bar"], m["phys"], m["candidates"]) for m in document["mappings"]]
+    both = ["0000:3b:00.0", "0000:3c:00.0"]
+    assert rows == [(None, 2, None, both), (None, 0, None, both)]
+    assert "BAR 2: 128G of 0000:3b:00.0 or 0000:3c:00.0" in pfnmap("plan", maps, host).stdout
+    document = answer("plan", maps, host, "-s", "3c:00.0")
+    assert [(m["device"], m["phys"]) for m in document["mappings"][:1]] == [("0000:3c:00.0", "0x94000000000")]
+
+
+def test_offsets_that_the_release_does_not_have_are_said(pfnmap, write):
+    text = MAPS.replace("20000000000", "84000000000")
+    said = pfnmap("plan", write(text)).stderr
+    assert "by its offsets this kernel lacks vfio-unmap-mapping-range; give its --release" in said
+    assert "offsets" not in pfnmap("plan", write(text), "--release", "6.1.192").stderr
+    assert "offsets" not in pfnmap("plan", write(MAPS)).stderr
 
 
 def test_offsets_of_older_kernels_are_physical_addresses(answer, write):
@@ -287,3 +307,46 @@ def test_compressed_configs(answer, root, write):
     plain = gzip.decompress((root / "examples/configs/config-6.12.117+deb12-arm64-16k.gz").read_bytes())
     for packed in (plain, gzip.compress(plain), lzma.compress(plain), zstandard.compress(plain)):
         assert kernel_of(answer("plan", *BAR, "--config", write(packed))) == ("arm64", "16K", "always")
+
+
+def _thousands(count: int, size: int) -> str:
+    ranges = (
+        (0xE000_0000 + n * size, f"{n >> 13:04x}:{n >> 8 & 31:02x}:{n >> 3 & 31:02x}.{n & 7}") for n in range(count)
+    )
+    return "".join(f"{start:08x}-{start + size - 1:08x} : {bdf}\n" for start, bdf in ranges)
+
+
+def test_thousands_of_small_bars_in_shared_pages_are_planned(pfnmap, tmp_path):
+    """Each is compared with those of its device alone."""
+    path = tmp_path / "iomem"
+    path.write_text(_thousands(1000, 256))
+    result = pfnmap("plan", str(path), "--json", "--vmm", "kernel")
+    assert len(json.loads(result.stdout)["mappings"]) == 1000
+
+
+def test_more_bars_than_any_host_has_are_not_planned_at_once(pfnmap, tmp_path):
+    path = tmp_path / "iomem"
+    path.write_text(_thousands(8193, 4096))
+    result = pfnmap("plan", str(path))
+    assert result.exit_code == 2
+    assert result.stderr == (
+        f"pfnmap: {path}: 8193 mappings, where 8192 are the most that is planned at once; -s and -d choose among "
+        "devices\n"
+    )
+
+
+def test_mappings_find_their_bars_among_many_in_time_that_grows_with_both(pfnmap, tmp_path):
+    path = tmp_path / "paste"
+    bars = "".join(
+        f"{n >> 13:04x}:{n >> 8 & 31:02x}:{n >> 3 & 31:02x}.{n & 7} 3D controller: X\n"
+        f"\tRegion 0: Memory at {0xE0_0000_0000 + (n << 24):x} (64-bit, prefetchable) [size=16M]\n"
+        for n in range(1500)
+    )
+    maps = "".join(
+        f"{start:x}-{start + (1 << 24):x} rw-s 00000000 00:0e 1 anon_inode:[vfio-device]\n"
+        for start in range(0x7F00_0000_0000, 0x7F00_0000_0000 + (1500 << 25), 1 << 25)
+    )
+    path.write_text(bars + maps)
+    started = time.process_time()
+    assert pfnmap("plan", str(path), "-q").exit_code == 0
+    assert time.process_time() - started < 5

@@ -459,7 +459,7 @@ def test_a_subject_in_another_encoding_is_read():
 def test_a_file_that_is_missing_or_a_directory_is_bad_input(tmp_path: Path):
     with pytest.raises(BadInput, match="no such file"):
         read_gitlog_file(tmp_path / "log")
-    with pytest.raises(BadInput, match="cannot be read"):
+    with pytest.raises(BadInput, match="a directory"):
         read_gitlog_file(tmp_path)
 
 

@@ -6,6 +6,7 @@ import gzip
 import lzma
 import os
 import sys
+import threading
 import tracemalloc
 from pathlib import Path
 
@@ -13,7 +14,8 @@ import pytest
 import zstandard
 
 from pfnmap.errors import BadInput
-from pfnmap.host.bounded import MIB, read_bytes, read_json, read_text
+from pfnmap.host import bounded
+from pfnmap.host.bounded import MIB, read_bytes, read_json, read_text, read_toml
 
 
 def _file(directory: Path, content: bytes, name: str = "input") -> Path:
@@ -106,7 +108,7 @@ def test_json_says_where_it_breaks(tmp_path):
 
 def test_json_nesting_and_number_length_are_bounded(tmp_path):
     assert "nested too deeply" in _refusal(_file(tmp_path, b"[" * 200_000), reader=read_json)
-    assert "JSON" in _refusal(_file(tmp_path, b"9" * 100_000), reader=read_json)
+    assert "64 bits" in _refusal(_file(tmp_path, b"9" * 100_000), reader=read_json)
 
 
 @pytest.mark.parametrize(("kind", "pack", "header"), [("xz", lzma.compress, 8), ("zstd", zstandard.compress, 4)])
@@ -135,3 +137,43 @@ def test_a_bomb_of_another_kind_takes_little_memory(tmp_path, pack):
 def test_zstd_without_its_library_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "zstandard", None)
     assert "pip install 'pfnmap[zst]'" in _refusal(_file(tmp_path, zstandard.compress(b"text")))
+
+
+@pytest.mark.parametrize("document", ["[%s0]" % ("[]," * 400_000), "[%s{}]" % ('{"":0},' * 300_000)])
+def test_json_of_too_many_values_is_refused_before_they_take_memory(tmp_path, document):
+    path = _file(tmp_path, gzip.compress(document.encode()))
+    tracemalloc.start()
+    try:
+        assert "more than 524288 values" in _refusal(path, 4 * MIB, read_json)
+        assert tracemalloc.get_traced_memory()[1] < 16 * MIB
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_named_pipe_is_read_and_one_without_a_writer_is_not_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(bounded, "_WAIT", 0)
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    assert "nobody wrote to" in _refusal(path)
+    monkeypatch.setattr(bounded, "_WAIT", 10)
+    writer = threading.Thread(target=path.write_bytes, args=(b"text" * 50_000,))
+    writer.start()
+    assert read_bytes(path, MIB) == b"text" * 50_000
+    writer.join()
+
+
+def test_standard_input_that_is_closed_and_links_in_a_circle_cannot_be_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(BadInput, match=r"^standard input: closed$"):
+        read_bytes("-", MIB)
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    assert "cannot be read" in _refusal(tmp_path / "a")
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "-" + "9" * 5000, str(1 << 64), "1" * 22])
+def test_a_number_of_more_than_64_bits_is_no_number_of_a_document(tmp_path, number):
+    assert "does not fit in 64 bits" in _refusal(_file(tmp_path, f'[{{"a": {number}}}]'.encode()), reader=read_json)
+    said = _refusal(_file(tmp_path, f"a = [{{b = {number}}}]".encode()), reader=read_toml)
+    assert "does not fit in 64 bits" in said or "4300" in said
+    assert "does not fit" in _refusal(_file(tmp_path, b"a = 0x" + b"f" * 17), reader=read_toml)

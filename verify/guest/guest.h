@@ -88,8 +88,6 @@ void do_record(void);
 void do_module(void);
 void do_probe(void);
 void do_trace(void);
-void do_write(void);
-void do_read(void);
 void do_vfio(void);
 void do_mmap(void);
 void do_kvm_map(void);
@@ -103,5 +101,8 @@ void do_pci_memory(void);
 void do_device_reset(void);
 void do_dma_map(void);
 void do_dma_unmap(void);
+void do_iommufd_map(void);
+void do_iommufd_unmap(void);
+void do_wire(void);
 
 #endif

@@ -189,26 +189,6 @@ void do_module(void)
 	close(fd);
 }
 
-void do_write(void)
-{
-	char path[256];
-	snprintf(path, sizeof path, "%.250s", text_of("path"));
-	say_errno(write_file(path, text_of("value")));
-}
-
-void do_read(void)
-{
-	FILE *file = fopen(text_of("path"), "re");
-	char line[800];
-	while (file && fgets(line, sizeof line, file)) {
-		line[strcspn(line, "\n")] = 0;
-		say("line %s", line);
-	}
-	say_errno(file ? 0 : -1);
-	if (file)
-		fclose(file);
-}
-
 int main(void)
 {
 	mkdir("/proc", 0755);

@@ -1,8 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-/* The devices: bound to vfio-pci, all in one type1v2 container that stays open. */
+/*
+ * The devices: bound to vfio-pci, all in one type1v2 container that stays open; where the kernel has no container, each
+ * opened by its own character device and attached to one IOAS of iommufd.
+ */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <glob.h>
+#include <linux/iommufd.h>
 #include <linux/vfio.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -24,7 +29,8 @@ static struct device {
 	int fd;
 	unsigned long long config, bar[BARS];
 } devices[MAX_DEVICES];
-static int n_devices, container = -1;
+static int n_devices, container = -1, iommufd = -1;
+static unsigned int ioas;
 
 static struct device *named(const char *name)
 {
@@ -91,6 +97,54 @@ static void say_regions(struct device *device, const char *bdf)
 		fclose(file);
 }
 
+/* Returns a device's fd, or -1 after it said what failed. */
+static int open_in_container(const char *bdf)
+{
+	int group = open_group(bdf), fd = -1;
+	if (group < 0)
+		failed("group");
+	else if (ioctl(group, VFIO_GROUP_SET_CONTAINER, &container) ||
+		 (!n_devices && ioctl(container, VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU)))
+		failed("type1");
+	else if ((fd = ioctl(group, VFIO_GROUP_GET_DEVICE_FD, bdf)) < 0)
+		failed("device");
+	return fd;
+}
+
+static int open_cdev(const char *bdf)
+{
+	char pattern[128], path[64];
+	glob_t found;
+	snprintf(pattern, sizeof pattern, "/sys/bus/pci/devices/%s/vfio-dev/vfio*", bdf);
+	if (glob(pattern, 0, NULL, &found)) {
+		errno = ENOENT;
+		return -1;
+	}
+	snprintf(path, sizeof path, "/dev/vfio/devices/%.32s", strrchr(found.gl_pathv[0], '/') + 1);
+	globfree(&found);
+	return open(path, O_RDWR | O_CLOEXEC);
+}
+
+static int open_in_ioas(const char *bdf)
+{
+	int fd = open_cdev(bdf);
+	struct vfio_device_bind_iommufd bind = { .argsz = sizeof bind, .iommufd = iommufd };
+	struct iommu_ioas_alloc alloc = { .size = sizeof alloc };
+	struct vfio_device_attach_iommufd_pt attach = { .argsz = sizeof attach };
+	if (fd < 0) {
+		failed("cdev");
+		return -1;
+	}
+	if (!ioas && !ioctl(iommufd, IOMMU_IOAS_ALLOC, &alloc))
+		ioas = alloc.out_ioas_id;
+	attach.pt_id = ioas;
+	if (!ioas || ioctl(fd, VFIO_DEVICE_BIND_IOMMUFD, &bind) || ioctl(fd, VFIO_DEVICE_ATTACH_IOMMUFD_PT, &attach)) {
+		failed("iommufd");
+		return -1;
+	}
+	return fd;
+}
+
 void do_vfio(void)
 {
 	char bdf[16];
@@ -104,24 +158,18 @@ void do_vfio(void)
 		failed("bind");
 		return;
 	}
-	if (container < 0 && (container = open("/dev/vfio/vfio", O_RDWR | O_CLOEXEC)) < 0) {
+	if (container < 0 && iommufd < 0 && (container = open("/dev/vfio/vfio", O_RDWR | O_CLOEXEC)) < 0 &&
+	    (iommufd = open("/dev/iommu", O_RDWR | O_CLOEXEC)) < 0) {
 		failed("container");
 		return;
 	}
-	int group = open_group(bdf);
-	if (group < 0) {
-		failed("group");
+	int fd = container < 0 ? open_in_ioas(bdf) : open_in_container(bdf);
+	if (fd < 0)
 		return;
-	}
-	if (ioctl(group, VFIO_GROUP_SET_CONTAINER, &container) ||
-	    (!n_devices && ioctl(container, VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU))) {
-		failed("type1");
-		return;
-	}
 	struct device *device = &devices[n_devices];
 	struct vfio_region_info config = { .argsz = sizeof config, .index = VFIO_PCI_CONFIG_REGION_INDEX };
-	device->fd = ioctl(group, VFIO_GROUP_GET_DEVICE_FD, bdf);
-	if (device->fd < 0 || ioctl(device->fd, VFIO_DEVICE_GET_REGION_INFO, &config)) {
+	device->fd = fd;
+	if (ioctl(device->fd, VFIO_DEVICE_GET_REGION_INFO, &config)) {
 		failed("device");
 		return;
 	}
@@ -129,6 +177,7 @@ void do_vfio(void)
 	snprintf(device->name, sizeof device->name, "%s", text_of("name"));
 	n_devices++;
 	say_regions(device, bdf);
+	say("backend %s", container < 0 ? "iommufd" : "type1");
 	say("result ok");
 }
 
@@ -208,4 +257,24 @@ void do_dma_unmap(void)
 	unmap.size = number_of("length");
 	say_errno(ioctl(container, VFIO_IOMMU_UNMAP_DMA, &unmap));
 	say("bytes %llu", (unsigned long long)unmap.size);
+}
+
+void do_iommufd_map(void)
+{
+	struct iommu_ioas_map map = { .size = sizeof map, .flags = IOMMU_IOAS_MAP_FIXED_IOVA, .ioas_id = ioas };
+	for (const char *c = text_of("prot"); *c; c++)
+		map.flags |= *c == 'r' ? IOMMU_IOAS_MAP_READABLE : *c == 'w' ? IOMMU_IOAS_MAP_WRITEABLE : 0;
+	map.user_va = number_of("va");
+	map.iova = number_of("iova");
+	map.length = number_of("length");
+	say_errno(ioctl(iommufd, IOMMU_IOAS_MAP, &map));
+}
+
+void do_iommufd_unmap(void)
+{
+	struct iommu_ioas_unmap unmap = { .size = sizeof unmap, .ioas_id = ioas };
+	unmap.iova = number_of("iova");
+	unmap.length = number_of("length");
+	say_errno(ioctl(iommufd, IOMMU_IOAS_UNMAP, &unmap));
+	say("bytes %llu", (unsigned long long)unmap.length);
 }

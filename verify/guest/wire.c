@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Requests and answers over the serial line.
+ * Requests and answers over the serial line, or over a port of a virtio console once the host has asked for that: an
+ * answer goes where its request came from.
  *
  *	request	@pfnmap SEQ CRC op key=value ...
  *	answer	@pfnmap SEQ INDEX CRC text		one line a fact, "end" last
@@ -12,6 +13,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -27,9 +29,10 @@
 
 char request[REQUEST_BYTES];
 
-/* The answer, and the number of the request it is to, are shared by init, the tester and the child. */
-static struct { size_t length; unsigned long seq; char text[ANSWER_BYTES]; } *answer;
-static int tty;
+/* The answer, and the number and the line of the request it is to, are shared by init, the tester and the child. */
+static struct { size_t length; unsigned long seq; int line; char text[ANSWER_BYTES]; } *answer;
+static struct pollfd lines[2] = { { .fd = -1, .events = POLLIN }, { .fd = -1, .events = POLLIN } };
+static struct { size_t length; char text[1100]; } held[2];
 
 static uint32_t crc32(const char *text, size_t length, uint32_t crc)
 {
@@ -98,7 +101,7 @@ void transmit(void)
 			length = sizeof line - 1;
 		}
 		for (int done = 0; done < length;) {
-			ssize_t wrote = write(tty, line + done, length - done);
+			ssize_t wrote = write(lines[answer->line].fd, line + done, length - done);
 			if (wrote < 0 && errno != EINTR && errno != EAGAIN)
 				_exit(1);
 			done += wrote > 0 ? wrote : 0;
@@ -107,41 +110,53 @@ void transmit(void)
 	}
 }
 
-/* Reads a line of the tty; what does not fit is cut. */
-static void read_line(char *line, size_t size)
+/* Takes a byte of a line; what does not fit is cut. Returns whether the line is whole. */
+static int take_byte(int from)
 {
-	size_t length = 0;
 	char c;
-	for (;;) {
-		ssize_t got = read(tty, &c, 1);
-		if (got < 0 && errno != EINTR)
-			_exit(1);
-		if (got != 1)
-			continue;
-		if (c == '\n' || c == '\r')
-			break;
-		if (length < size - 1)
-			line[length++] = c;
+	ssize_t got = read(lines[from].fd, &c, 1);
+	if (got < 0 && errno != EINTR && errno != EAGAIN)
+		_exit(1);
+	if (got != 1)
+		return 0;
+	if (c == '\n' || c == '\r') {
+		held[from].text[held[from].length] = 0;
+		held[from].length = 0;
+		return 1;
 	}
-	line[length] = 0;
+	if (held[from].length < sizeof held[from].text - 1)
+		held[from].text[held[from].length++] = c;
+	return 0;
+}
+
+/* Waits for a line; returns which it came over. */
+static int read_line(void)
+{
+	for (;;) {
+		if (poll(lines, 2, -1) < 0)
+			continue;
+		for (int i = 0; i < 2; i++)
+			if (lines[i].revents & POLLIN && take_byte(i))
+				return i;
+	}
 }
 
 /* Waits for a request that is whole and new. */
 void receive(void)
 {
-	char line[1100];
 	for (;;) {
 		unsigned long seq;
 		unsigned int crc;
 		int at = 0;
 		char head[32];
-		read_line(line, sizeof line);
-		char *start = strstr(line, "@pfnmap ");
+		int from = read_line();
+		char *start = strstr(held[from].text, "@pfnmap ");
 		if (!start || sscanf(start, "@pfnmap %lu %x %n", &seq, &crc, &at) != 2 || !at)
 			continue;
 		int head_length = snprintf(head, sizeof head, "%lu ", seq);
 		if (crc32(start + at, strlen(start + at), crc32(head, head_length, 0)) != crc)
 			continue;
+		answer->line = from;
 		if (seq == answer->seq) {
 			transmit();
 			continue;
@@ -151,6 +166,21 @@ void receive(void)
 		snprintf(request, sizeof request, "%s", start + at);
 		return;
 	}
+}
+
+/* Listens to a port of a virtio console as well, where the kernel drives one. */
+void do_wire(void)
+{
+	char path[64];
+	int fd;
+	snprintf(path, sizeof path, "%.60s", text_of("path"));
+	for (int tries = 0; (fd = open(path, O_RDWR | O_CLOEXEC)) < 0 && tries < 20; tries++) {
+		if (access("/sys/class/virtio-ports", F_OK))
+			break;
+		usleep(50000); /* the port is announced some time after its driver is there */
+	}
+	say_errno(fd);
+	lines[1].fd = fd;
 }
 
 void clear_answer(void)
@@ -172,10 +202,11 @@ void open_wire(void)
 	close(fd);
 	if (got > 0 && (at = strstr(text, "pfnmap.tty=")))
 		snprintf(path, sizeof path, "/dev/%.*s", (int)strcspn(at + 11, " \n"), at + 11);
-	tty = open(path, O_RDWR | O_NOCTTY | O_CLOEXEC);
+	int tty = open(path, O_RDWR | O_NOCTTY | O_CLOEXEC);
 	struct termios raw;
 	tcgetattr(tty, &raw);
 	cfmakeraw(&raw);
 	tcsetattr(tty, TCSANOW, &raw);
+	lines[0].fd = tty;
 	answer = mmap(NULL, sizeof *answer, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 }

@@ -27,6 +27,7 @@ class Port:
 
     def __init__(self, reply: Callable[[int, str], Iterable[str]]) -> None:
         self.requests: list[str] = []
+        self.asked_over: list[str] = []
         self._reply = reply
         self._lines: asyncio.Queue[str] = asyncio.Queue()
 
@@ -37,6 +38,9 @@ class Port:
         self.requests.append(text)
         for line in self._reply(int(seq), text):
             self._lines.put_nowait(line)
+
+    def ask_over(self, line: str) -> None:
+        self.asked_over.append(line)
 
     async def read_line(self) -> str:
         line = await self._lines.get()
@@ -106,7 +110,9 @@ DEVICE = PciTestdev("bar2M", 2 << 20)
     ("where", "words"),
     [
         ("bind", "CONFIG_VFIO_PCI is neither built in nor in --modules"),
-        ("container", "CONFIG_VFIO_CONTAINER"),
+        ("container", r"neither /dev/vfio/vfio \(CONFIG_VFIO_CONTAINER\) nor /dev/iommu \(CONFIG_IOMMUFD\)"),
+        ("cdev", "CONFIG_VFIO_DEVICE_CDEV"),
+        ("iommufd", "cannot be attached through iommufd: ENODEV"),
         ("group", "0000:00:01.0 is in no IOMMU group"),
         ("type1", "CONFIG_VFIO_IOMMU_TYPE1"),
     ],
@@ -150,6 +156,27 @@ def test_a_kernel_before_huge_faults_is_watched_at_its_own_handler() -> None:
     ready = set_up(reply)
     assert ready.functions["fault"] == "vfio_pci_mmap_fault"
     assert "vfio_pci_mmap_huge_fault" in ready.not_traceable
+
+
+@pytest.mark.parametrize(("said", "lines"), [("result ok", ["virtio"]), ("result errno=2", [])])
+def test_a_virtio_console_is_used_where_the_kernel_drives_one(said: str, lines: list[str]) -> None:
+    def reply(seq: int, text: str) -> list[str]:
+        if text.startswith("vfio "):
+            return answer(seq, "region 2 0x200000 0x7 0xa68400000", "result ok")
+        return answer(seq, said if text.startswith("wire ") else "result ok")
+
+    ready = set_up(reply)
+    assert cast(Any, ready.qemu).asked_over == lines
+
+
+@pytest.mark.parametrize("backend", ["type1", "iommufd"])
+def test_a_kernel_without_a_container_is_driven_through_iommufd(backend: str) -> None:
+    def reply(seq: int, text: str) -> list[str]:
+        if text.startswith("vfio "):
+            return answer(seq, "region 2 0x200000 0x7 0xa68400000", f"backend {backend}", "result ok")
+        return answer(seq, "result ok")
+
+    assert set_up(reply).by_iommufd == (backend == "iommufd")
 
 
 def set_up(reply: Callable[[int, str], list[str]]) -> Guest:

@@ -13,7 +13,7 @@ import pytest
 from pfnmap_verify.recorder import GUEST_OPS
 
 ROOT = Path(__file__).parents[1]
-CONTROL = {"module", "probe", "read", "record", "trace", "vfio", "write"}
+CONTROL = {"module", "probe", "record", "trace", "vfio", "vm_create", "wire"}
 """What is asked for around records."""
 
 

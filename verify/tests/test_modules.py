@@ -63,6 +63,11 @@ def test_what_is_built_in_is_not_loaded(tmp_path: Path) -> None:
     assert "irqbypass" not in [module.name for module in load_order(directory, WANTED)]
 
 
+def test_what_is_welcome_is_loaded_where_it_is_there(tmp_path: Path) -> None:
+    modules = load_order(tree(tmp_path), ("vfio_pci",), ("vfio_iommu_type1", "virtio_console"))
+    assert [module.name for module in modules][-1] == "vfio_iommu_type1"
+
+
 def test_a_missing_module_is_named_with_who_needs_it(tmp_path: Path) -> None:
     with pytest.raises(Refused, match=r"vfio_pci_core, which vfio_pci needs, is neither in .* nor built in"):
         load_order(tree(tmp_path, without=("vfio-pci-core",)), WANTED)

@@ -24,9 +24,10 @@ CONFIG = (
 )
 
 
-def subject(folder: Path, *without: str) -> Subject:
+def subject(folder: Path, *without: str, more: tuple[str, ...] = ()) -> Subject:
     config = folder / "config"
-    config.write_text("".join(f"CONFIG_{symbol}=y\n" for symbol in CONFIG if symbol not in without))
+    symbols = [symbol for symbol in (*CONFIG, *more) if symbol not in without]
+    config.write_text("".join(f"CONFIG_{symbol}=y\n" for symbol in symbols))
     return Subject.prepare(IMAGE, machine_of("x86_64"), None, KernelSpec(config=str(config)))
 
 
@@ -43,3 +44,9 @@ def test_bars_are_requested_before_the_first_record(tmp_path: Path) -> None:
 def test_what_the_configuration_lacks_is_named(tmp_path: Path, symbol: str) -> None:
     with pytest.raises(Refused, match=f"CONFIG_{symbol} is not set"):
         subject(tmp_path, symbol)
+
+
+def test_a_kernel_without_a_container_needs_character_devices(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="CONFIG_VFIO_IOMMU_TYPE1 or CONFIG_VFIO_DEVICE_CDEV is not set"):
+        subject(tmp_path, "VFIO_IOMMU_TYPE1")
+    assert subject(tmp_path, "VFIO_IOMMU_TYPE1", more=("IOMMUFD", "VFIO_DEVICE_CDEV"))

@@ -122,6 +122,11 @@ class Flavour:
         since = [int(number) for number in self.since.split(".") if number]
         return found is not None and (not since or [int(number) for number in found.groups()] >= since)
 
+    @property
+    def said(self) -> str:
+        """What these kernels have, in a sentence without its full stop."""
+        return f"{self.name} has {', '.join(self.with_)} ({self.source})"
+
     def among(self, known: Mapping[str, object]) -> Flavour:
         """Return this flavour with the changes that nobody here knows left out."""
         return replace(self, with_=tuple(id for id in self.with_ if id in known))

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Mapping as Dict
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from typing import Any
 
 from pfnmap.contract.defaults import DEFAULT_DRIVER
@@ -21,6 +22,7 @@ from pfnmap.errors import BadInput
 from pfnmap.host.input import Input
 from pfnmap.host.pci import Bar, PciDevice, Skipped
 from pfnmap.host.reading import Mapping
+from pfnmap.limits import MAPPINGS
 from pfnmap.plugins import calling
 
 __all__ = ["Selection", "Wanted", "of_inputs"]
@@ -83,6 +85,11 @@ class Wanted:
     _free: int = 0x80_0000_0000
     """BARs of which nobody says an address lie one after another from here on."""
 
+    def doubt(self, note: str) -> None:
+        """Note once what contradicts what is taken of the kernel."""
+        if note not in self.notes:
+            self.notes.append(note)
+
     def free_address(self, size: int) -> int:
         """Return an address for a BAR of which nobody says one: some multiple of its size."""
         phys = -(-self._free // size) * size
@@ -120,6 +127,9 @@ def of_inputs(inputs: Sequence[Input], drivers: Dict[str, Any], has: Has, only: 
         sources = ", ".join(read.source for read in inputs)
         why = next((f"{s.device or ''} {s.reason}".strip() for s in wanted.skipped), "no mapping of a BAR in it")
         raise BadInput(sources, f"nothing to plan: {why}")
+    if len(wanted.requests) > MAPPINGS:
+        many = f"{len(wanted.requests)} mappings, where {MAPPINGS} are the most that is planned at once"
+        raise BadInput(", ".join(read.source for read in inputs), f"{many}; -s and -d choose among devices")
     return wanted
 
 
@@ -171,6 +181,8 @@ def _of_mappings(
     inputs: Sequence[Input], drivers: Dict[str, Any], has: Has, devices: Sequence[PciDevice], wanted: Wanted
 ) -> Iterator[Request]:
     """Yield a request for each mapping of a BAR, at the address where the process has it."""
+    known = _Bars(devices)
+    by_name = {device.bdf: device for device in devices}
     for read in inputs:
         for n, mapping in enumerate(read.mappings):
             found = next(
@@ -184,14 +196,16 @@ def _of_mappings(
             if found is None:
                 continue
             name, part = found
+            if part.contradicts:
+                wanted.doubt(f"{read.source}: by its offsets this kernel lacks {part.contradicts}; give its --release")
             end = (part.offset or 0) + mapping.length
-            fits = list(_fitting(part, end, devices))
+            fits = list(islice(known.fitting(part, end), 2))
             size = fits[0][1].size if fits else 1 << (end - 1).bit_length()
             phys, offset = _place(part, fits)
             if phys is None:
                 phys = wanted.free_address(size)
             device = part.device or (fits[0][0].bdf if len(fits) == 1 else None)
-            bound = next((d for d in devices if d.bdf == device), None)
+            bound = by_name.get(device)
             yield Request(
                 part.bar if part.bar is not None else (fits[0][1].index if fits else n),
                 phys,
@@ -203,6 +217,7 @@ def _of_mappings(
                 policy=None,
                 driver=_driver(bound, drivers, wanted) if bound and bound.driver else name,
                 phys_assumed=part.phys is None and not fits,
+                candidates=tuple(d.bdf for d, _ in fits if d.bdf) if device is None else (),
                 input=InputName(read.source, read.kind),
             )
 
@@ -214,14 +229,38 @@ def _mapped(name: str, driver: Any, mapping: Mapping, has: Has) -> MappedPart | 
     return part
 
 
-def _fitting(part: MappedPart, end: int, devices: Iterable[PciDevice]) -> Iterator[tuple[PciDevice, Bar]]:
-    """Yield the BARs, of the devices that are known, that a mapped part may be of."""
-    for device in devices:
-        for bar in device.bars:
-            if part.device not in (None, device.bdf) or bar.phys is None:
-                continue
+class _Bars:
+    """The BARs with an address of the devices that are known, found by what a mapping tells of one."""
+
+    def __init__(self, devices: Iterable[PciDevice]) -> None:
+        self._by_device: dict[str | None, list[tuple[PciDevice, Bar]]] = {}
+        self._by_shape: dict[tuple[int, int], list[tuple[PciDevice, Bar]]] = {}
+        self._by_place: dict[tuple[int, int], list[tuple[PciDevice, Bar]]] = {}
+        """By size, and by which block of that size an address is in; one that is not aligned to its size is in two."""
+        for device in devices:
+            for bar in device.bars:
+                if bar.phys is not None:
+                    self._by_device.setdefault(device.bdf, []).append((device, bar))
+                    self._by_shape.setdefault((bar.index, bar.size), []).append((device, bar))
+                    for block in {bar.phys // bar.size, (bar.phys + bar.size - 1) // bar.size}:
+                        self._by_place.setdefault((bar.size, block), []).append((device, bar))
+        self._sizes = sorted({size for size, _ in self._by_place})
+
+    def fitting(self, part: MappedPart, end: int) -> Iterator[tuple[PciDevice, Bar]]:
+        """Yield the BARs that a mapped part, which ends at this offset, may be of; those at its address, the smallest
+        first."""
+        if part.device is not None:
+            found: Iterable[tuple[PciDevice, Bar]] = self._by_device.get(part.device, ())
+        elif part.phys is not None:
+            blocks = ((size, part.phys // size) for size in self._sizes)
+            found = chain.from_iterable(self._by_place.get(block, ()) for block in blocks)
+        elif part.bar is not None:
+            found = self._by_shape.get((part.bar, 1 << (end - 1).bit_length()), ())
+        else:
+            return
+        for device, bar in found:
             if part.phys is not None:
-                if bar.phys <= part.phys < bar.phys + bar.size:
+                if bar.phys is not None and bar.phys <= part.phys < bar.phys + bar.size:
                     yield device, bar
             elif part.bar == bar.index and bar.size == 1 << (end - 1).bit_length():
                 yield device, bar

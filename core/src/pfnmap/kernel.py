@@ -340,7 +340,7 @@ def _cpu(arch: Arch, said: Mapping[str, Any]) -> dict[str, Any]:
 
 def _cpu_value(key: str, value: Any, default: object) -> Any:
     """Check a value by the kind of its default; a number may be written as text (vector files have "0x...")."""
-    if isinstance(value, str) and type(default) is int:
+    if isinstance(value, str) and value.isascii() and type(default) is int:
         try:
             return int(value, 0)
         except ValueError:

@@ -6,7 +6,10 @@ from typing import Final
 
 from pfnmap.errors import Refused
 
-__all__ = ["PAGES", "PTES", "TABLE_BYTES", "bounded"]
+__all__ = ["MAPPINGS", "PAGES", "PTES", "TABLE_BYTES", "bounded"]
+
+MAPPINGS: Final = 8192
+"""Mappings that are planned at once."""
 
 PAGES: Final = 1 << 22
 """Pages that an op goes over one by one (touches, faults, pins, look-ups): 16 GiB in pages of 4K."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pfnmap.contract.region import Msix, Span
 from pfnmap.errors import BadInput, Unknown
+from pfnmap.limits import MAPPINGS
 from pfnmap.plan import POLICIES, Request
 from pfnmap.sizes import parse_bar, parse_bar_size, parse_size
 
@@ -65,6 +66,8 @@ def of_scenario(scenario: Scenario) -> list[Request]:
     ]
     if not found:
         raise BadInput(scenario.source, "no device with a BAR in it")
+    if len(found) > MAPPINGS:
+        raise BadInput(scenario.source, f"{len(found)} mappings, where {MAPPINGS} are the most that is planned at once")
     return found
 
 

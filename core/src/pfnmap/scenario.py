@@ -16,15 +16,13 @@ from reprlib import repr
 from types import NoneType
 from typing import Any, TypeAlias
 
-import tomli
-
 from pfnmap.contract.defaults import DEFAULT_DRIVER
 from pfnmap.contract.device import BarPart, Device, DeviceBar
 from pfnmap.contract.kernel import THP_SETTINGS
 from pfnmap.contract.recording import RecordingGroup
 from pfnmap.contract.step import Step
-from pfnmap.errors import BadInput, LinkError, NotInstalled, Refused, Unknown, nearest
-from pfnmap.host.bounded import MIB, read_json, read_text
+from pfnmap.errors import BadInput, LinkError, NotInstalled, PfnmapError, Refused, Unknown, nearest
+from pfnmap.host.bounded import MIB, read_json, read_toml
 from pfnmap.kernel import Kernel
 from pfnmap.offers import how_to_install
 from pfnmap.plugins import Registry, calling
@@ -33,8 +31,10 @@ from pfnmap.spec import KernelSpec
 
 __all__ = ["Record", "Recording", "Scenario", "parse_recording", "read_recording", "read_scenario"]
 
-_LIMIT = 256 * MIB
-_STEPS = 1_000_000
+_RECORDING = 16 * MIB
+"""Bytes of a recording, decompressed; the largest there are have one and a half."""
+_SCENARIO = 4 * MIB
+_STEPS = 100_000
 _DEVICES = 1024
 _DEPTH = 16
 _BARS = 6
@@ -154,10 +154,7 @@ def _list(value: Any, where: str, limit: int = _STEPS) -> list[Any]:
 def read_scenario(path: str | os.PathLike[str]) -> Scenario:
     """Read a scenario file. Raises BadInput that names the file and the key."""
     source = str(path)
-    try:
-        document = tomli.loads(read_text(path, 16 * MIB))
-    except (ValueError, RecursionError) as error:
-        raise BadInput(source, f"no TOML: {error}") from None
+    document = read_toml(path, _SCENARIO)
     _table(document, source, {"kernel": dict, "device": list, "step": list})
     rows = enumerate(_list(document.get("device", []), source, _DEVICES))
     devices = _machine([_device(d, f"{source}: device {n}") for n, d in rows], source)
@@ -308,14 +305,17 @@ _EXPECT_ITEMS: _Kinds = {
 def read_recording(path: str | os.PathLike[str], registry: Registry | None = None) -> Recording:
     """Read a recording (schema pfnmap-recording/1 or /2, plain or .gz). Raises BadInput that names file, record and
     step, Refused where it is of a group that no plugin reads."""
-    return parse_recording(read_json(path, _LIMIT), str(path), registry)
+    return parse_recording(read_json(path, _RECORDING), str(path), registry)
 
 
 def parse_recording(document: Any, source: str, registry: Registry | None = None) -> Recording:
     """Read a recording's JSON document; `source` names it in errors."""
     group = _group(document, source, registry)
-    with calling(type(group).__module__.partition(".")[0], "document()") as gave:
-        whole = gave(group.document(document), Mapping[str, Any])
+    try:
+        with calling(type(group).__module__.partition(".")[0], "document()") as gave:
+            whole = gave(group.document(document), Mapping[str, Any])
+    except PfnmapError as error:
+        raise error.placed(source) from None
     table = _table(whole, source, _DOCUMENT, _DOCUMENT, others=True)
     machine = _table(table["machine"], f"{source}: machine", _MACHINE, _MACHINE, others=True)
     kernel = _table(table["kernel"], f"{source}: kernel", _KERNEL, _KERNEL, others=True)

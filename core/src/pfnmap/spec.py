@@ -227,7 +227,7 @@ def cpu_value(key: str, value: Any, defaults: Mapping[str, object]) -> Any:
             return _SWITCH[value.lower()]
         if not isinstance(value, bool):
             raise BadInput(where, f"{value!r} is neither on nor off")
-    elif isinstance(value, str) and not isinstance(default, str):
+    elif isinstance(value, str) and value.isascii() and not isinstance(default, str):
         try:
             return int(value, 0)
         except ValueError:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pfnmap.kernel import Kernel
     from pfnmap.plugins import Registry
 
-__all__ = ["Row", "Survey", "VmPte", "survey"]
+__all__ = ["Row", "Survey", "VmPte", "spec_of", "survey"]
 
 _TABLES: Final[tuple[tuple[Level, Level], ...]] = (("pmd", "pte"), ("pud", "pmd"))
 _UPPER_TABLES: Final = 64 << 10
@@ -180,15 +180,17 @@ def survey(
     said: Callable[[KernelSpec], KernelSpec] = lambda spec: spec,
     warn: Callable[[str], None] = lambda text: None,
     pid: int | None = None,
+    link: Callable[[KernelSpec, Callable[[str], None]], Kernel] | None = None,
 ) -> Survey:
     """Read a host, and plan what its processes map, or one of them. `said` puts what a user says of the kernel over
-    what the host says.
+    what the host says; `link` links it (None: anew).
 
     Raises what `pfnmap.plan.plan` and `KernelSpec.link` raise, and BadInput for a process that is not there.
     """
     host = read_host(tree, pid)
     missing = list(host.missing)
-    kernel = said(_spec(host, registry, missing)).link(registry, warn)
+    spec = said(spec_of(host, registry, missing))
+    kernel = spec.link(registry, warn) if link is None else link(spec, warn)
     drivers = {name: type(one) for name, one in kernel.drivers.items() if isinstance(one, Driver)}
     skipped = list(host.skipped)
     found = _planned(attached(host, drivers, kernel.has, tree), kernel, drivers, skipped)
@@ -207,8 +209,8 @@ def survey(
     return Survey(host, kernel, tuple(vmms), short, rows, fixes, tuple(missing), tuple(skipped), _warnings(host, rows))
 
 
-def _spec(host: Host, registry: Registry, missing: list[Missing]) -> KernelSpec:
-    """Return what a host says of its kernel."""
+def spec_of(host: Host, registry: Registry, missing: list[Missing]) -> KernelSpec:
+    """Return what a host says of its kernel; `missing` gets what of it cannot be used."""
     arch = canonical_arch(host.machine, registry) if host.machine else None
     if arch is not None and arch not in registry.names("arch"):
         arch = None

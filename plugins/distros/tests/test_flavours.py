@@ -5,6 +5,7 @@ import pytest
 from pfnmap.release import facts, parse_release
 
 BATCH = "type1-pfnmap-batch"
+ALIGN = "vfio-align-fault-to-order"
 
 
 @pytest.mark.parametrize(
@@ -14,15 +15,32 @@ BATCH = "type1-pfnmap-batch"
         ("6.14.0-24-generic", BATCH, "yes"),
         ("6.14.0-24-generic-64k", BATCH, "yes"),
         ("6.14.0-23-generic", BATCH, "unknown"),
+        ("6.14.0-27-generic", ALIGN, "unknown"),
+        ("6.14.0-28-generic", ALIGN, "yes"),
+        ("Ubuntu 6.14.0-23.23-generic 6.14.6", BATCH, "unknown"),
+        ("Ubuntu 6.14.0-24.24~24.04.3-generic 6.14.6", BATCH, "yes"),
         ("6.14.0-1007-aws", BATCH, "unknown"),
+        ("6.14.0-1009-aws", BATCH, "yes"),
+        ("6.14.0-1009-gcp", BATCH, "unknown"),
+        ("6.14.0-1010-gcp", BATCH, "yes"),
+        ("6.14.0-1008-nvidia-64k", BATCH, "yes"),
+        ("6.14.0-1008-nvidia-64k", "arm64-kvm-cacheable-pfnmap", "yes"),
+        ("6.14.0-1007-nvidia", BATCH, "unknown"),
         ("6.14.8-2-pve", BATCH, "yes"),
-        ("6.14.8-2-pve", "vfio-align-fault-to-order", "yes"),
+        ("6.14.8-2-pve", ALIGN, "yes"),
         ("6.14.11-1-bpo12-pve", BATCH, "yes"),
         ("6.14.5-1-pve", BATCH, "unknown"),
         ("6.11.0-1010-nvidia", "huge-pfnmap", "yes"),
+        ("6.11.0-1002-nvidia", "huge-pfnmap", "unknown"),
         ("6.11.0-29-generic", "huge-pfnmap", "unknown"),
-        ("6.17.0-1003-nvidia-64k", "nvgrace-huge-fault", "yes"),
-        ("6.17.0-1003-nvidia-64k", "iommufd-dmabuf-bar", "unknown"),
+        ("6.17.0-1011-nvidia-64k", "nvgrace-huge-fault", "yes"),
+        ("6.17.0-1010-nvidia-64k", "nvgrace-huge-fault", "unknown"),
+        ("6.17.0-1011-nvidia-64k", "iommufd-dmabuf-bar", "unknown"),
+        ("7.0.0-40-generic", "thp-bypass-pfnmap", "unknown"),
+        ("7.0.0-42-generic", "thp-bypass-pfnmap", "yes"),
+        ("7.0.0-1017-aws", "thp-bypass-pfnmap", "yes"),
+        ("6.8.0-149-generic", "arm64-kvm-pfnmap-block", "yes"),
+        ("6.8.0-148-generic-64k", "arm64-kvm-pfnmap-block", "unknown"),
         ("6.12.117+deb13-amd64", BATCH, "no"),
         ("6.12.94+deb12-arm64-16k", BATCH, "no"),
         ("6.12.0-1-cloud-amd64", BATCH, "no"),

@@ -13,7 +13,7 @@ from pfnmap_verify.machine import Machine, PciTestdev
 from pfnmap_verify.modules import Module
 from pfnmap_verify.probes import HANDLERS, PROBES, Probe
 from pfnmap_verify.protocol import Answer, request_line
-from pfnmap_verify.qemu import MEMORY, GuestLost, Qemu
+from pfnmap_verify.qemu import MEMORY, VIRTIO, GuestLost, Qemu
 
 __all__ = ["Died", "Guest", "NoAnswer", "Region", "boot_files"]
 
@@ -23,6 +23,7 @@ _OOPS_SECONDS = 20
 _DEATH = re.compile(r"\b(BUG: |Oops: |Oops - |Kernel panic|Internal error: )")
 _STAMP = re.compile(r"^\[ *\d+\.\d+\](\[ *[TC]\d+\])? ")
 _SHOWN = 40
+_VIRTIO_PORT = "/dev/vport0p1"
 _ADDRESSES = ("pgd", "tdp", "root")
 """Events that tell where tables are, or are told otherwise than by `calls`."""
 
@@ -64,6 +65,8 @@ class Guest:
         self.regions: dict[str, list[Region]] = {}
         self.traced: list[str] = []
         self.not_traceable: list[str] = []
+        self.by_iommufd = False
+        """Whether devices are attached through iommufd, because the kernel has no container."""
         self._probes: dict[str, Probe] = {}
         self._seq = 0
         self._said: list[str] = []
@@ -122,6 +125,8 @@ class Guest:
             done = await self.ask(f"module file={module.name}.ko parameters={parameters}", 60)
             if _errno(done) not in (None, "EEXIST"):
                 raise Refused("modules", f"{module.name} cannot be loaded into this kernel: {_errno(done)}")
+        if _errno(await self.ask(f"wire path={_VIRTIO_PORT}", 30)) is None:
+            self.qemu.ask_over(VIRTIO)
         await self._set_probes({module.name for module in modules})
         for slot, device in enumerate(devices, 1):
             await self._open(device, f"0000:00:{slot:02x}.0")
@@ -159,6 +164,7 @@ class Guest:
         if (errno := _errno(lines)) is not None:
             where = next((line.split()[1] for line in lines if line.startswith("where ")), "")
             raise Refused("verify", _MISSING.get(where, "{bdf}: {errno}").format(bdf=bdf, errno=errno))
+        self.by_iommufd = "backend iommufd" in lines
         regions = [line.split()[1:] for line in lines if line.startswith("region ")]
         self.regions[device.name] = [
             Region(int(index), int(size, 16), int(flags, 16), int(phys, 16)) for index, size, flags, phys in regions
@@ -195,7 +201,9 @@ class Guest:
 
 _MISSING = {
     "bind": "{bdf} cannot be bound to vfio-pci ({errno}): CONFIG_VFIO_PCI is neither built in nor in --modules",
-    "container": "/dev/vfio/vfio: {errno}: CONFIG_VFIO_CONTAINER (group and container) is not there",
+    "container": "neither /dev/vfio/vfio (CONFIG_VFIO_CONTAINER) nor /dev/iommu (CONFIG_IOMMUFD) is there: {errno}",
+    "cdev": "{bdf} has no character device ({errno}): CONFIG_VFIO_DEVICE_CDEV and CONFIG_VFIO_CONTAINER are not there",
+    "iommufd": "{bdf} cannot be attached through iommufd: {errno}",
     "group": "{bdf} is in no IOMMU group ({errno}): this kernel drives no IOMMU of the machine",
     "type1": "no type1 IOMMU ({errno}): CONFIG_VFIO_IOMMU_TYPE1 is neither built in nor in --modules",
     "devices": "more devices than the guest's init can hold",

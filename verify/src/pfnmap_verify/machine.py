@@ -55,7 +55,8 @@ class Machine:
     cpu: Mapping[str, Any]
     iommu_config: Sequence[str]
     kvm_module: str | None = None
-    probe_modules: Sequence[str] = field(default=("vfio_iommu_type1", "vfio_pci"))
+    modules: Sequence[str] = field(default=("vfio_pci",))
+    welcome_modules: Sequence[str] = field(default=("vfio_iommu_type1", "iommufd", "virtio_pci", "virtio_console"))
 
     def physical(self, linear: int) -> int:
         """Return the physical address of an address of the kernel's linear map, whose base (x86: page_offset_base

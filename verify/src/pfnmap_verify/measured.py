@@ -179,6 +179,7 @@ def _dirty_log(kinds: Mapping[str, list[list[str]]], page: int) -> dict[str, Any
 _ADDED: Mapping[str, Any] = {
     "access": _numbers("ret"),
     "dma_unmap": _numbers("bytes"),
+    "iommufd_unmap": _numbers("bytes"),
     "kvm.dirty_log": _dirty_log,
     "kvm.map": _guest,
     "kvm.param": _texts("now"),

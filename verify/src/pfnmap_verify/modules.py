@@ -62,10 +62,11 @@ def modules_directory(path: Path, release: str) -> Path:
     )
 
 
-def load_order(directory: Path, wanted: Iterable[str]) -> list[Module]:
+def load_order(directory: Path, wanted: Iterable[str], welcome: Iterable[str] = ()) -> list[Module]:
     """Return the modules that the wanted ones (names) need, each after what it needs; what is built in is left out.
 
-    Raises Refused for one that is neither there nor built in.
+    `welcome`: what is loaded as well where it is there. Raises Refused for a wanted one that is neither there nor built
+    in.
     """
     files = {
         _name(file.name): file for file in sorted((directory / "kernel").rglob("*.ko*")) if _SUFFIX.search(file.name)
@@ -87,7 +88,7 @@ def load_order(directory: Path, wanted: Iterable[str]) -> list[Module]:
             add(below, (*above, name))
         ordered[name] = module
 
-    for name in wanted:
+    for name in (*wanted, *(name for name in welcome if name in files)):
         add(_underscored(name), ())
     return list(ordered.values())
 

@@ -1,4 +1,4 @@
-"""A QEMU process: started, listened to over its serial port, read through QMP, and always ended.
+"""A QEMU process: started, listened to over its serial port and its virtio console, read through QMP, and always ended.
 
 QEMU connects to sockets in a directory of its own, which is removed with it. The kernel sends it SIGKILL when the
 process that started it dies, however that dies.
@@ -26,8 +26,10 @@ from pfnmap.errors import PfnmapError, Refused
 from pfnmap_verify.initramfs import newc
 from pfnmap_verify.machine import Machine, PciTestdev
 
-__all__ = ["GuestLost", "Qemu", "find_qemu"]
+__all__ = ["MEMORY", "SERIAL", "VIRTIO", "GuestLost", "Qemu", "find_qemu"]
 
+SERIAL, VIRTIO = "serial", "virtio"
+"""The lines to a guest: the serial port with the kernel's console, and the port of a virtio console."""
 MEMORY = 1 << 30
 _CONNECT_SECONDS = 60
 _END_SECONDS = 5
@@ -57,7 +59,7 @@ def _die_with_parent() -> None:
 
 class Qemu:
     """A machine that boots a kernel with an initramfs, from ``async with`` until its end; `log` is what came over the
-    serial port (bytes, the newest 16 MiB)."""
+    serial port and the virtio console (bytes, the newest 16 MiB)."""
 
     def __init__(
         self, machine: Machine, kernel: Path, files: dict[str, bytes], devices: Sequence[PciTestdev], append: str = ""
@@ -72,8 +74,10 @@ class Qemu:
         self._process: asyncio.subprocess.Process | None = None
         self._servers: list[asyncio.Server] = []
         self._qmp = QMPClient("pfnmap")
-        self._serial: asyncio.StreamReader | None = None
-        self._writer: asyncio.StreamWriter | None = None
+        self._lines: asyncio.Queue[bytes] = asyncio.Queue()
+        self._pumps: list[asyncio.Task[None]] = []
+        self._writers: dict[str, asyncio.StreamWriter] = {}
+        self._asked_over = SERIAL
 
     async def __aenter__(self) -> Self:
         try:
@@ -96,14 +100,7 @@ class Qemu:
             (directory / "initrd").write_bytes(self._initrd)
         except OSError as error:
             raise Refused("verify", f"no room for the initramfs: {error}") from None
-        connected: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.Future()
-
-        def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            if not connected.done():
-                connected.set_result((reader, writer))
-
-        server = await asyncio.start_unix_server(accept, directory / "serial")
-        self._servers.append(server)
+        connected = [await self._listen(directory, line) for line in (SERIAL, VIRTIO)]
         await self._qmp.start_server(str(directory / "qmp"))
         command = [qemu, *self._arguments(directory)]
         with (directory / "errors").open("wb") as errors:
@@ -123,13 +120,37 @@ class Qemu:
                 if not accepted.done():
                     raise GuestLost(f"{self.machine.qemu} did not start: {_said(directory / 'errors')}")
                 await accepted
-                self._serial, self._writer = await connected
+                await asyncio.gather(*connected)
         except (TimeoutError, QMPError, OSError):
             raise GuestLost(f"{self.machine.qemu} did not start: {_said(directory / 'errors')}") from None
         finally:
             for task in (ended, accepted):
                 if not task.done():
                     task.cancel()
+
+    async def _listen(self, directory: Path, line: str) -> asyncio.Future[None]:
+        """Wait at a socket for QEMU; return what is done when it is there."""
+        connected: asyncio.Future[None] = asyncio.Future()
+
+        def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            if not connected.done():
+                self._writers[line] = writer
+                self._pumps.append(asyncio.create_task(self._pump(reader, line)))
+                connected.set_result(None)
+
+        self._servers.append(await asyncio.start_unix_server(accept, directory / line))
+        return connected
+
+    async def _pump(self, reader: asyncio.StreamReader, line: str) -> None:
+        while True:
+            try:
+                got = await reader.readline()
+            except (ValueError, OSError):  # a line without end
+                got = b"?\n"
+            if got or line == SERIAL:  # which ends with the guest
+                self._lines.put_nowait(got)
+            if not got:
+                return
 
     def _arguments(self, directory: Path) -> list[str]:
         machine = self.machine
@@ -138,30 +159,32 @@ class Qemu:
             *machine.arguments,
             *("-accel", "tcg", "-smp", "1", "-m", f"{MEMORY >> 20}M"),
             *("-nodefaults", "-no-user-config", "-display", "none", "-nic", "none", "-no-reboot"),
-            *("-chardev", f"socket,id=serial,path={directory / 'serial'}", "-serial", "chardev:serial"),
+            *("-chardev", f"socket,id=serial,path={directory / SERIAL}", "-serial", "chardev:serial"),
             *("-qmp", f"unix:{directory / 'qmp'}"),
             *devices,
+            *("-device", "virtio-serial-pci", "-chardev", f"socket,id=virtio,path={directory / VIRTIO}"),
+            *("-device", "virtserialport,chardev=virtio,name=pfnmap"),
             *("-kernel", str(self._kernel), "-initrd", str(directory / "initrd")),
             *("-append", f"{machine.command_line} pfnmap.tty={machine.tty} {self._append}".rstrip()),
         ]
 
     async def read_line(self) -> str:
-        """Return the next line of the serial port. Raises GuestLost where it has ended."""
-        assert self._serial is not None
-        try:
-            line = await self._serial.readline()
-        except (ValueError, OSError):  # a line without end
-            line = b"?\n"
+        """Return the next line of the serial port or of the virtio console. Raises GuestLost where the guest ended."""
+        line = await self._lines.get()
         if not line:
+            self._lines.put_nowait(line)
             raise GuestLost("the guest ended")
         self.log += line
         del self.log[:-_LOG_LIMIT]
         return line.decode(errors="replace").rstrip("\r\n")
 
+    def ask_over(self, line: str) -> None:
+        """Send what is written from now on over SERIAL or VIRTIO."""
+        self._asked_over = line
+
     def write(self, data: bytes) -> None:
-        """Send bytes to the serial port."""
-        assert self._writer is not None
-        self._writer.write(data)
+        """Send bytes to the guest."""
+        self._writers[self._asked_over].write(data)
 
     async def read_words(self, address: int, count: int = 1) -> list[int]:
         """Return 64-bit words of guest memory at a physical address. Raises GuestLost where there is no RAM."""
@@ -186,8 +209,10 @@ class Qemu:
             except TimeoutError:
                 self._process.kill()
                 await self._process.wait()
-        if self._writer is not None:
-            self._writer.close()
+        for pump in self._pumps:
+            pump.cancel()
+        for writer in self._writers.values():
+            writer.close()
         for server in self._servers:
             server.close()
         if self._directory is not None:

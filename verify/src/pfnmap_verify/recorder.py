@@ -32,6 +32,8 @@ GUEST_OPS = frozenset(
         "exit",
         "fork",
         "get_mempolicy",
+        "iommufd_map",
+        "iommufd_unmap",
         "kvm.dirty_log",
         "kvm.map",
         "kvm.memslot",
@@ -76,6 +78,8 @@ _RECORDED_AS = {
     "kvm.param": "kvm_param",
 }
 """What recordings of group kvm call the ops of its plugin."""
+_BY_IOMMUFD = {"dma_map": "iommufd_map", "dma_unmap": "iommufd_unmap"}
+"""What is done where a kernel has no container to map for DMA in."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,8 @@ async def run_program(guest: Guest, kernel: Kernel, program: Program, seconds: f
 
     `kernel` gives the geometry and the ops of the entries. Raises GuestLost for a guest that fails otherwise.
     """
+    if not guest.by_iommufd and (op := next((s["op"] for s in program.steps if s["op"] in _BY_IOMMUFD.values()), None)):
+        raise Refused(op, "this kernel's devices are in a container; iommufd is used where there is none")
     record: dict[str, Any] = {"id": program.id, "boot": "default", "thp_enabled": program.thp_enabled}
     if program.note:
         record["note"] = program.note
@@ -138,6 +144,8 @@ async def run_program(guest: Guest, kernel: Kernel, program: Program, seconds: f
             raise Refused("kvm", f"no virtual machine: {result}; CONFIG_KVM and CONFIG_KVM_AMD are not there")
     for n, said in enumerate(program.steps):
         step = _absolute(said, state.names, f"{program.id} step {n} {said['op']}")
+        if guest.by_iommufd:
+            step["op"] = _BY_IOMMUFD.get(step["op"], step["op"])
         try:
             expect = await _step(guest, kernel, state, step, seconds)
         except Died as death:
@@ -213,9 +221,9 @@ def _remember(
         state.pgds.pop("child", None)
     elif op == "pci_memory":
         (state.off.discard if step["enabled"] else state.off.add)(step["device"])
-    elif op == "dma_map" and ok:
+    elif op in ("dma_map", "iommufd_map") and ok:
         state.dma[step["iova"], step["length"]] = None
-    elif op == "dma_unmap":
+    elif op in ("dma_unmap", "iommufd_unmap"):
         state.dma.pop((step["iova"], step["length"]), None)
     elif op == "kvm.param":
         was = next((line.split()[1] for line in lines if line.startswith("was ")), None)
@@ -228,7 +236,8 @@ def _remember(
 async def _clean_up(guest: Guest, state: _Progress, seconds: float) -> None:
     """Put everything back that outlives the process."""
     for iova, length in state.dma:
-        await guest.ask(f"dma_unmap iova={iova} length={length}", seconds)
+        unmap = "iommufd_unmap" if guest.by_iommufd else "dma_unmap"
+        await guest.ask(f"{unmap} iova={iova} length={length}", seconds)
     for device in state.off:
         await guest.ask(f"pci_memory device={device} enabled=true", seconds)
     for name, value in state.parameters.items():

@@ -19,7 +19,14 @@ from pfnmap_verify.modules import Module, load_order, modules_directory
 
 __all__ = ["Subject", "guest_agent"]
 
-_NEEDED = ("VFIO_PCI", "VFIO_IOMMU_TYPE1", "KPROBE_EVENTS", "DEVTMPFS", "BLK_DEV_INITRD")
+_NEEDED = (
+    ("VFIO_PCI",),
+    ("VFIO_IOMMU_TYPE1", "VFIO_DEVICE_CDEV"),
+    ("KPROBE_EVENTS",),
+    ("DEVTMPFS",),
+    ("BLK_DEV_INITRD",),
+)
+"""Symbols of which one each has to be set."""
 _RECORDED = (
     "TRANSPARENT_HUGEPAGE",
     "MEM_SOFT_DIRTY",
@@ -59,11 +66,12 @@ class Subject:
         """Find the modules and fill in what the image says of itself. Raises Refused with what the kernel lacks."""
         if spec.config is not None:
             values = read_dotconfig(spec.config).values
-            for symbol in (*_NEEDED, *machine.iommu_config):
-                if values.get(symbol, "n") == "n":
-                    raise Refused("verify", f"{image.path}: CONFIG_{symbol} is not set in {spec.config}")
+            for symbols in (*_NEEDED, machine.iommu_config):
+                if all(values.get(symbol, "n") == "n" for symbol in symbols):
+                    lacking = " or ".join(f"CONFIG_{symbol}" for symbol in symbols)
+                    raise Refused("verify", f"{image.path}: {lacking} is not set in {spec.config}")
         directory = modules_directory(modules, image.uname) if modules is not None else None
-        found = load_order(directory, machine.probe_modules) if directory is not None else ()
+        found = load_order(directory, machine.modules, machine.welcome_modules) if directory is not None else ()
         said = replace(
             spec,
             arch=spec.arch or image.arch,
@@ -79,7 +87,8 @@ class Subject:
             raise Refused("kvm", f"the guest's init makes no virtual machines on {self.machine.arch}")
         if self.directory is None:  # built in, or the first step says that it is not
             return self
-        return replace(self, modules=load_order(self.directory, (*self.machine.probe_modules, self.machine.kvm_module)))
+        wanted = (*self.machine.modules, self.machine.kvm_module)
+        return replace(self, modules=load_order(self.directory, wanted, self.machine.welcome_modules))
 
     @property
     def own_spec(self) -> KernelSpec:

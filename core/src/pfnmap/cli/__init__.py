@@ -9,12 +9,11 @@ pipe has gone.
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import current_thread, main_thread
 from typing import Annotated, Any
 
@@ -25,6 +24,7 @@ from pfnmap.boundary import interrupt
 from pfnmap.cli.commands import ClickError, Commands, plainly
 from pfnmap.cli.options import Settings
 from pfnmap.cli.stdout import Stdout
+from pfnmap.cli.streams import forget, prepare
 from pfnmap.cli.terminal import complain
 from pfnmap.errors import PfnmapError
 
@@ -99,15 +99,26 @@ class _Group(TyperGroup):
                 status = super().main(arguments, **extra)
             sys.stdout.flush()
         except (BrokenPipeError, _ClosedPipeError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed at the end
             status = _CLOSED_PIPE
         except Exception as error:
             if "--debug" in moved:
-                traceback.print_exc()
+                _show_traceback()
             status = _report(error)
         finally:
             sys.stdout = stdout
+        try:
+            stdout.flush()
+        except OSError:
+            forget(stdout)
         sys.exit(status)
+
+
+def _show_traceback() -> None:
+    from pfnmap.report.text import printable
+
+    with suppress(OSError):
+        for line in traceback.format_exc().splitlines():
+            print(printable(line), file=sys.stderr)
 
 
 def _report(error: Exception) -> int:
@@ -119,6 +130,12 @@ def _report(error: Exception) -> int:
         context = getattr(error, "ctx", None)
         path = context.command_path if context else "pfnmap"
         complain(f"{error.format_message().rstrip('.')} ({path} --help tells more)")  # type: ignore[attr-defined]
+        return 2
+    if isinstance(error, OSError):  # files say it in their own words, so it is an answer that cannot be written
+        complain(f"{error.filename or 'standard output'}: {error.strerror or error}")
+        return 2
+    if isinstance(error, MemoryError):
+        complain("out of memory")
         return 2
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     complain(f"internal error: {text}; --debug shows the traceback")
@@ -156,4 +173,5 @@ def _global(
 
 def main() -> None:
     """Run the command line."""
+    prepare()
     app()

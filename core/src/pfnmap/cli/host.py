@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
+from pfnmap.cli.desk import DESK, BatchOption, DaskOption, Desk, JobsOption, run_batch
 from pfnmap.cli.options import JsonOption, KernelOptions, Settings, kernel_options
-from pfnmap.cli.terminal import heading, print_json, show, warn
+from pfnmap.cli.terminal import heading, print_json, show
 from pfnmap.errors import BadInput
 
 
@@ -25,9 +26,16 @@ def command(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Let --capture replace a file.")] = False,
     pid: Annotated[
-        int | None, typer.Option("--pid", metavar="N", help="Only this process.", show_default=False)
+        str | None, typer.Option("--pid", metavar="N", help="Only this process.", show_default=False)
     ] = None,
     check: Annotated[bool, typer.Option("--check", help="Exit 1 if VmPTE contradicts the plan.")] = False,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[FILE]...", help="With --batch: JSON lines, tar files; else none.", show_default=False),
+    ] = None,
+    batch: BatchOption = False,
+    jobs: JobsOption = None,
+    dask: DaskOption = None,
     json: JsonOption = False,
 ) -> int:
     """Read a host, this one or a captured one: which BARs its VMs map, at which level, why not at a larger one, and
@@ -39,12 +47,18 @@ def command(
     from pfnmap.report.host import render_host
     from pfnmap.survey import survey
 
+    if batch or jobs is not None or dask is not None:
+        return run_batch(context, "host", inputs or (), {})
+    if inputs:
+        raise BadInput(inputs[0], "files go with --batch, one captured host with --root")
     settings: Settings = context.obj or Settings()
+    number = None if pid is None else _number(pid)
+    desk: Desk = context.meta.get(DESK) or Desk(settings.registry)
     tree = Directory() if root is None else open_tree(root)
     if capture is not None:
         from pfnmap.capture import capture as write_capture
 
-        found = write_capture(tree, settings.registry, capture, replace=force, pid=pid)
+        found = write_capture(tree, settings.registry, capture, replace=force, pid=number)
         if json:
             print_json("host", {"captured": {"file": capture, "files": found}})
         else:
@@ -52,10 +66,18 @@ def command(
         return 0
     if force:
         raise BadInput("--force", "goes with --capture")
-    answer = survey(tree, settings.registry, kernel.over, warn, pid)
-    if json:
+    answer = survey(tree, settings.registry, kernel.over, desk.warn, number, desk.link)
+    if desk.take is not None:
+        desk.take(answer.as_json())
+    elif json:
         print_json("host", answer.as_json())
     else:
         heading(answer.plan.kernel)
         show(*render_host(answer))
     return int(check and any(one.agrees is False for one in answer.vmpte.values()))
+
+
+def _number(pid: str) -> int:
+    if not (pid.isdecimal() and pid.isascii()) or len(pid) > 10:
+        raise BadInput("--pid", f"{pid!r} is not the number of a process")
+    return int(pid)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pfnmap.cli.options import JsonOption, KernelOptions, Settings, kernel_options, linked
-from pfnmap.cli.terminal import heading, plain, print_json, show, styled, table
+from pfnmap.cli.terminal import heading, print_json, show, styled, table
 
 if TYPE_CHECKING:
     from rich.tree import Tree
@@ -70,7 +70,7 @@ def _tree(reason: Reason) -> Tree:
     from rich.tree import Tree
 
     def label(node: Reason) -> Any:
-        return styled(node.text, "").append(" = ").append(plain(node.value), _STYLES.get(node.value, ""))
+        return styled(node.text, "").append(" = ").append(node.value, _STYLES.get(node.value, ""))
 
     def grow(tree: Tree, node: Reason) -> None:
         for child in node.children:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from pfnmap.cli.desk import DESK, BatchOption, DaskOption, Desk, JobsOption, run_batch
 from pfnmap.cli.once import OnceCommand
 from pfnmap.cli.options import JsonOption, KernelOptions, Settings, kernel_options
-from pfnmap.cli.terminal import heading, plain, print_json, show, styled, warn
+from pfnmap.cli.terminal import heading, print_json, show, styled
 from pfnmap.errors import BadInput
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ __all__ = ["app", "command"]
 
 _OPTIONS: Final = "pfnmap.plan options"
 _VALUES: Final = "pfnmap.plan values"
+_TIME: Final = "Time"
 
 
 def _option(name: str, metavar: str, text: str, panel: str) -> object:
@@ -152,6 +154,10 @@ def command(
     lspci: Annotated[
         list[str] | None, _option("--lspci", "FILE", "The same as an INPUT; repeatable.", "What is mapped")
     ] = None,
+    root: Annotated[
+        str | None,
+        _option("--root", "DIR|TAR", "The devices of a captured host, on its kernel (pfnmap host).", "What is mapped"),
+    ] = None,
     slot: Annotated[
         list[str] | None,
         typer.Option(
@@ -228,6 +234,18 @@ def command(
     mmap_base: Annotated[
         str | None, _option("--mmap-base", "ADDR", "mmap(NULL) searches downwards from here.", "Where")
     ] = None,
+    timed: Annotated[
+        bool, typer.Option("--time", help="Seconds, estimated from published measurements.", rich_help_panel=_TIME)
+    ] = False,
+    toggles: Annotated[
+        str | None, _option("--toggles", "N", "Decode toggles of a boot; else as published.", _TIME)
+    ] = None,
+    calibrate: Annotated[
+        str | None, _option("--calibrate", "FILE", "TOML: ns_per_walk, ns_per_fault, ns_per_table_page.", _TIME)
+    ] = None,
+    batch: BatchOption = False,
+    jobs: JobsOption = None,
+    dask: DaskOption = None,
     json: JsonOption = False,
 ) -> int:
     """Plan at which page-table level BARs will be mapped, what it costs, and why not larger.
@@ -241,12 +259,16 @@ def command(
     from pfnmap.sizes import parse_address, parse_size
     from pfnmap.spec import KernelSpec
 
+    if batch or jobs is not None or dask is not None:
+        return run_batch(context, "plan", inputs or (), {_VALUES: context.meta.get(_VALUES, {})})
     files = [*(inputs or ()), *(lspci or ())]
-    if not (bars or files):
+    if root is not None and (bars or files):
+        raise BadInput("--root", "excludes --bar and files")
+    if not (bars or files or root):
         raise BadInput("", "give --bar, or files: lspci -vv > FILE, a scenario, ...")
     if bars and files:
         raise BadInput("", f"--bar and {files[0]} exclude each other")
-    if (slot or device_id) and not files:
+    if (slot or device_id) and not (files or root):
         raise BadInput("", "-s and -d choose among the devices of a file")
     if (offset is not None or length is not None) and len(bars or ()) != 1:
         raise BadInput("", "--offset and --length go with exactly one --bar")
@@ -261,10 +283,13 @@ def command(
         raise BadInput("", f"--offset and --length: {programs[0]} says itself what of a BAR it maps")
     registry = _settings(context).registry
     read = _read(files, registry) if files else []
-    scenarios = [file for file, one in zip(files, read, strict=True) if one.kind == "scenario"]
+    base, requests = KernelSpec(), []
+    if root is not None:
+        base, devices = _of_host(root, registry)
+        read = [devices]
+    scenarios = [file for file, one in zip(files, read, strict=False) if one.kind == "scenario"]
     if scenarios and len(files) > 1:
         raise BadInput(scenarios[0], "a scenario is planned by itself, and there are other files")
-    base, requests = KernelSpec(), []
     if bars:
         start = parse_size(offset, "--offset") if offset is not None else 0
         requests = of_bars(bars, start, parse_size(length, "--length") if length is not None else None)
@@ -273,7 +298,9 @@ def command(
     for name in vmm or ():
         vmm_class(name, registry)
     _check_drivers(registry, [request.driver for request in requests])
+    desk: Desk = context.meta.get(DESK) or Desk(registry)
     question = _Question(
+        desk,
         registry,
         read,
         requests,
@@ -304,6 +331,17 @@ def command(
     advice = _advice(question, this) if advise else None
     if advice is not None:
         document["advice"] = [one.as_json() for one in advice]
+    times = None
+    if timed:
+        from pfnmap.plan.time import times_of
+
+        times = times_of(this.plan.mappings, this.image, calibrate, toggles)
+        document |= {"time": times.as_json()}
+    elif calibrate is not None or toggles is not None:
+        raise BadInput("--calibrate" if calibrate is not None else "--toggles", "goes with --time")
+    if desk.take is not None:
+        desk.take(document)
+        return 0
     if json:
         print_json("plan", document)
         return 0
@@ -316,6 +354,10 @@ def command(
         show(*render_difference(found, str(against)))
     if maps:
         _show_maps({"": document} if other is None else {"this side": document, str(against): document["against"]})
+    if times is not None:
+        from pfnmap.report.time import render_times
+
+        show(*render_times(times))
     if advice is not None:
         from pfnmap.report.advice import render_advice
 
@@ -327,6 +369,7 @@ def command(
 class _Question:
     """What is asked of each side: the command line but what it says of the kernel."""
 
+    desk: Desk
     registry: Registry
     read: Sequence[Input]
     requests: Sequence[Request]
@@ -364,13 +407,13 @@ def _side(question: _Question, spec: KernelSpec) -> _Side:
     from pfnmap.requests import at_guest_address, described, placed
 
     said: list[str] = []
-    image = spec.link(question.registry, said.append)
+    image = question.desk.link(spec, said.append)
     requests, wanted = question.requests, None
     if not requests:
         wanted = _of_inputs(question, image)
         requests = wanted.requests
     for text in (*_not_built(image, requests), *said, *(_left_out(wanted) if wanted else ())):
-        warn(text)
+        question.desk.warn(text)
     requests = described(requests, question.msix, question.sparse, question.msix_mappable)
     requests = placed(requests, question.va, question.vmm)
     if question.asked.gpa is not None:
@@ -401,7 +444,7 @@ def _show_side(side: _Side, quiet: bool) -> None:
     from pfnmap.report.plan_table import render
 
     heading(side.plan.kernel)
-    names = {device: plain(name) for device, name in side.wanted.names.items()} if side.wanted else {}
+    names = side.wanted.names if side.wanted else {}
     show(*(summary(side.plan, names) if quiet else render(*folded(side.plan, names))))
 
 
@@ -423,6 +466,7 @@ def _of_inputs(question: _Question, image: Kernel) -> Wanted:
     """Return what inputs ask for, less what a driver does not say how it maps."""
     from pfnmap.contract.defaults import DEFAULT_DRIVER
     from pfnmap.contract.module import Driver
+    from pfnmap.contract.plan import by_device
     from pfnmap.errors import Refused
     from pfnmap.host.pci import Skipped
     from pfnmap.inputs import Selection, of_inputs
@@ -435,12 +479,14 @@ def _of_inputs(question: _Question, image: Kernel) -> Wanted:
     wanted = of_inputs(question.read, drivers, image.has, only)
     _check_drivers(question.registry, [request.driver for request in wanted.requests])
     refused: list[Refused] = []
-    for request in list(wanted.requests):
+    asked, wanted.requests = wanted.requests, []
+    beside = by_device(asked)
+    for request in asked:
         try:
-            region_rules(image, request, wanted.requests, question.registry)
+            region_rules(image, request, beside[request.device], question.registry)
+            wanted.requests.append(request)
         except Refused as error:
             refused.append(error)
-            wanted.requests.remove(request)
             wanted.skipped.append(Skipped(request.device, str(error)))
     if not wanted.requests:
         raise refused[0]
@@ -488,6 +534,21 @@ def _check_drivers(registry: Registry, names: Sequence[str]) -> None:
     for name in dict.fromkeys(names):
         if why := why_unusable(registry, "driver", name):
             raise BadInput("", why)
+
+
+def _of_host(root: str, registry: Registry) -> tuple[KernelSpec, Input]:
+    """Return what a captured host says of its kernel, and its devices: those that a driver of the plugins' is bound to,
+    or all where there is none."""
+    from pfnmap.host.input import Input
+    from pfnmap.host.machine import read_host
+    from pfnmap.host.tree import open_tree
+    from pfnmap.survey import spec_of
+
+    host = read_host(open_tree(root))
+    names = {name for driver in _drivers(registry) for name in driver.kernel_names}
+    devices = [function.device for function in host.functions]
+    bound = [device for device in devices if device.driver in names]
+    return spec_of(host, registry, []), Input(root, "host", tuple(bound or devices), (), host.skipped)
 
 
 def _of_scenario(path: str) -> tuple[list[Request], KernelSpec]:

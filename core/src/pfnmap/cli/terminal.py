@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from pfnmap.cli.stdout import answers
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "complain",
+    "counting",
     "heading",
     "only_kernel",
-    "plain",
     "print_json",
     "progress_bar",
     "recorded_heading",
@@ -32,27 +32,30 @@ __all__ = [
     "warn",
 ]
 
+_SCREEN = 1000
+"""Characters of an error's line that are shown."""
 _PIPE_WIDTH = 240
 """Columns for a tree in a file or a pipe: nothing is to be folded there, and rich takes a pipe for 80 columns wide."""
 
 
-def plain(text: object) -> str:
-    """Return a text as one line that a terminal prints as it stands."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(text))
-
-
 def complain(text: object) -> None:
-    """Print an error as one line on stderr."""
-    print(f"pfnmap: {_line(text)}", file=sys.stderr)
+    """Print an error as one line on stderr, of a screen at most."""
+    _say(f"pfnmap: {text}")
 
 
 def warn(text: object) -> None:
-    """Print a warning as one line on stderr."""
-    print(f"pfnmap: warning: {_line(text)}", file=sys.stderr)
+    """Print a warning as one line on stderr, of a screen at most."""
+    _say(f"pfnmap: warning: {text}")
 
 
-def _line(text: object) -> str:
-    return plain(" ".join(str(text).split()))
+def _say(text: str) -> None:
+    from pfnmap.report.text import printable
+
+    line = printable(" ".join(text.split()))
+    if len(line) > _SCREEN:
+        line = f"{line[: _SCREEN * 3 // 4]} ... {line[-_SCREEN // 5 :]}"
+    with suppress(OSError):  # nobody reads it
+        print(line, file=sys.stderr)
 
 
 def print_json(command: str, document: Mapping[str, Any]) -> None:
@@ -66,21 +69,22 @@ def styled(text: object, style: str) -> Text:
     """Return a text in a style, for `show` and `table`."""
     from pfnmap.report.text import Text
 
-    return Text(plain(text), style)
+    return Text(str(text), style)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], numbers: Collection[str] = ()) -> Table:
     """Return a table; the columns named in `numbers` are aligned right."""
     from pfnmap.report.text import Table, Text
 
-    cells = ([cell if isinstance(cell, Text) else Text(plain(cell)) for cell in row] for row in rows)
+    cells = ([cell if isinstance(cell, Text) else Text(str(cell)) for cell in row] for row in rows)
     return Table(columns, cells, numbers)
 
 
 def show(*parts: str | Text | Table | Tree) -> None:
     """Print texts, tables and trees on stdout: as a terminal shows them, or plain where nobody says how wide it is."""
-    from pfnmap.report.text import Table, Text
+    from pfnmap.report.text import Table, Text, printable
 
+    parts = tuple(printable(part) if isinstance(part, str) else part for part in parts)
     stdout, wide = answers(), "COLUMNS" in os.environ
     terminal = stdout.isatty()
     if not (terminal or wide) and all(isinstance(part, (str, Text, Table)) for part in parts):
@@ -121,8 +125,23 @@ def progress_bar(total: int, what: str) -> Iterator[Callable[[int], None]]:
         yield lambda done: None
         return
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import Progress
 
+    from pfnmap.report.text import printable
+
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(what, total=total)
+        task = progress.add_task(escape(printable(what)), total=total)
         yield lambda done: progress.update(task, completed=done)
+
+
+@contextmanager
+def counting(what: str) -> Iterator[Callable[[int], None]]:
+    """Show on stderr, where that is a terminal and stdout is none, how many are done; yield what to call with it."""
+    if not sys.stderr.isatty() or sys.stdout.isatty():
+        yield lambda done: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(f"0 {what}") as status:
+        yield lambda done: status.update(f"{done:,} {what}") if done % 16 == 0 else None

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 from pfnmap.contract.plan import Image
 from pfnmap.records import dataclass
 
-__all__ = ["DmaBackend", "DmaMap", "DmaReason", "Reach"]
+__all__ = ["DmaBackend", "DmaMap", "DmaReason", "Published", "Reach"]
 
 
 class DmaReason(NamedTuple):
@@ -78,6 +78,13 @@ class DmaMap:
         return costs if self.error is None else {**costs, "error": self.error, "by": self.by}
 
 
+class Published(NamedTuple):
+    """A measurement that somebody published: nanoseconds that a walk took (least and most), and where it stands."""
+
+    ns_per_walk: tuple[float, float]
+    source: str
+
+
 class DmaBackend(ABC):
     """Who maps memory of a process for DMA, as an interface of the kernel (`Module.dma_backends`)."""
 
@@ -89,6 +96,9 @@ class DmaBackend(ABC):
 
     changes: ClassVar[tuple[str, ...]] = ()
     """The upstream changes that the cost hangs on."""
+
+    published: ClassVar[tuple[Published, ...]] = ()
+    """What walks took where it was measured; empty: nobody published it."""
 
     @abstractmethod
     def map(self, kernel: Image, reach: Reach) -> DmaMap:

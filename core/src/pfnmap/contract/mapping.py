@@ -10,12 +10,14 @@ __all__ = ["HeldFile", "LoggedFault", "MappedPart"]
 @dataclass(frozen=True, slots=True)
 class MappedPart:
     """The part of a BAR that a process maps. None where the line does not say: `device` (PCI address), `bar` (index),
-    `offset` (bytes into the BAR), `phys` (physical address of the part)."""
+    `offset` (bytes into the BAR), `phys` (physical address of the part). `contradicts`: the change that the kernel is
+    said to have, and that the line says it has not."""
 
     device: str | None = None
     bar: int | None = None
     offset: int | None = None
     phys: int | None = None
+    contradicts: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,7 +117,7 @@ class Driver(Module, ABC):
 
     @classmethod
     def region(cls, kernel: Image, request: Request, others: Sequence[Request]) -> RegionRules:
-        """Tell the planner how a region of a device is mapped; `others`: all that is planned together with it.
+        """Tell the planner how a region of a device is mapped; `others`: all that is planned of its device.
 
         It shares no code with `mmap` and the fault handlers. Raises Refused where the driver does not say it, and for
         a region whose mapping it does not model.

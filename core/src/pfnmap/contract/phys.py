@@ -27,7 +27,8 @@ _start = attrgetter("start")
 class Page:
     """struct page of a page that is mapped: how many entries map it, how many references and pins gup holds, whether
     it belongs to one process alone (PageAnonExclusive: fork clears it, a write or unshare fault sets it), whether it is
-    anonymous (else the page cache holds a reference), and whether MADV_FREE gave it up (no swap backing)."""
+    anonymous (else the page cache holds a reference), whether MADV_FREE gave it up (no swap backing), and whether it is
+    dirty itself, whatever its entries say (told of the page cache alone)."""
 
     mapcount: int = 1
     refs: int = 0
@@ -35,6 +36,7 @@ class Page:
     exclusive: bool = True
     anon: bool = True
     lazyfree: bool = False
+    dirty: bool = False
 
     @property
     def can_reuse(self) -> bool:
@@ -84,6 +86,8 @@ class PhysicalMemory:
         self._freed: dict[int, Table] = {}
         self.tables: dict[int, Table] = {}
         self._table_bytes = 0
+        self.table_limit = TABLE_BYTES
+        """Bytes of page tables that there may be."""
         self.ram: dict[int, Page] = {}
         self.zero_page = self.alloc_page()
 
@@ -131,7 +135,7 @@ class PhysicalMemory:
     def alloc_table(self, ptrs: int, empty: int) -> int:
         """Return the physical address of a new table of `ptrs` slots, all of them `empty`."""
         size = ptrs * 8
-        self._table_bytes = bounded("RAM", self._table_bytes + size, TABLE_BYTES, "bytes of page tables")
+        self._table_bytes = bounded("RAM", self._table_bytes + size, self.table_limit, "bytes of page tables")
         address = self.alloc(size)
         self.tables[address] = table = self._window(address, size)
         table[:] = array("Q", (empty,)) * ptrs
@@ -141,7 +145,7 @@ class PhysicalMemory:
         """Return the physical addresses of `count` new tables, those that `alloc_table` would return one by one. Who
         asks fills them."""
         size = ptrs * 8
-        self._table_bytes = bounded("RAM", self._table_bytes + count * size, TABLE_BYTES, "bytes of page tables")
+        self._table_bytes = bounded("RAM", self._table_bytes + count * size, self.table_limit, "bytes of page tables")
         reused = min(count, len(self._free.get(self._rounded(size), ())))
         addresses = [self.alloc(size) for _ in range(reused)]
         self.tables.update((address, self._window(address, size)) for address in addresses)

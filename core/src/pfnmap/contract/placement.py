@@ -208,7 +208,7 @@ class Vmm(ABC):
 
 def _number(text: str) -> tuple[int, ...]:
     """Return the numbers that a version begins with; none where it does not begin with one."""
-    found = re.match(r"\d+(?:[.-]\d+)*", text)
+    found = re.match(r"[0-9]{1,9}(?:[.-][0-9]{1,9})*", text)
     return tuple(int(part) for part in re.split(r"[.-]", found[0])) if found else ()
 
 

@@ -25,6 +25,7 @@ __all__ = [
     "RegionRules",
     "Request",
     "Run",
+    "by_device",
 ]
 
 LeafLevel: TypeAlias = Literal["pte", "pmd", "pud"]
@@ -102,7 +103,8 @@ class Request:
     address or None. `mmapable`: whether the driver offers the BAR to mmap; None leaves that to its own rule. `gpa`:
     where a guest has the mapping, None: where its firmware would place the BAR. `driver`: who binds the device.
     `memory`: bytes of the BAR with memory behind them; None: all. `phys_assumed`: nobody said `phys`. `input`:
-    the file that it was read from.
+    the file that it was read from. `candidates`: the devices that it may be of, where there are several: `phys` is
+    then the first one's, and those of the others differ by multiples of the BAR's size.
 
     What a VMM looks at besides: `bits`, the BAR's width (64 where nobody says it). `msix`: the device's capability.
     `sparse`: the parts of the region that can be mapped, where it says so (the sparse-mmap capability); empty: all.
@@ -130,6 +132,7 @@ class Request:
     msix_mappable: bool = True
     pci_id: str | None = None
     class_name: str | None = None
+    candidates: tuple[str, ...] = ()
 
     @property
     def where(self) -> str:
@@ -139,6 +142,15 @@ class Request:
     def beside(self, others: Iterable[Request]) -> list[Request]:
         """Return those of `others` that are other BARs of the same device."""
         return [o for o in others if o.device is not None and o.device == self.device and o.bar != self.bar]
+
+
+def by_device(requests: Iterable[Request]) -> dict[str | None, list[Request]]:
+    """Return what is planned of each device; of a BAR of no device nothing stands beside it."""
+    found: dict[str | None, list[Request]] = {None: []}
+    for request in requests:
+        if request.device is not None:
+            found.setdefault(request.device, []).append(request)
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,15 +12,24 @@ import json
 import os
 import sys
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+import tomli
 
 from pfnmap.errors import BadInput
 
-__all__ = ["MIB", "read_bytes", "read_json", "read_text", "source_name", "unpacked"]
+__all__ = ["MIB", "opened", "read_bytes", "read_json", "read_text", "read_toml", "source_name", "unpacked"]
 
 MIB = 1 << 20
+_WAIT = 10
+"""Seconds for which a named pipe may stay without a writer."""
+_VALUES = 1 << 19
+"""Values in a JSON document, of which each takes about a hundred bytes; the largest recordings have a fifth of that."""
+_DIGITS = 21
+"""Characters of a number of 64 bits, with its sign."""
 _XZ_MEMORY = 128 * MIB
 """What an xz decoder may take for its dictionary; `xz -9` needs 65 MiB."""
 _ZSTD_WINDOW = 128 * MIB
@@ -35,21 +44,49 @@ def read_bytes(path: str | os.PathLike[str], limit: int) -> bytes:
     after decompression), damaged, or zstd where the extra ``zst`` is not installed.
     """
     where = source_name(path)
+    with opened(path) as file:
+        if str(path) != "-" and os.fstat(file.fileno()).st_size > limit:  # not read at all
+            raise _too_large(where, limit)
+        raw = file.read(limit + 1)
+    return unpacked(raw, limit, where)
+
+
+@contextmanager
+def opened(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Open a file to read its bytes; "-" is standard input.
+
+    Raises BadInput for a file that is missing, a directory, or unreadable, also while it is read, and for a named pipe
+    that nobody writes to for a while.
+    """
+    where = source_name(path)
     try:
         if str(path) == "-":
-            raw = sys.stdin.buffer.read(limit + 1)
+            if sys.stdin is None:
+                raise BadInput(where, "closed")
+            yield sys.stdin.buffer
         else:
-            with Path(path).open("rb") as file:
-                if os.fstat(file.fileno()).st_size > limit:  # not read at all
-                    raise _too_large(where, limit)
-                raw = file.read(limit + 1)
+            # What a shell makes of <(command) has a writer, and no name that resolves.
+            with _named_pipe(path, where) if Path(path).resolve().is_fifo() else Path(path).open("rb") as file:
+                yield file
     except FileNotFoundError:
         raise BadInput(where, "no such file") from None
     except IsADirectoryError:
         raise BadInput(where, "a directory, a file was expected") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: symbolic links in a circle
         raise BadInput(where, f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    return unpacked(raw, limit, where)
+
+
+def _named_pipe(path: str | os.PathLike[str], where: str) -> BinaryIO:
+    import select
+
+    pipe = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")
+    waiting = select.poll()
+    waiting.register(pipe, select.POLLIN)
+    if not waiting.poll(1000 * _WAIT):
+        pipe.close()
+        raise BadInput(where, f"a pipe that nobody wrote to for {_WAIT} s")
+    os.set_blocking(pipe.fileno(), True)
+    return pipe
 
 
 def unpacked(raw: bytes, limit: int, where: str) -> bytes:
@@ -143,15 +180,46 @@ def read_text(path: str | os.PathLike[str], limit: int) -> str:
 def read_json(path: str | os.PathLike[str], limit: int) -> Any:
     """Return the document in a JSON file (plain or compressed) of at most `limit` bytes; BadInput for other text."""
     text = read_text(path, limit)
+    if sum(map(text.count, ",[{")) > _VALUES:  # before any of them takes memory; text with commas counts as well
+        raise BadInput(source_name(path), f"more than {_VALUES} values, which is the most that is read")
     try:
-        return json.loads(text)
+        return json.loads(text, parse_int=_whole)
     except json.JSONDecodeError as error:
         what = f"not JSON: {error.msg} at line {error.lineno} column {error.colno}"
         raise BadInput(source_name(path), what) from None
     except RecursionError:
         raise BadInput(source_name(path), "JSON nested too deeply") from None
-    except ValueError as error:  # an integer of thousands of digits
-        raise BadInput(source_name(path), f"not JSON that can be read: {error}") from None
+    except ValueError as error:
+        raise BadInput(source_name(path), str(error)) from None
+
+
+def read_toml(path: str | os.PathLike[str], limit: int) -> dict[str, Any]:
+    """Return the document in a TOML file (plain or compressed) of at most `limit` bytes; BadInput for other text."""
+    text = read_text(path, limit)
+    try:
+        document = tomli.loads(text)
+        _check_numbers(document)
+    except (ValueError, RecursionError) as error:
+        raise BadInput(source_name(path), f"not TOML: {error}") from None
+    return document
+
+
+def _whole(digits: str) -> int:
+    """Return a whole number of JSON; no format that is read has one of more than 64 bits."""
+    if len(digits) > _DIGITS or abs(number := int(digits)) >= 1 << 64:
+        raise ValueError("a number that does not fit in 64 bits")
+    return number
+
+
+def _check_numbers(document: Any) -> None:
+    """Check the same of what TOML gave, where a number of hexadecimal digits has no bound."""
+    todo = [document]
+    while todo:
+        value = todo.pop()
+        if isinstance(value, (dict, list)):
+            todo += value.values() if isinstance(value, dict) else value
+        elif isinstance(value, int) and abs(value) >= 1 << 64:
+            raise ValueError("a number that does not fit in 64 bits")
 
 
 def _size(count: int) -> str:

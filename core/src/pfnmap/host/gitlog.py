@@ -25,13 +25,14 @@ What a present change requires is present too.
 from __future__ import annotations
 
 import re
-import sys
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final, Literal
+from typing import BinaryIO, Final, Generic, Literal, TypeVar
 
 from pfnmap.errors import BadInput, Unknown
+from pfnmap.host.bounded import opened, source_name
 from pfnmap.host.logforms import FORMAT, Commit, Log, read_log
 from pfnmap.release import (
     Change,
@@ -47,6 +48,8 @@ from pfnmap.release import (
 
 __all__ = ["Finding", "LogReport", "Verdict", "read_gitlog", "read_gitlog_file"]
 
+_T = TypeVar("_T")
+
 Verdict = Literal["present", "reverted", "absent", "undecidable"]
 
 _STATUS: Final[Mapping[Verdict, Status]] = {
@@ -56,12 +59,17 @@ _STATUS: Final[Mapping[Verdict, Status]] = {
     "undecidable": "unknown",
 }
 
-_MAX_REVERTS: Final = 1_000_000
+_MAX_EVENTS: Final = 200_000
+"""Commits that are known changes or revert something; the whole history of Linux has some ten thousands."""
+_MAX_ALIKE: Final = 100
+"""Ids with the same first digits: of the million commits of Linux a handful."""
+_MAX_QUOTED: Final = 16
+"""Reverts of reverts; more are not told apart."""
 _SHORTEST: Final = 7
 
 _ROOT: Final = "Linux-2.6.12-rc2"
 _ID: Final = rf"[0-9a-f]{{{_SHORTEST},64}}"
-_RELEASE: Final = re.compile(r"Linux v?(\d+\.\d+(?:\.\d+)?(?:-rc\d+)?)")
+_RELEASE: Final = re.compile(r"Linux v?([0-9]{1,4}\.[0-9]{1,4}(?:\.[0-9]{1,4})?(?:-rc[0-9]{1,4})?)")
 _BRANCH_TAGS: Final = re.compile(  # Android's, Ubuntu's
     r"(?:(?:UPSTREAM|BACKPORT|FROMGIT|FROMLIST|UBUNTU|NVIDIA|SAUCE):\s*)+"
 )
@@ -168,8 +176,8 @@ def read_gitlog(stream: BinaryIO, where: str, base: str | None = None, known: Fa
         commits, last = commits + 1, commit
         merges = merges or commit.merge
         events.extend(_events(commit, marks))
-        if len(events) > _MAX_REVERTS:
-            raise BadInput(where, f"more than {_MAX_REVERTS} reverts")
+        if len(events) > _MAX_EVENTS:
+            raise BadInput(where, f"more than {_MAX_EVENTS} commits that are known changes or reverts")
         if (match := _RELEASE.fullmatch(commit.subject)) and commit.whole:
             releases.setdefault(_sort_key(match[1]), commit)
     if last is None and ground is None:
@@ -213,15 +221,8 @@ def read_gitlog(stream: BinaryIO, where: str, base: str | None = None, known: Fa
 
 def read_gitlog_file(path: str | Path, base: str | None = None, known: Facts | None = None) -> LogReport:
     """Read a log from a file, or from standard input for ``-``: `read_gitlog`, with BadInput for a file's trouble."""
-    if str(path) == "-":
-        return read_gitlog(sys.stdin.buffer, "standard input", base, known)
-    try:
-        with Path(path).open("rb") as stream:
-            return read_gitlog(stream, str(path), base, known)
-    except FileNotFoundError:
-        raise BadInput(str(path), "no such file") from None
-    except (OSError, ValueError) as error:
-        raise BadInput(str(path), f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    with opened(path) as stream:
+        return read_gitlog(stream, source_name(path), base, known)
 
 
 def _released(commit: Commit, known: Facts) -> Release | None:
@@ -273,13 +274,9 @@ def _events(commit: Commit, marks: _Marks) -> Iterator[_Event]:
     message = raw.decode("utf-8", "replace") if b"commit" in folded else ""
     reverted = list(_REVERTS.finditer(message)) if b"revert" in folded else []
     spans = [match.span() for match in reverted]
-    picked = [
-        match
-        for match in _PICKED.finditer(message)
-        if not any(start < match.end() and match.start() < end for start, end in spans)
-    ]
-    origins = [(match, match[match.lastgroup or 0].lower()) for match in picked]
-    ids = tuple(filter(None, (commit.id, *(id for _, id in origins))))
+    picked = (match for match in _PICKED.finditer(message) if not _within(match, spans))
+    origins = {match[match.lastgroup or 0].lower(): match for match in picked}
+    ids = tuple(filter(None, (commit.id, *origins)))
     subjects = [_BRANCH_TAGS.sub("", text, count=1) for text in commit.subjects]
     subject = next((text for text in subjects if _QUOTED.fullmatch(text) or text.casefold() in marks.subjects), "")
 
@@ -295,7 +292,7 @@ def _events(commit: Commit, marks: _Marks) -> Iterator[_Event]:
     if (change := marks.subjects.get(subject.casefold())) is not None:
         its = "its subject is" if commit.id else "an item is"
         told[change] = event(commit.subject_line, f"{its} {subject!r}", change)
-    for match, id in origins:
+    for id, match in origins.items():
         if (change := marks.by_id(id)) is not None:
             line = commit.body_line + message.count("\n", 0, match.start())
             told[change] = event(line, f"it says {match[0].strip()!r}", change)
@@ -304,14 +301,41 @@ def _events(commit: Commit, marks: _Marks) -> Iterator[_Event]:
     yield from told.values()
 
 
+def _within(match: re.Match[str], spans: Sequence[tuple[int, int]]) -> bool:
+    """Tell whether a match overlaps with one of the spans, which are in order and apart."""
+    after = bisect_left(spans, (match.end(), 0))
+    return after > 0 and spans[after - 1][1] > match.start()
+
+
+class _ById(Generic[_T]):
+    """What ids, full or abbreviated, stand for. Of several that can be of one commit the newest counts."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+        self._alike: dict[str, dict[str, _T]] = {}
+
+    def __setitem__(self, id: str, value: _T) -> None:
+        alike = self._alike.setdefault(id[:_SHORTEST], {})
+        alike.pop(id, None)
+        alike[id] = value
+        if len(alike) > _MAX_ALIKE:
+            raise BadInput(self._where, f"more than {_MAX_ALIKE} commits whose ids begin with {id[:_SHORTEST]}")
+
+    def get(self, id: str) -> _T | None:
+        alike = self._alike.get(id[:_SHORTEST], {})
+        return next((value for other, value in reversed(alike.items()) if _same(id, other)), None)
+
+
 def _resolve(events: Sequence[_Event], marks: _Marks, where: str) -> dict[str, _State]:
     """Return the last word on each change that the log mentions, going through the events oldest first."""
-    known = [(change.commit, change.id, True) for change in marks.commits.values()]
+    known: _ById[tuple[str, bool]] = _ById(where)
+    for change_known in marks.commits.values():
+        known[change_known.commit] = change_known.id, True
     states: dict[str, _State] = {}
-    reverted_ids: list[str] = []
+    reverted_ids: _ById[bool] = _ById(where)
     for event in reversed(events):
         if event.change is not None:
-            if event.own and any(_same(event.own, id) for id in reverted_ids):
+            if event.own and reverted_ids.get(event.own):
                 raise BadInput(
                     where,
                     f"{event.where} stands above its revert: newest commit first was "
@@ -323,7 +347,8 @@ def _resolve(events: Sequence[_Event], marks: _Marks, where: str) -> dict[str, _
             if found is None:
                 continue
             change, applied = found
-            reverted_ids += event.targets
+            for target in event.targets:
+                reverted_ids[target] = True
         before = states.get(change)
         torn = (
             before is not None
@@ -332,20 +357,20 @@ def _resolve(events: Sequence[_Event], marks: _Marks, where: str) -> dict[str, _
             and (before.torn or before.applied != applied)
         )
         states[change] = _State(applied, event, torn)
-        known = [*((id, change, applied) for id in event.ids), *known]
+        for id in event.ids:
+            known[id] = change, applied
     return states
 
 
-def _reverts(
-    event: _Event, known: Sequence[tuple[str, str, bool]], by_subject: Mapping[str, str]
-) -> tuple[str, bool] | None:
+def _reverts(event: _Event, known: _ById[tuple[str, bool]], by_subject: Mapping[str, str]) -> tuple[str, bool] | None:
     """Return the change that a revert is about and whether it is there afterwards; None for one about other things."""
     for target in event.targets:
-        for id, change, applied in known:
-            if _same(target, id):
-                return change, not applied
+        if found := known.get(target):
+            return found[0], not found[1]
     subject, applied = event.subject, True
-    while quoted := _QUOTED.fullmatch(subject):
+    for _ in range(_MAX_QUOTED):
+        if (quoted := _QUOTED.fullmatch(subject)) is None:
+            break
         applied = applied if quoted[1] == "Reapply" else not applied
         subject = quoted[2]
     change_id = by_subject.get(subject.casefold())

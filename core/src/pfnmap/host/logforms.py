@@ -28,6 +28,10 @@ _EXPECTED: Final = f"{FORMAT} (or plain, or --oneline), a ChangeLog of kernel.or
 _MAX_LOG: Final = 8 << 30
 _MAX_MESSAGE: Final = 4 << 20
 _PIECE: Final = 1 << 16
+_MAX_SUBJECT: Final = 1024
+"""Bytes of a subject that are looked at; what is longer is no change that anybody knows by its subject."""
+_MAX_REMARKS: Final = 16
+"""Remarks behind a changelog's item that are looked past."""
 
 _LONG_ID: Final = re.compile(rb"[0-9a-f]{40}|[0-9a-f]{64}")
 _SHORT_ID: Final = re.compile(rb"[0-9a-f]{7,64}")
@@ -82,10 +86,12 @@ class Commit:
         text = self.subject
         yield text
         if not self.id:
-            text = _AREA.sub("", text, count=1)
+            text = " ".join(_AREA.sub("", text, count=1).split())
             yield text
-            while (shorter := _REMARK.sub("", text.removesuffix("."))) != text:
-                text = shorter
+            for _ in range(_MAX_REMARKS):
+                text, before = _REMARK.sub("", text.removesuffix(".")), text
+                if text == before:
+                    return
                 yield text
 
 
@@ -151,7 +157,12 @@ def _lines(stream: BinaryIO, where: str) -> _Lines:
 
 
 def _text(line: bytes) -> str:
-    return line.decode("utf-8", "replace").strip()
+    return line[:_MAX_SUBJECT].decode("utf-8", "replace").strip()
+
+
+def _longer(subject: str, line: bytes) -> str:
+    """Return a subject that goes on over another line."""
+    return f"{subject} {_text(line)}".strip() if len(subject) < _MAX_SUBJECT else subject
 
 
 def _commit(id: bytes, line: int) -> Commit:
@@ -207,7 +218,7 @@ def _default(lines: _Lines, where: str) -> Iterator[Commit]:
             part = "body"
         else:
             commit.subject_line = commit.subject_line or number
-            commit.subject = f"{commit.subject} {_text(line)}".strip()
+            commit.subject = _longer(commit.subject, line)
             commit.merge = commit.merge or commit.subject.startswith("Merge ")
             commit.whole, part = ended, "subject"
     if commit and commit.subject:
@@ -244,7 +255,7 @@ def _changelog(lines: _Lines, header: Callable[[bytes], tuple[str, str] | None])
                 yield commit
             commit = Commit("", where, number, _text(bullet[1]), number, ended)
         elif commit and line.startswith(b" ") and line.strip() and not line.startswith(b" -- "):
-            commit.subject, commit.whole = f"{commit.subject} {_text(line)}", ended
+            commit.subject, commit.whole = _longer(commit.subject, line), ended
         else:
             if commit:
                 yield commit

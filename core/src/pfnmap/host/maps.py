@@ -18,13 +18,13 @@ MAPS = re.compile(
     r"([0-9a-f]{8,16})-([0-9a-f]{8,16}) [r-][w-][x-][ps] ([0-9a-f]{8,16}) [0-9a-f]{2,}:[0-9a-f]{2,} \d+(?:\s+(\S.*))?"
 )
 PMAP = re.compile(
-    r"([0-9a-f]{8,16})\s+(\d+)(K?)\s+(?:(?:\d+|-)\s+(?:\d+|-)\s+)?[r-][w-][x-][s-][R-]?-?"
+    r"([0-9a-f]{8,16})\s+([0-9]{1,14})(K?)\s+(?:(?:\d+|-)\s+(?:\d+|-)\s+)?[r-][w-][x-][s-][R-]?-?"
     r"(?:\s+([0-9a-f]{16})\s+[0-9a-f]{3}:[0-9a-f]{5})?\s+(\S.*)"
 )
 """``pmap``, ``-x`` and ``-d``: address, KiB (with K where it is the only size), mode, with -d offset and device,
 name."""
 PMAP_X = re.compile(
-    r"([0-9a-f]{8,16}) [r-][w-][x-][ps]\s+([0-9a-f]{8,16})\s+[0-9a-f]{2,}:[0-9a-f]{2,}\s+\d+\s+(\d+)\s+(\S.*)"
+    r"([0-9a-f]{8,16}) [r-][w-][x-][ps]\s+([0-9a-f]{8,16})\s+[0-9a-f]{2,}:[0-9a-f]{2,}\s+\d+\s+([0-9]{1,14})\s+(\S.*)"
 )
 """``pmap -X`` and ``-XX``: address, permissions, offset, device, inode, KiB, then columns by kernel, then the name."""
 _KIB = 1024

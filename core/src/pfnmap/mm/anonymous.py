@@ -122,6 +122,8 @@ def do_wp_page(vmf: VmFault, slot: Slot) -> int:
             table[index] = _wp_page_copy(vma, vmf.address, old, unshare)
             return 0
         page.exclusive = True
+    elif (page := private_page(vma, vmf.address, old)) is not None:
+        page.dirty = True
     if unshare:
         return 0
     entry = ops.pte_mkdirty(ops.pte_mkyoung(old))
@@ -157,9 +159,11 @@ def private_page(vma: VmArea, address: int, entry: int) -> Page | None:
 
 
 def unmap_page(vma: VmArea, address: int, entry: int) -> None:
-    """An entry goes: the page behind it, if there is one, is mapped once less."""
+    """An entry goes: the page behind it, if there is one, is mapped once less, and dirty where the entry was."""
     machine = vma.vm_mm.machine
     kernel = machine.kernel
     pfn = vm_normal_page(vma, address, entry)
     if pfn is not None:
+        page = machine.phys.ram[pfn << kernel.geometry.PAGE_SHIFT]
+        page.dirty = page.dirty or bool(not page.anon and kernel.ops.pte_dirty(entry))
         machine.phys.unmap_page(pfn << kernel.geometry.PAGE_SHIFT)

@@ -319,6 +319,9 @@ def _follow_page(vma: VmArea, address: int, gup_flags: int) -> int | None:
             return -EEXIST
     if not ops.pte_write(pte) and _must_unshare(vma.vm_mm.machine, vma, page, gup_flags):
         return -EMLINK
+    struct_page = vma.vm_mm.machine.phys.ram.get(page << kernel.geometry.PAGE_SHIFT)
+    if gup_flags & FOLL_WRITE and struct_page is not None and not struct_page.anon:
+        struct_page.dirty = True  # FOLL_TOUCH
     return page
 
 

@@ -15,7 +15,7 @@ from pfnmap.mm.madvise_pages import (
     madvise_populate,
 )
 from pfnmap.mm.mmap import merge_vmas, page_align, vma_modify
-from pfnmap.mm.shmem import shmem_of
+from pfnmap.mm.shmem import shmem_of, shmem_punch_hole
 from pfnmap.mm.zap import unmap_single_vma
 from pfnmap.vm_flags import (
     VM_DONTCOPY,
@@ -114,9 +114,9 @@ def _visit(mm: MmStruct, vma: VmArea, start: int, end: int, advice: str) -> int:
     if advice == "REMOVE":
         if vma.vm_flags & VM_LOCKED or vma.vm_file is None:
             return -EINVAL
-        if shmem_of(vma) is not None:
-            raise Refused("madvise:REMOVE", "shared anonymous memory")
-        return -ENODEV if vma.vm_flags & VM_SHARED and vma.vm_flags & VM_MAYWRITE else -EACCES
+        if not (vma.vm_flags & VM_SHARED and vma.vm_flags & VM_MAYWRITE):
+            return -EACCES
+        return -ENODEV if shmem_of(vma) is None else shmem_punch_hole(vma, start, end)
     if advice == "WILLNEED":
         return 0
     forbidden = VM_PFNMAP | (0 if advice == "DONTNEED_LOCKED" else VM_LOCKED)

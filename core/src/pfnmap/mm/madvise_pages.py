@@ -1,7 +1,8 @@
 """What madvise does to the pages of memory that has some: COLD, PAGEOUT, FREE, POPULATE_*, COLLAPSE (mm/madvise.c,
 mm/khugepaged.c). Addresses in bytes; errors are negative errnos.
 
-The machine has no swap, so that PAGEOUT takes only what FREE gave up. Read in the source; only COLD is recorded.
+The machine has no swap, so that PAGEOUT takes of anonymous memory only what FREE gave up. The neighbour.* records show
+COLD, FREE, PAGEOUT, POPULATE_* and COLLAPSE of small mappings; the rest is read.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from pfnmap.contract.slot import Slot
 from pfnmap.contract.vma import MmStruct, VmArea
 from pfnmap.errors import Refused
 from pfnmap.limits import bounded
+from pfnmap.mm.anonymous import unmap_page
 from pfnmap.mm.contpte import contpte_unfold
 from pfnmap.mm.gup import populate_page
 from pfnmap.mm.huge_memory import vma_thp_disabled
+from pfnmap.mm.shmem import shmem_reclaim
 from pfnmap.mm.vm_normal_page import vm_normal_page
 
 __all__ = ["madvise_cold", "madvise_collapse", "madvise_free", "madvise_pageout", "madvise_populate"]
@@ -25,7 +28,7 @@ __all__ = ["madvise_cold", "madvise_collapse", "madvise_free", "madvise_pageout"
 
 def madvise_cold(vma: VmArea, start: int, end: int) -> int:
     """A page that nobody else maps loses its accessed bit."""
-    for slot, page in _pages(vma, start, end, "COLD"):
+    for _, slot, page in _pages(vma, start, end, "COLD"):
         if page.mapcount == 1:
             slot.table[slot.index] = vma.vm_mm.kernel.ops.pte_mkold(slot.entry)
     return 0
@@ -36,22 +39,27 @@ def madvise_free(vma: VmArea, start: int, end: int) -> int:
     if not vma.is_anonymous:
         return -EINVAL
     ops = vma.vm_mm.kernel.ops
-    for slot, page in _pages(vma, start, end, "FREE"):
+    for _, slot, page in _pages(vma, start, end, "FREE"):
         slot.table[slot.index] = ops.pte_mkclean(ops.pte_mkold(slot.entry))
         page.lazyfree = True
     return 0
 
 
 def madvise_pageout(vma: VmArea, start: int, end: int) -> int:
-    """Reclaim at once: a page that was given up and not written since goes, any other has nowhere to go."""
-    if not vma.is_anonymous:
-        raise Refused("madvise:PAGEOUT", "shared anonymous memory")
+    """Reclaim at once what nobody else maps. Anonymous memory: a page that was given up and not written since goes, any
+    other has nowhere to go. A page of shared memory is unmapped, and stays in the page cache where it is dirty."""
     machine = vma.vm_mm.machine
     kernel = machine.kernel
-    for slot, page in list(_pages(vma, start, end, "PAGEOUT")):
-        if page.mapcount != 1 or not page.lazyfree:
+    for address, slot, page in list(_pages(vma, start, end, "PAGEOUT")):
+        if page.mapcount != 1:
             continue
-        if kernel.ops.pte_dirty(slot.entry):
+        if not vma.is_anonymous:
+            entry, slot.table[slot.index] = slot.entry, kernel.arch.empty("pte")
+            unmap_page(vma, address, entry)
+            shmem_reclaim(vma, address, page)
+        elif not page.lazyfree:
+            continue
+        elif kernel.ops.pte_dirty(slot.entry):
             page.lazyfree = False
         elif not page.refs and not page.pins:
             frame = kernel.ops.pte_pfn(slot.entry) << kernel.geometry.PAGE_SHIFT
@@ -60,8 +68,8 @@ def madvise_pageout(vma: VmArea, start: int, end: int) -> int:
     return 0
 
 
-def _pages(vma: VmArea, start: int, end: int, advice: str) -> Iterator[tuple[Slot, Page]]:
-    """Yield the PTEs of [start, end) behind which there is a page, with it; the zero page is none."""
+def _pages(vma: VmArea, start: int, end: int, advice: str) -> Iterator[tuple[int, Slot, Page]]:
+    """Yield the addresses and PTEs of [start, end) behind which there is a page, with it; the zero page is none."""
     mm = vma.vm_mm
     machine = mm.machine
     geometry = machine.kernel.geometry
@@ -73,7 +81,7 @@ def _pages(vma: VmArea, start: int, end: int, advice: str) -> Iterator[tuple[Slo
         pfn = vm_normal_page(vma, address, leaf[1].entry)
         if pfn is not None:
             contpte_unfold(mm, leaf[1].table, leaf[1].index, 1)
-            yield leaf[1], machine.phys.ram[pfn << geometry.PAGE_SHIFT]
+            yield address, leaf[1], machine.phys.ram[pfn << geometry.PAGE_SHIFT]
 
 
 def madvise_populate(mm: MmStruct, start: int, end: int, advice: str) -> int:

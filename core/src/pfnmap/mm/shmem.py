@@ -1,7 +1,8 @@
 """Shared anonymous memory: an unlinked file of tmpfs (mm/shmem.c), and how its pages are faulted in (mm/filemap.c).
 
-`min.shared_anon.*` and `unpinned.anon_cow.shared_anon` show the vma, the entries and that fork copies nothing; that a
-read fault maps the pages around it that are there already (fault-around) is read.
+`min.shared_anon.*` and `unpinned.anon_cow.shared_anon` show the vma, the entries and that fork copies nothing;
+`neighbour.*.shared` show that a read fault maps the pages around it that are there already (fault-around), which pages
+are dirty, and what REMOVE and PAGEOUT do.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ from typing import Final
 
 from pfnmap.contract.fault import VM_FAULT_NOPAGE, VM_FAULT_SIGBUS
 from pfnmap.contract.kernel import MachineState
+from pfnmap.contract.phys import Page
 from pfnmap.contract.vma import File, FileOperations, VmArea, VmFault, VmOperations
 from pfnmap.mm.vm_enough_memory import vm_enough_memory
+from pfnmap.mm.zap import unmap_mapping_range
 
-__all__ = ["Shmem", "shmem_of", "shmem_zero_setup"]
+__all__ = ["Shmem", "shmem_of", "shmem_punch_hole", "shmem_reclaim", "shmem_zero_setup"]
 
 _FAULT_AROUND: Final = 65536
 
@@ -56,8 +59,35 @@ def _fault(vmf: VmFault) -> int:
         return VM_FAULT_SIGBUS
     if pgoff not in inode.pages:
         inode.pages[pgoff] = _new_page(vma.vm_mm.machine)
+    if vmf.write:  # fault_dirty_shared_page
+        vma.vm_mm.machine.phys.ram[inode.pages[pgoff]].dirty = True
     _set_pte(vmf, vmf.address, inode.pages[pgoff])
     return VM_FAULT_NOPAGE
+
+
+def shmem_punch_hole(vma: VmArea, start: int, end: int) -> int:
+    """shmem_fallocate for MADV_REMOVE of [start, end) (bytes): nobody maps the pages any more, and they are gone."""
+    inode = shmem_of(vma)
+    assert inode is not None
+    assert vma.vm_file is not None
+    first, last = _linear_page_index(vma, start), _linear_page_index(vma, end)
+    shift = vma.vm_mm.kernel.geometry.PAGE_SHIFT
+    unmap_mapping_range(vma.vm_file.f_mapping, first << shift, (last - first) << shift)
+    for pgoff in [pgoff for pgoff in inode.pages if first <= pgoff < last]:
+        _remove(vma, inode, pgoff)
+    return 0
+
+
+def shmem_reclaim(vma: VmArea, address: int, page: Page) -> None:
+    """shrink_folio_list of a page that nothing maps any more: without swap, a dirty one has nowhere to go."""
+    inode = shmem_of(vma)
+    assert inode is not None
+    if not page.dirty and not page.pins and page.refs == 1:
+        _remove(vma, inode, _linear_page_index(vma, address))
+
+
+def _remove(vma: VmArea, inode: Shmem, pgoff: int) -> None:
+    vma.vm_mm.machine.phys.put_page(inode.pages.pop(pgoff), pin=False)
 
 
 def _map_pages(vmf: VmFault) -> int:
@@ -104,7 +134,10 @@ def _set_pte(vmf: VmFault, address: int, page: int) -> None:
     entry = ops.pfn_pte(page >> kernel.geometry.PAGE_SHIFT, vma.vm_page_prot)
     if address != vmf.address and kernel.arch.arch_wants_old_prefaulted_pte():
         entry = ops.pte_mkold(entry)
+    struct_page = mm.machine.phys.ram[page]
     if vmf.write:
         entry = ops.pte_mkwrite(ops.pte_mkdirty(entry), vma.vm_flags)
+    elif kernel.has("set-pte-range-dirty") and struct_page.dirty and ops.pte_write(entry):
+        entry = ops.pte_mkdirty(entry)
     table[index] = entry
-    mm.machine.phys.ram[page].mapcount += 1
+    struct_page.mapcount += 1

@@ -21,6 +21,7 @@ from pfnmap.mm.folio_walk import FW_ZEROPAGE, folio_walk_start
 from pfnmap.mm.gup import get_user_pages_fast, pin_user_pages_remote, put_pages, unpin_user_pages
 from pfnmap.mm.locking import mmap_lock
 from pfnmap.mm.uaccess import NeverCompletes, copy_from_user, copy_to_user, fault_in_readable
+from pfnmap.mm.userfaultfd import uffd_wp_range
 from pfnmap.mm.vm_normal_page import is_zero_pfn, vm_normal_page
 from pfnmap.ops.op import Op, errno_result
 from pfnmap.vm_flags import VM_IO, VM_PFNMAP, VM_SPECIAL
@@ -240,8 +241,11 @@ def _userfaultfd_register(run: RunState, mm: MmStruct, addr: int, length: int, m
     vmas = mm.intersecting(addr, addr + length)
     if not vmas or any(vma.vm_flags & VM_SPECIAL for vma in vmas):
         return errno_result(-EINVAL)
-    if mode == "wp" and not run.kernel.config.enabled("HAVE_ARCH_USERFAULTFD_WP"):
-        return errno_result(-EINVAL)
+    if mode == "wp":
+        if not run.kernel.config.enabled("HAVE_ARCH_USERFAULTFD_WP"):
+            return errno_result(-EINVAL)
+        for vma in vmas:
+            uffd_wp_range(vma, addr, addr + length)
     return {}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from types import NoneType
 from typing import Any
@@ -22,16 +23,18 @@ def address_value(value: Any, names: Mapping[str, int], where: str) -> int:
         address = value
     elif isinstance(value, str):
         name, plus, offset = value.partition("+")
-        try:
-            address = names[name] + (int(offset, 0) if plus else 0) if name in names else int(value, 0)
-        except ValueError:
-            raise BadInput(where, f"{value!r} is no address (0x..., or a mapping's id as in m0+0x1000)") from None
+        number = offset if plus and name in names else "0" if name in names else value
+        if not _NUMBER.fullmatch(number):
+            raise BadInput(where, f"{value!r} is no address (0x..., or a mapping's id as in m0+0x1000)")
+        address = names.get(name, 0) + int(number, 0)
     else:
         raise BadInput(where, f"{value!r} is no address")
     if not 0 <= address < 1 << 64:
         raise BadInput(where, f"address {value!r} does not fit in 64 bits")
     return address
 
+
+_NUMBER = re.compile(r"0[xX][0-9a-fA-F]{1,16}|[1-9][0-9]{0,19}|0")
 
 _BARS = 6
 """BARs of a PCI device (PCI_STD_NUM_BARS)."""

@@ -88,6 +88,7 @@ PAGE_IS_PRESENT = 1 << 3
 PAGE_IS_PFNZERO = 1 << 5
 PAGE_IS_SOFT_DIRTY = 1 << 7
 PAGE_IS_GUARD = 1 << 8
+PAGE_IS_ACCESSED = 1 << 9
 PM_SCAN_CATEGORIES = 0xFF
 
 
@@ -95,7 +96,9 @@ def _pagemap_scan(run: RunState, mm: MmStruct, start: int, end: int, any_of: int
     """do_pagemap_scan: the pages with any of the categories (0: all), in regions of equal ones. It never walks a
     pfnmap, whatever is asked for; the rest is read (fs/proc/task_mmu.c of 6.12.117)."""
     page = mm.kernel.geometry.PAGE_SIZE
-    known = PM_SCAN_CATEGORIES | (PAGE_IS_GUARD if mm.kernel.has("pagemap-scan-guard") else 0)
+    known = PM_SCAN_CATEGORIES
+    known |= PAGE_IS_GUARD if mm.kernel.has("pagemap-scan-guard") else 0
+    known |= PAGE_IS_ACCESSED if mm.kernel.has("uffd-rwp") else 0
     if not mm.kernel.has("pagemap-scan"):
         error = -ENOTTY
     elif (any_of | return_mask) & ~known or start % page:
@@ -146,16 +149,18 @@ def _vma_categories(vma: VmArea) -> int:
 
 
 def _pte_categories(vma: VmArea, address: int, pte: int) -> int:
-    """pagemap_page_category: nothing is write-protected by userfaultfd here, so that all is written."""
+    """pagemap_page_category: nothing is write-protected by userfaultfd here, so that all is written, or nothing where
+    only a vma that is registered for it is told of (`neighbour.scan.*`)."""
     machine = vma.vm_mm.machine
     ops = machine.kernel.ops
+    written = 0 if machine.kernel.has("uffd-rwp") else PAGE_IS_WRITTEN
     if ops.pte_none(pte):
-        return PAGE_IS_WRITTEN
+        return written
     pfn = vm_normal_page(vma, address, pte)
     file = pfn is not None and not machine.phys.ram[pfn << machine.kernel.geometry.PAGE_SHIFT].anon
     return (
         PAGE_IS_PRESENT
-        | PAGE_IS_WRITTEN
+        | written
         | (PAGE_IS_FILE if file else 0)
         | (PAGE_IS_PFNZERO if is_zero_pfn(machine, ops.pte_pfn(pte)) else 0)
         | (PAGE_IS_SOFT_DIRTY if ops.pte_soft_dirty(pte) else 0)

@@ -17,7 +17,6 @@ from pfnmap.contract.vma import MmStruct, VmArea
 from pfnmap.errors import Refused
 from pfnmap.mm.huge_memory import anonymous_thp_orders, is_cow_mapping, thp_vma_allowable_order
 from pfnmap.mm.pagewalk import MmWalkOps, pmd_trans_huge_lock, pte_slots, walk_page_vma
-from pfnmap.mm.shmem import shmem_of
 from pfnmap.mm.vm_normal_page import vm_normal_page
 from pfnmap.ops.op import Op
 from pfnmap.vm_flags import VM_LOCKED, VM_PFNMAP, VM_PKEY_MASK, VM_PKEY_SHIFT
@@ -50,7 +49,7 @@ _MNEMONICS = {
 
 @dataclass
 class _Mapped:
-    """A page that a vma maps: its struct page, and what the entry says of it."""
+    """A page that a vma maps: its struct page, and what entry and page say of it."""
 
     page: Page
     young: bool
@@ -82,7 +81,7 @@ def _pages(vma: VmArea, slot: Slot, start: int, end: int) -> Iterator[_Mapped]:
         pfn = vm_normal_page(vma, address, pte) if ops.pte_present(pte) and not ops.pte_none(pte) else None
         if pfn is not None:
             page = machine.phys.ram[pfn << machine.kernel.geometry.PAGE_SHIFT]
-            yield _Mapped(page, bool(ops.pte_young(pte)), bool(ops.pte_dirty(pte)))
+            yield _Mapped(page, bool(ops.pte_young(pte)), bool(ops.pte_dirty(pte)) or page.dirty)
 
 
 def _smaps(run: RunState, mm: MmStruct, va: int) -> dict[str, Any]:
@@ -158,15 +157,13 @@ def _numa_maps(run: RunState, mm: MmStruct, va: int) -> dict[str, Any]:
         return {}
     tokens = [str(vma.vm_policy or "default")]
     if vma.vm_file is not None:
-        tokens.append(f"file={vma.vm_file.f_op.path(vma.vm_file)}")
+        tokens.append("file=" + vma.vm_file.f_op.path(vma.vm_file).replace(" ", r"\040"))
     return {"tokens": tokens + (_numa_stats(vma, pages) if pages else [])}
 
 
 def _numa_stats(vma: VmArea, pages: list[_Mapped]) -> list[str]:
-    if vma.vm_flags & VM_LOCKED:
-        raise Refused("numa_maps", "locked memory: which of its pages are on the unevictable list")
-    if shmem_of(vma) is not None:
-        raise Refused("numa_maps", "pages of shared anonymous memory: which of them are dirty")
+    """What is told of pages, but for "active": on which list of the LRU they are depends on batches of other CPUs' and
+    processes' pages, too."""
     anon, dirty = sum(m.page.anon for m in pages), sum(m.dirty for m in pages)
     most = max(m.page.mapcount for m in pages)
     counts = {
@@ -177,7 +174,7 @@ def _numa_stats(vma: VmArea, pages: list[_Mapped]) -> list[str]:
     }
     told = [f"{name}={count}" for name, count in counts.items() if count]
     kib = vma.vm_mm.kernel.geometry.PAGE_SIZE >> 10
-    return [*told, "active=0", f"N0={len(pages)}", f"kernelpagesize_kB={kib}"]
+    return [*told, f"N0={len(pages)}", f"kernelpagesize_kB={kib}"]
 
 
 OPS = {

@@ -10,7 +10,7 @@ from pfnmap.contract.dma import DmaBackend
 from pfnmap.contract.guest import Hypervisor
 from pfnmap.contract.module import Driver
 from pfnmap.contract.placement import Vmm
-from pfnmap.contract.plan import HUGE_LEVELS, RegionRules, Request
+from pfnmap.contract.plan import HUGE_LEVELS, RegionRules, Request, by_device
 from pfnmap.contract.region import check_sparse
 from pfnmap.errors import BadInput, Refused, Unknown
 from pfnmap.plan.document import MappingPlan, Plan, Undetermined
@@ -20,7 +20,7 @@ from pfnmap.plan.placement import Space, congruent, place, vmm_class, vmm_named
 from pfnmap.plan.runs import Levels, up
 from pfnmap.plugins import Registry, calling, why_unusable
 from pfnmap.records import dataclass
-from pfnmap.release import unknown_as_absent
+from pfnmap.release import facts, unknown_as_absent
 from pfnmap.sizes import format_size
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def plan(
     first = Planner(kernel, question)
     mappings = first.answer()
     undetermined = tuple(_undetermined(kernel, question, first.changes(), mappings))
-    described = {**kernel.describe(), "assumed": _assumed(kernel, question, undetermined)}
+    described = {**kernel.describe(), "assumed": _assumed(kernel, question, undetermined, first.changes())}
     return Plan(described, mappings, undetermined, first.legends(), first.changes())
 
 
@@ -96,7 +96,8 @@ class Planner:
         self.kernel = kernel
         self.question = question
         self.paging = Paging.of(kernel)
-        self.rules = [self._region_rules(request) for request in question.requests]
+        beside = by_device(question.requests)
+        self.rules = [self._region_rules(request, beside[request.device]) for request in question.requests]
         backends = {backend.name: backend for module in kernel.drivers.values() for backend in module.dma_backends}
         self.backends = [_backend(kernel, backends, question.dma, rules.dma) for rules in self.rules]
         self.hypervisor = _hypervisor(kernel, question.hypervisor)
@@ -105,9 +106,9 @@ class Planner:
             with calling(self.hypervisor.name, "changes()") as gave:
                 self.hypervisor_changes = gave(self.hypervisor.changes(kernel), tuple[str, ...])
 
-    def _region_rules(self, request: Request) -> RegionRules:
+    def _region_rules(self, request: Request, others: Sequence[Request]) -> RegionRules:
         _check_bar(self.kernel, request)
-        return region_rules(self.kernel, request, self.question.requests, self.question.registry)
+        return region_rules(self.kernel, request, others, self.question.registry)
 
     def mappings(self) -> tuple[MappingPlan, ...]:
         """Plan every area of every request."""
@@ -167,7 +168,7 @@ class Planner:
 
 
 def region_rules(kernel: Kernel, request: Request, others: Sequence[Request], registry: Registry) -> RegionRules:
-    """Ask the driver of a request how it maps the region; `others`: all that is planned together with it.
+    """Ask the driver of a request how it maps the region; `others`: all that is planned of its device.
 
     Raises BadInput for a driver that is not linked, Refused for a region whose mapping it does not model.
     """
@@ -286,13 +287,17 @@ def required(kernel: Kernel, change: str) -> set[str]:
     return {*direct, *(name for one in direct for name in required(kernel, one))}
 
 
-def _assumed(kernel: Kernel, question: Question, undetermined: Sequence[Undetermined]) -> list[str]:
-    """What nobody said of the kernel, and can alter this answer: of unknown changes those that do."""
+def _assumed(
+    kernel: Kernel, question: Question, undetermined: Sequence[Undetermined], relevant: frozenset[str]
+) -> list[str]:
+    """What nobody said of the kernel, and can alter this answer: of unknown changes those that do, of what its
+    distribution has that which it hangs on."""
     name, changes, known = kernel.release.name, kernel.release.changes, kernel.release.known
     every = unknown_as_absent(name, changes, known)
     mattering = unknown_as_absent(name, {row.change: changes[row.change] for row in undetermined}, known)
+    beside = {flavour.said for flavour in facts(question.registry).flavours if not relevant & set(flavour.with_)}
     return [
-        *(sentence for sentence in kernel.assumed if sentence not in every),
+        *(sentence for sentence in kernel.assumed if sentence not in every and sentence not in beside),
         *mattering,
         *(
             f"address of {request.where}: {request.phys:#x}, a multiple of its size"

@@ -107,7 +107,7 @@ class MappingPlan:
             "device": self.device,
             "bar": self.bar,
             "policy": self.policy,
-            "phys": hex(self.phys),
+            **self._where_json(),
             "va": None if self.va is None else hex(self.va),
             "length": self.length,
             "runs": [
@@ -136,6 +136,10 @@ class MappingPlan:
             "notes": list(self.notes),
             **self._guest_json(),
         }
+
+    def _where_json(self) -> dict[str, Any]:
+        candidates = list(self.request.candidates)
+        return {"phys": None, "candidates": candidates} if candidates else {"phys": hex(self.phys)}
 
     def _placed_json(self) -> dict[str, Any]:
         """What the placement says: of the area (null for an address that was given), and of the whole BAR."""

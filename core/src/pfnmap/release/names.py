@@ -23,11 +23,11 @@ from pfnmap.release.rules import Status, status, status_line, status_patched, st
 __all__ = ["named"]
 
 _NAME = re.compile(
-    r"v?(?P<major>\d{1,2})\.(?P<minor>\d{1,2})(?:\.(?P<patch>\d{1,4}))?"
+    r"v?(?P<major>[0-9]{1,2})\.(?P<minor>[0-9]{1,2})(?:\.(?P<patch>[0-9]{1,4}))?"
     r"(?P<suffix>(?:\.\d+)?[-+~_]\S*)?"
 )
 _SIGNATURE = re.compile(r"Ubuntu (\d+\.\d+\.\d+-\d+)\.\S*?(-[a-z][\w-]*) (\d+\.\d+\.\d+)")
-_RC = re.compile(r"[-~](?:\d+\.?)?rc(\d+)")  # -rc3, ~rc3, Fedora's -0.rc3.<date>, Ubuntu's -061200rc3
+_RC = re.compile(r"[-~](?:\d+\.?)?rc([0-9]{1,4})")  # -rc3, ~rc3, Fedora's -0.rc3.<date>, Ubuntu's -061200rc3
 _ENTERPRISE = re.compile(
     r"\.el\d"  # Red Hat and rebuilds, Oracle's uek
     r"|^-1[56]0\d00\."  # SUSE 15 and 16
@@ -87,5 +87,5 @@ def named(text: str, known: Facts) -> tuple[str, dict[str, Status], tuple[str, .
     for flavour in flavours:
         if flavour.with_:
             changes.update(dict.fromkeys(flavour.with_, "yes"))
-            assumed.append(f"{flavour.name} has {', '.join(flavour.with_)} ({flavour.source})")
+            assumed.append(flavour.said)
     return name, changes, tuple(assumed)

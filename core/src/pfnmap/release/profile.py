@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import tomli
 
 from pfnmap.errors import BadInput, Unknown
 from pfnmap.release.facts import Facts
@@ -21,7 +20,8 @@ PROFILE_SCHEMA = "pfnmap-profile/1"
 def write_profile(path: Path, changes: Mapping[str, Status], base: str | None = None, *, force: bool = True) -> None:
     """Write a profile, which `parse_release` reads: what a tree has, and the release it is based on if known.
 
-    Raises BadInput where the file cannot be written, and unless `force` where it is there already.
+    The file appears as a whole or not at all; a name that is a symbolic link is replaced itself, and what it leads to
+    is left alone. Raises BadInput where the file cannot be written, and unless `force` where it is there already.
     """
     import tomli_w
 
@@ -29,13 +29,23 @@ def write_profile(path: Path, changes: Mapping[str, Status], base: str | None = 
     if base is not None:
         profile["base"] = base
     profile["changes"] = dict(changes)
+    new = path.with_name(f".{path.name[:200]}.{os.getpid()}") if force else path
     try:
-        with path.open("w" if force else "x", encoding="utf-8") as file:
-            file.write(tomli_w.dumps(profile))
+        if force and path.exists() and not path.is_file():
+            raise BadInput(str(path), "no file that could be written over")
+        file = new.open("x", encoding="utf-8")  # no symbolic link is followed
+        try:
+            with file:
+                file.write(tomli_w.dumps(profile))
+            if force:
+                new.replace(path)
+        except OSError:
+            new.unlink()
+            raise
     except FileExistsError:
         raise BadInput(str(path), "is there already; --force writes over it") from None
-    except OSError as error:
-        raise BadInput(str(path), f"cannot be written: {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        raise BadInput(str(path), f"cannot be written: {getattr(error, 'strerror', None) or error}") from None
 
 
 def read_profile(path: Path, known: Facts) -> tuple[str, dict[str, Status], tuple[str, ...]]:
@@ -44,13 +54,10 @@ def read_profile(path: Path, known: Facts) -> tuple[str, dict[str, Status], tupl
     A change that it does not name is as in its base, or unknown. Raises BadInput for a file that is no profile and for
     a change that nobody here knows.
     """
-    from pfnmap.host.bounded import MIB, read_text
+    from pfnmap.host.bounded import MIB, read_toml
 
     where = str(path)
-    try:
-        profile = tomli.loads(read_text(path, MIB))
-    except (tomli.TOMLDecodeError, RecursionError) as error:
-        raise BadInput(where, f"not TOML: {error}") from None
+    profile = read_toml(path, MIB)
     for key in profile:
         if key not in ("schema", "base", "changes"):
             raise BadInput(where, str(Unknown("key", key, ("schema", "base", "changes"))))

@@ -19,4 +19,4 @@ def dumps(document: Mapping[str, Any]) -> str:
 
     Raises TypeError for a value that JSON has no form for, ValueError for a NaN or an infinity.
     """
-    return json.dumps(dict(document), indent=2, allow_nan=False)
+    return json.dumps(dict(document), indent=2, allow_nan=False).replace("\x7f", "\\u007f")

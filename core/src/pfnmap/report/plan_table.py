@@ -67,7 +67,8 @@ def _called(device: str, names: Mapping[str, str] | None) -> str:
 def _title(mapping: MappingPlan) -> str:
     asked = mapping.request
     size = format_size(asked.bar_size)
-    title = f"BAR {asked.bar}: {size}{' bytes' if size.isdigit() else ''} at {asked.phys:#x}"
+    where = f"of {' or '.join(asked.candidates)}" if asked.candidates else f"at {asked.phys:#x}"
+    title = f"BAR {asked.bar}: {size}{' bytes' if size.isdigit() else ''} {where}"
     if asked.offset or (asked.length or 0) < asked.bar_size:
         title += f", {asked.length:#x} bytes from offset {asked.offset:#x}"
     return title

@@ -1,5 +1,7 @@
 """Text and tables as answers are made of: in styles, which a terminal shows, or plain.
 
+Whatever is printed passes through `printable` here: an input's names are other people's.
+
 `str` gives the plain form: nothing is folded, columns are aligned, ASCII lines. Rich draws either for a terminal, and
 is imported there alone: that takes a fifth of the CPU time of a short command.
 """
@@ -13,11 +15,22 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text as RichText
 
-__all__ = ["Table", "Text"]
+__all__ = ["Table", "Text", "printable"]
 
 _BETWEEN: Final = "  "
 _WIDEST: Final = 16
 """Columns that a cell keeps on a narrow terminal: an address, or one level's leaves."""
+
+
+def printable(text: object) -> str:
+    """Return a text as one line that a terminal prints as it stands: what is not to be seen (codes of control, marks
+    that turn the direction of writing, surrogates) becomes an escape. A line's end in front is kept: it leaves one
+    empty."""
+    said = str(text)
+    if said.isprintable():
+        return said
+    front, rest = ("\n", said[1:]) if said.startswith("\n") else ("", said)
+    return front + "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in rest)
 
 
 class Text:
@@ -26,12 +39,12 @@ class Text:
     __slots__ = ("_parts", "indent")
 
     def __init__(self, text: str, style: str = "", indent: int = 0) -> None:
-        self._parts = [(text, style)]
+        self._parts = [(printable(text), style)]
         self.indent = indent
 
     def append(self, text: str | Text, style: str = "") -> Text:
         """Add a text and return this one."""
-        self._parts += text._parts if isinstance(text, Text) else [(text, style)]
+        self._parts += text._parts if isinstance(text, Text) else [(printable(text), style)]
         return self
 
     def in_style(self, style: str) -> Text:
@@ -72,7 +85,7 @@ class Table:
         ruled: bool = True,
         indent: int = 0,
     ) -> None:
-        self.columns = columns
+        self.columns = tuple(map(printable, columns))
         self.rows = [tuple(row) for row in rows]
         self.numbers = numbers
         self.widths = widths or [0] * len(columns)

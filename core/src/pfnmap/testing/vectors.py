@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 SCHEMA: Final = "pfnmap-vectors/1"
-FILE_LIMIT: Final = 64 * MIB
+FILE_LIMIT: Final = 16 * MIB
 SHOWN: Final = 20
 """Disagreements that a result lists."""
 

@@ -17,6 +17,7 @@ __all__ = ["mapped"]
 
 _PATH = re.compile(r"(?:anon_inode:)?\[vfio-device\]|(?:/dev/vfio/devices/)?vfio\d+")
 """As maps prints it, and without folders, as pmap does."""
+_BY_REGION = "vfio-unmap-mapping-range"
 _VFIO_PCI_OFFSET_SHIFT = 40
 _BARS = 6
 
@@ -28,6 +29,6 @@ def mapped(path: str, offset: int | None, has: Has) -> MappedPart | None:
     if offset is None:
         return MappedPart()
     region, inside = divmod(offset, 1 << _VFIO_PCI_OFFSET_SHIFT)
-    if has("vfio-unmap-mapping-range") and region < _BARS:
-        return MappedPart(bar=region, offset=inside)
-    return MappedPart(phys=offset)
+    if not has(_BY_REGION):
+        return MappedPart(phys=offset)
+    return MappedPart(bar=region, offset=inside) if region < _BARS else MappedPart(phys=offset, contradicts=_BY_REGION)

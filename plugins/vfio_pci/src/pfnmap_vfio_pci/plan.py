@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
-from pfnmap.contract.dma import DmaBackend, DmaMap, Reach
+from pfnmap.contract.dma import DmaBackend, DmaMap, Published, Reach
 from pfnmap.contract.option import Asked, PlanOption
 from pfnmap.contract.plan import HUGE_LEVELS, Filling, Image, LeafLevel, Reason, RegionRules, Request
 from pfnmap.errors import BadInput, Refused
@@ -100,6 +100,12 @@ class Type1(DmaBackend):
         "DMA: walks of a type1 map of all of it, while nothing is mapped (cold) and when all is (warm)."
     )
     changes: ClassVar[tuple[str, ...]] = ("type1-pfnmap-batch",)
+    published: ClassVar[tuple[Published, ...]] = (
+        Published((95, 95), "16G in about 0.4 s, Xeon E5 2.6 GHz (commit 356e88ebe447, 2018)"),
+        Published((60, 60), "128G in about 2 s, DGX H100, host 6.12 (linux-pci mail of 2024-11-25)"),
+        Published((119, 119), "32G in about 1 s, 8M look-ups (commit 0fd06844de5d, cover letter of 2025-02-18)"),
+        Published((94, 103), "128G in 3.168 to 3.471 s, H100 SXM5 (topofmind.dev, 2025-11-19)"),
+    )
 
     def map(self, kernel: Image, reach: Reach) -> DmaMap:
         """Return what VFIO_IOMMU_MAP_DMA costs."""

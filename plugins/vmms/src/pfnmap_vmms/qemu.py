@@ -79,7 +79,7 @@ class Qemu(Vmm):
         backport was found. Raises BadInput for a version between two releases.
         """
         version = re.sub(r"^\d+:", "", version)
-        rhel = re.match(r"9\.1\..*\.el9(?:_(\d+))?", version)
+        rhel = re.match(r"9\.1\..*\.el9(?:_([0-9]{1,9}))?", version)
         if rhel:
             self.backported = rhel[1] is None or int(rhel[1]) >= 7
             if rhel[1] is None:

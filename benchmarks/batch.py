@@ -1,0 +1,73 @@
+"""`pfnmap plan --batch`: CPU time against the json module that parses the same lines, two processes, memory.
+
+Fleets of hosts of few kinds (as a provider's are) and of hosts that are all different.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+PFNMAP = str(Path(sys.executable).with_name("pfnmap"))
+HOSTS = 10_000
+AT_MOST = 20
+GPU = ("16M@0x100000000000", "256G@0x200000000000", "32M@0x100004000000")
+
+
+def few_kinds(number: int) -> dict[str, object]:
+    """Return a host of one of 24 kinds."""
+    vmm = ("qemu-8.2", "qemu-9.2", "qemu-11.0")[number % 3]
+    release = ("6.12.117", "6.18.15", "7.3.4", "6.1.192")[number % 4]
+    gpu = [text.split("@") for text in GPU]
+    bars = [f"{size}@{int(phys, 16) + n * (1 << 40):#x}" for n in range(8) for size, phys in gpu]
+    return {"id": f"host{number}", "release": release, "vmm": vmm, "bar": bars, "thp": ("always", "never")[number % 2]}
+
+
+def all_different(number: int) -> dict[str, object]:
+    """Return a host with one device whose BAR lies where no other host's does."""
+    return {"id": f"host{number}", "release": "6.12.117", "vmm": "qemu-9.2", "bar": [f"16M@{(number + 1) << 24:#x}"]}
+
+
+def run(path: Path, *words: str) -> tuple[float, float, int]:
+    """Answer a file; return seconds, CPU seconds, and KiB of memory at most."""
+    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    with subprocess.Popen([PFNMAP, "plan", "--batch", *words, str(path)], stdout=subprocess.DEVNULL) as asked:
+        _, status, used = os.wait4(asked.pid, 0)
+        asked.returncode = os.waitstatus_to_exitcode(status)
+    assert not asked.returncode
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return time.perf_counter() - started, spent, used.ru_maxrss
+
+
+def main() -> None:
+    """Print a line for each fleet."""
+    with tempfile.TemporaryDirectory() as scratch:
+        for kind in (few_kinds, all_different):
+            path, short, one = (Path(scratch) / name for name in ("long", "short", "one"))
+            lines = [json.dumps(kind(number)) for number in range(HOSTS)]
+            path.write_text("".join(f"{line}\n" for line in lines))
+            short.write_text("".join(f"{line}\n" for line in lines[:1000]))
+            one.write_text(f"{lines[0]}\n")
+            started = time.process_time()
+            for line in lines:
+                json.loads(line)
+            parsed = time.process_time() - started
+            first = run(one)[1]
+            wall, spent, memory = run(path)
+            two = run(path, "--jobs", "2")[0]
+            print(
+                f"{kind.__name__}: {HOSTS} hosts, {parsed * 1e6 / HOSTS:.1f} us of json and "
+                f"{(spent - first) * 1e6 / HOSTS:.1f} us each, {(spent - first) / parsed:.1f} x (at most {AT_MOST}); "
+                f"two processes {wall / two:.2f} x as fast; {run(short)[2] >> 10} MiB for 1000, {memory >> 10} MiB"
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""``pfnmap log``: what the fault handler's lines in the kernel's log tell."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pfnmap.cli.options import JsonOption, KernelOptions, Settings, kernel_options, linked
+from pfnmap.cli.terminal import heading, print_json, show, warn
+from pfnmap.errors import PluginError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pfnmap.plugins import Registry
+    from pfnmap.survey import Row
+
+
+@kernel_options()
+def command(
+    context: typer.Context,
+    kernel: KernelOptions,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="dmesg, journalctl -k, a syslog; - is stdin.")],
+    root: Annotated[
+        str | None,
+        typer.Option(
+            "--root",
+            metavar="DIR|TAR",
+            help="The captured host that it is of, whose plan it is compared with.",
+            show_default=False,
+        ),
+    ] = None,
+    check: Annotated[bool, typer.Option("--check", help="Exit 1 if it contradicts the plan.")] = False,
+    json: JsonOption = False,
+) -> int:
+    """Read the fault handler's debug lines: faults by order and result for each BAR, what they cover, and where they
+    contradict the plan of the kernel, or of the host with --root."""
+    from pfnmap.faultlog import read_log
+    from pfnmap.host.bounded import source_name
+    from pfnmap.host.paste import lines_of, read_paste
+    from pfnmap.host.tree import open_tree
+    from pfnmap.report.faultlog import render_log
+    from pfnmap.survey import survey
+
+    registry = (context.obj or Settings()).registry
+    log = read_log(lines_of(read_paste(file), source_name(file)), source_name(file), _drivers(registry))
+    rows: Sequence[Row] = ()
+    if root is None:
+        image = linked(kernel.over(), registry)
+    else:
+        found = survey(open_tree(root), registry, kernel.over, warn)
+        image, rows = found.kernel, found.rows
+    document = log.as_json(image, rows)
+    if json:
+        print_json("log", document)
+    else:
+        heading(document["kernel"])
+        show(*render_log(log, image, rows))
+    return int(check and any(one["contradicts"] for one in document["devices"]))
+
+
+def _drivers(registry: Registry) -> dict[str, Any]:
+    from pfnmap.contract.module import Driver
+
+    found = {}
+    for name in registry.names("driver"):
+        with suppress(PluginError):  # told where the kernel is linked
+            loaded = registry.load("driver", name)
+            if issubclass(loaded, Driver):
+                found[name] = loaded
+    return found

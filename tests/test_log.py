@@ -1,0 +1,130 @@
+"""`pfnmap log`: the fault handler's lines, as the recordings' records dmesg.* of 6.12.117 and 7.3.4 have them."""
+
+from __future__ import annotations
+
+import pytest
+
+FAULT = "vfio-pci {}: vfio_pci_mmap_huge_fault(,order = {}) BAR {} page offset {:#x}: {:#x}"
+NOPAGE, FALLBACK, SIGBUS = 0x100, 0x800, 0x2
+BELOW = (1 << 52) - 0x200
+SAMPLE = (  # dmesg.sample of x86_64-4k-6.12.117: 8G at 0x100000200000, touched at +0, +2M and +0x3fe00000
+    (18, BELOW, FALLBACK),
+    (9, 0, NOPAGE),
+    (9, 0x200, NOPAGE),
+    (18, 0x3FE00, FALLBACK),
+    (9, 0x3FE00, NOPAGE),
+)
+
+
+def text(*faults, device="0000:00:01.0", bar=2, step=1.0):
+    lines = (FAULT.format(device, order, bar, offset, ret) for order, offset, ret in faults)
+    return "".join(f"[{100 + n * step:12.6f}] {line}\n" for n, line in enumerate(lines))
+
+
+@pytest.fixture
+def read(answer, tmp_path):
+    """Read a log, and return the document's devices."""
+
+    def run(log, *words, exit_code=0):
+        path = tmp_path / "log"
+        path.write_text(log)
+        return answer("log", path, *words, exit_code=exit_code)["devices"]
+
+    return run
+
+
+def test_faults_are_counted_and_what_they_cover(read):
+    (found,) = read(text(*SAMPLE), "--release", "6.12.117")
+    assert found == {
+        "device": "0000:00:01.0",
+        "bar": 2,
+        "faults": [{"order": 18, "ret": "FALLBACK", "count": 2}, {"order": 9, "ret": "NOPAGE", "count": 3}],
+        "covered": 3 << 21,
+        "complete": True,
+        "suppressed": 0,
+        "contradicts": [],
+    }
+
+
+def test_every_form_of_a_log_is_read(read):
+    plain = text(*SAMPLE)
+    lines = [line.split("] ", 1)[1] for line in plain.splitlines()]
+    for form in ("{}", "<7>[ 1.5] {}", "Nov 28 12:00:00 host kernel: {}", "> [Fri Nov 28 12:00:00 2026] {}"):
+        (found,) = read("".join(f"{form.format(line)}\n" for line in lines))
+        assert found["covered"] == 3 << 21
+
+
+def test_devices_and_bars_are_told_apart(read):
+    log = text((9, 0, NOPAGE)) + text((9, 0, NOPAGE), bar=4) + text((0, 5, NOPAGE), device="0000:01:00.0")
+    assert [(one["device"], one["bar"], one["covered"]) for one in read(log)] == [
+        ("0000:00:01.0", 2, 1 << 21),
+        ("0000:00:01.0", 4, 1 << 21),
+        ("0000:01:00.0", 2, 4096),
+    ]
+
+
+def test_block_that_is_mapped_twice_covers_once(read):
+    (found,) = read(text((18, 0, NOPAGE), (9, 0x200, NOPAGE), (9, 0x40000, NOPAGE), (9, 0x40000, NOPAGE)))
+    assert found["covered"] == (1 << 30) + (1 << 21)
+
+
+def test_suppressed_lines_are_said(read):
+    log = text((9, 0, NOPAGE)) + "[ 9.0] vfio_pci_mmap_huge_fault: 1234 callbacks suppressed\n"
+    log += "[ 9.5] vfio_pci_mmap_huge_fault: 6 callbacks suppressed\n[ 9.6] ext4_foo: 7 callbacks suppressed\n"
+    (found,) = read(log)
+    assert (found["complete"], found["suppressed"]) == (False, 1240)
+
+
+@pytest.mark.parametrize(("count", "step", "complete"), [(9, 0.01, True), (10, 0.01, False), (10, 1.0, True)])
+def test_as_many_lines_as_the_limit_lets_through_may_not_be_all(read, count, step, complete):
+    (found,) = read(text(*((9, n << 9, NOPAGE) for n in range(count)), step=step))
+    assert found["complete"] is complete
+    (found,) = read("".join(line[15:] for line in text(*((9, 0, NOPAGE),) * count).splitlines(keepends=True)))
+    assert found["complete"] is (count < 10)
+
+
+def test_log_that_this_kernel_cannot_have_contradicts(read):
+    (found,) = read(text((18, 0, NOPAGE)), "--release", "6.1.192")
+    assert "huge-pfnmap" in found["contradicts"][0]
+    (found,) = read(text((11, 0, NOPAGE)), "--release", "6.12.117")
+    assert "order 11" in found["contradicts"][0]
+    (found,) = read(text((18, 0, NOPAGE)), "--release", "6.12.117", "--arch", "arm64", "--check", exit_code=1)
+    assert "no pud pfnmap" in found["contradicts"][0]
+    assert read(text((11, 0, NOPAGE)), "--arch", "arm64", "--page-size", "16K")[0]["covered"] == 32 << 20
+
+
+@pytest.fixture
+def captured(hosts, tmp_path):
+    """A captured host with one H200 in a QEMU 9.2, and how it is called."""
+    root = tmp_path / "host"
+    hosts.write_directory(hosts.h200_host("9.2", count=1), root)
+    return root, hosts.gpus((0, 0, 0), 1)[0].bdf
+
+
+def test_log_agrees_with_the_plan_of_its_host_or_says_where_not(read, captured):
+    root, bdf = captured
+    agreeing = text((18, 0, NOPAGE), (18, 1 << 18, NOPAGE), device=bdf)
+    agreeing += text((18, 0, FALLBACK), (9, 0, NOPAGE), device=bdf, bar=4)
+    assert [one["contradicts"] for one in read(agreeing, "--root", root)] == [[], []]
+    (found,) = read(text((18, 0, FALLBACK), (9, 0, NOPAGE), device=bdf), "--root", root, "--check", exit_code=1)
+    fell_back, smaller = found["contradicts"]
+    assert "fell back" in fell_back
+    assert "pud leaves are planned" in smaller
+    (found,) = read(text((18, 1 << 40, NOPAGE), device=bdf), "--root", root)
+    assert "in none of process 4242's mappings" in found["contradicts"][0]
+    (found,) = read(text((18, 0, SIGBUS), device=bdf), "--root", root)
+    assert found["contradicts"] == []
+
+
+def test_map_shows_what_was_mapped(pfnmap):
+    shown = pfnmap("log", "-", "--release", "6.12.117", input=text(*SAMPLE))
+    assert shown.exit_code == 0
+    assert "|=......" in shown.stdout
+    assert "2x2M" in shown.stdout
+
+
+@pytest.mark.parametrize("log", ["", "nothing of it\n", "vfio-pci 0000:00:01.0: enabling device\n"])
+def test_log_without_a_fault_is_one_line(refused, tmp_path, log):
+    path = tmp_path / "log"
+    path.write_text(log)
+    assert "no line of a driver's fault handler" in refused("log", path)
