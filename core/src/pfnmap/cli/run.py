@@ -43,7 +43,6 @@ def command(
     """Run a scenario bit by bit on a simulated machine; options override the kernel that it names."""
     from pfnmap.budget import Budget
     from pfnmap.replay import unmet
-    from pfnmap.run import Run
     from pfnmap.scenario import read_scenario
 
     budget = Budget.of(limit or ())
@@ -52,10 +51,7 @@ def command(
     if not read.steps:
         raise BadInput(scenario, "no [[step]] in it, so there is nothing to run")
     image = linked(kernel.over(read.kernel), settings.registry)
-    try:
-        run = Run(image, list(read.devices))
-    except BadInput as error:
-        raise error.placed(scenario) from None
+    run = read.boot(image)
     for name in run.machine.left_out:
         warn(f"{run.left_out[name]}; it is left out")
     document: dict[str, Any] = {"kernel": image.describe(), "steps": [], "failed": []}

@@ -292,6 +292,6 @@ def _check(space: Space, request: Request, area: Area) -> None:
     """Refuse an area that mmap would refuse there."""
     if area.va % space.page:
         page = format_size(space.page)
-        raise BadInput(request.where, f"VA {area.va:#x} is not a multiple of the {page} page")
+        raise BadInput(request.where, f"VA {area.va:#x} is not a multiple of the {page} page: mmap gives EINVAL")
     if area.va < 0 or area.va + area.length > space.task_size:
         raise _no_room(request, area.length, f"not at VA {area.va:#x}", space.task_size)
