@@ -364,7 +364,7 @@ def command(
     if json:
         print_json("plan", document)
         return 0
-    _show_side(this, quiet)
+    _show_side(this, quiet, legend=other is None)
     if other is not None and found is not None:
         from pfnmap.report.difference import render_difference
 
@@ -461,13 +461,13 @@ def _advice(question: _Question, side: _Side) -> list[Advice]:
     return advise(side.image, side.requests, **_how(question))
 
 
-def _show_side(side: _Side, quiet: bool) -> None:
+def _show_side(side: _Side, quiet: bool, *, legend: bool = True) -> None:
     from pfnmap.report.plan_fold import folded, summary
     from pfnmap.report.plan_table import render
 
     heading(side.plan.kernel)
     names = side.wanted.names if side.wanted else {}
-    show(*(summary(side.plan, names) if quiet else render(*folded(side.plan, names))))
+    show(*(summary(side.plan, names) if quiet else render(*folded(side.plan, names), legend=legend)))
 
 
 def _sweep(question: _Question, spec: KernelSpec, over: str, output: str | None, force: bool, json: bool) -> int:

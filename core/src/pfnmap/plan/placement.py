@@ -31,7 +31,7 @@ ALIGNED_BASE: Final = 0x1000_0000_0000
 """Policy `aligned` takes the lowest address from here on; from an eighth of the address space where that is less (39 or
 42 bits of virtual addresses)."""
 
-_VERSION = re.compile(r"-(?=\d)")
+_VERSION = re.compile(r"-v?(?=\d)")
 
 
 @dataclass(frozen=True)
@@ -214,7 +214,8 @@ def _whole(request: Request) -> Span:
 
 
 def vmm_named(text: str, registry: Registry, options: Sequence[str] = (), *, newest: bool = False) -> Vmm:
-    """Return the placement policy that ``NAME`` or ``NAME-VERSION`` means; ``-`` and ``_`` in names are the same.
+    """Return the placement policy that ``NAME`` or ``NAME-VERSION`` (or ``NAME-vVERSION``) means; ``-`` and ``_`` in
+    names are the same.
     `newest`: a version newer than what is known is taken for the newest known.
 
     Raises Unknown for a name or a version that nobody knows, PluginError for a plugin that cannot be used, BadInput for
