@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
 from typing import TypeAlias
 
 from pfnmap.contract.entry import Entry, Level
@@ -96,17 +97,17 @@ class Geometry:
     task_size: int
     new_process_levels: int = 0
 
-    @property
+    @cached_property
     def PAGE_SIZE(self) -> int:
         """Bytes in a base page."""
         return 1 << self.PAGE_SHIFT
 
-    @property
+    @cached_property
     def PMD_ORDER(self) -> int:
         """Order (log2 of base pages) of a PMD leaf."""
         return self.PMD_SHIFT - self.PAGE_SHIFT
 
-    @property
+    @cached_property
     def PUD_ORDER(self) -> int:
         """Order (log2 of base pages) of a PUD leaf."""
         return self.PUD_SHIFT - self.PAGE_SHIFT
