@@ -303,6 +303,53 @@ def test_an_op_of_vfio_pci_is_told_to_be_one_where_it_is_not_linked():
         run.step(Step("dma_map", {}, where="f.toml: step 0 dma_map"))
 
 
+# What `run` refuses of a scenario, `plan` refuses with the same words
+
+WRONG = {
+    "no such op": ('op = "mmap"', 'op = "mmmap"'),
+    "no such argument": ("length =", "lengthh ="),
+    "a number for a protection": ('prot = "rw"', "prot = 7"),
+    "a protection that is none": ('prot = "rw"', 'prot = "rq"'),
+    "a number for a switch": ("fixed = true", "fixed = 1"),
+    "a text for a switch": ("shared = true", 'shared = "yes"'),
+    "a table for a device": ('device = "gpu"', "device = {}"),
+    "a list for a BAR": ("bar = 2", "bar = []"),
+    "a BAR that cannot be": ("bar = 2", "bar = 7"),
+    "a length that is none": ('length = "8G"', 'length = "8Q"'),
+    "a negative length": ('length = "8G"', "length = -4096"),
+    "no protection": ('prot = "rw"', ""),
+    "an address that is none": ('addr = "0x100000000000"', 'addr = "m1"'),
+    "an address of 65 bits": ('addr = "0x100000000000"', 'addr = "0x10000000000000000"'),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_plan_refuses_what_run_refuses_in_the_same_words(scenario, refused, what):
+    right, wrong = WRONG[what]
+    assert right in MAPPED
+    path = scenario(MACHINE, MAPPED.replace(right, wrong))
+    assert refused("plan", path) == refused("run", path)
+
+
+def test_steps_are_checked_before_the_first_is_performed(scenario, refused):
+    path = scenario(MACHINE, MAPPED, step("touch", va='"m0"', access='"read"', acess='"read"'))
+    assert "step 1 touch" in refused("run", path)
+    assert "'acess'; did you mean 'access'?" in refused("plan", path)
+
+
+@pytest.mark.parametrize(
+    ("said", "errno"), [(("shared = true", "shared = false"), "EINVAL"), (('"rw"', '"rx"'), "EPERM")]
+)
+def test_a_plan_of_a_mapping_that_mmap_refuses_says_the_errno(scenario, answer, said, errno):
+    path = scenario(MACHINE, MAPPED.replace(*said))
+    ran = answer("run", path, "--release", "7.3.4")
+    assert [one["result"] for one in ran["steps"]] == [errno]
+    (mapping,) = answer("plan", path, "--release", "7.3.4")["mappings"]
+    (row, *_) = mapping["blocked"]
+    assert (mapping["runs"], row["reason"]) == ([], "not_mmapable")
+    assert f"mmap gives {errno}" in row["detail"]
+
+
 def test_more_steps_or_mappings_than_anybody_writes_are_not_read(scenario, refused):
     path = scenario(MACHINE, "[[step]]\nop = 'x'\n" * 100_001)
     assert refused("run", path).endswith("more than 100000 items")

@@ -1,6 +1,9 @@
 """Changes read off a git log; the logs under data/changes were written for the purpose."""
 
+import gzip
 import io
+import lzma
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -465,3 +468,26 @@ def test_a_file_that_is_missing_or_a_directory_is_bad_input(tmp_path: Path):
 
 def test_every_change_gets_a_finding(distribution: LogReport):
     assert [finding.change for finding in distribution.findings] == list(upstream_changes())
+
+
+UBUNTU = """\
+linux (6.14.0-24.24) plucky; urgency=medium
+
+  * VM boots slowly with large-BAR GPU Passthrough (LP: #2111861)
+    - mm: Provide address mask in struct follow_pfnmap_args
+    - vfio/type1: Use mapping page mask for pfnmaps
+
+ -- Somebody <a@example.org>  Sun, 15 Jun 2025 10:00:00 +0200
+"""
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, lzma.compress])
+def test_a_packed_changelog_is_read_as_it_is_installed(tmp_path: Path, pack: Callable[[bytes], bytes]):
+    path = tmp_path / "changelog.Debian"
+    path.write_bytes(pack(UBUNTU.encode()))
+    verdicts = {finding.change: finding.verdict for finding in read_gitlog_file(path).findings}
+    assert verdicts["type1-pfnmap-batch"] == "present"
+    path.write_bytes(pack(UBUNTU.encode())[:-30])
+    if pack is not bytes:
+        with pytest.raises(BadInput, match="truncated"):
+            read_gitlog_file(path)

@@ -258,7 +258,7 @@ def test_html_and_encoded_text_side_by_side():
         ("VmPTE:\t  1234 kB\n", "/proc/PID/maps"),
         ("Linux host 6.12.117+deb12-amd64 #1 SMP x86_64 GNU/Linux\n", "--release"),
         ("not anything at all\n", "run lspci -vv"),
-        ("", "run lspci -vv"),
+        ("", "it is empty; run lspci -vv"),
     ],
 )
 def test_text_that_tells_nothing_is_named_with_what_does(text, said):
@@ -312,3 +312,50 @@ def test_any_text_is_read_or_refused_in_one_line(text):
 def test_more_lines_than_any_input_has_are_refused():
     with pytest.raises(BadInput, match="lines, which is the most that is read"):
         parse_input("\n" * (1 << 19))
+
+
+POSTED = """\
+3b:00.0 3D controller: NVIDIA Corporation GH100 [H100 PCIe] (rev a1)
+\tRegion 0: Memory at d2000000 (64-bit, prefetchable) [size=16M]
+\tRegion 2: Memory at 380000000000 (64-bit, prefetchable) [size=128G]
+\tKernel driver in use: vfio-pci
+"""
+PREFIXES = {
+    "grep -n": "{number}:",
+    "cat -n": "     {number}\t",
+    "log": "2024-11-20T10:00:00.1234567Z ",
+    "list": "  - ",
+    "diff": "+",
+    "frame": "    │ ",
+}
+
+
+@pytest.mark.parametrize("tool", PREFIXES)
+def test_what_a_tool_puts_before_every_line_does_not_matter(tool):
+    lines = (PREFIXES[tool].format(number=n) + line for n, line in enumerate(POSTED.splitlines(), 1))
+    (device,) = parse_input("\n".join(lines)).devices
+    assert [(bar.index, bar.size, bar.phys) for bar in device.bars] == [
+        (0, 16 * M, 0xD2000000),
+        (2, 128 * G, 0x380000000000),
+    ]
+    assert (device.bdf, device.driver) == ("0000:3b:00.0", "vfio-pci")
+
+
+def test_a_region_that_was_wrapped_before_its_address_is_one():
+    (device,) = parse_input(
+        POSTED.replace("Memory at 380", "Memory at\n380").replace(" [size=128G]", "\n[size=128G]")
+    ).devices
+    assert [(bar.index, bar.size) for bar in device.bars] == [(0, 16 * M), (2, 128 * G)]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("1234:   qemu\n00007fa000000000 134217728K rw-s-   [ anon ]\n", "pmap -X of the process that has the device"),
+        ("7fa000000000-7fc000000000 rw-p 00000000 00:00 0\n", "give /proc/PID/maps or pmap -X of the process"),
+        ('{"handle":"PCI:0000:3b:00.0","businfo":"pci@0000:3b:00.0"}', "lshw -json"),
+    ],
+)
+def test_what_tells_nothing_is_named(text, said):
+    with pytest.raises(BadInput, match=said):
+        parse_input(text)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +14,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from pfnmap.cli import main
+from pfnmap_verify.session import Session
+
+DATA = Path(__file__).parent / "data/core-6.12.117.json.gz"
 Verify = Callable[..., tuple[int, str]]
 CONFIG = "CONFIG_64BIT=y\n" + "".join(
     f"CONFIG_{symbol}=y\n"
@@ -120,3 +126,45 @@ def test_an_unknown_suite_has_the_known_ones_beside_it(verify: Verify, image: Pa
 def test_a_qemu_that_does_not_start_is_said_so(verify: Verify, image: Path) -> None:
     code, said = verify("--kernel", image, "--json")
     assert (code, "qemu-system-x86_64 did not start: it said nothing" in said) == (3, True)
+
+
+@pytest.mark.parametrize("existing", [True, False])
+def test_a_full_disk_costs_the_recording_and_not_the_verdicts(
+    make: SimpleNamespace,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    existing: bool,
+) -> None:
+    def run_session(session: Session, programs: object) -> None:
+        document = json.loads(gzip.decompress(DATA.read_bytes()))
+        session.records[:] = document["records"][:1]
+        session._described = {key: document[key] for key in ("kernel", "devices")}
+
+    def full(path: Path, data: bytes) -> int:
+        path.touch()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    image, out = tmp_path / "vmlinuz", tmp_path / "out.json.gz"
+    image.write_bytes(make.bzimage(b"", "6.12.117+deb12-amd64 (gcc) #1 SMP Debian 6.12.117-1 (2026-11-16)"))
+    if existing:
+        out.touch()
+    monkeypatch.setattr("pfnmap_verify.qemu.find_qemu", lambda machine: "qemu")
+    monkeypatch.setattr("pfnmap_verify.session.run_session", run_session)
+    arguments = ["verify", "--kernel", image, "--config", config(tmp_path), "--record", out, "--force", "--ktap"]
+    monkeypatch.setattr(sys, "argv", ["pfnmap", *map(str, arguments)])
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr()
+    assert said.out.splitlines() == ["KTAP version 1", "1..1", "ok 1 matrix.8G.natural"]
+    assert (ended.value.code, said.err) == (3, f"pfnmap: verify: {out} cannot be written: No space left on device\n")
+    assert not out.exists(), "half a recording is none"
+
+
+def config(folder: Path) -> Path:
+    """The configuration of a kernel of Debian's, as far as the model asks."""
+    path = folder / "config"
+    more = ("TRANSPARENT_HUGEPAGE", "TRANSPARENT_HUGEPAGE_ALWAYS", "MEM_SOFT_DIRTY", "PROC_FS", "X86_64", "PCI", "VFIO")
+    path.write_text(CONFIG + "".join(f"CONFIG_{symbol}=y\n" for symbol in more))
+    return path

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pfnmap.budget import Budget
 from pfnmap.contract.recording import RecordingGroup
 from pfnmap.contract.step import Step
 from pfnmap.errors import BadInput, PfnmapError, PluginError, Refused, nearest
@@ -112,14 +113,18 @@ class ReplayResult:
 
 
 def replay(
-    recording: Recording, registry: Registry | None = None, progress: Callable[[int], None] = lambda done: None
+    recording: Recording,
+    registry: Registry | None = None,
+    progress: Callable[[int], None] = lambda done: None,
+    budget: Budget | None = None,
 ) -> ReplayResult:
-    """Run every record of a recording on the kernel that it says it was, and compare."""
+    """Run every record of a recording on the kernel that it says it was, and compare; within a budget, if there is
+    one."""
     kernel = recording.link(registry)
     result = ReplayResult(recording.source, kernel.describe())
     for n, record in enumerate(recording.records):
         result.records += 1
-        outcome = replay_record(kernel, recording, record, result.fields)
+        outcome = replay_record(kernel, recording, record, result.fields, budget)
         if isinstance(outcome, RecordRefused):
             result.refused.append(outcome)
         elif outcome:
@@ -131,7 +136,7 @@ def replay(
 
 
 def replay_record(
-    kernel: Kernel, recording: Recording, record: Record, fields: set[str]
+    kernel: Kernel, recording: Recording, record: Record, fields: set[str], budget: Budget | None = None
 ) -> list[Disagreement] | RecordRefused:
     """Run one record from an empty window; return where it disagrees (in its first such step), or its refusal.
 
@@ -142,8 +147,12 @@ def replay_record(
     except BadInput as error:
         raise error.placed(recording.source) from None
     run.machine.thp = record.thp_enabled
+    if budget is not None:
+        budget.watch(run.machine)
     for n, step in enumerate(record.steps):
         try:
+            if budget is not None:
+                budget.look()
             run.chosen = _chosen(step)
             got = {**run.step(step).as_json(), **_observed(recording.group, run, step)}
             found = compare_step(step, got, run, recording, record.own_boot, fields)

@@ -16,7 +16,9 @@ from pfnmap.plan import POLICIES, Request
 from pfnmap.sizes import parse_bar, parse_bar_size, parse_size
 
 if TYPE_CHECKING:
+    from pfnmap.contract.device import Device, DeviceBar
     from pfnmap.contract.step import Step
+    from pfnmap.kernel import Kernel
     from pfnmap.scenario import Scenario
 
 __all__ = ["at_guest_address", "described", "of_bars", "of_scenario", "placed"]
@@ -45,25 +47,16 @@ def of_bars(bars: Sequence[str], offset: int = 0, length: int | None = None) -> 
     return found
 
 
-def of_scenario(scenario: Scenario) -> list[Request]:
+def of_scenario(scenario: Scenario, kernel: Kernel) -> list[Request]:
     """Return requests for every mapping of a BAR in a scenario's steps, or for every BAR where no step maps one.
 
-    Raises BadInput for a mapping that names no BAR, and where there is no BAR at all.
+    Raises BadInput for what `run` refuses of it, for a mapping that names no BAR, and where there is no BAR at all.
     """
-    found = [_of_step(step, scenario) for step in scenario.steps if step.op == "mmap" and step.arguments.get("device")]
-    found = found or [
-        Request(
-            bar.index,
-            bar.phys,
-            bar.size,
-            device=device.bdf,
-            mmapable=bar.mmapable,
-            driver=device.driver,
-            memory=bar.memory,
-        )
-        for device in scenario.devices
-        for bar in device.bars.values()
-    ]
+    scenario.boot(kernel)
+    names: dict[str, int] = {}
+    steps = (step for step in scenario.steps if step.op == "mmap" and step.arguments.get("device"))
+    found = [_of_step(step, scenario, names) for step in steps]
+    found = found or [_of_bar(device, bar) for device in scenario.devices for bar in device.bars.values()]
     if not found:
         raise BadInput(scenario.source, "no device with a BAR in it")
     if len(found) > MAPPINGS:
@@ -71,39 +64,45 @@ def of_scenario(scenario: Scenario) -> list[Request]:
     return found
 
 
-def _of_step(step: Step, scenario: Scenario) -> Request:
-    from pfnmap.ops.arguments import address_value  # BARs that are given as text need no engine
-
-    given = step.arguments
-    devices = {device.name: device for device in scenario.devices}
-    name = given["device"]
-    if name not in devices:
-        raise Unknown(f"device at {step.where}", str(name), devices)
-    index = given.get("bar", 0)
-    if index not in devices[name].bars:
-        raise BadInput(step.where, f"device {name} has no BAR {index}")
-    bar = devices[name].bars[index]
-    va = address_value(given.get("addr", 0), {}, step.where)
+def _of_bar(device: Device, bar: DeviceBar) -> Request:
     return Request(
         bar.index,
         bar.phys,
         bar.size,
-        device=devices[name].bdf,
-        offset=_size(given.get("offset", 0), step.where),
-        length=_size(given["length"], step.where) if "length" in given else None,
-        va=va if va or given.get("fixed") else None,
+        device=device.bdf,
         mmapable=bar.mmapable,
-        driver=devices[name].driver,
+        driver=device.driver,
         memory=bar.memory,
     )
 
 
-def _size(value: object, where: str) -> int:
-    if isinstance(value, str):
-        return parse_size(value, where)
-    if not isinstance(value, int):
-        raise BadInput(where, f"{value!r} is not a size")
-    return value
+def _of_step(step: Step, scenario: Scenario, names: dict[str, int]) -> Request:
+    """Return the request of a step that was checked (`pfnmap.run.Run.check`); `names`: where mappings are, as far as
+    steps say it."""
+    from pfnmap.ops.arguments import address_value  # BARs that are given as text need no engine
+
+    given = step.arguments
+    devices = {device.name: device for device in scenario.devices}
+    name, index = given["device"], given.get("bar", 0)
+    if name not in devices:
+        raise Unknown(f"device at {step.where}", name, devices)
+    if index not in devices[name].bars:
+        raise BadInput(step.where, f"device {name} has no BAR {index}")
+    va = address_value(given.get("addr", 0), names, step.where)
+    if va and "id" in given:
+        names[given["id"]] = va
+    return replace(
+        _of_bar(devices[name], devices[name].bars[index]),
+        offset=_size(given.get("offset", 0)),
+        length=_size(given["length"]),
+        va=va if va or given.get("fixed") else None,
+        prot=given["prot"],
+        shared=given["shared"],
+    )
+
+
+def _size(value: int | str) -> int:
+    return parse_size(value) if isinstance(value, str) else value
 
 
 def described(

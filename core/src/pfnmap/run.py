@@ -7,7 +7,7 @@ step and returns its results.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pfnmap.contract.device import Device
@@ -109,18 +109,34 @@ class Run(RunState):
             raise Refused(step.op, f"the {step.by} is in a system call that does not end, at {self.hanging[mm]:#x}")
         del self.hanging[mm]
 
+    def check(self, steps: Iterable[Step]) -> None:
+        """Check what can be known of steps before the first is performed: their ops, and the names and kinds of their
+        arguments. Raises as `step` does."""
+        names = dict(self.names)
+        for step in steps:
+            self._arguments(step, names)
+            if isinstance(id := step.arguments.get("id"), str):
+                names[id] = 0
+            if step.at is not None:
+                address_value(step.at, names, step.where)
+
     def _perform(self, step: Step, mm: MmStruct) -> Mapping[str, Any]:
+        arguments = self._arguments(step, self.names)
         if step.op in OPS:
-            op = OPS[step.op]
-            return op.run(self, mm, **self._arguments(step, op.required, op.optional))
-        if step.op in self._actions:
-            plugin, action = self._actions[step.op]
-            optional = {name: kind for name, kind in action.arguments.items() if name in action.optional}
-            required = {name: kind for name, kind in action.arguments.items() if name not in action.optional}
-            arguments = self._arguments(step, required, optional)
-            with calling(plugin, step.op) as gave:
-                return gave(action.run(self, **arguments), _RESULTS)
-        raise self._unknown_op(step)
+            return OPS[step.op].run(self, mm, **arguments)
+        plugin, action = self._actions[step.op]
+        with calling(plugin, step.op) as gave:
+            return gave(action.run(self, **arguments), _RESULTS)
+
+    def _kinds(self, step: Step) -> tuple[Mapping[str, str], Mapping[str, str]]:
+        """Return the arguments that a step's op needs, and those that may be left out, with their kinds."""
+        if step.op in OPS:
+            return OPS[step.op].required, OPS[step.op].optional
+        if step.op not in self._actions:
+            raise self._unknown_op(step)
+        _, action = self._actions[step.op]
+        optional = {name: kind for name, kind in action.arguments.items() if name in action.optional}
+        return {name: kind for name, kind in action.arguments.items() if name not in optional}, optional
 
     def _unknown_op(self, step: Step) -> Exception:
         plugin, dot, action = step.op.partition(".")
@@ -139,7 +155,8 @@ class Run(RunState):
         why = why_not_linked(plugin, self.kernel.arch.name)
         return BadInput(step.where, f"op {step.op!r} is an action of plugin {plugin!r}, {why}")
 
-    def _arguments(self, step: Step, required: Mapping[str, str], optional: Mapping[str, str]) -> dict[str, Any]:
+    def _arguments(self, step: Step, names: Mapping[str, int]) -> dict[str, Any]:
+        required, optional = self._kinds(step)
         known = {**required, **optional}
         for name in step.arguments:
             if name not in known:
@@ -148,7 +165,7 @@ class Run(RunState):
             if name not in step.arguments:
                 raise BadInput(step.where, f"{step.op} lacks its argument {name!r}")
         return {
-            name: argument_value(known[name], value, self.names, f"{step.where} {name}")
+            name: argument_value(known[name], value, names, f"{step.where} {name}")
             for name, value in step.arguments.items()
         }
 

@@ -26,6 +26,7 @@ from pfnmap.host.bounded import MIB, read_json, read_toml
 from pfnmap.kernel import Kernel
 from pfnmap.offers import how_to_install
 from pfnmap.plugins import Registry, calling
+from pfnmap.run import Run
 from pfnmap.sizes import format_size, is_power_of_two, parse_address, parse_size
 from pfnmap.spec import KernelSpec
 
@@ -50,6 +51,15 @@ class Scenario:
     kernel: KernelSpec
     devices: tuple[Device, ...]
     steps: tuple[Step, ...]
+
+    def boot(self, kernel: Kernel) -> Run:
+        """Boot a machine with its devices, for its steps, which are checked. Raises BadInput, Unknown."""
+        try:
+            run = Run(kernel, list(self.devices))
+        except BadInput as error:
+            raise error.placed(self.source) from None
+        run.check(self.steps)
+        return run
 
 
 @dataclass(frozen=True)

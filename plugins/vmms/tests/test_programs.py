@@ -73,6 +73,7 @@ def test_a_program_is_called_as_its_entry_point(name: str) -> None:
         ("pve-qemu-kvm-11.0.0-1", GIB),
         ("cloud-hypervisor-52.0", 4096),
         ("cloud_hypervisor-53", GIB),
+        ("cloud-hypervisor-v53.0.1", GIB),
     ],
 )
 def test_a_version_says_what_is_guaranteed(version: str, grain: int) -> None:

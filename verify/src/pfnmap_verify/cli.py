@@ -84,16 +84,15 @@ def command(
         with session_progress(len(programs), subject.image.uname) as progress:
             session = Session(subject, model, devices, without_kvm=without_kvm, seconds=limit, progress=progress)
             error = run_session(session, programs)
-        if record is not None and session.records:
-            _write(record, gzip.compress(_json.dumps(session.document()).encode(), mtime=0))
+        unwritten = _record(session, record)
         if error is not None and not session.records:
             raise error
         verdicts = judged(session, registry)
         if random is not None and error is None:
             verdicts = shrunk(session, programs, verdicts, registry)
         _report(session, verdicts, ktap=ktap, json=json, junit=junit)
-        if error is not None:
-            raise error
+        if (ended := error or unwritten) is not None:
+            raise ended
     return _status(verdicts)
 
 
@@ -116,10 +115,23 @@ def _check_writable(path: str | None, force: bool) -> None:
         raise BadInput(path, "no directory to write it to")
 
 
+def _record(session: Session, path: str | None) -> Refused | None:
+    """Write what was recorded; return why it could not be, since that does not cost the verdicts."""
+    if path is None or not session.records:
+        return None
+    try:
+        _write(path, gzip.compress(_json.dumps(session.document()).encode(), mtime=0))
+    except Refused as refusal:
+        return refusal
+    return None
+
+
 def _write(path: str, data: bytes) -> None:
     try:
         Path(path).write_bytes(data)
     except OSError as error:
+        if Path(path).is_file():
+            Path(path).unlink()
         raise Refused("verify", f"{path} cannot be written: {error.strerror}") from None
 
 
@@ -224,7 +236,7 @@ def _show(booted: dict[str, Any], verdicts: Sequence[Verdict]) -> None:
     agree = sum(verdict.outcome == "agree" for verdict in verdicts)
     show(
         styled(f"{agree} of {len(verdicts)} records agree", "bold"),
-        f"{booted['release']}: {booted['boots']} boots, {booted['seconds']} s",
+        f"{booted['release']}: {booted['boots']} boot{'s' * (booted['boots'] > 1)}, {booted['seconds']} s",
     )
 
 

@@ -9,6 +9,7 @@ import typer
 from typer.main import get_command
 
 from pfnmap.boundary import blamed, may_pass, said
+from pfnmap.cli.examples import epilog
 from pfnmap.cli.once import OnceCommand
 from pfnmap.cli.stdout import keep_apart
 from pfnmap.errors import NotInstalled, PfnmapError, PluginError, Unknown
@@ -70,6 +71,7 @@ def _command(name: str, loaded: Any) -> Any:
             raise
         raise PluginError(name, f"typer makes no command of it: {said(error)}") from error
     command.name = name
+    command.epilog = command.epilog or epilog(name)
     command.params = [p for p in command.params if not {"--install-completion", "--show-completion"} & set(p.opts)]
     return _plain(command)
 

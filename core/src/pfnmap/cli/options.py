@@ -21,9 +21,18 @@ if TYPE_CHECKING:
     from pfnmap.plugins import Registry
     from pfnmap.spec import KernelSpec
 
-__all__ = ["JsonOption", "KernelOptions", "Settings", "cpu_values", "kernel_options", "linked"]
+__all__ = ["JsonOption", "KernelOptions", "LimitOption", "Settings", "cpu_values", "kernel_options", "linked"]
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+LimitOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--limit",
+        metavar="KEY=VAL",
+        help="What it may take in all: ops=4M events, bytes=1G of page tables, seconds=300; repeatable.",
+        show_default=False,
+    ),
+]
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pfnmap.kernel import Kernel
     from pfnmap.plan import Advice, Plan, Request
     from pfnmap.plugins import Registry
+    from pfnmap.scenario import Scenario
     from pfnmap.spec import KernelSpec
 
 
@@ -196,6 +197,14 @@ def command(
         ),
     ] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="A line a device, and a total.")] = False,
+    over: Annotated[
+        str | None,
+        _option("--sweep", "release|va|thp", "Ask of each release, alignment or setting.", "What would be otherwise"),
+    ] = None,
+    output: Annotated[
+        str | None, _option("-o", "FILE.svg", "With --sweep: draw it.", "What would be otherwise")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Write onto a file that exists.")] = False,
     maps: Annotated[bool, typer.Option("--map", help="Draw each BAR: which stretch is mapped at which level.")] = False,
     va: Annotated[str | None, _option("--va", "ADDR", "At this virtual address.", "Where")] = None,
     vmm: Annotated[
@@ -283,7 +292,7 @@ def command(
         raise BadInput("", f"--offset and --length: {programs[0]} says itself what of a BAR it maps")
     registry = _settings(context).registry
     read = _read(files, registry) if files else []
-    base, requests = KernelSpec(), []
+    base, requests, scenario = KernelSpec(), [], None
     if root is not None:
         base, devices = _of_host(root, registry)
         read = [devices]
@@ -294,15 +303,21 @@ def command(
         start = parse_size(offset, "--offset") if offset is not None else 0
         requests = of_bars(bars, start, parse_size(length, "--length") if length is not None else None)
     elif scenarios:
-        requests, base = _of_scenario(scenarios[0])
+        from pfnmap.scenario import read_scenario
+
+        scenario = read_scenario(scenarios[0])
+        base = scenario.kernel
     for name in vmm or ():
         vmm_class(name, registry)
+    if scenario is not None:
+        _check_drivers(registry, [device.driver for device in scenario.devices])
     _check_drivers(registry, [request.driver for request in requests])
     desk: Desk = context.meta.get(DESK) or Desk(registry)
     question = _Question(
         desk,
         registry,
         read,
+        scenario,
         requests,
         slot or (),
         device_id or (),
@@ -317,6 +332,10 @@ def command(
         not no_msix_mappable,
     )
     spec = kernel.over(base)
+    if over is not None:
+        return _sweep(question, spec, over, output, force, json)
+    if output is not None:
+        raise BadInput("-o", "goes with --sweep")
     this = _side(question, spec)
     other, found, document = None, None, this.as_json()
     if against is not None:
@@ -345,7 +364,7 @@ def command(
     if json:
         print_json("plan", document)
         return 0
-    _show_side(this, quiet)
+    _show_side(this, quiet, legend=other is None)
     if other is not None and found is not None:
         from pfnmap.report.difference import render_difference
 
@@ -372,6 +391,7 @@ class _Question:
     desk: Desk
     registry: Registry
     read: Sequence[Input]
+    scenario: Scenario | None
     requests: Sequence[Request]
     slots: Sequence[str]
     ids: Sequence[str]
@@ -404,12 +424,14 @@ class _Side:
 def _side(question: _Question, spec: KernelSpec) -> _Side:
     """Link a kernel, and plan on it what is asked; what is not as it was said is warned of."""
     from pfnmap.plan import plan
-    from pfnmap.requests import at_guest_address, described, placed
+    from pfnmap.requests import at_guest_address, described, of_scenario, placed
 
     said: list[str] = []
     image = question.desk.link(spec, said.append)
     requests, wanted = question.requests, None
-    if not requests:
+    if question.scenario is not None:
+        requests = of_scenario(question.scenario, image)
+    elif not requests:
         wanted = _of_inputs(question, image)
         requests = wanted.requests
     for text in (*_not_built(image, requests), *said, *(_left_out(wanted) if wanted else ())):
@@ -439,13 +461,46 @@ def _advice(question: _Question, side: _Side) -> list[Advice]:
     return advise(side.image, side.requests, **_how(question))
 
 
-def _show_side(side: _Side, quiet: bool) -> None:
+def _show_side(side: _Side, quiet: bool, *, legend: bool = True) -> None:
     from pfnmap.report.plan_fold import folded, summary
     from pfnmap.report.plan_table import render
 
     heading(side.plan.kernel)
     names = side.wanted.names if side.wanted else {}
-    show(*(summary(side.plan, names) if quiet else render(*folded(side.plan, names))))
+    show(*(summary(side.plan, names) if quiet else render(*folded(side.plan, names), legend=legend)))
+
+
+def _sweep(question: _Question, spec: KernelSpec, over: str, output: str | None, force: bool, json: bool) -> int:
+    """Ask the question of every point of a sweep; show the costs, and draw them."""
+    from pathlib import Path
+
+    from pfnmap.release import facts
+    from pfnmap.report.plot import render_sweep, sweep_svg
+    from pfnmap.sweep import kind_of, sweep
+
+    if output is not None and Path(output).exists() and not force:
+        raise BadInput(output, "exists; --force writes onto it")
+
+    def ask(spec: KernelSpec, requests: Sequence[Request] | None) -> tuple[Sequence[Request], Plan]:
+        asked = question if requests is None else replace(question, requests=requests, va=None, vmm=())
+        side = _side(asked, spec)
+        return side.requests, side.plan
+
+    kind = kind_of(over)
+    points = sweep(kind, spec, facts(question.registry), ask)
+    if output is not None:
+        bars = len({(r.device, r.bar) for r in ask(spec, None)[0]})
+        title = f"{bars} BARs" if bars > 1 else "one BAR"
+        try:
+            Path(output).write_text(sweep_svg(kind, f"{title}, over {kind}", points), encoding="utf-8")
+        except OSError as error:
+            raise BadInput(output, f"cannot be written: {error.strerror}") from None
+    if json:
+        kernel = ask(spec, None)[1].kernel
+        print_json("plan", {"kernel": dict(kernel), "sweep": {"over": kind, "points": [p.as_json() for p in points]}})
+    else:
+        show(render_sweep(kind, points))
+    return 0
 
 
 def _show_maps(sides: Mapping[str, Mapping[str, Any]]) -> None:
@@ -549,14 +604,6 @@ def _of_host(root: str, registry: Registry) -> tuple[KernelSpec, Input]:
     devices = [function.device for function in host.functions]
     bound = [device for device in devices if device.driver in names]
     return spec_of(host, registry, []), Input(root, "host", tuple(bound or devices), (), host.skipped)
-
-
-def _of_scenario(path: str) -> tuple[list[Request], KernelSpec]:
-    from pfnmap.requests import of_scenario
-    from pfnmap.scenario import read_scenario
-
-    scenario = read_scenario(path)
-    return of_scenario(scenario), scenario.kernel
 
 
 app = typer.Typer(add_completion=False)

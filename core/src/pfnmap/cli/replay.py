@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pfnmap.cli.options import JsonOption, Settings
-from pfnmap.cli.terminal import only_kernel, print_json, progress_bar, recorded_heading, show, styled, table
+from pfnmap.cli.options import JsonOption, LimitOption, Settings
+from pfnmap.cli.terminal import only_kernel, print_json, progress_bar, recorded_heading, show, styled, table, warn
 from pfnmap.errors import BadInput
 
 if TYPE_CHECKING:
@@ -32,20 +32,29 @@ def command(
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Show every disagreement in full, and every refused record.")
     ] = False,
+    limit: LimitOption = None,
     json: JsonOption = False,
 ) -> int:
     """Run the records of recordings and compare each step with what the real kernel did."""
+    from pfnmap.budget import Budget
     from pfnmap.replay import replay
     from pfnmap.scenario import read_recording
 
+    budget = Budget.of(limit or ())
     settings: Settings = context.obj
     registry = settings.registry
     files = [file for path in paths for file in _recordings(path)]
     results: list[ReplayResult] = []
+    stopped: KeyboardInterrupt | None = None
     for number, file in enumerate(files, 1):
-        recording = read_recording(file, registry)
-        with progress_bar(len(recording.records), f"{number}/{len(files)} {file}") as progress:
-            results.append(replay(recording, registry, progress))
+        try:
+            recording = read_recording(file, registry)
+            with progress_bar(len(recording.records), f"{number}/{len(files)} {file}") as progress:
+                results.append(replay(recording, registry, progress, budget))
+        except KeyboardInterrupt as error:
+            stopped = error
+            warn(f"interrupted in {file}; told is what was done before it")
+            break
     if json:
         print_json(
             "replay",
@@ -53,6 +62,8 @@ def command(
         )
     else:
         _render(results, verbose)
+    if stopped is not None:
+        raise stopped
     return _status(results)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pfnmap.cli.options import JsonOption, KernelOptions, Settings, kernel_options, linked
+from pfnmap.cli.options import JsonOption, KernelOptions, LimitOption, Settings, kernel_options, linked
 from pfnmap.cli.terminal import heading, print_json, show, styled, warn
 from pfnmap.errors import BadInput, Refused
 
@@ -37,39 +37,45 @@ def command(
     ] = False,
     dump: Annotated[bool, typer.Option("--dump", help="Show the page tables at the end.")] = False,
     maps: Annotated[bool, typer.Option("--map", help="Draw what of each BAR is mapped at the end.")] = False,
+    limit: LimitOption = None,
     json: JsonOption = False,
 ) -> int:
     """Run a scenario bit by bit on a simulated machine; options override the kernel that it names."""
+    from pfnmap.budget import Budget
     from pfnmap.replay import unmet
-    from pfnmap.run import Run
     from pfnmap.scenario import read_scenario
 
+    budget = Budget.of(limit or ())
     settings: Settings = context.obj
     read = read_scenario(scenario)
     if not read.steps:
         raise BadInput(scenario, "no [[step]] in it, so there is nothing to run")
     image = linked(kernel.over(read.kernel), settings.registry)
-    try:
-        run = Run(image, list(read.devices))
-    except BadInput as error:
-        raise error.placed(scenario) from None
+    run = read.boot(image)
     for name in run.machine.left_out:
         warn(f"{run.left_out[name]}; it is left out")
     document: dict[str, Any] = {"kernel": image.describe(), "steps": [], "failed": []}
     if not json:
         heading(document["kernel"])
+    budget.watch(run.machine)
     events: list[Event] = []
     run.machine.trace.listeners.append(events.append if json else _show_event if trace else _show_complaint)
-    refusal: Refused | None = None
+    stopped: Refused | KeyboardInterrupt | None = None
     tables: list[dict[str, Any]] = []
     for number, step in enumerate(read.steps):
         if not json:
             _show_call(number, step)
         try:
+            budget.look()
             result = run.step(step).as_json()
         except Refused as error:
-            refusal = error
+            stopped = error.placed(step.where)
             document["refused"] = {"step": number, "op": step.op, "reason": str(error)}
+            break
+        except KeyboardInterrupt as error:
+            stopped = error
+            document["interrupted"] = {"step": number, "op": step.op}
+            warn(f"interrupted in {step.where}")
             break
         failed = [
             {"step": number, "field": field, "expected": expected, "got": got}
@@ -96,8 +102,8 @@ def command(
         show(*drawn) if drawn else show("", "nothing of a BAR is mapped at the end")
     if json:
         print_json("run", document)
-    if refusal is not None:
-        raise refusal
+    if stopped is not None:
+        raise stopped
     return 1 if document["failed"] else 0
 
 

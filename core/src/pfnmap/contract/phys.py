@@ -50,6 +50,8 @@ class PhysicalMemory:
         self._reserved = sorted((address, address + size) for address, size in reserved)
         self.tables: dict[int, array[int]] = {}
         self._table_bytes = 0
+        self.table_limit = TABLE_BYTES
+        """Bytes of page tables that there may be."""
         self.ram: dict[int, Page] = {}
         self.zero_page = self.alloc_page()
 
@@ -82,7 +84,7 @@ class PhysicalMemory:
     def alloc_table(self, template: array[int]) -> int:
         """Return the physical address of a new table with the entries of `template`."""
         size = len(template) * 8
-        self._table_bytes = bounded("RAM", self._table_bytes + size, TABLE_BYTES, "bytes of page tables")
+        self._table_bytes = bounded("RAM", self._table_bytes + size, self.table_limit, "bytes of page tables")
         address = self.alloc(size)
         self.tables[address] = template[:]
         return address

@@ -110,6 +110,8 @@ class Request:
     `sparse`: the parts of the region that can be mapped, where it says so (the sparse-mmap capability); empty: all.
     `msix_mappable`: it says that the MSI-X table may be mapped with the rest (4.16 and later). `pci_id`
     (``10de:2330``) and `class_name` as the source has them, None: not said.
+
+    `prot` (letters of rwx, or "none") and `shared`: what mmap is asked for.
     """
 
     bar: int
@@ -132,6 +134,8 @@ class Request:
     msix_mappable: bool = True
     pci_id: str | None = None
     class_name: str | None = None
+    prot: str = "rw"
+    shared: bool = True
     candidates: tuple[str, ...] = ()
 
     @property

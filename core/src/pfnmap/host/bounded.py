@@ -21,7 +21,17 @@ import tomli
 
 from pfnmap.errors import BadInput
 
-__all__ = ["MIB", "opened", "read_bytes", "read_json", "read_text", "read_toml", "source_name", "unpacked"]
+__all__ = [
+    "MIB",
+    "opened",
+    "read_bytes",
+    "read_json",
+    "read_text",
+    "read_toml",
+    "source_name",
+    "uncompressed",
+    "unpacked",
+]
 
 MIB = 1 << 20
 _WAIT = 10
@@ -87,6 +97,15 @@ def _named_pipe(path: str | os.PathLike[str], where: str) -> BinaryIO:
         raise BadInput(where, f"a pipe that nobody wrote to for {_WAIT} s")
     os.set_blocking(pipe.fileno(), True)
     return pipe
+
+
+def uncompressed(stream: BinaryIO, limit: int, where: str) -> BinaryIO:
+    """Return a stream as it is, or, where it is gzip, xz or zstd, one of its content, of at most `limit` bytes; `where`
+    names it. Raises BadInput as `read_bytes` does."""
+    peek = getattr(stream, "peek", None)
+    if peek is None or not any(peek(8).startswith(magic) for magic in _PACKED):
+        return stream
+    return io.BytesIO(unpacked(stream.read(limit + 1), limit, where))
 
 
 def unpacked(raw: bytes, limit: int, where: str) -> bytes:

@@ -38,7 +38,7 @@ _NAMED: Final = (
         "run lshw without either",
     ),
     (
-        re.compile(r'"(?:businfo|handle)" : "(?:pci@|PCI:).*'),
+        re.compile(r'.*"(?:businfo|handle)"\s?:\s?"(?:pci@|PCI:).*'),
         "lshw -json, which prints no ranges",
         "run lshw without -json",
     ),

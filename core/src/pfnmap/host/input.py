@@ -22,7 +22,7 @@ from pfnmap.host.iomem import IOMEM, parse_iomem
 from pfnmap.host.lshw import LSHW, parse_lshw
 from pfnmap.host.lspci import LSPCI, parse_lspci
 from pfnmap.host.maps import MAPS, PMAP, PMAP_X, parse_maps, parse_pmap
-from pfnmap.host.paste import Line, lines_of, read_paste
+from pfnmap.host.paste import Line, lines_of, read_paste, without_prefixes
 from pfnmap.host.pci import PciDevice, Skipped
 from pfnmap.host.reading import InputKind, Mapping, Reading
 from pfnmap.host.resource import RESOURCE, parse_resource
@@ -69,7 +69,10 @@ def parse_input(text: str, source: str = "the input", kinds: Dict[str, InputKind
     if _SCENARIO.search(text):
         return Input(source, "scenario")
     lines = lines_of(text, source)
-    signed = [name for name, kind in kinds.items() if any(kind.sign.fullmatch(line.text) for line in lines)]
+    signed = _signed(lines, kinds)
+    if not signed:
+        signed = _signed(plain := without_prefixes(lines), kinds)
+        lines = plain if signed else lines
     readings = {name: kinds[name].parse(lines) for name in signed}
     with_bars = [name for name in signed if any(device.bars for device in readings[name].devices)]
     with_mappings = [name for name in signed if readings[name].mappings]
@@ -88,6 +91,10 @@ def parse_input(text: str, source: str = "the input", kinds: Dict[str, InputKind
     )
 
 
+def _signed(lines: list[Line], kinds: Dict[str, InputKind]) -> list[str]:
+    return [name for name, kind in kinds.items() if any(kind.sign.fullmatch(line.text) for line in lines)]
+
+
 def _why_nothing(lines: list[Line], readings: Dict[str, Reading]) -> str:
     """Return what a text without BARs and mappings is."""
     for name, reading in readings.items():
@@ -101,4 +108,9 @@ def _why_nothing(lines: list[Line], readings: Dict[str, Reading]) -> str:
     for name, reading in readings.items():
         if reading.devices:
             return f"{name} with {len(reading.devices)} devices and no memory BAR of any; {VERBOSE}"
+    if not lines:
+        return f"it is empty; {VERBOSE}"
+    if readings:
+        right = "give /proc/PID/maps or pmap -X of the process that has the device"
+        return f"{', '.join(readings)} without a BAR or a mapping of one; {right}"
     return f"nothing in it is known; expected one of {', '.join(KINDS)} or a scenario: {VERBOSE}"

@@ -28,9 +28,10 @@ _PCI_ID = re.compile(r"(?:(.+) (?:\[|(?<=Device )))?([0-9a-f]{4}:[0-9a-f]{4})\]?
 _REGION_LINE = re.compile(r"Region |(?:\[virtual\] )?(?:Memory|I/O ports) at ")
 _REGION = re.compile(r"(?:Region (\d{1,2}): )?(\[virtual\] )?(?:(Memory)|I/O ports) at (.*)")
 _REST = re.compile(
+    r"(?:[0-9a-f]{8,16} ?)?"
     r"(?:(?:\((?:64-bit|32-bit|low-1M|type 3), )?(?:non-)?prefetchable\))?(?: ?\[[a-z]+(?:=[0-9]+[KMGTPE]?)?\])*"
 )
-"""The second half of a region that a mail program wrapped."""
+"""What of a region a mail program wrapped into the next line."""
 _MEMORY = re.compile(r"(\S+) \((64-bit|32-bit|low-1M|type 3), (non-)?prefetchable\)((?: \[[^\]]*\])*)")
 _ADDRESS = re.compile(r"[0-9a-f]{1,16}|<(?:unassigned|ignored|broken-64-bit-slot|invalid-64bit-slot)>")
 _REBAR = re.compile(r"BAR (\d): current size: \S+, supported:((?: \d+[MGTPE]B)+)")

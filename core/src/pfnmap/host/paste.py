@@ -9,12 +9,13 @@ from __future__ import annotations
 import html
 import os
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from pfnmap.errors import BadInput
 from pfnmap.host.bounded import MIB, read_bytes, source_name
 
-__all__ = ["Line", "lines_of", "read_paste"]
+__all__ = ["Line", "lines_of", "read_paste", "without_prefixes"]
 
 LIMIT = 16 * MIB
 """Bytes that are read of an input, once decompressed."""
@@ -36,6 +37,7 @@ _TAG = re.compile(rf"</?(?:{_TAG_NAMES})(?:\s[^<>]{{0,400}})?/?>", re.IGNORECASE
 _HTML = re.compile(
     r"<(?:br|code|div|html|p|pre|span|td)(?:\s[^<>]{0,400})?/?>|&(?:nbsp|lt|gt|#\d{1,6});", re.IGNORECASE
 )
+_PREFIX = re.compile(r"(?:\d{4}-\d\d-\d\d[T ][\d:.,]+(?:Z|[+-]\d\d:?\d\d)?|\d{1,6}[:\t-]|[-+\"•│┃])\s*")
 _BOM_16 = (b"\xff\xfe", b"\xfe\xff")
 _LEFT, _RIGHT = " \t>*|`\ufeff", " \t*|`"
 
@@ -76,6 +78,12 @@ def lines_of(text: str, source: str = "the input") -> list[Line]:
             if line:
                 found.append(Line(number, line))
     return found
+
+
+def without_prefixes(lines: Iterable[Line]) -> list[Line]:
+    """Return lines without what a tool put in front of each: numbers (grep -n, cat -n), time stamps of a log, marks of
+    a list, a diff or a frame."""
+    return [Line(number, shorter) for number, text in lines if (shorter := _PREFIX.sub("", text, count=1))]
 
 
 def _clean(raw: str, is_html: bool) -> str:

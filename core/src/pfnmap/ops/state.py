@@ -98,6 +98,8 @@ class RunState:
         modules = self.machine.modules
         module = modules.get(name)
         if module is None:
+            if name in self.machine.left_out:
+                raise self.machine.left_out[name]
             known = nearest(name, (n for n, m in modules.items() if isinstance(m, Driver)))
             why = self.left_out.get(name) or (not known and why_unusable(Registry(), "driver", name))
             raise BadInput(f"device {device.name}", why or f"its driver {name} is not linked{known}")

@@ -237,13 +237,14 @@ def _length(kernel: Kernel, request: Request, rules: RegionRules) -> int:
     """Check the part of the BAR that is mapped, and return its length in whole pages."""
     where, page = request.where, kernel.geometry.PAGE_SIZE
     if request.offset < 0 or request.offset % page:
-        raise BadInput(where, f"offset {request.offset:#x} is not a multiple of the {format_size(page)} page")
+        page_text = f"a multiple of the {format_size(page)} page"
+        raise BadInput(where, f"offset {request.offset:#x} is not {page_text}: mmap gives EINVAL")
     length = rules.end - request.offset if request.length is None else up(request.length, page)
     if length <= 0:
         raise BadInput(where, f"nothing to map: length {length} from offset {request.offset:#x}")
     if request.offset + length > rules.end:
         last = request.offset + length
-        raise BadInput(where, f"offset + length {last:#x} is beyond {rules.beyond} {rules.end:#x}")
+        raise BadInput(where, f"offset + length {last:#x} is beyond {rules.beyond} {rules.end:#x}: mmap gives EINVAL")
     return length
 
 

@@ -31,7 +31,7 @@ ALIGNED_BASE: Final = 0x1000_0000_0000
 """Policy `aligned` takes the lowest address from here on; from an eighth of the address space where that is less (39 or
 42 bits of virtual addresses)."""
 
-_VERSION = re.compile(r"-(?=\d)")
+_VERSION = re.compile(r"-v?(?=\d)")
 
 
 @dataclass(frozen=True)
@@ -214,7 +214,8 @@ def _whole(request: Request) -> Span:
 
 
 def vmm_named(text: str, registry: Registry, options: Sequence[str] = (), *, newest: bool = False) -> Vmm:
-    """Return the placement policy that ``NAME`` or ``NAME-VERSION`` means; ``-`` and ``_`` in names are the same.
+    """Return the placement policy that ``NAME`` or ``NAME-VERSION`` (or ``NAME-vVERSION``) means; ``-`` and ``_`` in
+    names are the same.
     `newest`: a version newer than what is known is taken for the newest known.
 
     Raises Unknown for a name or a version that nobody knows, PluginError for a plugin that cannot be used, BadInput for
@@ -292,6 +293,6 @@ def _check(space: Space, request: Request, area: Area) -> None:
     """Refuse an area that mmap would refuse there."""
     if area.va % space.page:
         page = format_size(space.page)
-        raise BadInput(request.where, f"VA {area.va:#x} is not a multiple of the {page} page")
+        raise BadInput(request.where, f"VA {area.va:#x} is not a multiple of the {page} page: mmap gives EINVAL")
     if area.va < 0 or area.va + area.length > space.task_size:
         raise _no_room(request, area.length, f"not at VA {area.va:#x}", space.task_size)

@@ -29,10 +29,10 @@ _LEVELS: Final[tuple[LeafLevel, ...]] = ("pud", "pmd", "pte")
 Row = tuple[Text, ...]
 
 
-def render(plan: Plan, names: Mapping[str, str] | None = None) -> list[Text | Table]:
+def render(plan: Plan, names: Mapping[str, str] | None = None, *, legend: bool = True) -> list[Text | Table]:
     """Return what `pfnmap plan` prints below its heading, in order; colours show on a terminal only.
 
-    `names`: what devices are called, by their PCI address.
+    `names`: what devices are called, by their PCI address. `legend`: say what the columns are.
     """
     blocks = [
         list(block) for _, block in groupby(plan.mappings, key=lambda m: replace(m.request, va=None, policy=None))
@@ -55,7 +55,7 @@ def render(plan: Plan, names: Mapping[str, str] | None = None) -> list[Text | Ta
         parts += _sentences(block)
     parts += _notes(blocks)
     parts += _undetermined(plan)
-    if any(rows):
+    if legend and any(rows):
         parts.append(Text(f"\n{' '.join((_LEGEND, *plan.legends))}", "dim"))
     return parts
 

@@ -12,6 +12,10 @@ __all__ = ["region_rules"]
 _FILLS = "mmap of a BAR in sysfs fills it at once (remap_pfn_range), there is no huge_fault"
 
 
+def _refused(request: Request) -> str:
+    return "mmap gives EPERM: sysfs is noexec" if "x" in request.prot else ""
+
+
 def region_rules(kernel: Image, request: Request) -> RegionRules:
     """Return how resourceN of a BAR is mapped. Nobody maps it for DMA by itself."""
     page = kernel.geometry.PAGE_SIZE
@@ -19,7 +23,7 @@ def region_rules(kernel: Image, request: Request) -> RegionRules:
     there = kernel.arch.name != "s390" or kernel.has(since)
     return RegionRules(
         end=-(-request.bar_size // page) * page,
-        refused="" if there else f"there are no resource files in sysfs: {kernel.lacks(since)}",
+        refused=_refused(request) if there else f"there are no resource files in sysfs: {kernel.lacks(since)}",
         filling="mmap",
         before="mmap",
         pgoff_is_pfn=True,

@@ -38,6 +38,7 @@ from pfnmap.vm_flags import VM_ALLOW_ANY_UNCACHED, VM_DONTDUMP, VM_DONTEXPAND, V
 
 from .barmap import BarMap
 from .held import held, logged
+from .impossible import why_never
 from .inputs import INPUTS
 from .iommufd_actions import IommufdActions
 from .maps import mapped
@@ -167,8 +168,10 @@ class VfioPci(Driver):
         self._iommufd = IommufdActions(lambda device: self._device(device).memory_enabled)
 
     def boot(self, machine: Machine) -> None:
-        """Begin without devices; settle which fault handler this release has."""
+        """Begin without devices; settle which fault handler this release has. Raises Refused where it cannot be."""
         super().boot(machine)
+        if why := why_never(machine.kernel.has):
+            raise Refused("vfio_pci", why)
         self.devices: dict[str, VfioPciCoreDevice] = {}
         self._dev_dbg = False
         self._ratelimit = RateLimit()

@@ -17,6 +17,8 @@ from pfnmap.contract.plan import HUGE_LEVELS, Filling, Image, LeafLevel, Reason,
 from pfnmap.errors import BadInput, Refused
 from pfnmap.sizes import format_size
 
+from .impossible import why_never
+
 __all__ = ["DMA", "Iommufd", "Type1", "region_rules"]
 
 REGION_BITS = 40
@@ -27,6 +29,7 @@ FAULT_MMAPS = "vfio-fault-mmaps"
 UNALIGNED_FALLBACK = "vfio-unaligned-pfn-fallback"
 ALIGN_FAULT = "vfio-align-fault-to-order"
 MAPPING_ORDER = "get-mapping-order"
+NOEXEC = "vfio-mmap-noexec"
 
 
 def region_rules(kernel: Image, request: Request, others: Sequence[Request]) -> RegionRules:
@@ -34,6 +37,8 @@ def region_rules(kernel: Image, request: Request, others: Sequence[Request]) -> 
     vfio-pci."""
     if not kernel.has(VFIO_PCI):
         raise Refused(f"plan of {request.where}", kernel.lacks(VFIO_PCI))
+    if why := why_never(kernel.has):
+        raise Refused(f"plan of {request.where}", why)
     if request.offset >> REGION_BITS:
         limit = f"{format_size(1 << REGION_BITS)}, where vfio-pci's next region begins"
         raise BadInput(request.where, f"offset {request.offset:#x} is not below {limit}")
@@ -51,7 +56,15 @@ def region_rules(kernel: Image, request: Request, others: Sequence[Request]) -> 
         pgoff_is_pfn=not kernel.has("vfio-unmap-mapping-range"),
         reasons={level: tuple(_no_huge_fault(kernel, level)) for level in HUGE_LEVELS},
         dma=Type1.name,
-        changes=(VFIO_PCI, FAULT_MMAPS, "huge-pfnmap", UNALIGNED_FALLBACK, MAPPING_ORDER, "vfio-unmap-mapping-range"),
+        changes=(
+            VFIO_PCI,
+            FAULT_MMAPS,
+            "huge-pfnmap",
+            UNALIGNED_FALLBACK,
+            MAPPING_ORDER,
+            "vfio-unmap-mapping-range",
+            *((NOEXEC,) if "x" in request.prot else ()),
+        ),
     )
 
 
@@ -61,7 +74,12 @@ def _gives_order(kernel: Image, level: LeafLevel) -> bool:
 
 
 def _not_mmapable(kernel: Image, request: Request, others: Iterable[Request]) -> str:
-    """Why vfio-pci does not offer the BAR to mmap (vfio_pci_probe_mmaps); empty if it does."""
+    """Why vfio-pci does not offer the BAR to mmap (vfio_pci_probe_mmaps), or refuses such a mapping of it; empty if it
+    does."""
+    if not request.shared:
+        return "mmap gives EINVAL: vfio-pci maps nothing private"
+    if "x" in request.prot and kernel.has(NOEXEC):
+        return "mmap gives EPERM: no PROT_EXEC in the file system of anonymous inodes"
     if request.mmapable is not None:
         return "" if request.mmapable else "vfio-pci's region has no mmap flag"
     if kernel.config.enabled("VFIO_PCI_CORE") and kernel.config.value("VFIO_PCI_MMAP") == "n":
