@@ -86,6 +86,8 @@ class Btf:
                 once, each = _TAIL[kind]
                 yield _Row(name, kind, members, bool(info >> 31), size, at + 12)
                 at += 12 + once + each * members
+                if at > len(self.data):
+                    raise BadInput(self.where, "BTF whose last type ends behind all types")
         except (struct.error, KeyError):
             raise BadInput(self.where, f"BTF that cannot be read at byte {at} of its types") from None
 

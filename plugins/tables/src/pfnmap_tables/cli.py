@@ -50,6 +50,8 @@ def command(
     if pid is not None and not (pid.isdecimal() and pid.isascii() and len(pid) <= 10):
         raise BadInput("--pid", f"{pid!r} is not the number of a process")
     try:
+        from drgn import FaultError
+
         from pfnmap_tables.compare import compared
         from pfnmap_tables.report import render
         from pfnmap_tables.target import of_core, of_live, of_qmp
@@ -63,7 +65,11 @@ def command(
     else:
         target = of_qmp(qmp or "", kernel.arch)
     image = linked(_spec(kernel, target), settings.registry)
-    found = compared(target, image, settings.registry, None if pid is None else int(pid))
+    try:
+        found = compared(target, image, settings.registry, None if pid is None else int(pid))
+    except (FaultError, LookupError, ValueError, OverflowError, TypeError) as error:
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        raise Refused(target.name, f"its memory does not hold together ({what}): is it cut, or damaged?") from None
     if json:
         mappings = [one.as_json(image) for one in found]
         print_json("tables", {"kernel": image.describe(), "mappings": mappings})

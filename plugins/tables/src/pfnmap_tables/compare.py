@@ -16,7 +16,7 @@ from pfnmap_tables.processes import Resource, Vma, resources, vmas
 from pfnmap_tables.target import Target
 from pfnmap_tables.walk import Leaf, Walk, walk
 
-__all__ = ["Compared", "Difference", "Run", "compared"]
+__all__ = ["Compared", "Difference", "Run", "compared", "differences"]
 
 _SIZES: Final = {level: n for n, level in enumerate(LEAF_LEVELS)}
 
@@ -113,7 +113,7 @@ def _compared(target: Target, kernel: Kernel, registry: Registry, vma: Vma, rang
     runs = tuple(_runs(seen.leaves))
     bar = _bar(vma, seen, ranges)
     planned = None if bar is None else _plan(kernel, registry, vma, bar)
-    differs = tuple(_differs(vma, runs, planned)) if planned is not None else ()
+    differs = tuple(differences(vma, runs, planned)) if planned is not None else ()
     index = vma.part.bar
     return Compared(vma, bar and bar.name, index, runs, seen.table_bytes, seen.unreadable, planned, differs, unstable)
 
@@ -171,7 +171,7 @@ def _plan(kernel: Kernel, registry: Registry, vma: Vma, bar: Resource) -> Mappin
         return None
 
 
-def _differs(vma: Vma, runs: Sequence[Run], planned: MappingPlan) -> Iterator[Difference]:
+def differences(vma: Vma, runs: Sequence[Run], planned: MappingPlan) -> Iterator[Difference]:
     """Yield where the two are not the same, neighbours of one kind together."""
     have: list[tuple[int, int, str]] = []
     at = vma.start

@@ -215,12 +215,15 @@ def _opened(
     if not said and program.flags & ProgramFlags.IS_LINUX_KERNEL:
         return Target(program, name, live)
     found = note() if note is not None else _note_in_memory(program)
-    if not said:  # memory that can be read, and nothing that says whose it is
-        program.set_linux_kernel_custom(found, live)
-        return Target(program, name, live)
     if found is None:
         why = said or "no VMCOREINFO in it"
         raise Refused(name, f"no dump of a Linux kernel that is known: {why}")
+    if not said:  # memory that can be read, and nothing that says whose it is
+        try:
+            program.set_linux_kernel_custom(found, live)
+        except (ValueError, FaultError, LookupError) as error:
+            raise Refused(name, f"its VMCOREINFO is none: {' '.join(str(error).split())}") from None
+        return Target(program, name, live)
     again = Program(platform or program.platform, vmcoreinfo=found)
     try:
         load(again)
@@ -260,7 +263,7 @@ def _note(chunks: Iterator[bytes]) -> bytes | None:
         for found in _NOTE.finditer(here):
             start = found.start() - 12
             name, length = (int.from_bytes(here[start + n : start + n + 4], "little") for n in (0, 4))
-            if start >= 0 and name == len("VMCOREINFO") + 1 and length <= len(found[1]) + 4096:
+            if start >= 0 and name == len("VMCOREINFO") + 1 and found.start(1) + length <= len(here):
                 return here[found.start(1) : found.start(1) + length].rstrip(b"\0")
         kept = here[-_OVERLAP:]
     return None
