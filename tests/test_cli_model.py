@@ -247,7 +247,7 @@ def test_what_the_model_does_not_cover_is_exit_3_and_keeps_the_steps_before(pfnm
     document = json.loads(result.stdout)
     assert [row["op"] for row in document["steps"]] == ["mmap"]
     assert document["refused"] == {"step": 1, "op": "touch", "reason": "touch: not on a Tuesday"}
-    assert result.stderr == "pfnmap: touch: not on a Tuesday\n"
+    assert result.stderr.endswith("scenario.toml: step 1 touch: not on a Tuesday\n")
 
 
 # replay
@@ -293,10 +293,10 @@ def test_a_refusal_is_exit_3_and_no_agreement(answer, pfnmap, recording, monkeyp
 
     original = replay.replay_record
 
-    def refusing(kernel, whole, record, fields):
+    def refusing(kernel, whole, record, fields, budget):
         if record.id.startswith("entry"):
             return replay.RecordRefused(record.id, "madvise:partial", "madvise: partial")
-        return original(kernel, whole, record, fields)
+        return original(kernel, whole, record, fields, budget)
 
     monkeypatch.setattr(replay, "replay_record", refusing)
     (entry,) = answer("replay", recording, exit_code=3)["files"]

@@ -108,7 +108,7 @@ def test_json_says_where_it_breaks(tmp_path):
 
 def test_json_nesting_and_number_length_are_bounded(tmp_path):
     assert "nested too deeply" in _refusal(_file(tmp_path, b"[" * 200_000), reader=read_json)
-    assert "64 bits" in _refusal(_file(tmp_path, b"9" * 100_000), reader=read_json)
+    assert "digits" in _refusal(_file(tmp_path, b"9" * 100_000), reader=read_json)
 
 
 @pytest.mark.parametrize(("kind", "pack", "header"), [("xz", lzma.compress, 8), ("zstd", zstandard.compress, 4)])
@@ -171,9 +171,10 @@ def test_standard_input_that_is_closed_and_links_in_a_circle_cannot_be_read(tmp_
     assert "cannot be read" in _refusal(tmp_path / "a")
 
 
-@pytest.mark.parametrize("number", ["9" * 5000, "-" + "9" * 5000, str(1 << 64), "1" * 22])
-def test_a_number_of_more_than_64_bits_is_no_number_of_a_document(tmp_path, number):
-    assert "does not fit in 64 bits" in _refusal(_file(tmp_path, f'[{{"a": {number}}}]'.encode()), reader=read_json)
+@pytest.mark.parametrize("number", ["9" * 5000, "-" + "9" * 5000, "1" * 302])
+def test_a_number_of_hundreds_of_digits_is_none_of_a_document(tmp_path, number):
+    assert "digits" in _refusal(_file(tmp_path, f'[{{"a": {number}}}]'.encode()), reader=read_json)
     said = _refusal(_file(tmp_path, f"a = [{{b = {number}}}]".encode()), reader=read_toml)
-    assert "does not fit in 64 bits" in said or "4300" in said
-    assert "does not fit" in _refusal(_file(tmp_path, b"a = 0x" + b"f" * 17), reader=read_toml)
+    assert "digits" in said or "bits" in said
+    assert "a number of 1004 bits" in _refusal(_file(tmp_path, b"a = 0x" + b"f" * 251), reader=read_toml)
+    assert read_toml(_file(tmp_path, b"a = 0xffffffffffffffffff"), MIB) == {"a": (1 << 72) - 1}

@@ -164,7 +164,7 @@ def _list(value: Any, where: str, limit: int = _STEPS) -> list[Any]:
 def read_scenario(path: str | os.PathLike[str]) -> Scenario:
     """Read a scenario file. Raises BadInput that names the file and the key."""
     source = str(path)
-    document = read_toml(path, _SCENARIO)
+    document = read_toml(path, _SCENARIO, checked="step")
     _table(document, source, {"kernel": dict, "device": list, "step": list})
     rows = enumerate(_list(document.get("device", []), source, _DEVICES))
     devices = _machine([_device(d, f"{source}: device {n}") for n, d in rows], source)
@@ -281,14 +281,14 @@ _STEP_KEYS = ("op", "expect", "by", "at")
 def _step(value: Any, where: str) -> Step:
     if not isinstance(value, dict) or not isinstance(value.get("op"), str):
         raise BadInput(where, "a step is a table with an op")
+    for key, item in value.items():
+        _plain(item, f"{where} {value['op']} {key}")
     expect = value.get("expect", {})
     if not isinstance(expect, dict):
         raise BadInput(where, "expect is a table")
     by = value.get("by", "parent")
     if by not in ("parent", "child"):
         raise BadInput(where, f"by = {by!r} is neither parent nor child")
-    for key, item in value.items():
-        _plain(item, f"{where} {value['op']} {key}")
     arguments = {key: item for key, item in value.items() if key not in _STEP_KEYS}
     return Step(value["op"], arguments, expect, by, value.get("at"), f"{where} {value['op']}")
 

@@ -69,8 +69,8 @@ def command(
             budget.look()
             result = run.step(step).as_json()
         except Refused as error:
-            stopped = error.placed(step.where)
             document["refused"] = {"step": number, "op": step.op, "reason": str(error)}
+            stopped = error.placed(step.where)
             break
         except KeyboardInterrupt as error:
             stopped = error

@@ -38,8 +38,9 @@ _WAIT = 10
 """Seconds for which a named pipe may stay without a writer."""
 _VALUES = 1 << 19
 """Values in a JSON document, of which each takes about a hundred bytes; the largest recordings have a fifth of that."""
-_DIGITS = 21
-"""Characters of a number of 64 bits, with its sign."""
+_DIGITS = 300
+_BITS = 1000
+"""Digits and bits of a number that is read: Python writes none of thousands of digits, not into a message either."""
 _XZ_MEMORY = 128 * MIB
 """What an xz decoder may take for its dictionary; `xz -9` needs 65 MiB."""
 _ZSTD_WINDOW = 128 * MIB
@@ -212,33 +213,34 @@ def read_json(path: str | os.PathLike[str], limit: int) -> Any:
         raise BadInput(source_name(path), str(error)) from None
 
 
-def read_toml(path: str | os.PathLike[str], limit: int) -> dict[str, Any]:
-    """Return the document in a TOML file (plain or compressed) of at most `limit` bytes; BadInput for other text."""
+def read_toml(path: str | os.PathLike[str], limit: int, checked: str = "") -> dict[str, Any]:
+    """Return the document in a TOML file (plain or compressed) of at most `limit` bytes; BadInput for other text.
+    `checked`: the key below which the reader checks numbers itself, and says better where they are."""
     text = read_text(path, limit)
     try:
         document = tomli.loads(text)
-        _check_numbers(document)
+        _check_numbers({key: value for key, value in document.items() if key != checked})
     except (ValueError, RecursionError) as error:
         raise BadInput(source_name(path), f"not TOML: {error}") from None
     return document
 
 
 def _whole(digits: str) -> int:
-    """Return a whole number of JSON; no format that is read has one of more than 64 bits."""
-    if len(digits) > _DIGITS or abs(number := int(digits)) >= 1 << 64:
-        raise ValueError("a number that does not fit in 64 bits")
-    return number
+    """Return a whole number of JSON. What it has to fit into, its reader knows; none needs hundreds of digits."""
+    if len(digits) > _DIGITS:
+        raise ValueError(f"a number of {len(digits)} digits")
+    return int(digits)
 
 
 def _check_numbers(document: Any) -> None:
-    """Check the same of what TOML gave, where a number of hexadecimal digits has no bound."""
+    """Check the same of what TOML gave."""
     todo = [document]
     while todo:
         value = todo.pop()
         if isinstance(value, (dict, list)):
             todo += value.values() if isinstance(value, dict) else value
-        elif isinstance(value, int) and abs(value) >= 1 << 64:
-            raise ValueError("a number that does not fit in 64 bits")
+        elif isinstance(value, int) and value.bit_length() > _BITS:
+            raise ValueError(f"a number of {value.bit_length()} bits")
 
 
 def _size(count: int) -> str:

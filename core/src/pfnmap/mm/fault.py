@@ -98,7 +98,7 @@ def _do_user_fault(mm: MmStruct, address: int, write: bool) -> AccessResult | No
         return AccessResult("SIGSEGV", si_code, address)
     flags = FAULT_FLAG_USER | (FAULT_FLAG_WRITE if write else 0)
     ret = VM_FAULT_RETRY
-    if kernel.has("per-vma-lock-faults") and kernel.config.enabled("PER_VMA_LOCK"):
+    if kernel.per_vma_lock_faults:
         ret = handle_mm_fault(vma, address, flags | FAULT_FLAG_VMA_LOCK)
     if ret & VM_FAULT_RETRY:
         ret = handle_mm_fault(vma, address, flags)

@@ -8,11 +8,10 @@ entries splits every PUD leaf it meets, to get at the PMD entries below: that is
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from pfnmap.contract.slot import Slot
+from pfnmap.contract.slot import Slot, Table
 from pfnmap.contract.vma import MmStruct, VmArea
 from pfnmap.errors import Refused
 from pfnmap.mm.huge_memory import refuse_anonymous_huge_page, split_huge_pud
@@ -63,7 +62,7 @@ def walk_page_range(mm: MmStruct, start: int, end: int, ops: MmWalkOps) -> None:
         ops.pte_hole(None, start, end)
 
 
-def _walk_range(vma: VmArea, ops: MmWalkOps, table: array[int], depth: int, start: int, end: int) -> None:
+def _walk_range(vma: VmArea, ops: MmWalkOps, table: Table, depth: int, start: int, end: int) -> None:
     """walk_pgd_range and below: one table, and what hangs under it."""
     mm = vma.vm_mm
     tables = mm.tables

@@ -34,7 +34,7 @@ def address_value(value: Any, names: Mapping[str, int], where: str) -> int:
     return address
 
 
-_NUMBER = re.compile(r"0[xX][0-9a-fA-F]{1,16}|[1-9][0-9]{0,19}|0")
+_NUMBER = re.compile(r"-?(?:0[xX][0-9a-fA-F]{1,32}|[1-9][0-9]{0,32}|0)")
 
 _BARS = 6
 """BARs of a PCI device (PCI_STD_NUM_BARS)."""

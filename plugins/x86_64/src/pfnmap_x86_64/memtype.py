@@ -157,6 +157,11 @@ class Memtypes:
         found = self._overlapping(address, address + page)
         return found[0].mode if found else CacheMode.UC_MINUS
 
+    def alike_until(self, start: int, end: int) -> int:
+        """Return up to where in [start, end), which has no RAM in it, every page is of the type of the first."""
+        edges = (edge for e in self.entries for edge in (e.start, e.end))
+        return min((edge for edge in (*edges, _ISA_START, _ISA_END) if start < edge < end), default=end)
+
     def lookup_all(self, start: int, end: int, page: int) -> CacheMode | None:
         """The mode of every page of a range, or None where they differ."""
         cuts = sorted({start, *(edge for e in self.entries for edge in (e.start, e.end) if start < edge < end)})
