@@ -1,4 +1,4 @@
-"""`pfnmap tables` reads from a guest and from its dump what the guest itself says of its entries (needs pfnmap-tables)."""
+"""`pfnmap tables` reads of a guest, and of its dump, what the guest itself says (needs pfnmap-tables)."""
 
 from __future__ import annotations
 
