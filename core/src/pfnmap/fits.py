@@ -12,6 +12,8 @@ __all__ = ["misfit", "undeclared"]
 
 _ABSENT = object()
 _DEEPEST = 8
+_WHOLE = frozenset({int, str, bool, float, NoneType})
+"""Types with nothing in them to look at."""
 _AS_GOOD: Mapping[type, tuple[type, ...]] = {tuple: (list,), frozenset: (set,), float: (int,)}
 
 
@@ -21,6 +23,8 @@ def misfit(value: object, kind: Any, depth: int = 0) -> str:
     Looks into tuples, collections, mappings, and the fields of dataclasses and named tuples. What a callable takes, and
     what an iterator would give, is not known.
     """
+    if type(value) is kind and kind in _WHOLE:
+        return ""
     if kind is Any or kind is object or isinstance(kind, (TypeVar, str)) or depth > _DEEPEST:
         return ""
     origin, arguments = get_origin(kind), get_args(kind)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from pfnmap.contract.device import Device
-from pfnmap.contract.step import Action, Step, StepEvents, StepResult
+from pfnmap.contract.step import LISTED_FAULTS, Action, Step, StepEvents, StepResult
 from pfnmap.contract.vma import MmStruct
 from pfnmap.errors import BadInput, PfnmapError, Refused, Unknown
 from pfnmap.mm.uaccess import NeverCompletes
@@ -19,7 +20,7 @@ from pfnmap.ops import ACTIONS_OF, OPS
 from pfnmap.ops.arguments import address_value, argument_value
 from pfnmap.ops.state import RunState
 from pfnmap.plugins import calling, why_not_linked
-from pfnmap.trace import Call, Event, Fault, KernelDied, Message, Split
+from pfnmap.trace import Call, Event, Fault, KernelDied, Message, Split, counted, unrolled
 
 if TYPE_CHECKING:
     from pfnmap.kernel import Kernel
@@ -172,13 +173,21 @@ class Run(RunState):
 
 def _collated(events: list[Event]) -> StepEvents:
     """Fold a step's events."""
-    calls = [e for e in events if isinstance(e, Call)]
-    counts = Counter(e.function for e in calls)
-    return StepEvents(
-        tuple(e for e in events if isinstance(e, Fault)),
-        counts.pop("handle_mm_fault", 0),
-        counts,
-        Counter(e.ret for e in calls if e.function in _FOLLOWS),
-        Counter(f"thp_split_{e.level}" for e in events if isinstance(e, Split)),
-        tuple(e.text for e in events if isinstance(e, Message)),
-    )
+    calls: Counter[str] = Counter()
+    follows: Counter[str] = Counter()
+    splits: Counter[str] = Counter()
+    faults = 0
+    messages: list[str] = []
+    for event, count in counted(events):
+        if isinstance(event, Call):
+            calls[event.function] += count
+            if event.function in _FOLLOWS:
+                follows[event.ret] += count
+        elif isinstance(event, Fault):
+            faults += count
+        elif isinstance(event, Split):
+            splits[f"thp_split_{event.level}"] += count
+        elif isinstance(event, Message):
+            messages += [event.text] * count
+    listed = islice((event for event in unrolled(events) if isinstance(event, Fault)), min(faults, LISTED_FAULTS))
+    return StepEvents(tuple(listed), faults, calls.pop("handle_mm_fault", 0), calls, follows, splits, tuple(messages))

@@ -8,7 +8,7 @@ from functools import partial
 from pfnmap.boundary import calling
 from pfnmap.contract.defaults import DEFAULT_ARCH
 from pfnmap.contract.step import Action
-from pfnmap.errors import PfnmapError
+from pfnmap.errors import PfnmapError, Unwritten
 from pfnmap.kernel import Kernel
 from pfnmap.mm.boot import boot
 from pfnmap.plugins import Kind, Registry
@@ -26,6 +26,8 @@ def failures(registry: Registry) -> dict[tuple[Kind, str], PfnmapError]:
             kernels[name] = Kernel.link(name, registry=registry)
             kernels[name].try_ops()
             boot(kernels[name])
+        except Unwritten:  # a new package, whose author is not there yet
+            continue
         except PfnmapError as error:
             found["arch", name] = error
     works = [name for name in (DEFAULT_ARCH, *kernels) if name in kernels and ("arch", name) not in found]

@@ -24,6 +24,7 @@ from pfnmap.plugins import Registry, implemented_hooks
 from pfnmap.testing import (
     driver_checks,
     entry_checks,
+    format_checks,
     geometry_checks,
     kconfig_checks,
     mm_checks,
@@ -56,6 +57,7 @@ ARCH_CHECKS: tuple[Check, ...] = (
     *kconfig_checks.CHECKS,
     *table_checks.CHECKS,
     *entry_checks.CHECKS,
+    *format_checks.CHECKS,
     *protection_checks.CHECKS,
     *mm_checks.CHECKS,
     *mmu.CHECKS,
