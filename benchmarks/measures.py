@@ -189,7 +189,7 @@ MEASURES: tuple[Measure, ...] = (
     Measure("fork", "the entries are copied to a child", BARS, wholly("fork", lambda size: {}), 4),
     Measure("mprotect", "all becomes read-only", BARS, wholly("mprotect", lambda size: ALL(size, prot="r")), 4),
     Measure("munmap", "all is unmapped", BARS, wholly("munmap", lambda size: ALL(size)), 4),
-    Measure("mremap", "all moves by a page", BARS, wholly("mremap", moved), 4),
+    Measure("mremap", "all moves by a page", {"1G": GIB, "4G": 4 * GIB, "16G": 16 * GIB}, wholly("mremap", moved), 4),
     Measure("plan", planning.__doc__ or "", {"10": 10, "100": 100, "1000": 1000}, planning, 20),
     Measure("vectors", checking.__doc__ or "", {"1": 1, "2": 2, "3": 3}, checking, 3),
     Measure("replay", replaying.__doc__ or "", {"1": 1, "2": 2, "3": 3}, replaying, 20),
