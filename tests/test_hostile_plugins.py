@@ -117,7 +117,7 @@ SILENT = ("__init__()", "boot()", "setup_arch()")
 
 def each(doors: Iterable[str]) -> pytest.MarkDecorator:
     """Every door with every deed."""
-    looked_at = ((door, deed) for door in doors for deed in DEEDS if not (door in SILENT and deed == USELESS))
+    looked_at = [(door, deed) for door in doors for deed in DEEDS if not (door in SILENT and deed == USELESS)]
     return pytest.mark.parametrize(("door", "deed"), looked_at)
 
 

@@ -154,6 +154,8 @@ class Survey:
                 "thp": host.thp,
                 "parameters": list(host.parameters),
                 "cpu": dict(self.kernel.cpu),
+                "cpu_model": host.cpuinfo.get("model name"),
+                "virtualization": host.virtualization,
                 "page_size": self.kernel.geometry.PAGE_SIZE,
                 "iommus": list(host.iommus),
                 "vmms": [vmm.as_json() for vmm in self.vmms],

@@ -22,7 +22,9 @@ __all__ = [
     "Install",
     "KernelDied",
     "Message",
+    "Misbehaviour",
     "Oops",
+    "Outcome",
     "Repeat",
     "Split",
     "Trace",
@@ -108,6 +110,14 @@ class Oops(Event):
     function: str
     stack: tuple[str, ...] = ()
     finding: str = ""
+
+
+@dataclass(slots=True)
+class Misbehaviour(Event):
+    """A real kernel misbehaves here without a word: `finding` is its number (F3, ...), `what` a sentence."""
+
+    finding: str
+    what: str
 
 
 @dataclass(slots=True)

@@ -300,14 +300,14 @@ class PageTables:
             return None
         return self.pud_offset(p4d, address)
 
-    def none_or_clear_bad(self, level: Level, slot: Slot) -> bool:
+    def none_or_clear_bad(self, level: Level, slot: Slot, finding: str = "") -> bool:
         """X_none_or_clear_bad (mm/pgtable-generic.c) of a walked level: empty, or complained about and emptied."""
         table, index = slot
         step = self.steps[level]
         if step.none(table[index]):
             return True
         if step.bad(table[index]):
-            self._machine.trace.emit(Bug(f"mm/pgtable-generic.c: bad {step.op} *({table[index]:016x})"))
+            self._machine.trace.emit(Bug(f"mm/pgtable-generic.c: bad {step.op} *({table[index]:016x})", finding))
             table[index] = self.empty[level]
             return True
         return False

@@ -63,7 +63,8 @@ def _get_old_pud(mm: MmStruct, address: int) -> Slot | None:
     if slot is None:
         return None
     level = next(w.name for w in tables.levels if tables.steps[w.name].op == "pud")
-    return None if tables.none_or_clear_bad(level, slot) else slot
+    finding = "F2" if mm.kernel.ops.pud_trans_huge(slot.entry) else ""
+    return None if tables.none_or_clear_bad(level, slot, finding) else slot
 
 
 def _move_normal(old: Slot, new: Slot, none, empty: int) -> bool:  # type: ignore[no-untyped-def]

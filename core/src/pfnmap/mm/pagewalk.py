@@ -15,6 +15,7 @@ from pfnmap.contract.slot import Slot, Table
 from pfnmap.contract.vma import MmStruct, VmArea
 from pfnmap.errors import Refused
 from pfnmap.mm.huge_memory import refuse_anonymous_huge_page, split_huge_pud
+from pfnmap.trace import Misbehaviour
 from pfnmap.vm_flags import VM_PFNMAP
 
 __all__ = ["MmWalkOps", "pmd_trans_huge_lock", "pte_slots", "walk_page_range", "walk_page_vma"]
@@ -99,6 +100,7 @@ def _is_table(vma: VmArea, ops: MmWalkOps, slot: Slot, depth: int, start: int, e
                 return False
             entry = slot.entry
             if kernel_ops.pud_trans_huge(entry) or kernel_ops.pud_devmap(entry):
+                mm.machine.trace.emit(Misbehaviour("F5", "who only reads about the process drops a PUD leaf of its"))
                 split_huge_pud(vma, slot, start)
                 none = True
             elif not kernel_ops.pud_present(entry) or kernel_ops.pud_leaf(entry):

@@ -16,7 +16,19 @@ from collections.abc import Mapping
 from errno import EBUSY, EINVAL, errorcode
 from typing import Any, ClassVar
 
-from pfnmap import Action, Machine, MachineState, Message, MmFunctions, Module, ScenarioRun, Unknown, VmArea, hookimpl
+from pfnmap import (
+    Action,
+    Machine,
+    MachineState,
+    Message,
+    Misbehaviour,
+    MmFunctions,
+    Module,
+    ScenarioRun,
+    Unknown,
+    VmArea,
+    hookimpl,
+)
 from pfnmap.vm_flags import VM_ARCH_1, VM_MAYWRITE, VM_SHARED
 
 from .boot import X86Boot
@@ -52,10 +64,13 @@ class Pat(Module):
         super().boot(machine)
         self.geometry = machine.kernel.geometry
         mtrr_write_back = bool(machine.kernel.cpu["mtrr_write_back"])
-        self.memtypes = Memtypes(self._is_ram, self._log, mtrr_write_back=mtrr_write_back)
+        self.memtypes = Memtypes(self._is_ram, self._log, tell=self._tell, mtrr_write_back=mtrr_write_back)
 
     def _log(self, text: str) -> None:
         self.machine.trace.emit(Message(text))
+
+    def _tell(self, finding: str, what: str) -> None:
+        self.machine.trace.emit(Misbehaviour(finding, what))
 
     def _is_ram(self, start: int, end: int) -> bool:
         """pat_pagerange_is_ram, all or some of it."""
