@@ -520,8 +520,9 @@ def _show_maps(sides: Mapping[str, Mapping[str, Any]]) -> None:
 def _read(files: Sequence[str], registry: Registry) -> list[Input]:
     """Read files of the kinds that the core and the drivers know."""
     from pfnmap.host.input import KINDS, read_input
+    from pfnmap.inputs import kinds_of
 
-    kinds = {**KINDS, **{name: kind for driver in _drivers(registry) for name, kind in driver.inputs.items()}}
+    kinds = {**KINDS, **kinds_of(_drivers(registry))}
     return [read_input(file, kinds) for file in files]
 
 
