@@ -14,6 +14,7 @@ from pfnmap.cli.desk import DESK, BatchOption, DaskOption, Desk, JobsOption, run
 from pfnmap.cli.once import OnceCommand
 from pfnmap.cli.options import JsonOption, KernelOptions, Settings, kernel_options
 from pfnmap.cli.terminal import heading, print_json, show, styled
+from pfnmap.contract.defaults import DEFAULT_DRIVER
 from pfnmap.errors import BadInput
 
 if TYPE_CHECKING:
@@ -152,6 +153,10 @@ def command(
     length: Annotated[
         str | None, _option("--length", "SIZE", "With one --bar: map so much; else all the rest.", "What is mapped")
     ] = None,
+    driver: Annotated[
+        str | None,
+        _option("--driver", "NAME", f"With --bar: who maps it; else {DEFAULT_DRIVER}.", "What is mapped"),
+    ] = None,
     lspci: Annotated[
         list[str] | None, _option("--lspci", "FILE", "The same as an INPUT; repeatable.", "What is mapped")
     ] = None,
@@ -279,6 +284,8 @@ def command(
         raise BadInput("", f"--bar and {files[0]} exclude each other")
     if (slot or device_id) and not (files or root):
         raise BadInput("", "-s and -d choose among the devices of a file")
+    if driver is not None and not bars:
+        raise BadInput("--driver", "it goes with --bar: inputs and scenarios say who drives their devices")
     if (offset is not None or length is not None) and len(bars or ()) != 1:
         raise BadInput("", "--offset and --length go with exactly one --bar")
     if va is not None and vmm:
@@ -301,7 +308,8 @@ def command(
         raise BadInput(scenarios[0], "a scenario is planned by itself, and there are other files")
     if bars:
         start = parse_size(offset, "--offset") if offset is not None else 0
-        requests = of_bars(bars, start, parse_size(length, "--length") if length is not None else None)
+        size = parse_size(length, "--length") if length is not None else None
+        requests = [replace(one, driver=driver or one.driver) for one in of_bars(bars, start, size)]
     elif scenarios:
         from pfnmap.scenario import read_scenario
 
@@ -512,8 +520,9 @@ def _show_maps(sides: Mapping[str, Mapping[str, Any]]) -> None:
 def _read(files: Sequence[str], registry: Registry) -> list[Input]:
     """Read files of the kinds that the core and the drivers know."""
     from pfnmap.host.input import KINDS, read_input
+    from pfnmap.inputs import kinds_of
 
-    kinds = {**KINDS, **{name: kind for driver in _drivers(registry) for name, kind in driver.inputs.items()}}
+    kinds = {**KINDS, **kinds_of(_drivers(registry))}
     return [read_input(file, kinds) for file in files]
 
 
