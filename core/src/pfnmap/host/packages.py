@@ -1,7 +1,7 @@
 """Which version of a package is installed, by the package managers' own files.
 
-dpkg's is its status file (deb-control(5): paragraphs of "Field: value"), rpm's a database of SQLite, since 4.16 (checked
-with one that rpm 4.18 wrote).
+dpkg's is its status file (deb-control(5): paragraphs of "Field: value"), rpm's a database of SQLite, since 4.16 (one
+that rpm 4.18 wrote was read).
 """
 
 from __future__ import annotations
