@@ -425,3 +425,12 @@ def test_a_driver_that_cannot_tell_of_an_input_leaves_it_to_the_others(install, 
     (mapping,) = json.loads(done.stdout)["mappings"]
     assert (mapping["bar"], mapping["length"]) == (1, 4 << 20)
     assert "plugin evil: mapped()" in done.stderr
+
+
+@each(["__init__()", "kconfig()"])
+def test_a_plan_by_a_driver_that_was_left_out_says_what_it_did(install, pfnmap, door, deed):
+    install("driver", of("Works", DRIVER[door], deed))
+    done = pfnmap("plan", "--bar", "4M@0x100000000", "--driver", "evil")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert f"plugin evil: {door}" in done.stderr
+    assert "internal error" not in done.stderr
