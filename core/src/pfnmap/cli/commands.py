@@ -135,14 +135,17 @@ def _plain(command: Any) -> Any:
 
 
 def plainly(parameters: list[Any]) -> list[Any]:
-    """Let flags show no type, and take flags and text as they are: newer typers import pydantic to do so, which takes
-    most of the time of a short command."""
+    """Let flags show no type, take flags and text as they are, and read whole numbers without bounds: newer typers
+    import pydantic to do so, which takes most of the time of a short command."""
     for parameter in parameters:
         flag = getattr(parameter, "is_flag", False)
         if flag:
             parameter.metavar = ""
-        if flag or getattr(getattr(parameter, "type_descriptor", None), "annotation", None) in (str, list[str]):
+        kind = getattr(getattr(parameter, "type_descriptor", None), "annotation", None)
+        if flag or kind in (str, list[str]):
             parameter.get_runtime_param = _AsItIs
+        elif kind is int and (info := parameter.type_descriptor.parameter_info).min is None and info.max is None:
+            parameter.get_runtime_param = _Whole
     return parameters
 
 
@@ -152,3 +155,13 @@ class _AsItIs:
     def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
         several = param.multiple or param.nargs == -1
         return () if value is None and several else value
+
+
+class _Whole:
+    """The same for a whole number."""
+
+    def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
+        try:
+            return value if value is None else int(value)
+        except ValueError:
+            raise typer.BadParameter(f"{value!r} is not a whole number", ctx=ctx, param=param) from None
