@@ -62,6 +62,7 @@ SUBJECTS: Final = {
     "mm": Subject(
         ("pfnmap/mm/memory.py", "pfnmap/mm/huge_memory.py", "pfnmap/mm/follow_pfnmap.py"),
         (
+            "core/tests/test_memory.py",
             "tests/test_private_memory.py",
             f"{REPLAYED}[x86_64-4k-6.12.117]",
             f"{REPLAYED}[x86_64-4k-6.1.192]",

@@ -1,95 +1,68 @@
-"""Speed, as ratios within one run: each measure against a limit or a peer that the same interpreter sets."""
+"""Speed, as ratios within one run: each measure against a limit or a peer that the same interpreter sets.
+
+    python benchmarks/ratios.py [NAME ...] [--smallest] [--repeat N] [--json FILE]
+
+prints a row for each measure and size: CPU seconds of the work and of its peer (medians), their ratio, and the ratio
+that is the aim. Nothing fails because of a time.
+"""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+import argparse
+import json
+import platform
+import statistics
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from pfnmap.contract.device import Device, DeviceBar
-from pfnmap.contract.step import Step
-from pfnmap.host.bounded import MIB, read_json
-from pfnmap.plan import Request, plan
-from pfnmap.replay import replay
-from pfnmap.run import Run
-from pfnmap.scenario import read_recording
-from pfnmap.spec import KernelSpec
+from measures import MEASURES, Measure
 
-GIB = 1 << 30
-VA = 0x100000000000
-PHYS = 0x800000000
-RECORDING = Path(__file__).parents[1] / "tests" / "data" / "recordings" / "x86_64-4k-6.12.117.json.gz"
+REPEAT = 5
 
 
-def seconds(work: Callable[[], object], repeat: int = 3) -> float:
-    """Return the shortest of a few runs."""
+def rows(measure: Measure, sizes: int, repeat: int) -> Iterator[dict[str, Any]]:
+    """Yield a row for each of the first `sizes` sizes of a measure."""
+    for label, size in list(measure.sizes.items())[:sizes]:
+        pairs = [measure.seconds(size) for _ in range(repeat)]
+        work, peer = (statistics.median(seconds) for seconds in zip(*pairs, strict=True))
+        found = {"measure": measure.name, "size": label, "seconds": work, "peer": peer, "ratio": work / peer}
+        yield {**found, "aim": measure.aim, "text": measure.text}
+
+
+def main() -> int:
+    """Print the table."""
+    known = {measure.name: measure for measure in MEASURES}
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which measures: {', '.join(known)}")
+    parser.add_argument("--smallest", action="store_true", help="the first size of each, once")
+    parser.add_argument("--repeat", type=int, default=REPEAT)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there, too")
+    options = parser.parse_args()
+    if unknown := set(options.names) - known.keys():
+        parser.error(f"no measure {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     found = []
-    for _ in range(repeat):
-        start = time.perf_counter()
-        work()
-        found.append(time.perf_counter() - start)
-    return min(found)
-
-
-def fill_dict() -> None:
-    """The peer of filling page tables: an entry for each 4K page of 1 GiB in a dict."""
-    table: dict[int, int] = {}
-    for page in range(GIB >> 12):
-        table[page] = PHYS + (page << 12) | 0x237
-
-
-def planning() -> float:
-    """Planning a BAR of 16 TiB against one of 2 MiB."""
-    kernel = KernelSpec(release="6.12.117").link()
-
-    def work(size: int) -> Callable[[], object]:
-        requests = [Request(0, 1 << 45, size, va=0x4000_0000_0000)] * 100
-        return lambda: plan(kernel, requests)
-
-    return seconds(work(16 << 40)) / seconds(work(2 << 20))
-
-
-def touching() -> float:
-    """Touching each page of 1 GiB with 4K entries through the mm against filling a dict with them."""
-    kernel = KernelSpec(release="6.12.117").link()
-    device = Device("gpu", "0000:3b:00.0", {2: DeviceBar(2, 8 * GIB, PHYS)})
-    mapped = {"device": "gpu", "bar": 2, "length": GIB, "addr": VA + 4096, "fixed": True, "prot": "rw", "shared": True}
-    scan = {"start": VA + 4096, "end": VA + 4096 + GIB, "step": 4096, "access": "read"}
-
-    def mm() -> None:
-        run = Run(kernel, [device])
-        run.step(Step("mmap", mapped))
-        assert run.step(Step("scan", scan)).as_json()["touches"] == GIB >> 12
-
-    return seconds(mm, 1) / seconds(fill_dict)
-
-
-def populating() -> float:
-    """The first touch of 1 GiB before 6.12, which fills it with 4K entries, against the same dict."""
-    kernel = KernelSpec(release="6.1.192").link()
-    device = Device("gpu", "0000:3b:00.0", {2: DeviceBar(2, 8 * GIB, PHYS)})
-    mapped = {"device": "gpu", "bar": 2, "length": GIB, "addr": VA, "fixed": True, "prot": "rw", "shared": True}
-
-    def mm() -> None:
-        run = Run(kernel, [device])
-        run.step(Step("mmap", mapped))
-        run.step(Step("touch", {"va": VA, "access": "read"}))
-
-    return seconds(mm) / seconds(fill_dict)
-
-
-def replaying() -> float:
-    """Replaying a file of recordings against parsing its JSON."""
-    recording = read_recording(RECORDING)
-    return seconds(lambda: replay(recording)) / seconds(lambda: read_json(RECORDING, 64 * MIB))
-
-
-def main() -> None:
-    """Print the ratios."""
-    for measure in (planning, touching, populating, replaying):
-        assert measure.__doc__
-        print(f"{measure():8.2f}  {measure.__doc__}")
+    print(f"{'measure':18} {'size':>8} {'seconds':>10} {'peer':>10} {'ratio':>8}  aim")
+    for measure in MEASURES:
+        if options.names and measure.name not in options.names:
+            continue
+        if measure.lacks:
+            print(f"{measure.name:18} left out: {measure.lacks}")
+            continue
+        for row in rows(measure, 1 if options.smallest else 3, 1 if options.smallest else options.repeat):
+            found.append(row)
+            sign = "<=" if measure.at_most else ">="
+            print(
+                f"{row['measure']:18} {row['size']:>8} {row['seconds']:10.6f} {row['peer']:10.6f} {row['ratio']:8.2f}"
+                f"  {sign} {row['aim']:g}",
+                flush=True,
+            )
+    if options.json:
+        machine = {"python": platform.python_version(), "machine": platform.machine()}
+        options.json.write_text(json.dumps({**machine, "rows": found}, indent=1) + "\n", "utf-8")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -528,6 +528,16 @@ def test_numa_calls_see_no_page_in_a_pfnmap_and_do_in_anonymous_memory(machine: 
     assert got["handle_mm_fault"] == 1
 
 
+def test_before_folio_walk_a_prot_none_page_is_none_and_another_is_bad():
+    # Run on Debian's 6.1.192.
+    machine = Machine("6.1.192")
+    machine.map(length=2 * MIB)
+    machine("touch", va=BASE, access="read")
+    assert machine("move_pages", va=BASE)["status"] == "EFAULT"
+    machine("mprotect", addr=BASE, length=2 * PAGE, prot="none")
+    assert machine("move_pages", va=BASE)["status"] == "ENOENT"
+
+
 def test_userfaultfd_does_not_take_a_pfnmap(machine: Machine):
     machine.map(length=2 * MIB)
     for mode in ("missing", "wp"):

@@ -321,7 +321,7 @@ def test_what_an_unknown_change_requires_is_taken_as_there_on_both_sides() -> No
     rows = undetermined(plan(linked("x86_64", "5.14.0-503.el9.x86_64"), [natural(GIB)]))
     assert rows["huge-pfnmap"]["if_yes"]["mappings"][0]["counts"]["pud"] == 1
     batch = rows["type1-pfnmap-batch"]
-    assert batch["given"] == ["follow-addr-mask", "huge-pfnmap"]
+    assert batch["given"] == ["follow-addr-mask", "huge-pfnmap", "vfio-unmap-mapping-range"]
     walks = [batch[side]["mappings"][0]["dma_map"]["warm"]["walks"] for side in ("if_yes", "if_no")]
     assert walks == [1, 262_144]
 

@@ -16,6 +16,7 @@ from pfnmap.release import (
     missing_fixes,
     newest,
     parse_release,
+    picks,
     rules,
     upstream_changes,
     write_profile,
@@ -436,3 +437,21 @@ def test_a_profile_that_is_missing_or_cannot_be_written_is_bad_input(tmp_path: P
         parse_release(str(tmp_path / "p.toml"))
     with pytest.raises(BadInput, match="cannot be written"):
         write_profile(tmp_path / "nowhere" / "p.toml", {})
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize(("before", "after"), [("6.11", "7.3.4"), ("6.12.113", "6.12.117"), ("7.3.4", "6.11")])
+def test_picks_are_what_is_there_after_and_not_before_each_behind_what_it_requires(
+    before: str, after: str, backwards: bool
+):
+    old, new = parse_release(before), parse_release(after)
+    if backwards:
+        new = replace(new, changes=dict(reversed(new.changes.items())))
+    picked = [change.id for change in picks(old, new)]
+    assert sorted(picked) == sorted(id for id, s in new.changes.items() if s == "yes" and old.changes[id] != "yes")
+    place = list(new.changes).index
+    for number, id in enumerate(picked):
+        assert not {r for r in new.known[id].requires if r in picked} - set(picked[:number]), id
+        later = picked[number + 1 :]
+        asked = {required for other in later for required in new.known[other].requires}
+        assert id in asked or all(place(id) < place(other) for other in later), f"{id} is out of order"

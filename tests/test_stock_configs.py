@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,24 @@ def test_a_stock_configuration_says_what_its_kernel_is_and_contradicts_nothing(n
     assert kernel.config.conflicts == ()
     # Debian's 6.1 of s390 has no vfio-pci; nothing else is to be said.
     assert all("has no vfio_pci" in text for text in said)
+
+
+def test_a_configuration_of_no_release_is_not_blamed_alone(tmp_path: Path):
+    path = tmp_path / "config"
+    text = lzma.decompress((DATA / "debian-7.2.13-arm64-16k.xz").read_bytes()).decode()
+    path.write_text(text.replace(" 7.2.13 Kernel Configuration", ""))
+    said: list[str] = []
+    kernel = KernelSpec(config=str(path)).link(warn=said.append)
+    assert (kernel.arch.name, kernel.geometry.PAGE_SIZE, kernel.thp) == ("arm64", 16384, "always")
+    taken = "nothing says its release, and 7.3.4 is taken: give --release"
+    assert said == [f"{path}: ARCH_HAS_PMD_SOFTLEAVES=n where y follows; {taken}"]
+    assert not kernel_warnings(path, "7.2.13")
+
+
+def kernel_warnings(path: Path, release: str) -> list[str]:
+    said: list[str] = []
+    KernelSpec(config=str(path), release=release).link(warn=said.append)
+    return said
 
 
 def test_ubuntu_s_configuration_names_the_stable_release_and_the_rest_is_unknown():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from dataclasses import FrozenInstanceError
 from typing import Any
 
@@ -65,7 +64,6 @@ def owned() -> Any:
     return hookimpl(lambda self, *_: 7)
 
 
-TABLE = array("Q", [0]) * 512
 SUPPORTED = {"ARCH_HAS_PTE_SPECIAL": "y", "ARCH_SUPPORTS_PMD_PFNMAP": "y", "ARCH_SUPPORTS_PUD_PFNMAP": "y"}
 
 
@@ -221,7 +219,7 @@ def test_a_boot_begins_with_the_knob_as_linked_and_shares_nothing():
     kernel = Kernel.link(arch(), [driver()], thp="madvise")
     one = boot(kernel)
     one.thp, one.clock_ms = "never", 5
-    one.phys.alloc_table(TABLE)
+    one.phys.alloc_table(512, 0)
     two = boot(kernel)
     assert (two.thp, two.clock_ms, two.phys.tables) == ("madvise", 0, {})
     assert one.modules["toydrv"] is not two.modules["toydrv"]

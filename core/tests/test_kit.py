@@ -361,6 +361,9 @@ class Devmap(Plain):
     def pte_mkdevmap(self, pte: Any) -> Any:
         return pte | MOVED
 
+    def pte_modify(self, pte: Any, newprot: Any) -> Any:
+        return super().pte_modify(pte, newprot) | pte & MOVED
+
 
 class DevmapReadsAnotherBit(Devmap):
     def pte_mkdevmap(self, pte: Any) -> Any:
@@ -453,7 +456,94 @@ class EmptyIsNotNoneAtTheTop(Plain):
         return 1 << 9 if level == "p4d" else 0
 
 
+class OnlyForPagesOfMemory(Plain):
+    """With large leaves that no pfnmap may use, so that no mapping of the kit's has any."""
+
+    undefined = frozenset({"pmd_special", "pud_special", "pmd_mkspecial", "pud_mkspecial"})
+
+    @hookimpl
+    def kconfig(self, has: Any) -> str:
+        text: str = super().kconfig(has)
+        return text.replace("\tselect ARCH_SUPPORTS_HUGE_PFNMAP if TRANSPARENT_HUGEPAGE\n", "")
+
+
+def swapped(entry: Any, one: int, other: int) -> Any:
+    """Exchange two bits."""
+    return clear(entry, 1 << one | 1 << other) | bit(entry, 1 << one) << other | bit(entry, 1 << other) << one
+
+
+class LargeLeavesHaveTwoAddressBitsSwapped(OnlyForPagesOfMemory):
+    def pfn_pmd(self, pfn: Any, prot: Any) -> Any:
+        return swapped(super().pfn_pmd(pfn, prot), 30, 31)
+
+    def pmd_pfn(self, pmd: Any) -> Any:
+        return super().pmd_pfn(swapped(pmd, 30, 31))
+
+
+class HighTablesHaveTwoAddressBitsSwapped(Plain):
+    def pud_populate(self, pa: Any) -> Any:
+        return swapped(super().pud_populate(pa), 49, 50)
+
+    def pud_pgtable(self, pud: Any) -> Any:
+        return super().pud_pgtable(swapped(pud, 49, 50))
+
+
+class CpuLoadsWhatMayBeExecuted(Plain):
+    def mmu_access(self, level: Any, entry: int, write: bool) -> tuple[int, bool]:
+        after, allowed = super().mmu_access(level, entry | (READ if entry & EXEC else 0), write)
+        return after & ~(READ if not entry & READ else 0), allowed
+
+
+class MprotectLeavesExecution(Plain):
+    def pte_modify(self, pte: Any, newprot: Any) -> Any:
+        return super().pte_modify(pte, newprot) | pte & EXEC
+
+
+class DirtySetsAReservedBit(Plain):
+    def pmd_mkdirty(self, pmd: Any) -> Any:
+        return pmd | DIRTY | 1 << 55
+
+
+class NoncachedAndWriteCombiningExchanged(Plain):
+    @hookimpl
+    def pgprot_noncached(self, prot: Any) -> Any:
+        return clear(prot, UNCACHED) | COMBINING
+
+    def pgprot_writecombine(self, prot: Any) -> Any:
+        return clear(prot, COMBINING) | UNCACHED
+
+
+class MprotectMakesOldLeavesAccessible(Plain):
+    """As sparc64: what is not accessed is not valid, by a bit that comes with every pgprot."""
+
+    VALID = 1 << 11
+    cpu_defaults: ClassVar[Mapping[str, object]] = {"hw_access_dirty": False}
+
+    @property
+    def protection_map(self) -> tuple[int, ...]:
+        return tuple(prot | self.VALID for prot in super().protection_map)
+
+    def pte_mkold(self, pte: Any) -> Any:
+        return clear(pte, ACCESSED | self.VALID)
+
+    def pte_mkyoung(self, pte: Any) -> Any:
+        return pte | ACCESSED | self.VALID
+
+    def mmu_access(self, level: Any, entry: int, write: bool) -> tuple[int, bool]:
+        if level != "pte":
+            return super().mmu_access(level, entry, write)
+        needed = PRESENT | READ | self.VALID | (WRITE if write else 0)
+        return entry | (DIRTY if write else 0), entry & needed == needed
+
+
 ALONE: list[tuple[type[Arch], str]] = [
+    (LargeLeavesHaveTwoAddressBitsSwapped, "format-leaf:pmd"),
+    (HighTablesHaveTwoAddressBitsSwapped, "format-table:pud"),
+    (CpuLoadsWhatMayBeExecuted, "format-access:pte"),
+    (MprotectLeavesExecution, "modify-grants:pte"),
+    (DirtySetsAReservedBit, "own-bits:pmd"),
+    (NoncachedAndWriteCombiningExchanged, "noncached-as-said:pte"),
+    (MprotectMakesOldLeavesAccessible, "cpu-access-modified:pte"),
     (StoresForgottenByWrprotect, "dirty-survives:pmd"),
     (MkhugeAlsoDirties, "mkhuge-alone:pmd"),
     (DevmapReadsAnotherBit, "devmap-agrees:pte"),
@@ -469,7 +559,6 @@ ALONE: list[tuple[type[Arch], str]] = [
     (NoncachedLeavesWriteCombining, "cache-modes"),
     (WriteCombiningIsReadOnly, "cache-keeps-permissions:pmd"),
     (MprotectMakesCached, "modify-keeps-memory-type:pmd"),
-    (ProtNoneCanBeReadAfterMprotect, "words-protection:pmd"),
 ]
 """As `ARCHES`, on 6.12.117, which still has devmap; no other check sees what is wrong."""
 
@@ -515,6 +604,7 @@ ARCHES: list[tuple[type[Arch], str]] = [
     (ProtNonePudIsATable, "mm-protection:pud"),
     (AddressOneBitTooHigh, "words-life:pte"),
     (ModifyMovesPresent, "words-protection:pmd"),
+    (ProtNoneCanBeReadAfterMprotect, "words-protection:pmd"),
 ]
 
 

@@ -95,6 +95,20 @@ def test_constants_are_broken_where_an_op_uses_them(package):
     assert changes(package, "bits.py") == {"1 << 5 -> 1 >> 5", "1 -> 2", "5 -> 6"}
 
 
+def test_what_would_change_nothing_is_not_tried(package):
+    (package / "bits.py").write_text("FIRST = 1 << 0\nDIRTY = FIRST << 5\nALSO = 32\n")
+    (package / "arch.py").write_text(
+        "from pfnmap.vm_flags import VM_EXEC\nfrom pfnmap_tiny.bits import ALSO, DIRTY, FIRST\nUSER = 4\n"
+        "def pte_dirty(pte):\n    for bit in (DIRTY, FIRST):\n        pte |= bit\n    return pte & USER\n"
+        "def pte_young(pte):\n    return pte & VM_EXEC & (ALSO | DIRTY)\n"
+    )
+    assert "1 << 0 -> 1 >> 0" not in changes(package, "bits.py")
+    assert "FIRST << 5 -> FIRST >> 5" in changes(package, "bits.py")
+    found = changes(package, "arch.py")
+    assert not found & {"ALSO -> DIRTY", "ALSO | DIRTY -> ALSO", "USER -> VM_EXEC", "(DIRTY, FIRST) -> (FIRST, DIRTY)"}
+    assert {"DIRTY -> FIRST", "VM_EXEC -> ALSO"} <= found
+
+
 def test_selects_of_kconfig_are_left_out(package):
     assert changes(package, "Kconfig") == {"without 'select SOMETHING if TINY'"}
 

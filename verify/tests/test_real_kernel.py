@@ -103,13 +103,31 @@ def test_the_core_suite_agrees_and_what_is_recorded_replays(debs: list[str], tmp
 
 
 @pytest.mark.usefixtures("nothing_left")
-@pytest.mark.parametrize(("number", "seconds"), [(signal.SIGINT, 0), (signal.SIGTERM, 5), (signal.SIGINT, 40)])
-def test_an_interrupt_leaves_nothing_behind(debs: list[str], tmp_path: Path, number: int, seconds: int) -> None:
-    process = subprocess.Popen(verify(*debs), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+@pytest.mark.parametrize(
+    ("number", "seconds", "ctrl_c"),
+    [
+        (signal.SIGINT, 0, signal.SIG_DFL),
+        (signal.SIGTERM, 5, signal.SIG_IGN),  # a job of a shell
+        (signal.SIGINT, 40, signal.SIG_DFL),
+    ],
+)
+def test_an_interrupt_leaves_nothing_behind(
+    debs: list[str], tmp_path: Path, number: int, seconds: int, ctrl_c: signal.Handlers
+) -> None:
+    process = subprocess.Popen(
+        verify(*debs),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, ctrl_c),
+    )
     while process.poll() is None and not [*tmp_path.glob("pfnmap-verify-*")]:
         time.sleep(0.1)
     time.sleep(seconds)  # while it unpacks, boots, runs
     process.send_signal(number)
-    _, said = process.communicate(timeout=30)
+    try:
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert "Traceback" not in said
     assert process.returncode == 130

@@ -50,3 +50,8 @@ def test_a_kernel_without_a_container_needs_character_devices(tmp_path: Path) ->
     with pytest.raises(Refused, match="CONFIG_VFIO_IOMMU_TYPE1 or CONFIG_VFIO_DEVICE_CDEV is not set"):
         subject(tmp_path, "VFIO_IOMMU_TYPE1")
     assert subject(tmp_path, "VFIO_IOMMU_TYPE1", more=("IOMMUFD", "VFIO_DEVICE_CDEV"))
+
+
+def test_an_unpacked_configuration_is_named_by_its_path_in_the_package(tmp_path: Path) -> None:
+    unpacked = replace(subject(tmp_path), unpacked=tmp_path)
+    assert unpacked.describe(unpacked.spec.link())["config_source"] == "config"

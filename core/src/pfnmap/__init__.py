@@ -13,7 +13,7 @@ from pfnmap.contract.step import Action, ScenarioRun
 from pfnmap.contract.vma import File, FileOperations, MmStruct, VmArea, VmFault, VmOperations
 from pfnmap.errors import BadInput, LinkError, PfnmapError, PluginError, Refused, Unknown, Unwritten
 from pfnmap.hookspecs import hookimpl
-from pfnmap.trace import Call, Event, Message
+from pfnmap.trace import Call, Event, Message, Misbehaviour, Outcome
 
 __all__ = [
     "Action",
@@ -35,10 +35,12 @@ __all__ = [
     "Machine",
     "MachineState",
     "Message",
+    "Misbehaviour",
     "MmFunctions",
     "MmStruct",
     "MmuCpu",
     "Module",
+    "Outcome",
     "PfnSpace",
     "PfnmapError",
     "PluginError",

@@ -12,6 +12,8 @@ __all__ = ["misfit", "undeclared"]
 
 _ABSENT = object()
 _DEEPEST = 8
+_WHOLE = frozenset({int, str, bool, float, NoneType})
+"""Types with nothing in them to look at."""
 _AS_GOOD: Mapping[type, tuple[type, ...]] = {tuple: (list,), frozenset: (set,), float: (int,)}
 
 
@@ -21,12 +23,16 @@ def misfit(value: object, kind: Any, depth: int = 0) -> str:
     Looks into tuples, collections, mappings, and the fields of dataclasses and named tuples. What a callable takes, and
     what an iterator would give, is not known.
     """
+    if type(value) is kind and kind in _WHOLE:
+        return ""
     if kind is Any or kind is object or isinstance(kind, (TypeVar, str)) or depth > _DEEPEST:
         return ""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (ClassVar, Final, Annotated):
         return misfit(value, arguments[0], depth)
     if origin in (Union, UnionType):
+        if type(value) in _WHOLE and type(value) in arguments:
+            return ""
         found = [misfit(value, argument, depth) for argument in arguments]
         optional = len(arguments) == 2 and arguments[1] is NoneType
         return "" if "" in found else (found[0] if optional else _not(value, kind))

@@ -220,6 +220,10 @@ class Generic:
         return prot
 
     @hookimpl(trylast=True)
+    def pfnmap_pages_alike(self, machine: MachineState, pfn: int, count: int) -> int:
+        return count
+
+    @hookimpl(trylast=True)
     def track_pfn_copy(self, dst: VmArea, src: VmArea) -> int:
         return 0
 

@@ -239,6 +239,11 @@ class EntryHooks:
         Fallback: `prot`."""
 
     @hookspec(firstresult=True)
+    def pfnmap_pages_alike(self, machine: MachineState, pfn: int, count: int) -> int:
+        """Return for how many of `count` pages (at least one) from `pfn` on `track_pfn_insert` and
+        `pfnmap_setup_cachemode` of one page answer the same; no function of the kernel's. Fallback: `count`."""
+
+    @hookspec(firstresult=True)
     def track_pfn_copy(self, dst: VmArea, src: VmArea) -> int:
         """fork is about to copy the entries of a pfnmap; return 0 or a negative errno. Fallback: 0."""
 

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from pfnmap.contract.device import Device
-from pfnmap.contract.step import Action, Step, StepEvents, StepResult
+from pfnmap.contract.step import LISTED_FAULTS, Action, Step, StepEvents, StepResult
 from pfnmap.contract.vma import MmStruct
 from pfnmap.errors import BadInput, PfnmapError, Refused, Unknown
 from pfnmap.mm.uaccess import NeverCompletes
-from pfnmap.ops import ACTIONS_OF, OPS
+from pfnmap.offers import action_owners
+from pfnmap.ops import OPS
 from pfnmap.ops.arguments import address_value, argument_value
 from pfnmap.ops.state import RunState
 from pfnmap.plugins import calling, why_not_linked
-from pfnmap.trace import Call, Event, Fault, KernelDied, Message, Split
+from pfnmap.trace import Call, Event, Fault, KernelDied, Message, Split, counted, unrolled
 
 if TYPE_CHECKING:
     from pfnmap.kernel import Kernel
@@ -145,9 +147,9 @@ class Run(RunState):
             if owners:
                 said = " or ".join(f"{name}.{step.op}" for name in owners)
                 return BadInput(step.where, f"op {step.op!r} is an action of several plugins; say {said}")
-            if step.op not in ACTIONS_OF:
+            if step.op not in action_owners():
                 return Unknown(f"op at {step.where}", step.op, [*OPS, *self._actions])
-            plugin = ACTIONS_OF[step.op]
+            plugin = action_owners()[step.op]
         elif plugin in self._offered:
             return Unknown(f"action of {plugin} at {step.where}", action, self._offered[plugin])
         if plugin in self.left_out:
@@ -172,13 +174,21 @@ class Run(RunState):
 
 def _collated(events: list[Event]) -> StepEvents:
     """Fold a step's events."""
-    calls = [e for e in events if isinstance(e, Call)]
-    counts = Counter(e.function for e in calls)
-    return StepEvents(
-        tuple(e for e in events if isinstance(e, Fault)),
-        counts.pop("handle_mm_fault", 0),
-        counts,
-        Counter(e.ret for e in calls if e.function in _FOLLOWS),
-        Counter(f"thp_split_{e.level}" for e in events if isinstance(e, Split)),
-        tuple(e.text for e in events if isinstance(e, Message)),
-    )
+    calls: Counter[str] = Counter()
+    follows: Counter[str] = Counter()
+    splits: Counter[str] = Counter()
+    faults = 0
+    messages: list[str] = []
+    for event, count in counted(events):
+        if isinstance(event, Call):
+            calls[event.function] += count
+            if event.function in _FOLLOWS:
+                follows[event.ret] += count
+        elif isinstance(event, Fault):
+            faults += count
+        elif isinstance(event, Split):
+            splits[f"thp_split_{event.level}"] += count
+        elif isinstance(event, Message):
+            messages += [event.text] * count
+    listed = islice((event for event in unrolled(events) if isinstance(event, Fault)), min(faults, LISTED_FAULTS))
+    return StepEvents(tuple(listed), faults, calls.pop("handle_mm_fault", 0), calls, follows, splits, tuple(messages))

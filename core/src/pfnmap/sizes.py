@@ -10,7 +10,15 @@ import re
 
 from pfnmap.errors import BadInput
 
-__all__ = ["format_size", "is_power_of_two", "parse_address", "parse_bar", "parse_bar_size", "parse_size"]
+__all__ = [
+    "format_size",
+    "is_power_of_two",
+    "parse_address",
+    "parse_bar",
+    "parse_bar_size",
+    "parse_size",
+    "rounded_size",
+]
 
 _UNITS = "KMGTPE"
 _SIZE = re.compile(rf"(?:0[xX]([0-9a-fA-F]+)|([0-9]+)(?:([{_UNITS}{_UNITS.lower()}])(?:iB)?)?)")
@@ -96,6 +104,14 @@ def format_size(size: int) -> str:
         size //= 1024
         unit = larger
     return f"{size}{unit}"
+
+
+def rounded_size(size: int) -> str:
+    """Return a size in bytes for reading: exact below 1M (``4K``), else with one decimal (``16.0M``, ``256.5M``)."""
+    if size < 1 << 20:
+        return format_size(size)
+    unit, shift = ("G", 30) if size >= 1 << 30 else ("M", 20)
+    return f"{size / (1 << shift):.1f}{unit}"
 
 
 def _number(hexadecimal: str | None, digits: str | None) -> int:

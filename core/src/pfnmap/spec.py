@@ -115,7 +115,9 @@ class KernelSpec:
         for text in self._contradictions(kernel, name, of_file, file):
             warn(text)
         if conflicts := kernel.config.conflicts:
-            warn(f"{self.config}: {_conflicts_text(conflicts)}")
+            told = self.release or _release_of(file, known)
+            hint = "" if told else f"; nothing says its release, and {release.name} is taken: give --release"
+            warn(f"{self.config}: {_conflicts_text(conflicts)}{hint}")
         return kernel
 
     def _why_this_release(self, file: DotConfig | None, known: Facts) -> str:

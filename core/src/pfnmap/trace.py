@@ -1,13 +1,15 @@
 """The one event stream: whatever a kernel could have traced.
 
-`Trace.events` holds the events since the last `Trace.drain`; listeners (``pfnmap run --trace``) are called as events
-happen. Nothing prints from inside the model.
+An event is written once and read often: nobody changes one. `Trace.events` holds the events since the last
+`Trace.drain`; listeners (``pfnmap run --trace``) are called as events happen.
+Nothing prints from inside the model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import field, replace
+from typing import Any
 
 from pfnmap.records import dataclass
 
@@ -20,19 +22,25 @@ __all__ = [
     "Install",
     "KernelDied",
     "Message",
+    "Misbehaviour",
     "Oops",
+    "Outcome",
+    "Repeat",
     "Split",
     "Trace",
     "Warn",
+    "counted",
+    "later",
+    "unrolled",
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Event:
     """Something that happened in the kernel."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Call(Event):
     """A traced kernel function was entered. `va` is its address argument (bytes), `ret` what it returned where that
     is told ("ok" or an errno name)."""
@@ -42,7 +50,7 @@ class Call(Event):
     ret: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Fault(Event):
     """The driver's fault handler returned: `order` (log2 of base pages), `ret` (NOPAGE, FALLBACK, SIGBUS, ...), `va`
     the page-aligned fault address, `write` the write fault flag, `vma_lock` whether it ran under the per-VMA lock."""
@@ -54,7 +62,7 @@ class Fault(Event):
     vma_lock: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Install(Event):
     """A leaf was written: `level`, `va` (start of what it maps), `pfn`, the `entry`, and how many (`count`) in a
     row."""
@@ -66,7 +74,7 @@ class Install(Event):
     count: int = 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Split(Event):
     """A huge leaf was split, as vmstat counts it: `level` "pmd" or "pud", `va` of the leaf."""
 
@@ -74,28 +82,28 @@ class Split(Event):
     va: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Message(Event):
     """A kernel log line."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Warn(Message):
     """A WARNING in the kernel log; `finding` names the finding of the real kernel's that it is (F4, ...)."""
 
     finding: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Bug(Message):
     """A complaint such as "bad pud"; `finding` as in Warn."""
 
     finding: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Oops(Event):
     """The kernel died in `function`, called from `stack` (innermost first); `finding` as in Warn."""
 
@@ -104,12 +112,73 @@ class Oops(Event):
     finding: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
+class Misbehaviour(Event):
+    """A real kernel misbehaves here without a word: `finding` is its number (F3, ...), `what` a sentence."""
+
+    finding: str
+    what: str
+
+
+@dataclass(slots=True)
 class Hang(Event):
     """An access to `va` never completes; `finding` as in Warn."""
 
     va: int
     finding: str = ""
+
+
+@dataclass(slots=True)
+class Repeat(Event):
+    """`events` happen `count` times in a row, each time `step` bytes further on, at the PFNs that follow (`pages` on):
+    as they are the first time. In a later one an Install's entry has the PFN that it tells, all else is the same."""
+
+    events: tuple[Event, ...]
+    count: int
+    step: int
+    pages: int
+
+    @property
+    def first(self) -> int:
+        """The first address (bytes)."""
+        return next((event.va for event in _plain(self.events) if hasattr(event, "va")), 0)
+
+    @property
+    def last(self) -> int:
+        """The address of the same event the last time."""
+        return self.first + (self.count - 1) * self.step
+
+
+def _plain(events: Iterable[Event]) -> Iterator[Any]:
+    for event in events:
+        yield from _plain(event.events) if isinstance(event, Repeat) else (event,)
+
+
+def later(event: Event, offset: int, pages: int) -> Event:
+    """Return an event as it is `offset` bytes and `pages` PFNs further on; the entry of an Install stays."""
+    if isinstance(event, Repeat):
+        return replace(event, events=tuple(later(one, offset, pages) for one in event.events))
+    moved = {"va": getattr(event, "va", 0) + offset, "pfn": getattr(event, "pfn", 0) + pages}
+    return replace(event, **{name: value for name, value in moved.items() if hasattr(event, name)})
+
+
+def unrolled(events: Iterable[Event]) -> Iterator[Event]:
+    """Yield events one by one, repeated ones as often as they happened."""
+    for event in events:
+        if not isinstance(event, Repeat):
+            yield event
+            continue
+        for n in range(event.count):
+            yield from unrolled(later(one, n * event.step, n * event.pages) for one in event.events)
+
+
+def counted(events: Iterable[Event]) -> Iterator[tuple[Event, int]]:
+    """Yield each event, a repeated one the first time alone, with how often it happened."""
+    for event in events:
+        if isinstance(event, Repeat):
+            yield from ((one, count * event.count) for one, count in counted(event.events))
+        else:
+            yield event, 1
 
 
 class Outcome(Exception):  # of the modelled kernel, no error of ours

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -80,7 +81,7 @@ def command(
             except Refused as refusal:
                 without_kvm = str(refusal)
         if not (json or ktap):
-            heading(model.describe())
+            heading(subject.describe(model))
         with session_progress(len(programs), subject.image.uname) as progress:
             session = Session(subject, model, devices, without_kvm=without_kvm, seconds=limit, progress=progress)
             error = run_session(session, programs)
@@ -98,8 +99,14 @@ def command(
 
 @contextmanager
 def _terminated() -> Iterator[None]:
-    """Turn SIGTERM into what Ctrl-C is, so that nothing is left behind."""
-    before = signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
+    """Let SIGTERM do what Ctrl-C does, so that nothing is left behind, also in a job of a shell that ignores Ctrl-C."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+            raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
+
+    before = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     finally:
@@ -164,11 +171,11 @@ def _subject(
     if kernel.arch not in (None, read.arch):
         raise BadInput(str(read.path), f"is a kernel of {read.arch}, not of {kernel.arch}")
     if spec.config is None and read.config is not None:
-        _write(str(directory / "config"), read.config)
-        spec = replace(spec, config=str(directory / "config"))
+        _write(str(directory / "IKCONFIG"), read.config)
+        spec = replace(spec, config=str(directory / "IKCONFIG"))
     machine = machine_of(read.arch)
     find_qemu(machine)
-    return Subject.prepare(read, machine, root, spec)
+    return replace(Subject.prepare(read, machine, root, spec), unpacked=directory)
 
 
 def _programs(
@@ -210,7 +217,9 @@ def _report(session: Session, verdicts: Sequence[Verdict], *, ktap: bool, json: 
         _write(junit, forms.junit(verdicts, session.elapsed, f"pfnmap verify {image.uname}").encode())
     booted = {"release": image.uname, "accel": "tcg", "boots": session.boots, "seconds": round(session.elapsed, 1)}
     if json:
-        print_json("verify", {"kernel": session.kernel.describe(), "booted": booted, **forms.as_json(verdicts)})
+        print_json(
+            "verify", {"kernel": session.subject.describe(session.kernel), "booted": booted, **forms.as_json(verdicts)}
+        )
     elif ktap:
         print(forms.ktap(verdicts))
     else:

@@ -53,13 +53,15 @@ def guest_agent(arch: str) -> bytes:
 
 @dataclass(frozen=True)
 class Subject:
-    """A kernel image with its modules, ready to be booted on a machine; `spec` is what the model has to be."""
+    """A kernel image with its modules, ready to be booted on a machine; `spec` is what the model has to be; `unpacked`:
+    the temporary directory where packages, or the image's IKCONFIG, were unpacked."""
 
     image: KernelImage
     machine: Machine
     modules: Sequence[Module]
     spec: KernelSpec
     directory: Path | None = None
+    unpacked: Path | None = None
 
     @classmethod
     def prepare(cls, image: KernelImage, machine: Machine, modules: Path | None, spec: KernelSpec) -> Subject:
@@ -100,6 +102,11 @@ class Subject:
             cpu=self.machine.cpu,
             set=_AS_FOUND,
         )
+
+    def describe(self, kernel: Kernel) -> dict[str, Any]:
+        """Return what `Kernel.describe` does, the configuration named by its path in the package."""
+        described = kernel.describe()
+        return {**described, "config_source": described["config_source"].removeprefix(f"{self.unpacked}/")}
 
     def files(self) -> dict[str, bytes]:
         """Return what the initramfs holds."""

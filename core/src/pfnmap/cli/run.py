@@ -124,11 +124,11 @@ def _show_event(event: Event) -> None:
 
 
 def _show_complaint(event: Event) -> None:
-    """Show what the kernel logs, and an oops: without --trace too."""
+    """Show what the kernel logs, an oops, and where it misbehaves without a word: without --trace too."""
     from pfnmap.report.events import event_line
-    from pfnmap.trace import Message, Oops
+    from pfnmap.trace import Hang, Message, Misbehaviour, Oops
 
-    if isinstance(event, (Message, Oops)):
+    if isinstance(event, (Misbehaviour, Hang, Message, Oops)):
         show(styled("    " + event_line(event), "yellow"))
 
 

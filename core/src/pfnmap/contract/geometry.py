@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
 from typing import TypeAlias
 
 from pfnmap.contract.entry import Entry, Level
@@ -38,7 +39,10 @@ class WordFormat:
     `next_table`: where one that points to a table holds that table's (None: as `address`). `load`, `execute`: what a
     word that maps memory holds where user space may read and execute it; None where that is not said, ``(0, 0)`` where
     every such word may be. `shared`: the word of an empty slot that points to a table which all empty slots share, in
-    which nothing is mapped (LoongArch's invalid_pte_table).
+    which nothing is mapped (LoongArch's invalid_pte_table). `store`: as `load`, for writing. `uncached`: what a word
+    that maps memory holds where that is device memory, as pgprot_noncached makes it. `software`: the bits of a word
+    that maps memory which the walker leaves to software; `marks`: those by which it notes, or is told, that memory was
+    accessed and written; no marks, 0.
     """
 
     valid: Bits
@@ -48,6 +52,10 @@ class WordFormat:
     load: Bits | None = None
     execute: Bits | None = None
     shared: int | None = None
+    store: Bits | None = None
+    uncached: Bits | None = None
+    software: int | None = None
+    marks: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,17 +97,17 @@ class Geometry:
     task_size: int
     new_process_levels: int = 0
 
-    @property
+    @cached_property
     def PAGE_SIZE(self) -> int:
         """Bytes in a base page."""
         return 1 << self.PAGE_SHIFT
 
-    @property
+    @cached_property
     def PMD_ORDER(self) -> int:
         """Order (log2 of base pages) of a PMD leaf."""
         return self.PMD_SHIFT - self.PAGE_SHIFT
 
-    @property
+    @cached_property
     def PUD_ORDER(self) -> int:
         """Order (log2 of base pages) of a PUD leaf."""
         return self.PUD_SHIFT - self.PAGE_SHIFT

@@ -72,6 +72,11 @@ class LinkedKernel:
         )
 
     @cached_property
+    def per_vma_lock_faults(self) -> bool:
+        """Whether a user's fault is first handled under the per-VMA lock alone."""
+        return self.has("per-vma-lock-faults") and self.config.enabled("PER_VMA_LOCK")
+
+    @cached_property
     def phys_limit(self) -> int:
         """The first physical address (bytes) that no PTE can hold."""
         shift, prot = self.geometry.PAGE_SHIFT, self.arch.protection_map[VM_READ | VM_SHARED]

@@ -1,21 +1,21 @@
 """The page tables of an address space, in simulated physical memory.
 
-The mm walks the kernel's five levels; a folded level returns its parent's slot (DESIGN rule 5). A table is an
-``array('Q')`` of entries that lives at a physical address in `PhysicalMemory`; bulk work may take its memory as a numpy
-array without copying. Sources: include/linux/pgtable.h, mm/memory.c, mm/pgtable-generic.c.
+The mm walks the kernel's five levels; a folded level returns its parent's slot (DESIGN rule 5). A table is a window on
+`PhysicalMemory` at a physical address; bulk work takes its memory as a numpy array without copying. Sources:
+include/linux/pgtable.h, mm/memory.c, mm/pgtable-generic.c.
 """
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 from typing import NamedTuple
 
-from pfnmap.contract.entry import Level
+from pfnmap.contract.entry import LEVELS, Level
 from pfnmap.contract.geometry import WalkLevel
 from pfnmap.contract.kernel import MachineState
-from pfnmap.contract.slot import Slot
+from pfnmap.contract.pgtable_ops import Ops
+from pfnmap.contract.slot import Slot, Table, slot_of
 from pfnmap.errors import Refused
 from pfnmap.trace import Bug
 
@@ -29,9 +29,42 @@ class Step(NamedTuple):
 
     op: Level
     none: Callable[[int], int]
+    present: Callable[[int], int]
     bad: Callable[[int], int]
     leaf: Callable[[int], int]
     pgtable: Callable[[int], int]
+
+
+class Below(dict[int, "Table | None"]):
+    """Entry of a walked level above pte -> the table that it points to, or None: it is empty, a leaf, or not present.
+
+    The ops are asked once for each entry that points to a table: their answer never changes, nor where a table is.
+    """
+
+    def __init__(self, step: Step, ops: Ops, tables: Mapping[int, Table]) -> None:
+        self._step = step
+        self._tables = tables
+        huge = step.op in ("pmd", "pud")
+        self._huge = [getattr(ops, f"{step.op}_{what}") for what in ("trans_huge", "devmap")] if huge else []
+
+    def __missing__(self, entry: int) -> Table | None:
+        step = self._step
+        if step.none(entry) or step.leaf(entry) or not step.present(entry) or any(huge(entry) for huge in self._huge):
+            return None
+        found = self._tables.get(step.pgtable(entry))
+        if found is not None:
+            self[entry] = found
+        return found
+
+
+class _Walked(NamedTuple):
+    """A walked level: where in an address its index is, and, but for pte, what its entries point to."""
+
+    name: Level
+    shift: int
+    mask: int
+    below: Below
+    step: Step
 
 
 _COUNTED = ("pud", "pmd", "pte")
@@ -42,16 +75,14 @@ class PageTables:
     """The page tables of one address space: offsets, allocation and walks at every level.
 
     `X_offset(slot, address)` and `X_alloc(slot, address)` follow the kernel's: an `_alloc` fills an empty parent
-    slot with a new table of level X first.
+    slot with a new table of level X first. `alloc` does all of them from the top down.
     """
 
-    pgd: array[int]
+    pgd: Table
     p4d_offset: Callable[[Slot, int], Slot]
     pud_offset: Callable[[Slot, int], Slot]
     pmd_offset: Callable[[Slot, int], Slot]
     pte_offset: Callable[[Slot, int], Slot]
-    p4d_alloc: Callable[[Slot, int], Slot]
-    pud_alloc: Callable[[Slot, int], Slot]
     pmd_alloc: Callable[[Slot, int], Slot]
     pte_alloc: Callable[[Slot, int], Slot]
 
@@ -74,19 +105,47 @@ class PageTables:
         self.steps: dict[Level, Step] = {}
         for name, below in pairwise(names):
             op = _PARENT[below]
-            ops = [getattr(self._ops, f"{op}_{what}") for what in ("none", "bad", "leaf", "pgtable")]
+            ops = [getattr(self._ops, f"{op}_{what}") for what in ("none", "present", "bad", "leaf", "pgtable")]
             self.steps[name] = Step(op, *ops)
         self.empty = {name: kernel.arch.empty(self.steps[name].op if name in self.steps else name) for name in names}
-        self._templates = {w.name: array("Q", [self.empty[w.name]]) * w.ptrs for w in levels}
-        top = levels[0]
+        self._ptrs = {w.name: w.ptrs for w in levels}
+        self._walked = [
+            _Walked(w.name, w.shift, w.ptrs - 1, Below(step, self._ops, self._phys.tables), step)
+            for w, step in zip(levels, self.steps.values(), strict=False)
+        ]
+        self.below = {level: self._walked[self._holding(level)].below for level in LEVELS[1:]}
+        top, last = levels[0], levels[-1]
         self._top_shift, self._top_mask = top.shift, top.ptrs - 1
-        self.pgd_pa = self._phys.alloc_table(self._templates[top.name])
+        self._last_shift, self._last_mask = last.shift, last.ptrs - 1
+        self._down = {level: self._path(level) for level in LEVELS}
+        self.pgd_pa = self._phys.alloc_table(top.ptrs, self.empty[top.name])
         self.pgd = self._phys.tables[self.pgd_pa]
         self.bytes = {name: kernel.geometry.ptrs(name) * 8 if name in _COUNTED else 0 for name in names}
         for level in _PARENT:
             offset = self._offset(level)
             setattr(self, f"{level}_offset", offset)
-            setattr(self, f"{level}_alloc", self._alloc(level, offset))
+            if level in ("pmd", "pte"):
+                setattr(self, f"{level}_alloc", self._alloc(level, offset))
+
+    def _path(self, level: Level) -> tuple[list[tuple[int, int, Below, Level]], int, int]:
+        """Return what is walked from the top down to the slots of a level: of each level above the shift, the mask,
+        what is below and its name; and the shift and mask of the slots themselves."""
+        at = self._holding(level)
+        above = [(w.shift, w.mask, w.below, self.levels[n + 1].name) for n, w in enumerate(self._walked[:at])]
+        return above, self.levels[at].shift, self.levels[at].ptrs - 1
+
+    def _holding(self, level: Level) -> int:
+        """Return which of the walked levels has the slots of a level, which may be folded into it."""
+        return max(n for n, w in enumerate(self.levels) if LEVELS.index(w.name) >= LEVELS.index(level))
+
+    def alloc(self, level: Level, address: int) -> Slot:
+        """Return the slot of an address at a level; tables that are missing on the way there are made."""
+        above, last_shift, last_mask = self._down[level]
+        table = self.pgd
+        for shift, mask, below, child in above:
+            index = (address >> shift) & mask
+            table = below[table[index]] or self.populate(table, index, child)
+        return slot_of((table, (address >> last_shift) & last_mask))
 
     def _offset(self, level: Level) -> Callable[[Slot, int], Slot]:
         for walked in self.levels[1:]:
@@ -95,26 +154,59 @@ class PageTables:
                 break
         else:
             return lambda slot, address: slot
-        pgtable = getattr(self._ops, f"{_PARENT[level]}_pgtable")
-        tables = self._phys.tables
-        return lambda slot, address: Slot(tables[pgtable(slot[0][slot[1]])], (address >> shift) & mask)
+        below = self.below[_PARENT[level]]
+
+        def offset(slot: Slot, address: int) -> Slot:
+            table, index = slot
+            under = below[table[index]]
+            assert under is not None, "no table there"
+            return slot_of((under, (address >> shift) & mask))
+
+        return offset
 
     def _alloc(self, level: Level, offset: Callable[[Slot, int], Slot]) -> Callable[[Slot, int], Slot]:
-        none = getattr(self._ops, f"{_PARENT[level]}_none")
+        if level not in self._ptrs:  # folded
+            return offset
+        below = self.below[_PARENT[level]]
 
         def alloc(slot: Slot, address: int) -> Slot:
             table, index = slot
-            if none(table[index]):
-                self.populate(slot, level)
+            if below[table[index]] is None:
+                self.populate(table, index, level)
             return offset(slot, address)
 
         return alloc
 
-    def populate(self, slot: Slot, level: Level) -> None:
-        """Put a new table of `level` under the parent's slot, and count it."""
-        pa = self._phys.alloc_table(self._templates[level])
-        slot.table[slot.index] = getattr(self._ops, f"{_PARENT[level]}_populate")(pa)
+    def populate(self, table: Table, index: int, level: Level) -> Table:
+        """Return a new table of `level`, put under its parent's empty slot, and count it."""
+        above = _PARENT[level]
+        assert getattr(self._ops, f"{above}_none")(table[index]), f"a {above} slot that is taken"
+        pa = self._phys.alloc_table(self._ptrs[level], self.empty[level])
+        table[index] = getattr(self._ops, f"{above}_populate")(pa)
         self.pgtables_bytes += self.bytes[level]
+        return self._phys.tables[pa]
+
+    def populate_all(self, table: Table, index: int, count: int) -> list[int]:
+        """Put a new PTE table under each of `count` empty slots of a PMD table from `index` on, and count them; return
+        their physical addresses. They are filled by who asks."""
+        import numpy as np
+
+        addresses = self._phys.alloc_tables(count, self._ptrs["pte"])
+        np.frombuffer(table, np.uint64)[index : index + count] = self._ops.pmd_populate(np.array(addresses, np.uint64))
+        self.pgtables_bytes += count * self.bytes["pte"]
+        return addresses
+
+    def slot(self, level: Level, address: int) -> Slot | None:
+        """Return the slot of an address at a level, or None where a table above is missing."""
+        above, last_shift, last_mask = self._down[level]
+        table: Table | None = self.pgd
+        for shift, mask, below, _ in above:
+            assert table is not None
+            table = below[table[(address >> shift) & mask]]
+            if table is None:
+                return None
+        assert table is not None
+        return slot_of((table, (address >> last_shift) & last_mask))
 
     def reach(self, end: int) -> None:
         """Have tables that reach up to `end` (bytes): crst_table_upgrade of arch/s390/mm/pgalloc.c, nothing elsewhere.
@@ -136,16 +228,13 @@ class PageTables:
             self.pgd[0] = getattr(self._ops, f"{_PARENT[below]}_populate")(below_pa)
             self.pgtables_bytes += self.bytes[below]
 
-    def table_under(self, slot: Slot, level: Level) -> array[int]:
+    def table_under(self, slot: Slot, level: Level) -> Table:
         """Return the table of a walked level under its parent's slot, made where it is missing (X_alloc)."""
-        parent = self.steps[self.levels[[w.name for w in self.levels].index(level) - 1].name]
-        if parent.none(slot.entry):
-            self.populate(slot, level)
-        return self._phys.tables[parent.pgtable(slot.entry)]
+        return self.below[_PARENT[level]][slot.entry] or self.populate(*slot, level)
 
     def deposit(self, address: int) -> None:
         """pgtable_trans_huge_deposit: keep a PTE table for the PMD leaf at `address`, and count it."""
-        self._deposited[address] = self._phys.alloc_table(self._templates["pte"])
+        self._deposited[address] = self._phys.alloc_table(self._ptrs["pte"], self.empty["pte"])
         self.pgtables_bytes += self.bytes["pte"]
 
     def withdraw(self, address: int) -> None:
@@ -157,45 +246,37 @@ class PageTables:
         """Return the top slot of an address."""
         return Slot(self.pgd, (address >> self._top_shift) & self._top_mask)
 
-    def next_table(self, level: Level, entry: int) -> array[int] | None:
+    def next_table(self, level: Level, entry: int) -> Table | None:
         """Return the table that an entry of a walked level points to; None where it is empty, a leaf or no table."""
-        step = self.steps[level]
-        if step.none(entry) or step.leaf(entry):
-            return None
-        return self._phys.tables.get(step.pgtable(entry))
+        return self.below[self.steps[level].op][entry]
 
     def walk(self, address: int) -> Iterator[tuple[Level, Slot]]:
         """Yield (walked level, slot) from the top down to the leaf or the first empty entry of an address."""
-        table: array[int] | None = self.pgd
-        for walked in self.levels:
-            if table is None:
+        table = self.pgd
+        for name, shift, mask, below, _ in self._walked:
+            slot = Slot(table, (address >> shift) & mask)
+            yield name, slot
+            under = below[slot.entry]
+            if under is None:
                 return
-            slot = Slot(table, (address >> walked.shift) & (walked.ptrs - 1))
-            yield walked.name, slot
-            if walked.name != "pte":
-                table = self.next_table(walked.name, slot.entry)
+            table = under
+        yield "pte", Slot(table, (address >> self._last_shift) & self._last_mask)
 
     def leaf(self, address: int) -> tuple[Level, Slot] | None:
         """Return the level and the slot of the leaf for an address, present or not; None where the slot is empty.
 
         The level is the one whose ops work on the leaf: the lowest that is folded into the walked one.
         """
-        tables = self._phys.tables
         table = self.pgd
-        for walked in self.levels[:-1]:
-            index = (address >> walked.shift) & (walked.ptrs - 1)
+        for _, shift, mask, below, step in self._walked:
+            index = (address >> shift) & mask
             entry = table[index]
-            step = self.steps[walked.name]
-            if step.none(entry):
-                return None
-            if step.leaf(entry):
-                return step.op, Slot(table, index)
-            below = tables.get(step.pgtable(entry))
-            if below is None:
-                return None
-            table = below
-        index = (address >> self.levels[-1].shift) & (self.levels[-1].ptrs - 1)
-        return None if self._ops.pte_none(table[index]) else ("pte", Slot(table, index))
+            under = below[entry]
+            if under is None:
+                return (step.op, slot_of((table, index))) if step.leaf(entry) and not step.none(entry) else None
+            table = under
+        index = (address >> self._last_shift) & self._last_mask
+        return None if self._ops.pte_none(table[index]) else ("pte", slot_of((table, index)))
 
     def pmd_slot(self, address: int) -> Slot | None:
         """mm_find_pmd's walk: the PMD slot of an address, or None where a table above is missing or a leaf."""
@@ -219,14 +300,14 @@ class PageTables:
             return None
         return self.pud_offset(p4d, address)
 
-    def none_or_clear_bad(self, level: Level, slot: Slot) -> bool:
+    def none_or_clear_bad(self, level: Level, slot: Slot, finding: str = "") -> bool:
         """X_none_or_clear_bad (mm/pgtable-generic.c) of a walked level: empty, or complained about and emptied."""
         table, index = slot
         step = self.steps[level]
         if step.none(table[index]):
             return True
         if step.bad(table[index]):
-            self._machine.trace.emit(Bug(f"mm/pgtable-generic.c: bad {step.op} *({table[index]:016x})"))
+            self._machine.trace.emit(Bug(f"mm/pgtable-generic.c: bad {step.op} *({table[index]:016x})", finding))
             table[index] = self.empty[level]
             return True
         return False

@@ -54,10 +54,11 @@ class FoundEntry:
 
 @dataclass(frozen=True, slots=True)
 class StepEvents:
-    """What was traced in a step: the driver's `faults`, `handle_mm_fault` and `calls` of functions, `follow_returns` by
-    what the look-ups returned, `vmstat` counters, and the kernel's `messages`."""
+    """What was traced in a step: the first of the driver's `faults` and their number, `handle_mm_fault` and `calls` of
+    functions, `follow_returns` by what the look-ups returned, `vmstat` counters, and the kernel's `messages`."""
 
     faults: tuple[Fault, ...]
+    faults_total: int
     handle_mm_fault: int
     calls: Mapping[str, int]
     follow_returns: Mapping[str, int]
@@ -68,9 +69,9 @@ class StepEvents:
         """Return the keys of a recording's `expect`; those that say nothing are left out."""
         listed = [
             {"order": f.order, "ret": f.ret, "va": hex(f.va), "write": f.write, "vma_lock": f.vma_lock}
-            for f in self.faults[:LISTED_FAULTS]
+            for f in self.faults
         ]
-        total = {"faults_total": len(self.faults)} if len(self.faults) > LISTED_FAULTS else {}
+        total = {"faults_total": self.faults_total} if self.faults_total > LISTED_FAULTS else {}
         returns = {"follow_returns": {"ok": 0, **self.follow_returns}} if self.follow_returns else {}
         vmstat = {"vmstat": dict(self.vmstat)} if self.vmstat else {}
         messages = {"messages": list(self.messages)} if self.messages else {}

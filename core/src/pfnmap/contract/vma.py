@@ -132,6 +132,12 @@ class VmOperations:
     """``huge_fault(vmf, order)``: map the block of 2**order base pages around `vmf.address` with one leaf and return
     VM_FAULT_NOPAGE, or map nothing and return VM_FAULT_FALLBACK: then the next smaller order is asked for."""
 
+    alike: Callable[[VmFault], int] | None = None
+    """``alike(vmf)``: for how many bytes from `vmf.address` on the handlers would answer alike, whatever was mapped of
+    them before: each page is mapped to the PFN after that of the page before it, and an order is answered by how the
+    block around an address lies in the vma and how its PFN is aligned, by nothing else. No function of the kernel's:
+    what is alike the mm may make at once. Without it, page by page."""
+
     map_pages: Callable[[VmFault], int] | None = None
     """``map_pages(vmf)``: a read fault maps what the page cache has around it; return VM_FAULT_NOPAGE where the page
     was there, else 0. Its being there has `fault` called under the per-VMA lock."""

@@ -16,7 +16,7 @@ from pfnmap.mm.follow_pfnmap import follow_pfnmap, follow_pte
 from pfnmap.mm.gup import get_user_page_remote, put_pages
 from pfnmap.mm.ioremap import ioremap_prot, iounmap
 from pfnmap.mm.locking import mmap_lock
-from pfnmap.trace import Call
+from pfnmap.trace import Call, Misbehaviour
 from pfnmap.vm_flags import VM_IO, VM_PFNMAP
 
 __all__ = ["access_process_vm", "generic_access_phys"]
@@ -83,6 +83,8 @@ def generic_access_phys(vma: VmArea, address: int, length: int, write: bool) -> 
         if second is None:
             return -EINVAL
         if second == first:
+            if length > vma.vm_end - address:
+                machine.trace.emit(Misbehaviour("F30", "the access goes past the end of the mapping"))
             return length
 
 

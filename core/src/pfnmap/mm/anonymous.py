@@ -6,11 +6,9 @@ memory.c is long in the kernel too.
 
 from __future__ import annotations
 
-from array import array
-
 from pfnmap.contract.fault import FAULT_FLAG_UNSHARE
 from pfnmap.contract.phys import Page
-from pfnmap.contract.slot import Slot
+from pfnmap.contract.slot import Slot, Table
 from pfnmap.contract.vma import AnonVma, VmArea, VmFault
 from pfnmap.errors import Refused
 from pfnmap.mm import huge_memory
@@ -77,7 +75,7 @@ def _fits(vma: VmArea, address: int, order: int) -> bool:
     return vma.vm_start <= block and block + size <= vma.vm_end
 
 
-def _block(vmf: VmFault, table: array[int], index: int, orders: list[int]) -> int:
+def _block(vmf: VmFault, table: Table, index: int, orders: list[int]) -> int:
     """alloc_anon_folio: of how many pages the largest block is that is allowed and has no entry yet."""
     none = vmf.vma.vm_mm.kernel.ops.pte_none
     for order in orders:

@@ -7,15 +7,14 @@ which have become alike again are marked once more (folding) is not modelled.
 
 from __future__ import annotations
 
-from array import array
-
+from pfnmap.contract.slot import Table
 from pfnmap.contract.vma import MmStruct
 from pfnmap.errors import Refused
 
 __all__ = ["contpte_fold", "contpte_unfold"]
 
 
-def contpte_fold(mm: MmStruct, table: array[int], first: int, count: int) -> None:
+def contpte_fold(mm: MmStruct, table: Table, first: int, count: int) -> None:
     """Mark the whole blocks among `count` entries that were just set to consecutive pages of a folio (set_ptes)."""
     block, cont = mm.kernel.arch.cont_ptes, mm.kernel.arch.PTE_CONT
     for start in range(-(-first // block) * block, first + count - block + 1, block) if cont else ():
@@ -23,7 +22,7 @@ def contpte_fold(mm: MmStruct, table: array[int], first: int, count: int) -> Non
             table[n] |= cont
 
 
-def contpte_unfold(mm: MmStruct, table: array[int], first: int, count: int) -> None:
+def contpte_unfold(mm: MmStruct, table: Table, first: int, count: int) -> None:
     """Take the mark off the blocks of which `count` entries from `first` on, about to be changed, are a part."""
     block, cont = mm.kernel.arch.cont_ptes, mm.kernel.arch.PTE_CONT
     if not cont or not count:

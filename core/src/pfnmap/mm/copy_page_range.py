@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from array import array
+from typing import Any
 
-from pfnmap.contract.slot import Slot
+from pfnmap.contract.slot import Slot, Table
 from pfnmap.contract.vma import VmArea
 from pfnmap.mm import huge_memory
 from pfnmap.mm.anonymous import private_page
 from pfnmap.mm.contpte import contpte_unfold
 from pfnmap.mm.mmu_notifier import mmu_notifier_invalidate_range
+from pfnmap.mm.pte_tables import pte_rows_of_two, pte_tables, turned
 from pfnmap.vm_flags import VM_MIXEDMAP, VM_PFNMAP, VM_SHARED, VM_WRITE
 
 __all__ = ["copy_page_range"]
@@ -65,15 +66,42 @@ def _copy(dst: VmArea, src: VmArea, dst_slot: Slot, src_slot: Slot, depth: int, 
         _copy_ptes(src, dst_table, src_table, first, start, (end - start) >> below.shift)
         return
     size = 1 << below.shift
+    special = src.vm_flags & VM_PFNMAP and not huge_memory.is_cow_mapping(src.vm_flags)
     address = start
     while address < end:
         stop = min((address & -size) + size, end)
         index = (address >> below.shift) & mask
+        if special and tables.steps[below.name].op == "pmd" and not address % size:
+            whole = pte_tables(tables, src_table, index, (end - address) // size)
+            if whole and all(entry == tables.empty[below.name] for entry in dst_table[index : index + len(whole)]):
+                _copy_tables(dst, src, whole, dst.vm_mm.tables.populate_all(dst_table, index, len(whole)))
+                address += len(whole) * size
+                continue
         _copy(dst, src, Slot(dst_table, index), Slot(src_table, index), depth + 1, address, stop)
         address = stop
 
 
-def _copy_ptes(src: VmArea, dst_table: array[int], src_table: array[int], first: int, start: int, count: int) -> None:
+def _copy_tables(dst: VmArea, src: VmArea, old: list[int], new: list[int]) -> None:
+    """copy_present_ptes of whole tables."""
+    import numpy as np
+
+    ops = src.vm_mm.kernel.ops
+    for olds, news in pte_rows_of_two(src.vm_mm, old, new):
+        bits = turned(ops, olds, lambda pte: _copied(src, pte))
+        if bits is not None:
+            np.bitwise_xor(olds, np.uint64(bits), out=news)
+            continue
+        news[:] = dst.vm_mm.tables.empty["pte"]
+        np.copyto(news, _copied(src, olds), where=ops.pte_none(olds) == 0)
+
+
+def _copied(src: VmArea, pte: Any) -> Any:
+    """Return the child's copy of what is not copied on write: old, and clean too where shared."""
+    ops = src.vm_mm.kernel.ops
+    return ops.pte_mkold(ops.pte_mkclean(pte) if src.vm_flags & VM_SHARED else pte)
+
+
+def _copy_ptes(src: VmArea, dst_table: Table, src_table: Table, first: int, start: int, count: int) -> None:
     """copy_present_ptes of a range from the byte address `start` on: old in the copy; clean too where shared, read-only
     in both where copied on write."""
     import numpy as np
@@ -84,7 +112,7 @@ def _copy_ptes(src: VmArea, dst_table: array[int], src_table: array[int], first:
     chosen = slice(first, first + count)
     old = np.frombuffer(src_table, dtype=np.uint64)[chosen]
     filled = ops.pte_none(old) == 0
-    copied = ops.pte_mkold(ops.pte_mkclean(old) if src.vm_flags & VM_SHARED else old)
+    copied = _copied(src, old)
     if huge_memory.is_cow_mapping(src.vm_flags):
         for n in np.flatnonzero(filled).tolist():
             old[n], copied[n] = _copy_private(src, start + n * kernel.geometry.PAGE_SIZE, int(old[n]))

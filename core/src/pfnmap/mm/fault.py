@@ -27,7 +27,7 @@ from pfnmap.contract.fault import (
 from pfnmap.contract.vma import MmStruct
 from pfnmap.errors import Refused
 from pfnmap.mm.memory import handle_mm_fault
-from pfnmap.trace import Hang
+from pfnmap.trace import Hang, Misbehaviour
 
 __all__ = ["AccessResult", "user_access"]
 
@@ -58,6 +58,7 @@ def user_access(mm: MmStruct, address: int, write: bool) -> AccessResult:
             level, (table, index) = leaf
             table[index], allowed = arch.mmu_access(level, table[index], write)
             if allowed:
+                _tell_leak(mm, address, level, table[index])
                 return _consume(mm, address, level, table[index])
         refused = _do_user_fault(mm, address, write)
         if refused is not None:
@@ -68,6 +69,17 @@ def user_access(mm: MmStruct, address: int, write: bool) -> AccessResult:
     del trace.events[first_round:]
     trace.emit(Hang(address, "F21"))
     return AccessResult("LOOP")
+
+
+def _tell_leak(mm: MmStruct, address: int, level: Level, entry: int) -> None:
+    """Tell of a huge leaf where it does not belong: no vma is there, or other memory (FINDINGS F3, F23)."""
+    if level == "pte":
+        return
+    vma = mm.vma_lookup(address)
+    if vma is None:
+        mm.machine.trace.emit(Misbehaviour("F3", "a leaf is used where the process has no mapping"))
+    elif vma.is_anonymous and getattr(mm.kernel.ops, f"{level}_special")(entry):
+        mm.machine.trace.emit(Misbehaviour("F23", "what the process takes for its memory is a BAR"))
 
 
 def _consume(mm: MmStruct, address: int, level: Level, entry: int) -> AccessResult:
@@ -98,7 +110,7 @@ def _do_user_fault(mm: MmStruct, address: int, write: bool) -> AccessResult | No
         return AccessResult("SIGSEGV", si_code, address)
     flags = FAULT_FLAG_USER | (FAULT_FLAG_WRITE if write else 0)
     ret = VM_FAULT_RETRY
-    if kernel.has("per-vma-lock-faults") and kernel.config.enabled("PER_VMA_LOCK"):
+    if kernel.per_vma_lock_faults:
         ret = handle_mm_fault(vma, address, flags | FAULT_FLAG_VMA_LOCK)
     if ret & VM_FAULT_RETRY:
         ret = handle_mm_fault(vma, address, flags)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from errno import EEXIST, EFAULT, EINVAL, EMLINK, ENOMEM
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from pfnmap.contract.entry import Level
 from pfnmap.contract.fault import (
@@ -23,6 +23,7 @@ from pfnmap.contract.fault import (
 )
 from pfnmap.contract.kernel import MachineState
 from pfnmap.contract.machine import FOLL_FORCE, FOLL_LONGTERM, FOLL_WRITE
+from pfnmap.contract.slot import Table
 from pfnmap.contract.vma import MmStruct, VmArea
 from pfnmap.errors import Refused
 from pfnmap.mm.huge_memory import is_cow_mapping
@@ -42,10 +43,6 @@ from pfnmap.vm_flags import (
     VM_SOFTDIRTY,
     VM_WRITE,
 )
-
-if TYPE_CHECKING:
-    from array import array
-
 
 __all__ = [
     "access_permitted",
@@ -151,7 +148,7 @@ def gup_fast(mm: MmStruct, start: int, end: int, gup_flags: int, pages: list[int
 
 
 def _gup_fast_range(
-    mm: MmStruct, table: array[int], depth: int, start: int, end: int, gup_flags: int, pages: list[int]
+    mm: MmStruct, table: Table, depth: int, start: int, end: int, gup_flags: int, pages: list[int]
 ) -> bool:
     """gup_fast_X_range of one table; False where it stopped."""
     kernel = mm.kernel

@@ -53,6 +53,8 @@ def madvise_pageout(vma: VmArea, start: int, end: int) -> int:
     for address, slot, page in list(_pages(vma, start, end, "PAGEOUT")):
         if page.mapcount != 1:
             continue
+        if not kernel.has("pageout-keeps-young"):
+            slot.table[slot.index] = kernel.ops.pte_mkold(slot.entry)
         if not vma.is_anonymous:
             entry, slot.table[slot.index] = slot.entry, kernel.arch.empty("pte")
             unmap_page(vma, address, entry)

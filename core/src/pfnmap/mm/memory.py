@@ -26,6 +26,7 @@ from pfnmap.limits import PTES, bounded
 from pfnmap.mm import huge_memory
 from pfnmap.mm.anonymous import do_anonymous_page, do_wp_page
 from pfnmap.mm.pfnmap_track import setup_cachemode, track_remap, untrack_remap
+from pfnmap.mm.pte_tables import FEW, following, pte_rows, pte_tables
 from pfnmap.trace import Call, Fault, Install
 from pfnmap.vm_flags import (
     VM_DONTDUMP,
@@ -55,20 +56,21 @@ def handle_mm_fault(vma: VmArea, address: int, flags: int) -> int:
     machine = mm.machine
     kernel = machine.kernel
     ops = kernel.ops
-    geometry = kernel.geometry
     tables = mm.tables
     machine.trace.emit(Call("handle_mm_fault", address))
-    vmf = VmFault(vma, address & -geometry.PAGE_SIZE, address, flags)
+    vmf = VmFault(vma, address & -kernel.geometry.PAGE_SIZE, address, flags)
     write = bool(flags & FAULT_FLAG_WRITE)
 
-    p4d = tables.p4d_alloc(tables.pgd_offset(address), address)
-    vmf.pud = pud = tables.pud_alloc(p4d, address)
-    entry = pud.entry
-    allowed = huge_memory.thp_vma_allowable_order(vma)
-    if ops.pud_none(entry) and allowed:
-        ret = _create_huge_pud(vmf)
-        if not ret & VM_FAULT_FALLBACK:
-            return ret
+    vmf.pud = pud = tables.alloc("pud", address)
+    table, index = pud
+    entry = table[index]
+    if tables.below["pud"][entry] is not None:
+        pass
+    elif ops.pud_none(entry):
+        if huge_memory.thp_vma_allowable_order(vma):
+            ret = _create_huge_pud(vmf)
+            if not ret & VM_FAULT_FALLBACK:
+                return ret
     elif ops.pud_trans_huge(entry) or ops.pud_devmap(entry):
         if not write or ops.pud_write(entry):
             huge_memory.huge_pud_set_accessed(vmf)
@@ -78,10 +80,13 @@ def handle_mm_fault(vma: VmArea, address: int, flags: int) -> int:
             return ret
 
     vmf.pmd = pmd = tables.pmd_alloc(pud, address)
-    entry = pmd.entry
-    if ops.pmd_none(entry):
-        if allowed:
-            ret = _huge_fault(vmf, geometry.PMD_ORDER)
+    table, index = pmd
+    entry = table[index]
+    if tables.below["pmd"][entry] is not None:
+        pass
+    elif ops.pmd_none(entry):
+        if huge_memory.thp_vma_allowable_order(vma):
+            ret = _huge_fault(vmf, kernel.geometry.PMD_ORDER)
             if not ret & VM_FAULT_FALLBACK:
                 return ret
     elif not ops.pmd_present(entry):
@@ -146,7 +151,7 @@ def _handle_pte_fault(vmf: VmFault) -> int:
     ops = mm.kernel.ops
     assert vmf.pmd is not None
     table, index = vmf.pmd
-    if ops.pmd_none(table[index]):
+    if mm.tables.below["pmd"][table[index]] is None:
         return _do_fault(vmf)
     pte, at = mm.tables.pte_offset(vmf.pmd, vmf.address)
     entry = pte[at]
@@ -188,9 +193,7 @@ def vmf_insert_pfn(vma: VmArea, address: int, pfn: int) -> int:
     huge_memory.bug_on_cow(vma, "vmf_insert_pfn_prot")
     if not vma.vm_start <= address < vma.vm_end:
         return VM_FAULT_SIGBUS
-    p4d = tables.p4d_alloc(tables.pgd_offset(address), address)
-    pmd = tables.pmd_alloc(tables.pud_alloc(p4d, address), address)
-    table, index = tables.pte_alloc(pmd, address)
+    table, index = tables.alloc("pte", address)
     if ops.pte_none(table[index]):
         table[index] = entry = ops.pte_mkspecial(ops.pfn_pte(pfn, setup_cachemode(vma, pfn)))
         machine.trace.emit(Install("pte", address, pfn, entry))
@@ -209,8 +212,7 @@ def insert_pfns(vma: VmArea, address: int, pfn: int, size: int, prot: int) -> No
     end = address + size
     while address < end:
         stop = min((address & -span) + span, end)
-        p4d = tables.p4d_alloc(tables.pgd_offset(address), address)
-        pmd = tables.pmd_alloc(tables.pud_alloc(p4d, address), address)
+        pmd = tables.alloc("pmd", address)
         _insert_under_pud(vma, pmd, address, stop, pfn, prot)
         pfn += (stop - address) >> shift
         address = stop
@@ -221,25 +223,35 @@ def _insert_under_pud(vma: VmArea, pmd: Slot, start: int, end: int, pfn: int, pr
     import numpy as np
 
     mm = vma.vm_mm
-    machine = mm.machine
-    kernel = machine.kernel
-    ops = kernel.ops
-    geometry = kernel.geometry
+    tables = mm.tables
+    ops = mm.kernel.ops
+    geometry = mm.kernel.geometry
     shift, span = geometry.PAGE_SHIFT, geometry.size("pmd")
-    pfns = np.arange(pfn, pfn + ((end - start) >> shift), dtype=np.uint64)
-    entries = array("Q", ops.pte_mkspecial(ops.pfn_pte(pfns, prot)).tobytes())
     table, index = pmd
-    done = 0
     address = start
     while address < end:
-        stop = min((address & -span) + span, end)
-        count = (stop - address) >> shift
-        ptes, first = mm.tables.pte_alloc(Slot(table, index), address)
-        ptes[first : first + count] = entries[done : done + count]
-        machine.trace.emit(Install("pte", address, pfn + done, entries[done], count))
-        done += count
-        address = stop
-        index += 1
+        entry = ops.pte_mkspecial(ops.pfn_pte(pfn, prot))
+        whole = 0 if address % span else (end - address) // span
+        if whole > FEW and table[index : index + whole] == array("Q", (tables.empty["pmd"],)) * whole:
+            made = tables.populate_all(table, index, whole)
+        else:
+            made = pte_tables(tables, table, index, whole)
+        if made:
+            count, whole = 0, len(made)
+            for rows in pte_rows(mm, made):
+                rows[:] = following(
+                    ops, "pte", pfn + count, ops.pte_mkspecial(ops.pfn_pte(pfn + count, prot)), rows.size, 1
+                ).reshape(rows.shape)
+                count += rows.size
+        else:
+            whole = 1
+            ptes, first = tables.pte_alloc(Slot(table, index), address)
+            count = (min((address & -span) + span, end) - address) >> shift
+            np.frombuffer(ptes, np.uint64)[first : first + count] = following(ops, "pte", pfn, entry, count, 1)
+        mm.machine.trace.emit(Install("pte", address, pfn, entry, count))
+        pfn += count
+        address += count << shift
+        index += whole
 
 
 def remap_pfn_range(vma: VmArea, address: int, pfn: int, size: int, prot: int) -> int:
@@ -284,8 +296,7 @@ def _remap_pmds(vma: VmArea, address: int, pfn: int, size: int, prot: int) -> No
     while address < end:
         stop = min((address & -span) + span, end)
         if congruent and stop - address == span:
-            p4d = tables.p4d_alloc(tables.pgd_offset(address), address)
-            table, index = tables.pmd_alloc(tables.pud_alloc(p4d, address), address)
+            table, index = tables.alloc("pmd", address)
             table[index] = entry = ops.pmd_mkspecial(ops.pmd_mkhuge(ops.pfn_pmd(pfn, prot)))
             machine.trace.emit(Install("pmd", address, pfn, entry))
         else:

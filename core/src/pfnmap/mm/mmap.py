@@ -15,6 +15,7 @@ from pfnmap.mm.shmem import shmem_zero_setup
 from pfnmap.mm.vm_enough_memory import vm_enough_memory
 from pfnmap.mm.vma import vm_area_dup, vma_link, vma_unlink
 from pfnmap.mm.zap import unmap_single_vma
+from pfnmap.trace import Misbehaviour
 from pfnmap.vm_flags import (
     VM_ACCESS_FLAGS,
     VM_ACCOUNT,
@@ -194,6 +195,8 @@ def _mmap_region(mm: MmStruct, file: File | None, address: int, length: int, fla
         vma.vm_pgoff = address >> shift
     else:
         error = answered(file.f_op.mmap, file.f_op.mmap(file, vma))
+        if error and old:
+            mm.machine.trace.emit(Misbehaviour("F25", "mmap fails, and has removed what was mapped there"))
         if error:
             vma_pfnmap_track_ctx_put(vma)
             return error

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from pfnmap.contract.slot import Slot
 from pfnmap.contract.vma import MmStruct, VmArea
 from pfnmap.mm import huge_memory
 from pfnmap.mm.contpte import contpte_unfold
 from pfnmap.mm.mmu_notifier import mmu_notifier_invalidate_range
-
-if TYPE_CHECKING:
-    from array import array
-
 
 __all__ = ["move_page_tables"]
 
@@ -33,7 +27,7 @@ def move_page_tables(vma: VmArea, address: int, new_vma: VmArea, new_address: in
         extent = _extent(pud_size, address, end, new_address)
         old_pud = _get_old_pud(mm, address)
         if old_pud is not None:
-            new_pud = tables.pud_alloc(tables.p4d_alloc(tables.pgd_offset(new_address), new_address), new_address)
+            new_pud = tables.alloc("pud", new_address)
             moved = (
                 extent == pud_size
                 and not geometry.folded("pud")
@@ -69,7 +63,8 @@ def _get_old_pud(mm: MmStruct, address: int) -> Slot | None:
     if slot is None:
         return None
     level = next(w.name for w in tables.levels if tables.steps[w.name].op == "pud")
-    return None if tables.none_or_clear_bad(level, slot) else slot
+    finding = "F2" if mm.kernel.ops.pud_trans_huge(slot.entry) else ""
+    return None if tables.none_or_clear_bad(level, slot, finding) else slot
 
 
 def _move_normal(old: Slot, new: Slot, none, empty: int) -> bool:  # type: ignore[no-untyped-def]
@@ -110,18 +105,18 @@ def _move_below_pud(vma: VmArea, old_pud: Slot, old: int, new_pud: Slot, new: in
     _move_ptes(vma, old_pte, new_pte, extent >> kernel.geometry.PAGE_SHIFT)
 
 
-def _move_ptes(vma: VmArea, old: tuple[array[int], int], new: tuple[array[int], int], count: int) -> None:
-    """move_ptes: one by one, soft-dirty then where that is tracked (RULES 12)."""
+def _move_ptes(vma: VmArea, old: Slot, new: Slot, count: int) -> None:
+    """move_ptes: all that are not empty, soft-dirty then where that is tracked (RULES 12)."""
+    import numpy as np
+
     kernel = vma.vm_mm.kernel
     ops = kernel.ops
-    soft_dirty = kernel.config.enabled("MEM_SOFT_DIRTY")
-    empty = kernel.arch.empty("pte")
-    contpte_unfold(vma.vm_mm, old[0], old[1], count)
-    for n in range(count):
-        entry = old[0][old[1] + n]
-        if ops.pte_none(entry):
-            continue
-        old[0][old[1] + n] = empty
-        if soft_dirty and ops.pte_present(entry):
-            entry = ops.pte_mksoft_dirty(entry)
-        new[0][new[1] + n] = entry
+    contpte_unfold(vma.vm_mm, old.table, old.index, count)
+    olds = np.frombuffer(old.table, np.uint64)[old.index : old.index + count]
+    news = np.frombuffer(new.table, np.uint64)[new.index : new.index + count]
+    filled = ops.pte_none(olds) == 0
+    moved = olds.copy()
+    if kernel.config.enabled("MEM_SOFT_DIRTY"):
+        np.copyto(moved, ops.pte_mksoft_dirty(olds), where=ops.pte_present(olds) != 0)
+    olds[filled] = kernel.arch.empty("pte")
+    news[filled] = moved[filled]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from errno import EACCES, EINVAL, ENOMEM, EPERM
 from typing import TYPE_CHECKING
 
-from pfnmap.contract.slot import Slot
+from pfnmap.contract.slot import Slot, Table
 from pfnmap.contract.vma import MmStruct, VmArea
 from pfnmap.limits import bounded
 from pfnmap.mm import huge_memory
@@ -20,13 +20,23 @@ from pfnmap.mm.mmap import (
     vma_wants_writenotify,
 )
 from pfnmap.mm.mmu_notifier import mmu_notifier_invalidate_range
+from pfnmap.mm.pte_tables import pte_rows, pte_tables, turned
 from pfnmap.mm.vm_enough_memory import vm_enough_memory
 from pfnmap.mm.vm_normal_page import vm_normal_page
-from pfnmap.vm_flags import VM_ACCESS_FLAGS, VM_ACCOUNT, VM_LOCKED, VM_NORESERVE, VM_SEALED, VM_SHARED, VM_WRITE
+from pfnmap.vm_flags import (
+    VM_ACCESS_FLAGS,
+    VM_ACCOUNT,
+    VM_LOCKED,
+    VM_NORESERVE,
+    VM_PFNMAP,
+    VM_SEALED,
+    VM_SHARED,
+    VM_WRITE,
+)
 
-if TYPE_CHECKING:
-    from array import array
-
+if TYPE_CHECKING:  # for the type checker alone: numpy is imported where it is used
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = ["do_mprotect"]
 
@@ -108,7 +118,7 @@ def _wants_manual_pte_write_upgrade(vma: VmArea) -> bool:
     return bool(vma.vm_flags & VM_WRITE)
 
 
-def _change(vma: VmArea, table: array[int], depth: int, start: int, end: int, try_writable: bool) -> None:
+def _change(vma: VmArea, table: Table, depth: int, start: int, end: int, try_writable: bool) -> None:
     """change_protection over the entries of one table: a leaf wholly inside changes, one partly inside is split."""
     mm = vma.vm_mm
     ops = mm.kernel.ops
@@ -125,6 +135,15 @@ def _change(vma: VmArea, table: array[int], depth: int, start: int, end: int, tr
         stop = min((address & -size) + size, end)
         slot = Slot(table, (address >> walked.shift) & (walked.ptrs - 1))
         entry = table[slot[1]]
+        if entry == tables.empty[walked.name]:
+            address = stop
+            continue
+        if step.op == "pmd" and not address % size:
+            found = pte_tables(tables, table, slot[1], (end - address) // size)
+            if found:
+                _change_tables(vma, found, address, try_writable)
+                address += len(found) * size
+                continue
         whole = stop - address == size
         if step.none(entry):
             pass
@@ -144,14 +163,42 @@ def _change(vma: VmArea, table: array[int], depth: int, start: int, end: int, tr
         address = stop
 
 
-def _change_ptes(vma: VmArea, table: array[int], first: int, start: int, count: int, try_writable: bool) -> None:
-    """change_pte_range from the byte address `start` on: present entries get the vma's protection."""
+def _change_tables(vma: VmArea, addresses: list[int], start: int, try_writable: bool) -> None:
+    """change_pte_range of whole tables from the byte address `start` on."""
+    ops = vma.vm_mm.kernel.ops
+    page = vma.vm_mm.kernel.geometry.PAGE_SIZE
+    special = vma.vm_flags & (VM_PFNMAP | VM_SHARED) == VM_PFNMAP | VM_SHARED
+
+    def change(pte: int) -> int:
+        changed: int = ops.pte_modify(pte, vma.vm_page_prot)
+        upgraded = try_writable and not ops.pte_write(changed) and _can_change_pte_writable(vma, start, changed)
+        return ops.pte_mkwrite(changed, vma.vm_flags) if upgraded else changed
+
+    for rows in pte_rows(vma.vm_mm, addresses):
+        bits = turned(ops, rows, change) if special else None
+        if bits is not None:
+            rows ^= rows.dtype.type(bits)
+            start += rows.size * page
+            continue
+        for row in rows:
+            _change_entries(vma, row, start, try_writable)
+            start += row.size * page
+
+
+def _change_ptes(vma: VmArea, table: Table, first: int, start: int, count: int, try_writable: bool) -> None:
+    """change_pte_range from the byte address `start` on."""
+    import numpy as np
+
+    contpte_unfold(vma.vm_mm, table, first, count)
+    _change_entries(vma, np.frombuffer(table, dtype=np.uint64)[first : first + count], start, try_writable)
+
+
+def _change_entries(vma: VmArea, entries: NDArray[np.uint64], start: int, try_writable: bool) -> None:
+    """Give the entries that are present the vma's protection."""
     import numpy as np
 
     kernel = vma.vm_mm.kernel
     ops = kernel.ops
-    contpte_unfold(vma.vm_mm, table, first, count)
-    entries = np.frombuffer(table, dtype=np.uint64)[first : first + count]
     present = (ops.pte_none(entries) == 0) & (ops.pte_present(entries) != 0)
     changed = ops.pte_modify(entries, vma.vm_page_prot)
     if try_writable:

@@ -8,14 +8,14 @@ entries splits every PUD leaf it meets, to get at the PMD entries below: that is
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from pfnmap.contract.slot import Slot
+from pfnmap.contract.slot import Slot, Table
 from pfnmap.contract.vma import MmStruct, VmArea
 from pfnmap.errors import Refused
 from pfnmap.mm.huge_memory import refuse_anonymous_huge_page, split_huge_pud
+from pfnmap.trace import Misbehaviour
 from pfnmap.vm_flags import VM_PFNMAP
 
 __all__ = ["MmWalkOps", "pmd_trans_huge_lock", "pte_slots", "walk_page_range", "walk_page_vma"]
@@ -63,7 +63,7 @@ def walk_page_range(mm: MmStruct, start: int, end: int, ops: MmWalkOps) -> None:
         ops.pte_hole(None, start, end)
 
 
-def _walk_range(vma: VmArea, ops: MmWalkOps, table: array[int], depth: int, start: int, end: int) -> None:
+def _walk_range(vma: VmArea, ops: MmWalkOps, table: Table, depth: int, start: int, end: int) -> None:
     """walk_pgd_range and below: one table, and what hangs under it."""
     mm = vma.vm_mm
     tables = mm.tables
@@ -100,6 +100,7 @@ def _is_table(vma: VmArea, ops: MmWalkOps, slot: Slot, depth: int, start: int, e
                 return False
             entry = slot.entry
             if kernel_ops.pud_trans_huge(entry) or kernel_ops.pud_devmap(entry):
+                mm.machine.trace.emit(Misbehaviour("F5", "who only reads about the process drops a PUD leaf of its"))
                 split_huge_pud(vma, slot, start)
                 none = True
             elif not kernel_ops.pud_present(entry) or kernel_ops.pud_leaf(entry):

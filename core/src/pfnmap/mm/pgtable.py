@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from array import array
 
-from pfnmap.contract.slot import Slot
+from pfnmap.contract.slot import Slot, Table
 from pfnmap.contract.vma import MmStruct
+from pfnmap.mm.pte_tables import pte_tables
 
 __all__ = ["free_pgtables"]
 
@@ -44,17 +45,27 @@ def _free_pgd_range(mm: MmStruct, start: int, end: int, floor: int, ceiling: int
     _free_range(mm, mm.tables.pgd, 0, start, end, floor, ceiling)
 
 
-def _free_range(mm: MmStruct, table: array[int], depth: int, start: int, end: int, floor: int, ceiling: int) -> None:
+def _free_range(mm: MmStruct, table: Table, depth: int, start: int, end: int, floor: int, ceiling: int) -> None:
     """Free what hangs under the entries of one table for [start, end), then each child table nobody else needs."""
     tables = mm.tables
     phys = mm.machine.phys
     walked = tables.levels[depth]
     size = 1 << walked.shift
     child = tables.levels[depth + 1].name
+    empty, mask = tables.empty[walked.name], walked.ptrs - 1
     address = start
     while address < end:
+        index = (address >> walked.shift) & mask
+        if table[index] == empty:
+            address = (address & -size) + size
+            continue
         stop = min((address & -size) + size, end)
-        index = (address >> walked.shift) & (walked.ptrs - 1)
+        if child == "pte" and (whole := pte_tables(tables, table, index, -(-(end - address) // size))):
+            table[index : index + len(whole)] = array("Q", (tables.empty[walked.name],)) * len(whole)
+            phys.free_tables(whole)
+            tables.pgtables_bytes -= len(whole) * tables.bytes[child]
+            address = (address & -size) + len(whole) * size
+            continue
         slot = Slot(table, index)
         if not tables.none_or_clear_bad(walked.name, slot):
             pa = tables.steps[walked.name].pgtable(table[index])

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from array import array
 
-from pfnmap.contract.slot import Slot
+from pfnmap.contract.slot import Slot, Table
 from pfnmap.contract.vma import AddressSpace, VmArea
 from pfnmap.mm import huge_memory
 from pfnmap.mm.anonymous import unmap_page
 from pfnmap.mm.contpte import contpte_unfold
 from pfnmap.mm.mmu_notifier import mmu_notifier_invalidate_range
+from pfnmap.mm.pte_tables import pte_rows, pte_tables
 from pfnmap.trace import Call
 from pfnmap.vm_flags import VM_PFNMAP
 
@@ -25,7 +26,7 @@ def unmap_single_vma(vma: VmArea, start: int, end: int, *, mmap_locked: bool = T
     _zap(vma, vma.vm_mm.tables.pgd, 0, start, end, mmap_locked)
 
 
-def _zap(vma: VmArea, table: array[int], depth: int, start: int, end: int, mmap_locked: bool) -> None:
+def _zap(vma: VmArea, table: Table, depth: int, start: int, end: int, mmap_locked: bool) -> None:
     """unmap_page_range and the zap_X_range below it, over the entries of one table."""
     mm = vma.vm_mm
     ops = mm.kernel.ops
@@ -37,11 +38,25 @@ def _zap(vma: VmArea, table: array[int], depth: int, start: int, end: int, mmap_
         return
     step = tables.steps[walked.name]
     size = 1 << walked.shift
+    special = vma.vm_flags & VM_PFNMAP and not huge_memory.is_cow_mapping(vma.vm_flags)
+    empty, mask = tables.empty[walked.name], walked.ptrs - 1
     address = start
     while address < end:
+        index = (address >> walked.shift) & mask
+        if table[index] == empty:
+            address = (address & -size) + size
+            continue
+        whole = []
+        if special and step.op == "pmd" and not address % size:
+            whole = pte_tables(tables, table, index, (end - address) // size)
+        if whole:
+            for rows in pte_rows(mm, whole):
+                rows[:] = tables.empty["pte"]
+            address += len(whole) * size
+            continue
         stop = min((address & -size) + size, end)
-        slot = Slot(table, (address >> walked.shift) & (walked.ptrs - 1))
-        entry = table[slot[1]]
+        slot = Slot(table, index)
+        entry = table[index]
         if step.op == "pud" and (ops.pud_trans_huge(entry) or ops.pud_devmap(entry)):
             if stop - address == size:
                 huge_memory.zap_huge_pud(vma, slot, address)
@@ -60,7 +75,7 @@ def _zap(vma: VmArea, table: array[int], depth: int, start: int, end: int, mmap_
         address = stop
 
 
-def _zap_ptes(vma: VmArea, table: array[int], first: int, start: int, count: int) -> None:
+def _zap_ptes(vma: VmArea, table: Table, first: int, start: int, count: int) -> None:
     """zap_pte_range from the byte address `start` on: the pages of private memory are mapped once less."""
     kernel = vma.vm_mm.kernel
     contpte_unfold(vma.vm_mm, table, first, count)

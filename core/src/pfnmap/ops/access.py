@@ -24,7 +24,7 @@ from pfnmap.mm.uaccess import NeverCompletes, copy_from_user, copy_to_user, faul
 from pfnmap.mm.userfaultfd import uffd_wp_range
 from pfnmap.mm.vm_normal_page import is_zero_pfn, vm_normal_page
 from pfnmap.ops.op import Op, errno_result
-from pfnmap.vm_flags import VM_IO, VM_PFNMAP, VM_SPECIAL
+from pfnmap.vm_flags import VM_ACCESS_FLAGS, VM_IO, VM_PFNMAP, VM_SPECIAL
 
 if TYPE_CHECKING:
     from pfnmap.ops.state import RunState
@@ -198,7 +198,8 @@ def _page_status(vma: VmArea, va: int) -> int:
     """Return 0 where an address has a page, else the errno that move_pages tells.
 
     Until `move-pages-folio-walk` the page is looked up as for a core dump, where no page behind an entry is -EFAULT,
-    and so is memory that nobody faults in (follow_page with FOLL_DUMP, of 6.1).
+    and so is memory that nobody faults in (follow_page with FOLL_DUMP, of 6.1). A PROT_NONE entry is none there, as it
+    is with NUMA_BALANCING, which no recording's `machine` lists (run on Debian's 6.1.192).
     """
     mm = vma.vm_mm
     ops = mm.kernel.ops
@@ -208,7 +209,7 @@ def _page_status(vma: VmArea, va: int) -> int:
             return -EFAULT if vma.vm_ops is None or vma.vm_ops.fault is None else -ENOENT
         if leaf[0] != "pte":
             raise Refused("move_pages", f"a {leaf[0]} leaf, of which no release before had any")
-        if not ops.pte_present(leaf[1].entry):
+        if not ops.pte_present(leaf[1].entry) or not vma.vm_flags & VM_ACCESS_FLAGS:
             return -ENOENT
         return -EFAULT if vm_normal_page(vma, va, leaf[1].entry) is None else 0
     found = folio_walk_start(vma, va, FW_ZEROPAGE)

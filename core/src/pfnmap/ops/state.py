@@ -114,8 +114,7 @@ class RunState:
         for start in (_IMAGE_TEXT, geometry.stack_top - 16 * geometry.PAGE_SIZE):
             vma = VmArea(mm, start, start + geometry.PAGE_SIZE, VM_READ | VM_DONTEXPAND, anon_vma=AnonVma())
             mm.insert(vma)  # it has private pages: a child gets tables for it too
-            pud = tables.pud_alloc(tables.p4d_alloc(tables.pgd_offset(start), start), start)
-            tables.pte_alloc(tables.pmd_alloc(pud, start), start)
+            tables.alloc("pte", start)
 
     def bar(self, device: str, index: int) -> DeviceBar:
         """Return a BAR of a device by its index. Raises Unknown for a device, BadInput for a BAR it does not have."""

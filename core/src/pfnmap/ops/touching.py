@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from pfnmap.contract.vma import MmStruct
 from pfnmap.errors import BadInput
 from pfnmap.limits import bounded
 from pfnmap.mm.fault import AccessResult, user_access
+from pfnmap.mm.touch_pages import Touched, touch_pages
 from pfnmap.mm.vm_normal_page import pfn_valid, vm_normal_page, vm_normal_page_pmd, vm_normal_page_pud
 from pfnmap.ops.op import Op
 from pfnmap.trace import Call, Fault, Message
+from pfnmap.vm_flags import VM_PFNMAP
 
 if TYPE_CHECKING:
     from pfnmap.ops.state import RunState
@@ -18,9 +21,20 @@ if TYPE_CHECKING:
 __all__ = ["OPS"]
 
 
-def _touch(run: RunState, mm: MmStruct, va: int, access: str) -> dict[str, Any]:
-    outcome = user_access(mm, va, _is_write(access))
-    return {**_signal(outcome), **run.entry(mm, va).as_json()}
+def _touch(run: RunState, mm: MmStruct, va: int, access: str, length: int = 0) -> dict[str, Any]:
+    """Touch a byte or, with `length`, the first byte of every page of so many until one gives a signal."""
+    write = _is_write(access)
+    if not length:
+        return {**_signal(user_access(mm, va, write)), **run.entry(mm, va).as_json()}
+    page = run.kernel.geometry.PAGE_SIZE
+    if va % page or length % page:
+        raise BadInput("touch", f"{va:#x} and {length:#x} are to be whole pages of {page:#x} bytes")
+    last, touches = AccessResult("ok"), 0
+    for touched in touch_pages(mm, va, va + length, write):
+        touches += touched.total
+        if isinstance(touched, Touched):
+            last = touched.outcome
+    return {**_signal(last), "touches": touches, **run.entry(mm, va).as_json()}
 
 
 def _is_write(access: str) -> bool:
@@ -42,29 +56,40 @@ def _scan(run: RunState, mm: MmStruct, start: int, end: int, step: int, access: 
     """Touch every `step` bytes; touches with the same outcome in a row are folded into a run."""
     if step <= 0:
         raise BadInput("scan", "step must be positive")
-    bounded("scan", -((start - end) // step), unit="touches")
-    write = _is_write(access)
-    trace = run.machine.trace
     runs: list[dict[str, Any]] = []
     messages: list[str] = []
     total = touches = 0
-    for va in range(start, end, step):
-        outcome = user_access(mm, va, write)
-        events = trace.drain()
+    for va, count, outcome, events in _touched(mm, start, end, step, _is_write(access)):
         per_touch = [[e.order, e.ret] for e in events if isinstance(e, Fault)]
         handled = sum(isinstance(e, Call) and e.function == "handle_mm_fault" for e in events)
-        messages += [e.text for e in events if isinstance(e, Message)]
-        total += len(per_touch)
-        touches += 1
+        messages += [e.text for e in events if isinstance(e, Message)] * count
+        total += len(per_touch) * count
+        touches += count
         same = {"per_touch": per_touch, "handle_mm_fault": handled, "result": outcome.result}
         if runs and all(runs[-1][key] == value for key, value in same.items()):
-            runs[-1]["touches"] += 1
+            runs[-1]["touches"] += count
         else:
-            runs.append({"off": va - start, "touches": 1, **same, "entry": run.entry(mm, va).as_json()["entry"]})
+            runs.append({"off": va - start, "touches": count, **same, "entry": run.entry(mm, va).as_json()["entry"]})
     result: dict[str, Any] = {"runs": runs, "touches": touches, "faults_total": total}
     if messages:
         result["messages"] = messages
     return result
+
+
+def _touched(mm: MmStruct, start: int, end: int, step: int, write: bool) -> Iterator[Touched]:
+    """Touch every `step` bytes; every page of a pfnmap at once, where that can be."""
+    vma = mm.vma_lookup(start)
+    if step == mm.kernel.geometry.PAGE_SIZE and not start % step and vma is not None and vma.vm_flags & VM_PFNMAP:
+        stop = min(end, vma.vm_end)
+        for touched in touch_pages(mm, start, stop, write):
+            for one in touched.unrolled():
+                yield one
+                start = one.address + one.pages * step
+    bounded("scan", -((start - end) // step), unit="touches")
+    for va in range(start, end, step):
+        mm.machine.trace.drain()
+        outcome = user_access(mm, va, write)
+        yield Touched(va, 1, outcome, tuple(mm.machine.trace.events))
 
 
 def _walk(run: RunState, mm: MmStruct, va: int) -> dict[str, Any]:
@@ -96,7 +121,7 @@ _NORMAL_PAGE = {"pte": vm_normal_page, "pmd": vm_normal_page_pmd, "pud": vm_norm
 
 OPS = {
     "vm_normal_page": Op(_vm_normal_page, {"va": "address"}),
-    "touch": Op(_touch, {"va": "address", "access": "str"}),
+    "touch": Op(_touch, {"va": "address", "access": "str"}, {"length": "size"}),
     "scan": Op(_scan, {"start": "address", "end": "address", "step": "size", "access": "str"}),
     "walk": Op(_walk, {"va": "address"}),
     "note_tables": Op(_note_tables, {"va": "address"}),

@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from pfnmap.errors import Unknown
 from pfnmap.release.facts import Facts, Version, version
@@ -89,6 +90,18 @@ def named(text: str, known: Facts) -> tuple[str, dict[str, Status], tuple[str, .
     changes = {id: rule(change, release, latest) for id, change in known.changes.items()}
     for flavour in flavours:
         if flavour.with_:
-            changes.update(dict.fromkeys(flavour.with_, "yes"))
+            changes.update(dict.fromkeys(_with_required(flavour.with_, known), "yes"))
             assumed.append(flavour.said)
     return name, changes, tuple(assumed)
+
+
+def _with_required(ids: Iterable[str], known: Facts) -> set[str]:
+    """Return changes with all that they require, at any remove."""
+    found: set[str] = set()
+    pending = list(ids)
+    while pending:
+        id = pending.pop()
+        if id not in found:
+            found.add(id)
+            pending += known.changes[id].requires
+    return found

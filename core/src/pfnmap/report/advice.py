@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from pfnmap.report.text import Text
-from pfnmap.sizes import format_size
+from pfnmap.sizes import rounded_size
 
 if TYPE_CHECKING:
     from pfnmap.plan.advise import Advice
@@ -42,5 +42,5 @@ def _saved(advice: Advice) -> Iterable[str]:
         (saves.table_bytes, "of page tables"),
     ):
         if number:
-            amount = format_size(abs(number)) if unit == "of page tables" else f"{abs(number):,}"
+            amount = rounded_size(abs(number)) if unit == "of page tables" else f"{abs(number):,}"
             yield f"{amount} {unit} {'less' if number > 0 else 'more'}"

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from pfnmap.report.text import Text
-from pfnmap.sizes import format_size
+from pfnmap.sizes import format_size, rounded_size
 
 if TYPE_CHECKING:
     from pfnmap.plan.difference import Difference, MappingDifference, Sum
@@ -53,6 +53,6 @@ def _costs(here: Sum, there: Sum) -> str:
 
     return (
         f"{here.driver_calls:,} / {there.driver_calls:,} faults; "
-        f"{format_size(here.table_bytes)} / {format_size(there.table_bytes)} of page tables; "
+        f"{rounded_size(here.table_bytes)} / {rounded_size(there.table_bytes)} of page tables; "
         f"{walks(here)} / {walks(there)} DMA walks (cold)"
     )

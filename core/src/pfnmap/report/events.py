@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final
 
+from pfnmap.trace import Repeat
+
 if TYPE_CHECKING:
     from pfnmap.trace import Event
 
@@ -20,7 +22,11 @@ def event_json(event: Event) -> dict[str, Any]:
     found: dict[str, Any] = {"event": type(event).__name__.lower()}
     for field in fields(event):
         value = getattr(event, field.name)
+        if field.name == "events":
+            value = [event_json(one) for one in value]
         found[field.name] = hex(value) if field.name in _HEX else list(value) if isinstance(value, tuple) else value
+    if isinstance(event, Repeat):
+        found.update(first=hex(event.first), last=hex(event.last))
     return found
 
 
@@ -33,6 +39,9 @@ def json_line(event: Mapping[str, Any]) -> str:
     """Return as a line what `event_json` gave."""
     shown = {name: value for name, value in event.items() if value not in ("", [], None)}
     kind = shown.pop("event")
+    if isinstance(event, Repeat):
+        each = "; ".join(event_line(one) for one in event.events)
+        return f"{event.count:,} times, from va={shown['first']} to va={shown['last']}: {each}"
     return " ".join([kind, *(f"{name}={_word(value)}" for name, value in shown.items())])
 
 

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from array import array
-
-
+from pfnmap.contract.slot import Table
 from pfnmap.contract.vma import MmStruct
 
 __all__ = ["EntryRow", "page_table_rows"]
@@ -56,7 +53,7 @@ def page_table_rows(mm: MmStruct) -> Iterator[EntryRow]:
         yield held
 
 
-def _entries(mm: MmStruct, table: array[int], depth: int, base: int) -> Iterator[EntryRow]:
+def _entries(mm: MmStruct, table: Table, depth: int, base: int) -> Iterator[EntryRow]:
     walked = mm.tables.levels[depth]
     empty, size = mm.tables.empty[walked.name], 1 << walked.shift
     for index, value in enumerate(table):

@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from pfnmap.report.text import Text
-from pfnmap.sizes import format_size
+from pfnmap.sizes import format_size, rounded_size
 
 if TYPE_CHECKING:
     from pfnmap.plan import LeafLevel, MappingPlan, Plan
@@ -87,7 +87,7 @@ def _sum(mappings: Sequence[MappingPlan]) -> str:
     shown = " + ".join(f"{n:,}x{format_size(size)}" for (_, size), n in sorted(leaves.items(), key=_largest) if n)
     faults = sum(m.costs.driver_calls for m in mappings)
     tables = sum(m.costs.table_bytes for m in mappings)
-    return f"{shown or 'nothing mapped'}, {faults:,} faults, {format_size(tables)} of page tables"
+    return f"{shown or 'nothing mapped'}, {faults:,} faults, {rounded_size(tables)} of page tables"
 
 
 def _largest(row: tuple[tuple[LeafLevel, int], int]) -> int:

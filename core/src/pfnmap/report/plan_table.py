@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
 from pfnmap.report.text import Table, Text
-from pfnmap.sizes import format_size
+from pfnmap.sizes import format_size, rounded_size
 
 if TYPE_CHECKING:
     from pfnmap.plan import Blocked, Costs, LeafLevel, MappingPlan, Plan, Undetermined
@@ -108,7 +108,7 @@ def costs_row(costs: Costs, sizes: Mapping[LeafLevel, int]) -> Row:
         cold, warm = (Text(dma.error or f"{number:,}") for number in (dma.cold_walks, dma.warm_walks))
     present = [level for level in _LEVELS if costs.counts[level]]
     leaves = Text(_leaves(costs.counts, sizes), _LEVEL_STYLE[present[-1]] if present else "")
-    return (leaves, faults, Text(_memory(costs.table_bytes)), cold, warm)
+    return (leaves, faults, Text(rounded_size(costs.table_bytes)), cold, warm)
 
 
 def _guest(mapping: MappingPlan) -> Row:
@@ -122,14 +122,6 @@ def _guest(mapping: MappingPlan) -> Row:
 
 def _leaves(counts: Mapping[LeafLevel, int], sizes: Mapping[LeafLevel, int]) -> str:
     return " + ".join(f"{counts[level]:,}x{format_size(sizes[level])}" for level in _LEVELS if counts[level])
-
-
-def _memory(size: int) -> str:
-    """A number of bytes, rounded for reading: 4K, 16.0M."""
-    if size < 1 << 20:
-        return format_size(size)
-    unit, shift = ("G", 30) if size >= 1 << 30 else ("M", 20)
-    return f"{size / (1 << shift):.1f}{unit}"
 
 
 def _sentences(block: Sequence[MappingPlan]) -> list[Text]:
@@ -212,4 +204,4 @@ def _answer(answer: Mapping[str, Any], mapping: MappingPlan) -> str:
         if dma.get("error"):
             walks = f"DMA of BARs by {dma['by'] or 'nothing'}"
     faults = f"{answer['driver_calls']:,} fault" + ("s" if answer["driver_calls"] != 1 else "")
-    return f"{leaves}, {faults}, {_memory(answer['table_bytes'])} of page tables, {walks}"
+    return f"{leaves}, {faults}, {rounded_size(answer['table_bytes'])} of page tables, {walks}"

@@ -9,7 +9,7 @@ from typing import Final
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 from pfnmap.report.text import Table, Text
-from pfnmap.sizes import format_size
+from pfnmap.sizes import format_size, rounded_size
 from pfnmap.sweep import Point
 
 __all__ = ["render_sweep", "sweep_svg"]
@@ -126,7 +126,7 @@ def render_sweep(kind: str, points: Sequence[Point]) -> Table:
             point.placement,
             f"{point.leaves:,}",
             f"{point.driver_calls:,}",
-            format_size(point.table_bytes),
+            rounded_size(point.table_bytes),
             "-" if point.dma_walks is None else f"{point.dma_walks:,}",
             "; ".join(point.warnings),
         ]

@@ -1,7 +1,7 @@
 """A package for a new plugin: what ``pfnmap new`` writes.
 
 The templates are package data: a tree for each kind, file names ending in ``.in``, with NAME in paths and @NAME@,
-@CLASS@, @DIST@ and @SYMBOL@ in texts.
+@CLASS@, @DIST@, @ID@ and @SYMBOL@ in texts.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ def write_package(kind: Kind, name: str, folder: Path | None = None, registry: R
         "@NAME@": name,
         "@CLASS@": "".join(part.capitalize() for part in name.split("_")) + kind.capitalize(),
         "@DIST@": distribution(name),
+        "@ID@": name.replace("_", "-"),
         "@SYMBOL@": name.upper(),
     }
     try:

@@ -52,8 +52,9 @@ def capabilities(kernel: Kernel) -> frozenset[str]:
     huge pages); ``pfnmap:X``: also for pfnmaps (``config-pfnmap:X``: Kconfig says so); ``walked:X``: the level has
     tables of its own; ``slots:X``: it is the ops of this level that work on the entries of a walked table; ``words``:
     `word_format` says how the CPU reads every walked level, and ``permissions``: also what user space may do with a
-    leaf; ``huge-pfnmap``: the release has huge pfnmaps; ``emulator``: `mmu_cpu` names an emulated CPU that boots
-    like this; every switch of the CPU state that is on (``hw_access_dirty``).
+    leaf, ``stores`` and ``uncached``: what tells a writable leaf and device memory, ``software``: which bits are the
+    kernel's own; ``huge-pfnmap``: the release has huge pfnmaps; ``emulator``: `mmu_cpu` names an emulated CPU that
+    boots like this; every switch of the CPU state that is on (``hw_access_dirty``).
     """
     ops, geometry = kernel.ops, kernel.geometry
     found = {name for name, owner in ops.owners.items() if owner == "arch"}
@@ -74,8 +75,7 @@ def capabilities(kernel: Kernel) -> frozenset[str]:
     formats = [_word_format(kernel.arch, walked.name) for walked in geometry.walk]
     if all(how is not None for how in formats):
         found.add("words")
-        if (last := formats[-1]) is not None and last.load is not None and last.execute is not None:
-            found.add("permissions")
+        found |= {name for name, fields in _SAID.items() if all(getattr(formats[-1], f) is not None for f in fields)}
     if kernel.has("huge-pfnmap"):
         found.add("huge-pfnmap")
     emulated = kernel.arch.mmu_cpu
@@ -83,6 +83,15 @@ def capabilities(kernel: Kernel) -> frozenset[str]:
         found.add("emulator")
     found |= {key for key, value in kernel.cpu.items() if value is True}
     return frozenset(found)
+
+
+_SAID = {
+    "permissions": ("load", "execute"),
+    "stores": ("load", "store"),
+    "uncached": ("uncached",),
+    "software": ("software", "store"),
+}
+"""Capabilities that come of what a word format says: capability -> fields."""
 
 
 def _word_format(arch: Arch, level: Level) -> WordFormat | None:

@@ -228,18 +228,20 @@ def idempotent(subject: ArchSubject, level: Level) -> None:
 
 def modify_keeps(subject: ArchSubject, level: Level) -> None:
     modify, pfn_of = subject.op(level, "modify"), subject.op(level, "pfn")
-    kept = [name for name in ("special", "dirty") if subject.has(f"{level}_{name}")]
+    kept = [name for name in ("special", "devmap", "dirty") if subject.has(f"{level}_{name}")]
     write = subject.op(level, "write")
     writable: dict[int, int] = {}
+    marked = [subject.op(level, "mkdevmap")] if subject.has(f"{level}_mkdevmap") else []
     for leaf in subject.leaves(level):
         for flags in range(leaf.vm_flags & VM_SHARED, (leaf.vm_flags & VM_SHARED) + 8):
             prot = subject.mprotected(leaf.prot, flags)
-            entry = modify(leaf.entry, prot)
-            how = f"{level}_modify(..., {prot:#x}) = {entry:#x}"
-            _same(level, "pfn", leaf.pfn, pfn_of(entry), leaf, how)
-            for name in kept:
-                predicate = subject.op(level, name)
-                _same(level, name, predicate(leaf.entry), predicate(entry), leaf, how)
+            for before in (leaf.entry, *(mark(leaf.entry) for mark in marked)):
+                entry = modify(before, prot)
+                how = f"{level}_modify({before:#x}, {prot:#x}) = {entry:#x}"
+                _same(level, "pfn", leaf.pfn, pfn_of(entry), leaf, how)
+                for name in kept:
+                    predicate = subject.op(level, name)
+                    _same(level, name, predicate(before), predicate(entry), leaf, how)
             if prot not in writable:
                 writable[prot] = write(subject.fresh(level, leaf.pfn, prot))
             if write(entry) > writable[prot]:
@@ -300,8 +302,20 @@ def access_permitted(subject: ArchSubject, level: Level) -> None:
 
 
 def cpu_access(subject: ArchSubject, level: Level) -> None:
+    _access(subject, level, [leaf for leaf in subject.leaves(level) if not _modified(leaf)])
+
+
+def cpu_access_after_modify(subject: ArchSubject, level: Level) -> None:
+    _access(subject, level, [leaf for leaf in subject.leaves(level) if _modified(leaf)])
+
+
+def _modified(leaf: Leaf) -> bool:
+    return any("_modify(" in step for step in leaf.history)
+
+
+def _access(subject: ArchSubject, level: Level, leaves: Iterable[Leaf]) -> None:
     changes = subject.changes(level)
-    for leaf in subject.leaves(level):
+    for leaf in leaves:
         for write in (False, True):
             what = f"a {'store' if write else 'load'} through {shown(level, leaf)}"
             entry, allowed = subject.arch.mmu_access(level, leaf.entry, write)
@@ -550,6 +564,13 @@ CHECKS = (
         "the table walker and the ops agree on what can be accessed, and on what it leaves marked",
         cpu_access,
         _LEAF,
+        LEAF_LEVELS,
+    ),
+    Check(
+        "cpu-access-modified",
+        "they agree, too, once mprotect changed a leaf",
+        cpu_access_after_modify,
+        (*_LEAF, "X_modify"),
         LEAF_LEVELS,
     ),
     Check(

@@ -35,6 +35,8 @@ def has_a_fragment(subject: ArchSubject) -> None:
     text = hook(subject.kernel.release.has) if hook else None
     if not text or not any(line.startswith("config ") for line in text.splitlines()):
         raise Violation("the hook kconfig gives no fragment that declares a symbol")
+    if not subject.kernel.config.enabled("HAVE_PCI"):
+        raise Violation("HAVE_PCI is not selected: there is no BAR to map")
 
 
 def selects_are_met(subject: ArchSubject) -> None:

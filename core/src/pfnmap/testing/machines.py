@@ -1,9 +1,9 @@
 """The machines that the kit links a plugin as: those that it declares, and a choice that fits every architecture.
 
-The choice: Linux 6.12.117 (the first releases with huge pfnmaps) and the newest known one, every page size that the
-architecture's Kconfig gives, a kernel without transparent huge pages, every on/off key of `cpu_defaults` the other way
-round, and, where an architecture names an emulated CPU that the defaults are not, that CPU. A combination that the
-architecture refuses is no machine.
+The choice: Linux 6.12.117 (the first releases with huge pfnmaps) and the newest known one, both also with every page
+size of the architecture's Kconfig that is not the default, a kernel without transparent huge pages, every on/off key of
+`cpu_defaults` the other way round, and, where an architecture names an emulated CPU that the defaults are not, that
+CPU. A combination that the architecture refuses is no machine.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _choice(arch: type[Arch]) -> Iterator[Machine]:
     sizes = _page_sizes(arch)
     for release in releases():
         yield Machine(release, {"release": release})
-        for size in sizes[1:]:
+        for size in sizes:
             yield Machine(f"{release} {size}", {"release": release, "page_size": size})
     yield Machine("thp=n", {"given": {"TRANSPARENT_HUGEPAGE": "n"}})
     for key, value in getattr(arch, "cpu_defaults", {}).items():
@@ -65,7 +65,7 @@ def _choice(arch: type[Arch]) -> Iterator[Machine]:
     emulated = arch.mmu_cpu.state if arch.mmu_cpu else {}
     if cpu := {key: value for key, value in emulated.items() if value != arch.cpu_defaults.get(key)}:
         yield Machine(_named(cpu), {"cpu": cpu})
-        for size in sizes[1:]:
+        for size in sizes:
             yield Machine(f"{size} {_named(cpu)}", {"cpu": cpu, "page_size": size})
 
 
@@ -75,9 +75,10 @@ def _named(cpu: Mapping[str, object]) -> str:
 
 
 def _page_sizes(arch: type[Arch]) -> list[str]:
-    """Return the page sizes that an architecture's Kconfig gives."""
+    """Return the page sizes that an architecture's Kconfig gives, less the one that is the default."""
     try:
         text = arch().kconfig(parse_release(newest()).has)  # type: ignore[attr-defined]
+        default = Kernel.link(arch, defaults=DEFAULTS, release=newest()).geometry.PAGE_SIZE
     except Exception:  # linking will tell
         return []
     found = []
@@ -86,7 +87,8 @@ def _page_sizes(arch: type[Arch]) -> list[str]:
             page_size_symbols([(arch.name, text or "")], size)
         except BadInput:
             continue
-        found.append(size)
+        if int(size[:-1]) << 10 != default:
+            found.append(size)
     return found
 
 

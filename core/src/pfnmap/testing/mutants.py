@@ -3,7 +3,8 @@
 What is changed is what the contract asks for (ops, `setup_arch`, `word_format`, `mmu_access`, the Kconfig fragment) and
 what these use, by name, in the plugin's package: masks are dropped and swapped, ops and comparisons inverted, numbers
 changed by one, protections exchanged, selects left out, marks of hooks taken away. Messages, annotations and what
-tracks memory types (`track_pfn_insert` and its kind) are left alone. `pfnmap.testing.mutation` runs them.
+tracks memory types (`track_pfn_insert` and its kind) are left alone, and so is what would change nothing: one constant
+for another of the same value, the order of what is gone through. `pfnmap.testing.mutation` runs them.
 
 `mutants_of` does the same to all functions of a module that is no plugin's, branches and calls included.
 """
@@ -11,13 +12,15 @@ tracks memory types (`track_pfn_insert` and its kind) are left alone. `pfnmap.te
 from __future__ import annotations
 
 import ast
+import operator
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
+from pfnmap import vm_flags
 from pfnmap.contract.arch import Arch
 from pfnmap.contract.pgtable_ops import OPTIONAL_OPS
 from pfnmap.hookspecs import ENTRY_HOOKS
@@ -42,6 +45,15 @@ _OPPOSITES: Final[Mapping[type[ast.AST], type[ast.AST]]] = {
         (ast.And, ast.Or),
     )
     for one, other in (pair, pair[::-1])
+}
+_ARITHMETIC: Final[Mapping[type[ast.AST], Callable[[int, int], int]]] = {
+    ast.LShift: operator.lshift,
+    ast.RShift: operator.rshift,
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.BitOr: operator.or_,
+    ast.BitAnd: operator.and_,
+    ast.BitXor: operator.xor,
 }
 _DROPPED: Final = (ast.BitOr, ast.BitAnd, ast.BitXor, ast.Mult)
 
@@ -70,12 +82,15 @@ def mutants(package: Path) -> Iterator[Mutant]:
     sources = {path: path.read_text(encoding="utf-8") for path in sorted(package.rglob("*.py"))}
     trees = {path: ast.parse(source) for path, source in sources.items()}
     used = _used([node for tree in trees.values() for node in _definitions(tree)])
+    values = _Values(definition for tree in trees.values() for definition in _definitions(tree))
     for path, tree in trees.items():
         masks = sorted({n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and n.id.isupper() and len(n.id) > 2})
         for definition in _definitions(tree):
             if definition in used:
                 for node, text in _changes(definition, masks):
-                    yield _mutant(path.relative_to(package).as_posix(), sources[path], node, text)
+                    value = values.of(node)
+                    if value is None or value != values.of(ast.parse(text, mode="eval").body):
+                        yield _mutant(path.relative_to(package).as_posix(), sources[path], node, text)
     for path in sorted(package.rglob("Kconfig")):
         yield from _kconfig(path.relative_to(package).as_posix(), path.read_text(encoding="utf-8"))
 
@@ -110,6 +125,33 @@ def _definitions(tree: ast.AST) -> Iterator[_Definition]:
             yield from _definitions(node)
         elif isinstance(node, _Definition):
             yield node
+
+
+class _Values:
+    """What the numbers of a package's modules are, by their names; a name of two meanings has none."""
+
+    def __init__(self, definitions: Iterable[_Definition]) -> None:
+        self._numbers: dict[str, int | None] = {k: v for k, v in vars(vm_flags).items() if k.isupper()}
+        for definition in definitions:
+            if isinstance(definition, ast.FunctionDef):
+                continue
+            for name in _names(definition):
+                number = self.of(definition.value) if definition.value is not None else None
+                self._numbers[name] = number if self._numbers.get(name, number) == number else None
+
+    def of(self, node: ast.AST) -> int | None:
+        """Return the number that an expression of constants is, or None."""
+        match node:
+            case ast.Constant(int(value)):
+                return value
+            case ast.Name(name) | ast.Attribute(ast.Name(), name):
+                return self._numbers.get(name)
+            case ast.BinOp(left, op, right) if type(op) in _ARITHMETIC:
+                one, other = self.of(left), self.of(right)
+                shifts = isinstance(op, ast.LShift | ast.RShift)
+                if one is not None and other is not None and (not shifts or 0 <= other <= 64):
+                    return _ARITHMETIC[type(op)](one, other)
+        return None
 
 
 def _names(node: _Definition) -> set[str]:
@@ -173,21 +215,24 @@ def _code(node: ast.AST) -> Iterator[ast.AST]:
         if name not in ("annotation", "returns", "decorator_list"):
             for child in value if isinstance(value, list) else [value]:
                 if isinstance(child, ast.AST):
-                    yield from _code(child)
+                    inside = _code(child)
+                    if name == "iter" and isinstance(child, ast.Tuple):
+                        next(inside)  # its order
+                    yield from inside
 
 
 def _of_node(node: ast.AST, masks: list[str]) -> Iterator[tuple[ast.expr, str]]:
     match node:
-        case ast.BinOp(left, operator, right):
-            if isinstance(operator, _DROPPED):
+        case ast.BinOp(left, op, right):
+            if isinstance(op, _DROPPED):
                 yield node, ast.unparse(left)
                 yield node, ast.unparse(right)
-            if type(operator) in _OPPOSITES:
-                yield node, ast.unparse(ast.BinOp(left, _opposite(operator), right))
-        case ast.Compare(left, [operator], rest) if type(operator) in _OPPOSITES:
-            yield node, ast.unparse(ast.Compare(left, [_opposite(operator)], rest))
-        case ast.BoolOp(operator, values):
-            yield node, ast.unparse(ast.BoolOp(_opposite(operator), values))
+            if type(op) in _OPPOSITES:
+                yield node, ast.unparse(ast.BinOp(left, _opposite(op), right))
+        case ast.Compare(left, [op], rest) if type(op) in _OPPOSITES:
+            yield node, ast.unparse(ast.Compare(left, [_opposite(op)], rest))
+        case ast.BoolOp(op, values):
+            yield node, ast.unparse(ast.BoolOp(_opposite(op), values))
         case ast.UnaryOp(ast.Not(), operand):
             yield node, f"bool({ast.unparse(operand)})"
         case ast.IfExp(test, body, orelse):

@@ -119,8 +119,12 @@ class Plain(Arch):
             table,
             ((ADDRESS & -(1 << shift), 0),),
             ((ADDRESS, 0),),
-            (READ, READ),
-            (EXEC, EXEC),
+            load=(READ, READ),
+            execute=(EXEC, EXEC),
+            store=(READ | WRITE, READ | WRITE),
+            uncached=(UNCACHED, UNCACHED),
+            software=SPECIAL | 3 << 10,
+            marks=ACCESSED | DIRTY,
         )
 
     def mmu_access(self, level: Level, entry: int, write: bool) -> tuple[int, bool]:

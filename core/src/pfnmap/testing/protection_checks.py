@@ -17,6 +17,8 @@ from pfnmap.vm_flags import VM_EXEC, VM_READ, VM_SHARED, VM_WRITE
 __all__ = ["CHECKS"]
 
 _ACCESS = VM_READ | VM_WRITE | VM_EXEC
+_SEGV_CODES = 10
+"""The highest si_code of SIGSEGV (include/uapi/asm-generic/siginfo.h, NSIGSEGV)."""
 
 
 def _of(flags: int) -> str:
@@ -34,6 +36,8 @@ def _leaves(subject: ArchSubject, level: Level) -> Iterator[tuple[int, int]]:
 
 def protection_map(subject: ArchSubject, level: Level) -> None:
     write, present = subject.op(level, "write"), subject.op(level, "present")
+    if (length := len(subject.arch.protection_map)) != 16:
+        raise Violation(f"protection_map has {length} pgprots, one for each of READ, WRITE, EXEC and SHARED is 16")
     for flags, entry in _leaves(subject, level):
         what = f"a leaf {entry:#x} of a vma with {_of(flags)}"
         if flags & _ACCESS and not present(entry):
@@ -78,6 +82,10 @@ def access_error(subject: ArchSubject) -> None:
     for flags in range(16):
         for write, granted in ((False, _loads(flags)), (True, bool(flags & VM_WRITE))):
             got = refuses(flags, write)
+            if type(got) is not int or not 0 <= got <= _SEGV_CODES:
+                raise Violation(
+                    f"access_error({flags}, write={write}) is {got!r}, which is no si_code of SIGSEGV, nor 0"
+                )
             if granted is not None and (got == 0) != granted:
                 raise Violation(
                     f"access_error({flags}, write={write}) is {got}: a {'store to' if write else 'load from'} a vma "

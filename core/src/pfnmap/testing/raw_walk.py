@@ -6,17 +6,14 @@ declares from the CPU's manual (`pfnmap.arch.WordFormat`).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from pfnmap.contract.entry import Level
-from pfnmap.contract.geometry import Fields, WordFormat
+from pfnmap.contract.geometry import Bits, Fields, WordFormat
 from pfnmap.contract.vma import MmStruct
 from pfnmap.testing.check import Violation
 
-if TYPE_CHECKING:
-    pass
-
-__all__ = ["Translation", "translate"]
+__all__ = ["Translation", "gathered", "holds", "translate"]
 
 
 class Translation(NamedTuple):
@@ -41,12 +38,12 @@ def translate(mm: MmStruct, address: int) -> Translation | None:
         word = table[(address >> walked.shift) & (walked.ptrs - 1)]
         how = kernel.arch.word_format(walked.name)
         assert how is not None, "the capability `words` is asked for"
-        if word == how.shared or not _holds(how.valid, word):
+        if word == how.shared or not holds(how.valid, word):
             return None
-        if how.table is None or not _holds(how.table, word):
+        if how.table is None or not holds(how.table, word):
             physical = _physical(how, word, 1 << walked.shift, address, walked.name)
-            return Translation(walked.name, word, physical, how.load is None or _holds(how.load, word))
-        below = _gathered(how.next_table if how.next_table is not None else how.address, word)
+            return Translation(walked.name, word, physical, how.load is None or holds(how.load, word))
+        below = gathered(how.next_table if how.next_table is not None else how.address, word)
         if below not in tables:
             raise Violation(
                 f"the {walked.name} word {word:#x} for {address:#x} points to {below:#x}, where no table is"
@@ -55,11 +52,13 @@ def translate(mm: MmStruct, address: int) -> Translation | None:
     raise Violation(f"the pte word {word:#x} for {address:#x} points to another table: its format has no last level")
 
 
-def _holds(bits: tuple[int, int], word: int) -> bool:
+def holds(bits: Bits, word: int) -> bool:
+    """Tell whether a word holds what a format says."""
     return word & bits[0] == bits[1]
 
 
-def _gathered(fields: Fields, word: int) -> int:
+def gathered(fields: Fields, word: int) -> int:
+    """Return the address (bytes) that a word holds in the fields of a format."""
     address = 0
     for mask, shift in fields:
         address |= (word & mask) << shift if shift >= 0 else (word & mask) >> -shift
@@ -67,7 +66,7 @@ def _gathered(fields: Fields, word: int) -> int:
 
 
 def _physical(how: WordFormat, word: int, size: int, address: int, level: Level) -> int:
-    start = _gathered(how.address, word)
+    start = gathered(how.address, word)
     if start % size:
         raise Violation(
             f"the {level} word {word:#x} for {address:#x} maps {size:#x} bytes at {start:#x}, which is not aligned"

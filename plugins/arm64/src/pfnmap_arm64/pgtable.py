@@ -116,10 +116,18 @@ class Arm64(Arch):
         elif geometry.PAGE_SHIFT == 16 and self._pa_52:
             high = ((0xF << 12, 36),)
         low, pages = (1 << top) - (1 << shift), (1 << top) - (1 << geometry.PAGE_SHIFT)
-        load, execute = (1 << 6, 1 << 6), (1 << 54, 0)  # AP[1]: EL0 too; UXN: no execution at EL0
-        if level == "pte":
-            return WordFormat((3, 3), None, ((low, 0), *high), load=load, execute=execute)
-        return WordFormat((1, 1), (2, 2), ((low, 0), *high), ((pages, 0), *high), load=load, execute=execute)
+        return WordFormat(
+            valid=(3, 3) if level == "pte" else (1, 1),
+            table=None if level == "pte" else (2, 2),
+            address=((low, 0), *high),
+            next_table=((pages, 0), *high),
+            load=(1 << 6, 1 << 6),  # AP[1]: EL0 too
+            execute=(1 << 54, 0),  # UXN: no execution at EL0
+            store=(3 << 6, 1 << 6),  # AP[2]: read-only
+            uncached=(7 << 2, 3 << 2),  # AttrIndx 3, which Linux sets to Device-nGnRnE
+            software=0xF << 55,
+            marks=1 << 51 | 1 << 10,  # DBM: a store takes AP[2] away; AF
+        )
 
     def setup_arch(self, config: Mapping[str, str], cpu: Mapping[str, Any], has: Has) -> None:
         boot = Boot.read(config, cpu)
@@ -181,7 +189,8 @@ class Arm64(Arch):
 
         Recordings of a Cortex-A72 (no hardware flags) and of a Neoverse-N1 (with them) show the values.
         """
-        if not (entry & PTE_VALID and entry & PTE_USER):
+        needed = PTE_USER | PTE_VALID | (PTE_TABLE_BIT if level == "pte" else 0)  # which makes a page of the last level
+        if entry & needed != needed:
             return entry, False
         if self._hw_access_dirty:
             entry_after = entry | PTE_AF

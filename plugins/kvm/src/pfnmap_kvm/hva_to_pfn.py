@@ -10,8 +10,8 @@ from __future__ import annotations
 from errno import EAGAIN, EINVAL
 from typing import NamedTuple
 
-from pfnmap import Call, Machine, MmStruct, VmArea
-from pfnmap.vm_flags import VM_IO, VM_PFNMAP
+from pfnmap import Call, Machine, Misbehaviour, MmStruct, VmArea
+from pfnmap.vm_flags import VM_ACCESS_FLAGS, VM_IO, VM_PFNMAP
 
 __all__ = ["ERR_FAULT", "ERR_RO_FAULT", "Pfn", "hva_to_pfn"]
 
@@ -78,6 +78,8 @@ def _hva_to_pfn_remapped(machine: Machine, vma: VmArea, address: int, write: boo
             return -EINVAL, Pfn()
     if write and not found.writable:
         return 0, Pfn(error=ERR_RO_FAULT)
+    if not vma.vm_flags & VM_ACCESS_FLAGS:
+        machine.trace.emit(Misbehaviour("F27", "a guest is given what the process itself may not read"))
     return 0, found
 
 

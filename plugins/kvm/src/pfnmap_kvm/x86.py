@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from errno import EINVAL
 from typing import ClassVar
 
-from pfnmap import Level, LinkedKernel
+from pfnmap import Level, LinkedKernel, Misbehaviour, Outcome
 from pfnmap.limits import bounded
 
 from .hva_to_pfn import ERR_RO_FAULT
@@ -145,7 +145,12 @@ class X86Mmu(GuestMmu):
         (`clear_refs_4k`); a store that faults for ever is one that KVM_RUN does not come back from (`clear_refs`: 2M
         and 1G). Where the vma or the slot is read-only, user space serves the access (`ro.vma`, `ro.slot`).
         """
-        if slot.readonly or vm.machine.mm.copy_to_user(vm.mm, vm.hva(slot, gfn), 1):
+        try:
+            refused = slot.readonly or vm.machine.mm.copy_to_user(vm.mm, vm.hva(slot, gfn), 1)
+        except Outcome:
+            vm.machine.trace.emit(Misbehaviour("F26", "KVM_RUN never returns"))
+            raise
+        if refused:
             return MMIO
         vm.mark_page_dirty(slot, gfn)
         return EMULATED

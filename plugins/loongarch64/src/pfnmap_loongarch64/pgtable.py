@@ -58,9 +58,9 @@ class Loongarch64(Arch):
     }
     machines: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         f"{layout} {release}": {"given": {layout: "y"}, "release": release}
-        for layout in ("4KB_3LEVEL", "4KB_4LEVEL", "16KB_2LEVEL", "64KB_3LEVEL")
+        for layout in ("4KB_3LEVEL", "16KB_2LEVEL")
         for release in ("6.12.117", "7.3.4")
-    }
+    } | {"16KB_3LEVEL 6.1.192": {"release": "6.1.192"}}
     expected_failures: ClassVar[Mapping[str, str]] = {
         "folded-levels@16KB_2LEVEL *": "F33: pud_leaf is loongarch's own also where pgtable-nopmd.h folds the PUD",
         "mkhuge-alone:pmd": "a second pmd_mkhuge takes HUGE for GLOBAL, which is the same bit, and sets HGLOBAL",
@@ -100,16 +100,25 @@ class Loongarch64(Arch):
         return self._empty[level]
 
     def word_format(self, level: Level) -> WordFormat:
-        """LoongArch manual, volume 1, 5.4.5 (page table entries) and 5.4.2 (permission bits)."""
-        user = bits.PRESENT | bits.PLV
-        load = (user | bits.NO_READ, user)
-        execute = (user | bits.NO_EXEC, user)
-        pages = ((self._pfn_mask, 0),)
-        if level == "pte":
-            return WordFormat((bits.PRESENT, bits.PRESENT), None, pages, load=load, execute=execute)
+        """LoongArch manual, volume 1, 5.4.5 (page table entries) and 5.4.2 (permission bits).
+
+        Bit 0: valid; bit 1: dirty; bits 3:2: privilege level; bits 5:4: memory type, 0 is uncached; bit 6: huge; bit 7:
+        present; bit 8: writable; bit 61: no reading; bit 62: no execution. Bits 11:9, 59 and 60 the walker ignores.
+        """
         shift = next(walked.shift for walked in self.geometry.walk if walked.name == level)
-        leaf = (((1 << bits.PFN_END_SHIFT) - (1 << shift), 0),)
-        return WordFormat((0, 0), (bits.HUGE, 0), leaf, pages, load, execute, shared=self.empty(level))
+        return WordFormat(
+            valid=(1 << 7, 1 << 7) if level == "pte" else (0, 0),
+            table=None if level == "pte" else (1 << 6, 0),
+            address=(((1 << 48) - (1 << shift), 0),),
+            next_table=(((1 << 48) - (1 << self.geometry.PAGE_SHIFT), 0),),
+            load=(1 << 61 | 3 << 2, 3 << 2),
+            execute=(1 << 62 | 3 << 2, 3 << 2),
+            store=(1 << 8 | 3 << 2, 1 << 8 | 3 << 2),
+            shared=None if level == "pte" else self.empty(level),
+            uncached=(3 << 4, 0),
+            software=7 << 9 | 3 << 59,
+            marks=3,
+        )
 
     # The CPU
 

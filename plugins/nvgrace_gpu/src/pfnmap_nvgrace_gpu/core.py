@@ -104,7 +104,9 @@ class NvgraceGpu(Driver):
         self._vm_ops = VmOperations(fault=None)  # vma_dummy_vm_ops: all is there from the start
         if self._faults:
             self._vm_ops = VmOperations(
-                fault=lambda vmf: self._huge_fault(vmf, 0), huge_fault=self._huge_fault if huge else None
+                fault=lambda vmf: self._huge_fault(vmf, 0),
+                huge_fault=self._huge_fault if huge else None,
+                alike=lambda vmf: vmf.vma.vm_end - vmf.address,  # a region lies in one piece
             )
 
     # devices

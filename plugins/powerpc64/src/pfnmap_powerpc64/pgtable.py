@@ -105,17 +105,25 @@ class Powerpc64(Arch):
         """See `pfnmap.Arch.word_format`. Source: Power ISA 3.0, Book III, "Radix Tree Translation".
 
         Bit 63 (the manual's 0): valid; bit 62: maps memory. A leaf's address ends at bit 56, but Linux uses 53 and
-        above for other things; a table's is in 59:8. Hash walks no tables.
+        above for other things; a table's is in 59:8. Bits 8 and 7 are reference and change, 5:4 the memory's
+        attributes, 61 and 11:9 software's. Hash walks no tables.
         """
         if not self._radix:
             return None
         shift = next(walked.shift for walked in self.geometry.walk if walked.name == level)
         valid, leaf, address = 1 << 63, 1 << 62, (((1 << 53) - (1 << shift), 0),)
-        # The manual's 60 to 63: privileged, read, write, execute.
-        load, execute = (0b1100, 0b0100), (0b1001, 0b0001)
-        if level == "pte":
-            return WordFormat((valid | leaf, valid | leaf), None, address, load=load, execute=execute)
-        return WordFormat((valid, valid), (leaf, 0), address, (((1 << 60) - (1 << 8), 0),), load=load, execute=execute)
+        return WordFormat(
+            valid=(valid | leaf, valid | leaf) if level == "pte" else (valid, valid),
+            table=None if level == "pte" else (leaf, 0),
+            address=address,
+            next_table=(((1 << 60) - (1 << 8), 0),),
+            load=(0b1100, 0b0100),  # the manual's 60 to 63: privileged, read, write, execute
+            execute=(0b1001, 0b0001),
+            store=(0b1010, 0b0010),
+            uncached=(3 << 4, 2 << 4),  # non-idempotent
+            software=1 << 61 | 7 << 9,
+            marks=3 << 7,
+        )
 
     def setup_arch(self, config: Mapping[str, str], cpu: Mapping[str, Any], has: Has) -> None:
         boot = Boot.read(config, cpu)

@@ -7,7 +7,7 @@ from typing import Any
 from xml.etree.ElementTree import Element
 
 from pfnmap.report.bar_map import BarMap, bar_maps
-from pfnmap.sizes import format_size
+from pfnmap.sizes import format_size, rounded_size
 from pfnmap_report.bar_svg import edges, legend, one_table, sentence, whole
 from pfnmap_report.markup import Child, element, table
 
@@ -98,7 +98,7 @@ def _costs(rows: Sequence[Row]) -> Element:
         cold, warm = (f"{dma[when]['walks']:,}" if dma.get(when) else "-" for when in ("cold", "warm"))
         area = row.get("area")
         where = f" +{area['offset']:#x}" if area and area["length"] != row.get("bar_size") else ""
-        costs = (f"{row['driver_calls']:,}", format_size(row["table_bytes"]), cold, warm)
+        costs = (f"{row['driver_calls']:,}", rounded_size(row["table_bytes"]), cold, warm)
         lines.append(((row.get("policy") or "as given") + where, row["va"] or "-", _leaves(row), *costs))
     said = dict.fromkeys(
         text for row in rows for text in (*row.get("warnings", ()), *row.get("notes", ()), *_found(row))

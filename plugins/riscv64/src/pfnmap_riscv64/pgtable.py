@@ -102,14 +102,24 @@ class Riscv64(Arch):
     def word_format(self, level: Level) -> WordFormat:
         """See `pfnmap.Arch.word_format`. Source: the privileged specification, "Sv39" and what follows it.
 
-        Bit 0: valid; any of bits 3:1 (execute, write, read): maps memory; bit 4: user. Address bits 55:12 are in 53:10;
-        a large leaf with address bits below its size faults.
+        Bit 0: valid; any of bits 3:1 (execute, write, read): maps memory; bit 4: user; bits 6 and 7: accessed and
+        dirty; bits 9:8: for software, under Svrsw60t59b also 60:59. Address bits 55:12 are in 53:10; a large leaf with
+        address bits below its size faults. Svpbmt's bits 62:61 are 2 for device memory.
         """
         shift = next(walked.shift for walked in self.geometry.walk if walked.name == level)
         address, table = ((((1 << 56) - (1 << shift)) >> 2, 2),), (((1 << 54) - (1 << 10), 2),)
-        user, read, run = 1 << 4, 1 << 1, 1 << 3
-        load, execute = (user | read, user | read), (user | run, user | run)
-        return WordFormat((1, 1), None if level == "pte" else (0xE, 0), address, table, load=load, execute=execute)
+        return WordFormat(
+            (1, 1),
+            None if level == "pte" else (0xE, 0),
+            address,
+            table,
+            load=(0x12, 0x12),
+            execute=(0x18, 0x18),
+            store=(0x16, 0x16),
+            uncached=(3 << 61, 2 << 61) if self._mtmask else None,
+            software=3 << 8 | (3 << 59 if self._svrsw60t59b else 0),
+            marks=3 << 6,
+        )
 
     def setup_arch(self, config: Mapping[str, str], cpu: Mapping[str, Any], has: Has) -> None:
         walked = levels(cpu["mode"])
@@ -125,7 +135,8 @@ class Riscv64(Arch):
         svpbmt = bool(cpu["svpbmt"]) and config.get("RISCV_ISA_SVPBMT", "n") == "y"
         self._mtmask, self._nocache, self._io = (MTMASK, NOCACHE, IO) if svpbmt else (0, 0, 0)
         self._chg_mask = MASK64 ^ (PROT_BITS | self._mtmask)
-        soft_dirty = bool(cpu["svrsw60t59b"]) and all(
+        self._svrsw60t59b = bool(cpu["svrsw60t59b"])
+        soft_dirty = self._svrsw60t59b and all(
             config.get(symbol, "n") == "y" for symbol in ("RISCV_ISA_SVRSW60T59B", "MEM_SOFT_DIRTY")
         )
         self._soft_dirty = SOFT_DIRTY if soft_dirty else 0

@@ -213,17 +213,25 @@ class S390(Arch):
     def word_format(self, level: Level) -> WordFormat:
         """See `pfnmap.Arch.word_format`. Source: z/Architecture Principles of Operation (SA22-7832), "Dynamic-Address-
         Translation Tables", in the manual's numbering from the left: bit 53 of a PTE and bit 58 of the others is the
-        invalid bit; bit 53 of a segment or region-third entry says that it maps 1M or 2G (the format control).
+        invalid bit; bit 54 protects, bit 55 forbids execution; bit 53 of a segment or region-third entry says that it
+        maps 1M or 2G (the format control). Bits 56 to 63 of a PTE are available to software; of a large segment or
+        region-third entry 62 and 63 are, and, with bit 47 zero, 48 to 51 too.
         """
-        load, execute = (0, 0), (0x100 if self._nx else 0, 0)  # bit 55: no execution
+        load, execute, store = (0, 0), (0x100 if self._nx else 0, 0), (0x200, 0)
         if level == "pte":
-            return WordFormat((PAGE_INVALID, 0), None, ((PAGE_MASK, 0),), load=load, execute=execute)
-        origin, leaf = {
-            "pmd": (SEGMENT_ORIGIN, SEGMENT_ORIGIN_LARGE),
-            "pud": (REGION_ORIGIN, REGION3_ORIGIN_LARGE),
-        }.get(level, (REGION_ORIGIN, 0))
-        is_table = (SEGMENT_LARGE, 0) if leaf else (0, 0)
-        return WordFormat((SEGMENT_INVALID, 0), is_table, ((leaf, 0),), ((origin, 0),), load=load, execute=execute)
+            pages = (((1 << 64) - (1 << 12), 0),)
+            return WordFormat((0x400, 0), None, pages, load=load, execute=execute, store=store, software=0xFF)
+        leaf = {"pmd": 20, "pud": 31}.get(level)
+        return WordFormat(
+            (0x20, 0),
+            (0x400, 0) if leaf else (0, 0),
+            (((1 << 64) - (1 << leaf), 0),) if leaf else (),
+            (((1 << 64) - (1 << (11 if level == "pmd" else 12)), 0),),
+            load=load,
+            execute=execute,
+            store=store,
+            software=0xF003,
+        )
 
     def fault_address(self, address: int) -> int:
         """See `pfnmap.Arch.fault_address`: the page, no more (arch/s390/mm/fault.c, get_fault_address)."""

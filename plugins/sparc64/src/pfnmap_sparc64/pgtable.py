@@ -38,8 +38,8 @@ class Sparc64(Arch):
     expected_failures: ClassVar[Mapping[str, str]] = {
         "pgprot-less-pfn:pmd": "arch/sparc's pmd_pgprot returns the whole entry, the address included",
         "access-permitted:pte": "arch/sparc's pte_access_permitted asks for the privileged bit, which no user page has",
-        "cpu-access:pte": "pte_modify makes an old entry valid again, and leaves it not accessed",
-        "cpu-access:pmd": "pmd_modify makes an old entry valid again, and leaves it not accessed",
+        "cpu-access-modified:pte": "pte_modify makes an old entry valid again, and leaves it not accessed",
+        "cpu-access-modified:pmd": "pmd_modify makes an old entry valid again, and leaves it not accessed",
     }
 
     @hookimpl
@@ -63,21 +63,37 @@ class Sparc64(Arch):
             walk=tuple(WalkLevel(name, shift, _PTRS) for name, shift in _SHIFTS.items()),
             task_size=_STACK_TOP64,
         )
+        self._sun4v = bool(cpu["sun4v"])
         self._tte = (SUN4V_M7 if cpu["m7"] else SUN4V) if cpu["sun4v"] else SUN4U
         self._thp = int(config.get("TRANSPARENT_HUGEPAGE") == "y")
         self.undefined = frozenset() if self._thp else frozenset({"pmd_pgprot"})
 
     def word_format(self, level: Level) -> WordFormat:
-        """No hardware walks these tables, so the words are the kernel's own format. One that maps memory is present;
-        an old one is not valid, and the fault of the next access makes it so (`mmu_access`). An empty slot (0) stands
-        here as a shared table, since no bit tells it from a table at address 0."""
-        tte = self._tte
-        load, execute = (tte.READ | tte.P, tte.READ), (tte.EXEC | tte.P, tte.EXEC)
-        if level == "pte":
-            return WordFormat((tte.PRESENT, tte.PRESENT), None, ((tte.paddr, 0),), load=load, execute=execute)
-        leaf = ((tte.paddr & (MASK64 << _SHIFTS[level]), 0),)
-        table = (0, 0) if level == "pgd" else (HUGE, 0)
-        return WordFormat((0, 0), table, leaf, ((tte.paddr, 0),), load, execute, shared=0)
+        """No hardware walks these tables, so the words are the kernel's own format, which the TLB takes as it stands
+        (UltraSPARC Architecture 2005 and 2007, "Translation Table Entry"). No bit tells a word that maps nothing but
+        its being 0: so an empty slot stands here as a shared table, and what may be read is what the TLB calls valid,
+        for stores writable as well; sun4u's bit for execution is software's."""
+        shift = next(walked.shift for walked in self.geometry.walk if walked.name == level)
+        if self._sun4v:
+            top, execute, store, privileged = 56, 1 << 7, 1 << 6, 1 << 8
+            uncached, software = (3 << 10, 2 << 10), 0x3F << 56
+        else:
+            top, execute, store, privileged = 43, 1 << 12, 1 << 1, 1 << 2
+            uncached, software = (7 << 3, 1 << 3), 0x1FF << 50 | 0x3F << 7
+        valid = 1 << 63
+        return WordFormat(
+            valid=(0, 0),
+            table={"pte": None, "pgd": (0, 0)}.get(level, (1 << 56, 0)),
+            address=(((1 << top) - (1 << shift), 0),),
+            next_table=(((1 << top) - (1 << 13), 0),),
+            load=(valid | privileged, valid),
+            execute=(execute | privileged, execute),
+            shared=0,
+            store=(valid | store | privileged, valid | store),
+            uncached=uncached,
+            software=software,
+            marks=valid,
+        )
 
     # The CPU
 

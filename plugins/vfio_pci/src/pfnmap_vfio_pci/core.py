@@ -38,7 +38,6 @@ from pfnmap.vm_flags import VM_ALLOW_ANY_UNCACHED, VM_DONTDUMP, VM_DONTEXPAND, V
 
 from .barmap import BarMap
 from .held import held, logged
-from .impossible import why_never
 from .inputs import INPUTS
 from .iommufd_actions import IommufdActions
 from .maps import mapped
@@ -168,13 +167,13 @@ class VfioPci(Driver):
         self._iommufd = IommufdActions(lambda device: self._device(device).memory_enabled)
 
     def boot(self, machine: Machine) -> None:
-        """Begin without devices; settle which fault handler this release has. Raises Refused where it cannot be."""
+        """Begin without devices; settle which fault handler this release has."""
         super().boot(machine)
-        if why := why_never(machine.kernel.has):
-            raise Refused("vfio_pci", why)
         self.devices: dict[str, VfioPciCoreDevice] = {}
         self._dev_dbg = False
         self._ratelimit = RateLimit()
+        self._aligns = self.kernel.has("vfio-align-fault-to-order")
+        self._unaligned_pfn_falls_back = self.kernel.has("vfio-unaligned-pfn-fallback")
         self._vm_ops = self._operations()
         self._iommu = VfioIommu(machine)
         self._iommufd.boot(machine)
@@ -183,7 +182,9 @@ class VfioPci(Driver):
         if self.kernel.has("huge-pfnmap"):
             huge = self.kernel.config.enabled("ARCH_SUPPORTS_HUGE_PFNMAP")
             return VmOperations(
-                fault=lambda vmf: self._huge_fault(vmf, 0), huge_fault=self._huge_fault if huge else None
+                fault=lambda vmf: self._huge_fault(vmf, 0),
+                huge_fault=self._huge_fault if huge else None,
+                alike=self._alike,
             )
         if self.kernel.has("vfio-unmap-mapping-range"):
             return VmOperations(fault=self._fault_prefault)
@@ -323,14 +324,13 @@ class VfioPci(Driver):
         vma = vmf.vma
         shift = kernel.geometry.PAGE_SHIFT
         size = 1 << (shift + order)
-        aligns = kernel.has("vfio-align-fault-to-order")
-        address = vmf.address & -size if aligns else vmf.address
+        address = vmf.address & -size if self._aligns else vmf.address
         pgoff = ((address - vma.vm_start) % _WORD) >> shift
         pfn = (self._vma_to_pfn(vma) + pgoff) % _WORD
-        fits = address % size == 0 and vma.vm_start <= address and address + size <= vma.vm_end
-        if order and kernel.has("vfio-unaligned-pfn-fallback"):
+        fits = not order or (address % size == 0 and vma.vm_start <= address and address + size <= vma.vm_end)
+        if order and self._unaligned_pfn_falls_back:
             fits = fits and pfn % (1 << order) == 0
-        if order and not fits:
+        if not fits:
             ret = mm.VM_FAULT_FALLBACK
         elif (
             self.machine.poisoned
@@ -344,6 +344,10 @@ class VfioPci(Driver):
             ret = self._insert(vmf, order, pfn)
         self._debug(vma, order, pgoff, ret)
         return ret
+
+    def _alike(self, vmf: VmFault) -> int:
+        """A BAR lies in one piece: all up to the vma's end, but where lines are logged or some may be poisoned."""
+        return 0 if self._dev_dbg or self.machine.poisoned else vmf.vma.vm_end - vmf.address
 
     def _insert(self, vmf: VmFault, order: int, pfn: int) -> int:
         kernel = self.kernel

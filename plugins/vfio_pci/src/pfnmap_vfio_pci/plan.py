@@ -17,8 +17,6 @@ from pfnmap.contract.plan import HUGE_LEVELS, Filling, Image, LeafLevel, Reason,
 from pfnmap.errors import BadInput, Refused
 from pfnmap.sizes import format_size
 
-from .impossible import why_never
-
 __all__ = ["DMA", "Iommufd", "Type1", "region_rules"]
 
 REGION_BITS = 40
@@ -37,8 +35,6 @@ def region_rules(kernel: Image, request: Request, others: Sequence[Request]) -> 
     vfio-pci."""
     if not kernel.has(VFIO_PCI):
         raise Refused(f"plan of {request.where}", kernel.lacks(VFIO_PCI))
-    if why := why_never(kernel.has):
-        raise Refused(f"plan of {request.where}", why)
     if request.offset >> REGION_BITS:
         limit = f"{format_size(1 << REGION_BITS)}, where vfio-pci's next region begins"
         raise BadInput(request.where, f"offset {request.offset:#x} is not below {limit}")

@@ -88,14 +88,23 @@ class Memtype:
 
 
 class Memtypes:
-    """The reservations of one boot. `is_ram(start, end)` tells whether a range has RAM in it, which the kernel tracks
-    by page and the model takes to be write-back; none is reserved here. `log` writes a line to the kernel's log.
+    """The reservations of one boot.
+
+    `is_ram(start, end)` tells whether a range has RAM in it, which the kernel tracks by page and the model takes to be
+    write-back; none is reserved here. `log` writes a line to the kernel's log, `tell` says which finding happens.
     `mtrr_write_back`: the MTRRs say write-back of what lies above 4 GiB and is no RAM, which is the firmware's doing;
-    below 4 GiB they never do (inference)."""
+    below 4 GiB they never do (inference).
+    """
 
     def __init__(
-        self, is_ram: Callable[[int, int], bool], log: Callable[[str], None], *, mtrr_write_back: bool = False
+        self,
+        is_ram: Callable[[int, int], bool],
+        log: Callable[[str], None],
+        *,
+        tell: Callable[[str, str], None] = lambda finding, what: None,
+        mtrr_write_back: bool = False,
     ) -> None:
+        self._tell = tell
         self._mtrr_write_back = mtrr_write_back
         self._is_ram = is_ram
         self._log = log
@@ -122,6 +131,9 @@ class Memtypes:
                 self._log(f"x86/PAT: memtype_reserve failed {span}, track {actual.value}, req {wanted.value}")
                 return -EBUSY, actual
         actual = there[0] if there else actual
+        covered = any(entry.start <= start and end <= entry.end for entry in self._overlapping(start, end))
+        if actual is not wanted and not covered:
+            self._tell("F29", f"a part that is {actual.value} makes all of it so")
         self._insert(Memtype(start, end, actual))
         return 0, actual
 
@@ -147,6 +159,8 @@ class Memtypes:
                 self.entries.remove(entry)
                 self._insert(replace(entry, end=start))
                 return 0
+        if found:
+            self._tell("F28", "a part of what was reserved stays so for good")
         self._log(f"x86/PAT: init:1 freeing invalid memtype [mem {start:#010x}-{end - 1:#010x}]")
         return -EINVAL
 
@@ -156,6 +170,11 @@ class Memtypes:
             return CacheMode.WB
         found = self._overlapping(address, address + page)
         return found[0].mode if found else CacheMode.UC_MINUS
+
+    def alike_until(self, start: int, end: int) -> int:
+        """Return up to where in [start, end), which has no RAM in it, every page is of the type of the first."""
+        edges = (edge for e in self.entries for edge in (e.start, e.end))
+        return min((edge for edge in (*edges, _ISA_START, _ISA_END) if start < edge < end), default=end)
 
     def lookup_all(self, start: int, end: int, page: int) -> CacheMode | None:
         """The mode of every page of a range, or None where they differ."""

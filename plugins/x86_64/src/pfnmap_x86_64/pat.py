@@ -16,7 +16,19 @@ from collections.abc import Mapping
 from errno import EBUSY, EINVAL, errorcode
 from typing import Any, ClassVar
 
-from pfnmap import Action, Machine, MachineState, Message, MmFunctions, Module, ScenarioRun, Unknown, VmArea, hookimpl
+from pfnmap import (
+    Action,
+    Machine,
+    MachineState,
+    Message,
+    Misbehaviour,
+    MmFunctions,
+    Module,
+    ScenarioRun,
+    Unknown,
+    VmArea,
+    hookimpl,
+)
 from pfnmap.vm_flags import VM_ARCH_1, VM_MAYWRITE, VM_SHARED
 
 from .boot import X86Boot
@@ -52,10 +64,13 @@ class Pat(Module):
         super().boot(machine)
         self.geometry = machine.kernel.geometry
         mtrr_write_back = bool(machine.kernel.cpu["mtrr_write_back"])
-        self.memtypes = Memtypes(self._is_ram, self._log, mtrr_write_back=mtrr_write_back)
+        self.memtypes = Memtypes(self._is_ram, self._log, tell=self._tell, mtrr_write_back=mtrr_write_back)
 
     def _log(self, text: str) -> None:
         self.machine.trace.emit(Message(text))
+
+    def _tell(self, finding: str, what: str) -> None:
+        self.machine.trace.emit(Misbehaviour(finding, what))
 
     def _is_ram(self, start: int, end: int) -> bool:
         """pat_pagerange_is_ram, all or some of it."""
@@ -63,6 +78,8 @@ class Pat(Module):
         page = self.geometry.PAGE_SIZE
         if end - start <= page:
             return self.machine.mm.pfn_valid(self.machine, start // page)
+        if phys.holds_none_of(start, end - start):
+            return False
         return any(start <= address < end for pages in (phys.ram, phys.tables) for address in pages)
 
     # until pat-pfnmap-track
@@ -78,6 +95,12 @@ class Pat(Module):
     def track_pfn_insert(self, vma: VmArea, prot: int, pfn: int) -> int:
         page = self.geometry.PAGE_SIZE
         return with_cachemode(prot, self.memtypes.lookup(pfn * page, page))
+
+    def pfnmap_pages_alike(self, pfn: int, count: int) -> int:
+        page = self.geometry.PAGE_SIZE
+        if not self.machine.phys.holds_none_of(pfn * page, count * page):
+            return 1
+        return max(1, self.memtypes.alike_until(pfn * page, (pfn + count) * page) // page - pfn)
 
     def track_pfn_copy(self, dst: VmArea, src: VmArea) -> int:
         if src.vm_flags & VM_PAT:
@@ -237,6 +260,10 @@ class PatOps(X86Boot):
     @hookimpl
     def track_pfn_insert(self, vma: VmArea, prot: int, pfn: int) -> int:
         return _pat(vma.vm_mm.machine).track_pfn_insert(vma, prot, pfn)
+
+    @hookimpl
+    def pfnmap_pages_alike(self, machine: MachineState, pfn: int, count: int) -> int:
+        return _pat(machine).pfnmap_pages_alike(pfn, count)
 
     @hookimpl
     def track_pfn_copy(self, dst: VmArea, src: VmArea) -> int:

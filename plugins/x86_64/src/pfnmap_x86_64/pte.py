@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from pfnmap import Entry, hookimpl
 
 from .bits import (
     ACCESSED,
+    ALL,
     BIT_ACCESSED,
     BIT_DIRTY,
     BIT_PRESENT,
@@ -27,6 +30,8 @@ from .boot import X86Boot
 
 __all__ = ["PteOps"]
 
+_NOT_ACCESSED_DIRTY: Final = clear(ALL, ACCESSED | DIRTY)
+
 
 class PteOps(X86Boot):
     """The pte_ ops."""
@@ -46,7 +51,8 @@ class PteOps(X86Boot):
 
     def pte_none(self, pte: Entry) -> Entry:
         # A CPU erratum may leave accessed and dirty behind in an empty slot.
-        return zero(clear(pte, ACCESSED | DIRTY))
+        entry = pte & _NOT_ACCESSED_DIRTY
+        return (entry == 0) | (entry & 0)
 
     def pte_write(self, pte: Entry) -> Entry:
         return bit(pte, BIT_RW) | (bit(pte, BIT_DIRTY) & self.shstk)

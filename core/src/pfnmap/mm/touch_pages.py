@@ -1,0 +1,232 @@
+"""Touching every page of a range: user accesses one after the other, at once where they are alike.
+
+What one access does is `pfnmap.mm.fault.user_access`'s to say, and stays so. Of what is alike the first is touched by
+it, and the second; what the second did is done again for the others, with entries that numpy computes and one `Repeat`
+in the trace. Alike are slots in a row of one table: empty ones where the driver says that its handlers answer alike
+(`VmOperations.alike`) and the architecture that the caching is the same, or PTEs with the same flags. Under one PMD
+table, whole PTE tables are repeated in the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from pfnmap.contract.entry import Level
+from pfnmap.contract.fault import FAULT_FLAG_USER
+from pfnmap.contract.slot import Table
+from pfnmap.contract.vma import MmStruct, VmFault
+from pfnmap.limits import bounded
+from pfnmap.mm import huge_memory
+from pfnmap.mm.fault import AccessResult, user_access
+from pfnmap.mm.pte_tables import following, pte_rows
+from pfnmap.trace import Call, Event, Repeat, later
+from pfnmap.vm_flags import VM_PFNMAP
+
+if TYPE_CHECKING:  # for the type checker alone: numpy is imported where it is used
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["Again", "Touched", "touch_pages"]
+
+_FEW = 8
+"""As many slots are as fast one by one."""
+
+_OK = AccessResult("ok")
+_LEVELS: tuple[Level, ...] = ("pte", "pmd", "pud")
+
+
+class Touched(NamedTuple):
+    """So many accesses to `pages` in a row with the same outcome, the first at `address`; `events` of the first one."""
+
+    address: int
+    pages: int
+    outcome: AccessResult
+    events: tuple[Event, ...]
+
+    @property
+    def total(self) -> int:
+        """How many accesses these are."""
+        return self.pages
+
+    def unrolled(self) -> Iterator[Touched]:
+        """Yield them without repetition."""
+        yield self
+
+
+class Again(NamedTuple):
+    """`touched` once more, so many `times`, each time `step` bytes further on."""
+
+    touched: tuple[Touched | Again, ...]
+    times: int
+    step: int
+
+    @property
+    def total(self) -> int:
+        """How many accesses these are."""
+        return self.times * sum(touched.total for touched in self.touched)
+
+    def unrolled(self) -> Iterator[Touched]:
+        """Yield them without repetition; the events are those of the first time."""
+        for n in range(1, self.times + 1):
+            for touched in self.touched:
+                for one in touched.unrolled():
+                    yield one._replace(address=one.address + n * self.step)
+
+
+def touch_pages(mm: MmStruct, start: int, end: int, write: bool) -> Iterator[Touched | Again]:
+    """Load from or store to every page of [start, end), page-aligned, in ascending order; stop after an access that
+    fails. Raises Refused where too many would have to be touched one by one."""
+    yield from _Touching(mm, write).go(len(_LEVELS) - 1, start, end)
+
+
+class _Touching:
+    """The accesses of one range."""
+
+    def __init__(self, mm: MmStruct, write: bool) -> None:
+        kernel = mm.kernel
+        self._mm = mm
+        self._write = write
+        self._machine = mm.machine
+        self._ops = kernel.ops
+        self._size = {level: kernel.geometry.size(level) for level in _LEVELS}
+        self._shift = kernel.geometry.PAGE_SHIFT
+        self._one_by_one = bool(mm.machine.poisoned) or kernel.arch.cookies_from is not None
+        self._accesses = 0
+
+    def go(self, depth: int, start: int, end: int) -> Generator[Touched | Again, None, bool]:
+        """Touch [start, end), slot by slot of a level; return whether all went well."""
+        level = _LEVELS[depth]
+        size = self._size[level]
+        trace = self._machine.trace
+        address = start
+        while address < end:
+            alike = self._alike(level, address, end)
+            for _ in range(2 if alike else 1):
+                slot = self._mm.tables.slot(level, address)
+                before, mark = slot.entry if slot else 0, len(trace.events)
+                first, address = address, min((address & -size) + size, end)
+                done = []
+                for touched in self._inside(depth, first, address):
+                    done.append(touched)
+                    yield touched
+                last = done[-1]
+                if isinstance(last, Touched) and last.outcome.result != "ok":
+                    return False
+            if alike:
+                events = trace.events[mark:]
+                if count := self._repeat(level, first, alike - 2, before, events):
+                    pages = size >> self._shift
+                    if events:
+                        trace.emit(Repeat(tuple(later(e, size, pages) for e in events), count, size, pages))
+                    yield Again(tuple(done), count, size)
+                    address += count * size
+            elif address < end and self._larger_leaf(depth, first):
+                yield Touched(address, (end - address) >> self._shift, _OK, ())
+                return True
+        return True
+
+    def _inside(self, depth: int, start: int, end: int) -> Iterator[Touched | Again]:
+        """Touch what one slot of a level maps of [start, end)."""
+        if depth:
+            yield from self.go(depth - 1, start, end)
+            return
+        self._accesses = bounded("touch", self._accesses + 1)
+        mark = len(self._machine.trace.events)
+        outcome = user_access(self._mm, start, self._write)
+        yield Touched(start, 1, outcome, tuple(self._machine.trace.events[mark:]))
+
+    def _larger_leaf(self, depth: int, address: int) -> bool:
+        """Tell whether an address that was touched is mapped by a leaf of a level above: no further access to it does
+        anything."""
+        leaf = self._mm.tables.leaf(address)
+        return leaf is not None and leaf[0] in _LEVELS[depth + 1 :] and not self._one_by_one
+
+    def _alike(self, level: Level, address: int, end: int) -> int:
+        """Return how many slots of a level, from that of `address` on, are alike and wholly in [address, end); 0 for a
+        few."""
+        size = self._size[level]
+        if self._one_by_one or (end - address) // size <= _FEW or address % size:
+            return 0
+        vma = self._mm.vma_lookup(address)
+        slot = self._mm.tables.slot(level, address)
+        if vma is None or slot is None or not vma.vm_flags & VM_PFNMAP or huge_memory.is_cow_mapping(vma.vm_flags):
+            return 0
+        table, index = slot
+        count = min((min(end, vma.vm_end) - address) // size, len(table) - index)
+        empty = bool(getattr(self._ops, f"{level}_none")(table[index]))
+        if empty:
+            ops = vma.vm_ops
+            if ops is None or ops.alike is None:
+                return 0
+            count = min(count, ops.alike(VmFault(vma, address, address, FAULT_FLAG_USER)) // size)
+        elif level != "pte":
+            return 0
+        if count <= _FEW:
+            return 0
+        words = _words(table)[index : index + count]
+        if empty:
+            same = getattr(self._ops, f"{level}_none")(words) != 0
+        else:
+            flags = words ^ self._ops.pfn_pte(self._ops.pte_pfn(words), vma.vm_page_prot)
+            same = flags == flags[0]
+        count = count if same.all() else int(same.argmin())
+        return count if count > _FEW else 0
+
+    def _repeat(self, level: Level, first: int, count: int, before: int, events: list[Event]) -> int:
+        """Do what was done to the slot of `first`, which held `before`, to those after it; return to how many."""
+        ops = self._ops
+        slot = self._mm.tables.slot(level, first)
+        assert slot is not None
+        table, index = slot
+        entry = table[index]
+        words = _words(table)[index + 1 : index + 1 + count]
+        if not getattr(ops, f"{level}_none")(before):
+            if any(not isinstance(event, Call) for event in events):
+                return 0
+            if entry != before:
+                words ^= words.dtype.type(entry ^ before)
+            return count
+        if getattr(ops, f"{level}_none")(entry):
+            return 0
+        if level == "pmd" and self._mm.tables.below[level][entry] is not None:
+            return self._repeat_table(table, index, count)
+        if not getattr(ops, f"{level}_leaf")(entry) if level != "pte" else False:
+            return 0
+        if level == "pmd" and ops.arch_needs_pgtable_deposit():
+            return 0
+        pages = self._size[level] >> self._shift
+        pfn = getattr(ops, f"{level}_pfn")(entry)
+        count = self._of_one_cachemode(pfn, count, pages)
+        words[:count] = following(ops, level, pfn, entry, count + 1, pages)[1:]
+        return count
+
+    def _repeat_table(self, table: Table, index: int, count: int) -> int:
+        """Fill `count` PTE tables more in the same way as that of a slot, if it maps pages in a row with the same
+        flags; return how many."""
+        tables = self._mm.tables
+        done = tables.below["pmd"][table[index]]
+        assert done is not None
+        pages = len(done)
+        pfn = self._ops.pte_pfn(done[0])
+        if (following(self._ops, "pte", pfn, done[0], pages, 1) != _words(done)).any():
+            return 0
+        count = self._of_one_cachemode(pfn, count, pages)
+        entry = done[-1]
+        for rows in pte_rows(self._mm, tables.populate_all(table, index + 1, count)):
+            pfn = self._ops.pte_pfn(entry)
+            entries = following(self._ops, "pte", pfn, entry, rows.size + 1, 1)[1:]
+            rows[:] = entries.reshape(rows.shape)
+            entry = int(entries[-1])
+        return count
+
+    def _of_one_cachemode(self, pfn: int, count: int, pages: int) -> int:
+        """Return how many of `count` blocks of `pages` after the one at a PFN have its caching."""
+        alike: int = self._ops.pfnmap_pages_alike(self._machine, pfn, (count + 1) * pages)
+        return max(alike // pages - 1, 0)
+
+
+def _words(table: Table) -> NDArray[np.uint64]:
+    import numpy as np
+
+    return np.frombuffer(table, np.uint64)

@@ -1,0 +1,193 @@
+"""Checks of entries against the word format that the plugin declares from the CPU's manual.
+
+The format is written apart from the ops (`pfnmap.Arch.word_format`), so what both say of a bit is said twice: where it
+is, what it grants, and whose it is. The checks ask it of every level that has leaves or tables, also of levels that no
+pfnmap uses, where `pfnmap.testing.mm_checks` does not come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from pfnmap.contract.entry import Level
+from pfnmap.contract.geometry import WordFormat
+from pfnmap.testing.arch_subject import LEAF_LEVELS, ArchSubject, shown
+from pfnmap.testing.check import Check, Violation, bits
+from pfnmap.testing.raw_walk import gathered, holds
+from pfnmap.vm_flags import VM_EXEC, VM_READ, VM_SHARED, VM_WRITE
+
+__all__ = ["CHECKS"]
+
+_ACCESS = VM_READ | VM_WRITE | VM_EXEC
+_FLIPPED: Final = 40  # leaves of which each bit of the format is turned over
+
+
+def leaf_maps_its_pfn(subject: ArchSubject, level: Level) -> None:
+    how = subject.word_format(level)
+    highest = subject.highest_pfn(level)
+    for prot in subject.prots():
+        for pfn in (*subject.pfns(level), highest, highest & -highest):
+            entry = subject.fresh(level, pfn, prot)
+            _maps(subject, level, how, entry, pfn, f"{entry:#x}, made for pfn {pfn:#x}")
+    for leaf in subject.leaves(level):
+        _maps(subject, level, how, leaf.entry, leaf.pfn, shown(level, leaf))
+
+
+def _maps(subject: ArchSubject, level: Level, how: WordFormat, entry: int, pfn: int, what: str) -> None:
+    if not holds(how.valid, entry):
+        return
+    if entry == how.shared or (how.table is not None and holds(how.table, entry)):
+        raise Violation(f"the walker takes the {level} leaf {what} for a table")
+    address = gathered(how.address, entry)
+    if address != pfn << subject.geometry.PAGE_SHIFT:
+        raise Violation(
+            f"the walker reads {address:#x} in the {level} leaf {what}: "
+            f"{bits(address, pfn << subject.geometry.PAGE_SHIFT)} of the address"
+        )
+
+
+def table_points_to_it(subject: ArchSubject, level: Level) -> None:
+    how = subject.word_format(level)
+    for table in subject.tables():
+        entry = getattr(subject.ops, f"{level}_populate")(table)
+        what = f"{level}_populate({table:#x}) = {entry:#x}"
+        if not holds(how.valid, entry) or entry == how.shared:
+            raise Violation(f"{what} is not valid to the walker")
+        if how.table is None or not holds(how.table, entry):
+            raise Violation(f"the walker takes {what} for a leaf")
+        if (found := gathered(how.next_table if how.next_table is not None else how.address, entry)) != table:
+            raise Violation(f"the walker goes from {what} to {found:#x}: {bits(found, table)}")
+
+
+def access_is_as_said(subject: ArchSubject, level: Level) -> None:
+    how = subject.word_format(level)
+    assert how.load is not None
+    assert how.store is not None
+    flipped = how.valid[0] | how.load[0] | how.store[0]
+    words = [(leaf.entry, shown(level, leaf)) for leaf in subject.leaves(level)]
+    for leaf in subject.leaves(level)[:: len(words) // _FLIPPED or 1]:
+        for n in (n for n in range(64) if flipped >> n & 1):
+            words.append((leaf.entry ^ 1 << n, f"{shown(level, leaf)}, with bit {n} the other way round"))
+    for word, what in words:
+        for write, granted in ((False, how.load), (True, how.store)):
+            verb = "store" if write else "load"
+            entry, allowed = subject.arch.mmu_access(level, word, write)
+            if allowed and not (holds(how.valid, entry) and holds(granted, entry)):
+                raise Violation(f"the CPU allows a {verb} through {what}; the format of {entry:#x} does not")
+            if not allowed and holds(how.valid, word) and holds(granted, word):
+                marks = ("young", "dirty") if write else ("young",)
+                if all(subject.has(f"{level}_{m}") and subject.op(level, m)(word) for m in marks):
+                    raise Violation(f"the CPU refuses a {verb} through {what}, which the format allows")
+
+
+def modify_grants_as_asked(subject: ArchSubject, level: Level) -> None:
+    execute, load = subject.permissions(level)
+    modify = subject.op(level, "modify")
+    for leaf in subject.leaves(level):
+        for flags in range(leaf.vm_flags & VM_SHARED, (leaf.vm_flags & VM_SHARED) + 8):
+            prot = subject.mprotected(leaf.prot, flags)
+            entry, fresh = modify(leaf.entry, prot), subject.fresh(level, leaf.pfn, prot)
+            for verb, permission in (("read", load), ("execute", execute)):
+                if holds(permission, entry) != holds(permission, fresh):
+                    raise Violation(
+                        f"{level}_modify(..., {prot:#x}) = {entry:#x}, which user space may "
+                        f"{'' if holds(permission, entry) else 'not '}{verb}, unlike the leaf {fresh:#x} of that "
+                        f"pgprot; for {shown(level, leaf)}"
+                    )
+
+
+_OWN: Final[Mapping[str, tuple[str, ...]]] = {
+    "mkyoung": ("marks", "valid"),
+    "mkold": ("marks", "valid"),
+    "mkdirty": ("marks", "store"),
+    "mkclean": ("marks", "store"),
+    "mkwrite": ("marks", "store"),
+    "wrprotect": ("marks", "store"),
+    "mkspecial": (),
+    "mkdevmap": (),
+}
+"""Op on a leaf -> the fields of a format whose bits it may change, besides those of software."""
+
+
+def ops_change_their_own_bits(subject: ArchSubject, level: Level) -> None:
+    how = subject.word_format(level)
+    assert how.software is not None
+    assert how.store is not None
+    fields = {"marks": how.marks, "valid": how.valid[0], "store": how.store[0]}
+    for leaf in subject.leaves(level):
+        for name, own in _OWN.items():
+            if not subject.has(f"{level}_{name}") or (name in ("mkwrite", "mkdirty") and not leaf.vm_flags & VM_WRITE):
+                continue
+            entry = subject.op(level, name)(leaf.entry)
+            allowed = how.software
+            for field in own:
+                allowed |= fields[field]
+            if other := (entry ^ leaf.entry) & ~allowed:
+                raise Violation(
+                    f"{level}_{name} changes {bits(other, 0)}, which the manual gives neither to software nor to that; "
+                    f"for {shown(level, leaf)}"
+                )
+
+
+def noncached_is_device_memory(subject: ArchSubject, level: Level) -> None:
+    how, pfn = subject.word_format(level), subject.pfns(level)[-1]
+    assert how.uncached is not None
+    for flags in range(16):
+        if not flags & _ACCESS:
+            continue
+        for mode, expected in (("", False), ("pgprot_noncached", True)):
+            entry = subject.fresh(level, pfn, subject.prot(flags, mode))
+            if holds(how.uncached, entry) != expected:
+                raise Violation(
+                    f"the {level} leaf {entry:#x} of {mode or 'a cached pgprot'} is {'' if not expected else 'not '}"
+                    "what the CPU takes for device memory"
+                )
+
+
+_LEAF = ("leaf:X", "words")
+
+CHECKS = (
+    Check(
+        "format-leaf",
+        "the walker finds in a leaf the address that it was made for, and takes none for a table",
+        leaf_maps_its_pfn,
+        _LEAF,
+        LEAF_LEVELS,
+    ),
+    Check(
+        "format-table",
+        "the walker goes where populate says, at any address that a table can have",
+        table_points_to_it,
+        ("slots:X", "words"),
+        ("pmd", "pud", "p4d", "pgd"),
+    ),
+    Check(
+        "format-access",
+        "a load and a store are allowed through exactly those leaves whose format says so, once they are marked",
+        access_is_as_said,
+        (*_LEAF, "stores"),
+        LEAF_LEVELS,
+    ),
+    Check(
+        "modify-grants",
+        "what mprotect makes of a leaf can be read and executed exactly where a new leaf of that pgprot can",
+        modify_grants_as_asked,
+        (*_LEAF, "permissions", "X_modify"),
+        LEAF_LEVELS,
+    ),
+    Check(
+        "own-bits",
+        "an op changes the bits of software, and of the CPU's those that are what it is about",
+        ops_change_their_own_bits,
+        (*_LEAF, "software"),
+        LEAF_LEVELS,
+    ),
+    Check(
+        "noncached-as-said",
+        "pgprot_noncached makes what the CPU takes for device memory, and a cached pgprot does not",
+        noncached_is_device_memory,
+        (*_LEAF, "uncached", "pgprot_noncached"),
+        LEAF_LEVELS,
+    ),
+)

@@ -1,0 +1,1 @@
+"""pfnmap's command `tables`: the page tables that a kernel really has for vfio mappings."""

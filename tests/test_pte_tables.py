@@ -1,0 +1,100 @@
+"""Whole PTE tables that are worked on at once against one by one: the same steps give the same tables and events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pfnmap.contract.device import Device, DeviceBar
+from pfnmap.contract.step import Step
+from pfnmap.kernel import Kernel
+from pfnmap.mm import copy_page_range, memory, mprotect, pgtable, pte_tables, zap
+from pfnmap.run import Run
+from pfnmap.spec import KernelSpec
+from pfnmap.trace import Event, Install
+
+MACHINES = {
+    "x86_64 6.1": KernelSpec("x86_64", "6.1.192"),
+    "x86_64": KernelSpec("x86_64", "6.12.117", set={"TRANSPARENT_HUGEPAGE": "n", "MEM_SOFT_DIRTY": "y"}),
+    "arm64": KernelSpec("arm64", "6.1.192"),
+    "riscv64": KernelSpec("riscv64", "6.1.192"),
+    "powerpc64 hash": KernelSpec("powerpc64", "6.1.192", cpu={"mmu": "hash"}),
+}
+VA, PHYS = 0x100000000000, 0x8000000000
+
+
+@cache
+def linked(name: str) -> Kernel:
+    return MACHINES[name].link()
+
+
+def steps(draw: Any, page: int, table: int, tables: int) -> Iterator[Step]:
+    """Steps on a mapping of `tables` PTE tables, of `table` bytes each."""
+    length = tables * table + draw(st.integers(0, 3)) * page
+    up = draw(st.sampled_from([0, page, table - page]))
+    at = {"device": "gpu", "bar": 2, "length": length, "addr": VA + up, "fixed": True, "prot": "rw", "shared": True}
+    yield Step("mmap", {**at, "id": "m"})
+    first = draw(st.sampled_from([0, page, table]))
+    yield Step("touch", {"va": VA + up + first, "length": length - first, "access": "read"})
+    for _ in range(draw(st.integers(1, 4))):
+        start = draw(st.sampled_from([0, page, table - up, 2 * table]))
+        part = {"addr": VA + up + start, "length": draw(st.sampled_from([length - start, tables * table // 2, page]))}
+        yield draw(
+            st.sampled_from(
+                [
+                    Step("mprotect", {**part, "prot": "r"}),
+                    Step("mprotect", {**part, "prot": "none"}),
+                    Step("mprotect", {**part, "prot": "rw"}),
+                    Step("munmap", part),
+                    Step("pci_memory", {"device": "gpu", "enabled": False}),
+                    Step("pci_memory", {"device": "gpu", "enabled": True}),
+                    Step("touch", {"va": part["addr"], "access": "write"}),
+                ]
+            )
+        )
+    yield Step("fork", {})
+    yield Step("touch", {"va": VA + up, "length": length, "access": "read"}, by="child")
+    yield Step("munmap", {"addr": VA, "length": length + table})
+
+
+@pytest.mark.parametrize("name", MACHINES)
+@settings(max_examples=8, deadline=None)
+@given(st.data())
+def test_steps_do_the_same_to_tables_at_once_as_one_by_one(name: str, data: st.DataObject) -> None:
+    kernel = linked(name)
+    table = kernel.geometry.size("pmd")
+    todo = list(steps(data.draw, kernel.geometry.PAGE_SIZE, table, data.draw(st.integers(3, 6), label="tables")))
+    told: list[list[Any]] = []
+    for few in (2, 1 << 30):
+        with pytest.MonkeyPatch.context() as patch:
+            for module in (pte_tables, memory, copy_page_range, mprotect, pgtable, zap):
+                if hasattr(module, "FEW"):
+                    patch.setattr(module, "FEW", few)
+            run = Run(kernel, [Device("gpu", "0000:3b:00.0", {2: DeviceBar(2, 1 << 30, PHYS)})])
+            events: list[Event] = []
+            run.machine.trace.listeners.append(events.append)
+            told.append([])
+            for step in todo:
+                result = run.step(step).as_json()
+                words = {pa: found.tolist() for pa, found in run.machine.phys.tables.items()}
+                told[-1].append((step.op, result, _told(events), words))
+                events.clear()
+    for at_once, one_by_one in zip(*told, strict=True):
+        assert at_once == one_by_one
+
+
+def _told(events: list[Event]) -> list[Event]:
+    """Events, with what is installed in a row in one."""
+    found: list[Event] = []
+    for event in events:
+        last = found[-1] if found else None
+        if isinstance(event, Install) and isinstance(last, Install) and event.pfn == last.pfn + last.count:
+            found[-1] = Install(last.level, last.va, last.pfn, last.entry, last.count + event.count)
+        else:
+            found.append(event)
+    return found
