@@ -23,6 +23,7 @@ from pfnmap.replay import replay
 from pfnmap.run import Run
 from pfnmap.scenario import read_recording
 from pfnmap.spec import KernelSpec
+from pfnmap.testing.vectors import check_vectors, machine_of, parse_vectors
 
 __all__ = ["MEASURES", "Measure"]
 
@@ -31,6 +32,7 @@ PAGE = 4096
 VA = 0x100000000000
 PHYS = 0x8000000000
 RECORDINGS = Path(__file__).parents[1] / "tests" / "data" / "recordings"
+VECTORS = Path(__file__).parents[1] / "plugins" / "x86_64" / "tests" / "data"
 BARS = {"1G": GIB, "16G": 16 * GIB, "128G": 128 * GIB}
 
 
@@ -166,6 +168,19 @@ def moved(size: int) -> dict[str, Any]:
     return {"addr": VA, "old_len": size, "new_len": size, "new_addr": VA + (1 << 44) + PAGE, "flags": flags}
 
 
+def checking(files: int) -> tuple[float, float]:
+    """Parse vectors and check them by arrays, against parsing their JSON."""
+    paths = sorted(VECTORS.glob("*.json.gz"))[:files]
+    texts = [json.dumps(read_json(path, 64 * MIB)) for path in paths]
+    linked = [Kernel.link(**machine_of(json.loads(text))._asdict()) for text in texts]
+
+    def work() -> None:
+        for text, one in zip(texts, linked, strict=True):
+            check_vectors(parse_vectors(json.loads(text)), one, arrays=True)
+
+    return cpu(work), cpu(lambda: [json.loads(text) for text in texts])
+
+
 MEASURES: tuple[Measure, ...] = (
     Measure("scalar", scalar.__doc__ or "", {"1K": 1 << 10, "8K": 1 << 13, "64K": 1 << 16}, scalar, 75),
     Measure("touch", touching.__doc__ or "", BARS, touching, 4),
@@ -174,7 +189,8 @@ MEASURES: tuple[Measure, ...] = (
     Measure("fork", "the entries are copied to a child", BARS, wholly("fork", lambda size: {}), 4),
     Measure("mprotect", "all becomes read-only", BARS, wholly("mprotect", lambda size: ALL(size, prot="r")), 4),
     Measure("munmap", "all is unmapped", BARS, wholly("munmap", lambda size: ALL(size)), 4),
-    Measure("mremap", "all moves by a page", BARS, wholly("mremap", moved), 4),
+    Measure("mremap", "all moves by a page", {"1G": GIB, "4G": 4 * GIB, "16G": 16 * GIB}, wholly("mremap", moved), 4),
     Measure("plan", planning.__doc__ or "", {"10": 10, "100": 100, "1000": 1000}, planning, 20),
+    Measure("vectors", checking.__doc__ or "", {"1": 1, "2": 2, "3": 3}, checking, 3),
     Measure("replay", replaying.__doc__ or "", {"1": 1, "2": 2, "3": 3}, replaying, 20),
 )

@@ -156,6 +156,23 @@ def test_only_so_many_chunks_are_on_their_way():
         assert len(taken) <= (n + 6) * CHUNK
 
 
+@pytest.mark.parametrize("jobs", [(), ("--jobs", "2")], ids=["one process", "two"])
+def test_interrupted_it_ends_with_what_was_answered(jobs):
+    command = [sys.executable, "-c", "from pfnmap.cli import main; main()", "plan", "--batch", *jobs]
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(command, **pipes, text=True, start_new_session=True) as asked:
+        for _ in range(8 * CHUNK):
+            asked.stdin.write('{"bar": "1G"}\n')
+        asked.stdin.flush()
+        assert json.loads(asked.stdout.readline())["line"] == 1
+        os.killpg(asked.pid, signal.SIGINT)
+        rest = asked.stdout.read()
+        said = asked.stderr.read()
+        assert asked.wait(30) == 130
+    assert all(json.loads(line)["mappings"] for line in rest.splitlines())
+    assert "Traceback" not in said
+
+
 def test_memory_is_flat_over_the_number_of_lines(process):
     code = """
 import resource, sys, io, json

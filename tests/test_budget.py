@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from pfnmap.budget import Budget
+from pfnmap.replay import replay
+from pfnmap.scenario import read_recording
+
 RECORDING = Path(__file__).parent / "data" / "recordings" / "iommufd-6.12.117.json.gz"
 SCENARIO = """
 [kernel]
@@ -72,6 +76,14 @@ def test_the_default_admits_a_run(answer, scenario):
 )
 def test_a_limit_that_is_none_is_bad_usage(refused, scenario, limit, said):
     assert said in refused("run", scenario, "--limit", limit)
+
+
+def test_each_record_of_a_replay_has_the_whole_budget(root, monkeypatch):
+    recording = read_recording(root / "tests/data/recordings/minimal-x86_64-4k-7.3.4.json.gz")
+    now = iter(range(0, 1 << 20, 20))
+    monkeypatch.setattr("pfnmap.budget.time.monotonic", lambda: next(now))  # all records take far more
+    result = replay(recording, budget=Budget(seconds=1000))
+    assert (len(result.refused), result.agree) == (0, result.records)
 
 
 def test_a_replay_refuses_what_its_budget_has_no_room_for(answer):

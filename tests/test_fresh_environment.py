@@ -262,6 +262,6 @@ def test_what_is_said_to_bring_a_plugin_is_what_brings_it():
     extras = tomllib.loads((ROOT / "core/pyproject.toml").read_text())["project"]["optional-dependencies"]
     plugins = (tomllib.loads(file.read_text())["project"]["name"] for file in ROOT.glob("plugins/*/pyproject.toml"))
     assert {line.partition(">")[0] for line in extras["all"]} == set(plugins)
-    options = offers.pop("plan_option")
+    options, actions = offers.pop("plan_option"), offers.pop("action")
     assert offers == brought
-    assert set(options.values()) <= set(brought["driver"])
+    assert {*options.values(), *actions.values()} <= set(brought["driver"])

@@ -54,6 +54,8 @@ def test_example_hosts_have_what_their_qemu_places(answer, version, gpu_memory, 
     (vmm,) = document["host"]["vmms"]
     assert (vmm["name"], vmm["version"]) == ("qemu", version)
     assert document["missing"] == []
+    assert document["host"]["virtualization"] == "vmx"
+    assert document["host"]["cpu"]["phys_bits"] == 52
 
 
 @pytest.mark.parametrize("version", ["8.2", "9.2", "11.0"])
@@ -380,3 +382,33 @@ def test_this_machine_is_answered(answer):
     assert document["host"]["page_size"] == os.sysconf("SC_PAGE_SIZE")
     assert document["host"]["release"] == os.uname().release
     assert Directory().live
+
+
+def test_process_of_another_user_is_named_with_what_root_would_tell(answer, hosts, laid_out, monkeypatch):
+    """Without root maps, exe and fd of another user's process cannot be read, its status can (proc(5))."""
+    import errno
+
+    denied = Directory._path
+
+    def path(self, where):
+        if where[:2] == ("proc", "4242") and where[2:3] in (("maps",), ("exe",), ("fd",)):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return denied(self, where)
+
+    monkeypatch.setattr(Directory, "_path", path)
+    document = answer("host", "--root", laid_out(hosts.h200_host("9.2")))
+    assert document["mappings"] == []
+    (missing,) = (one for one in document["missing"] if "maps" in one["what"])
+    assert "4242 qemu-system-x86" in missing["what"]
+    assert "root" in missing["would_tell"]
+    assert [vmm["name"] for vmm in document["host"]["vmms"]] == ["qemu"]
+
+
+def test_without_root_only_the_header_of_configuration_space_is_there(answer, hosts, laid_out):
+    files = hosts.h200_host("9.2", count=1)
+    config = next(path for path in files if path.endswith("/config") and path.startswith("/sys"))
+    document = answer("host", "--root", laid_out(files, **{config: files[config][:64]}))
+    (missing,) = document["missing"]
+    assert "64 bytes" in missing["why"]
+    assert "root" in missing["would_tell"]
+    assert len(document["mappings"]) == 3

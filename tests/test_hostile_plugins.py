@@ -117,7 +117,7 @@ SILENT = ("__init__()", "boot()", "setup_arch()")
 
 def each(doors: Iterable[str]) -> pytest.MarkDecorator:
     """Every door with every deed."""
-    looked_at = ((door, deed) for door in doors for deed in DEEDS if not (door in SILENT and deed == USELESS))
+    looked_at = [(door, deed) for door in doors for deed in DEEDS if not (door in SILENT and deed == USELESS)]
     return pytest.mark.parametrize(("door", "deed"), looked_at)
 
 
@@ -401,3 +401,36 @@ def test_a_command_prints_its_answer(install, pfnmap):
     install("command", "def Evil():\n    print('the answer')\n")
     done = pfnmap("evil")
     assert (done.exit_code, done.stdout) == (0, "the answer\n")
+
+
+MAPS = "7f0000000000-7f0000400000 rw-s 10000000000 00:0e 1 anon_inode:[vfio-device]\n"
+READER = """
+import re
+from pfnmap.host.reading import InputKind
+def read(lines): DEED
+class Evil(Works):
+    inputs = {"evil": InputKind(re.compile(".*"), read)}
+    @classmethod
+    def mapped(cls, path, offset, has): DEED
+"""
+
+
+@deeds
+def test_a_driver_that_cannot_tell_of_an_input_leaves_it_to_the_others(install, pfnmap, tmp_path, deed):
+    maps = tmp_path / "maps"
+    maps.write_text(MAPS)
+    install("driver", READER.replace("DEED", DEEDS[deed][0]))
+    done = pfnmap("plan", str(maps), "--release", "6.12.117", "--json")
+    assert done.exit_code == 0, done.output
+    (mapping,) = json.loads(done.stdout)["mappings"]
+    assert (mapping["bar"], mapping["length"]) == (1, 4 << 20)
+    assert "plugin evil: mapped()" in done.stderr
+
+
+@each(["__init__()", "kconfig()"])
+def test_a_plan_by_a_driver_that_was_left_out_says_what_it_did(install, pfnmap, door, deed):
+    install("driver", of("Works", DRIVER[door], deed))
+    done = pfnmap("plan", "--bar", "4M@0x100000000", "--driver", "evil")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert f"plugin evil: {door}" in done.stderr
+    assert "internal error" not in done.stderr

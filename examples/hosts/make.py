@@ -122,7 +122,8 @@ def machine(release: str, qemu: str) -> Files:
         "/proc/sys/kernel/osrelease": f"{release}\n".encode(),
         "/proc/sys/kernel/arch": b"x86_64\n",
         "/proc/cmdline": b"BOOT_IMAGE=/boot/vmlinuz root=UUID=0 ro intel_iommu=on iommu=pt\n",
-        "/proc/cpuinfo": b"processor\t: 0\nvendor_id\t: GenuineIntel\nflags\t\t: fpu nx pdpe1gb vmx pku ospke la57\n"
+        "/proc/cpuinfo": b"processor\t: 0\nmodel name\t: INTEL(R) XEON(R) PLATINUM 8570\n"
+        b"flags\t\t: fpu nx pdpe1gb vmx pku ospke la57\n"
         b"address sizes\t: 52 bits physical, 57 bits virtual\n\n",
         "/etc/os-release": b'PRETTY_NAME="Ubuntu 24.04.2 LTS"\nID=ubuntu\n',
         f"/boot/config-{release}": CONFIG.encode(),

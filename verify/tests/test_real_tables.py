@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shutil
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -94,3 +96,49 @@ def tables(*words):
     done = subprocess.run([pfnmap, "tables", *words, "--json"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
+
+
+def test_dump_laid_out_as_proc_kcore_gives_the_same(tmp_path):
+    """The segments of an ELF core have virtual addresses there, and a note says what the kernel's are."""
+    if "PFNMAP_VMCORE" not in os.environ:
+        pytest.skip("PFNMAP_VMCORE names no dump of x86_64 by QEMU")
+    pytest.importorskip("pfnmap_tables", reason="pfnmap-tables is not installed")
+    core, kcore = Path(os.environ["PFNMAP_VMCORE"]), tmp_path / "kcore"
+    lay_out(core, kcore)
+    assert tables("--core", str(kcore)) == tables("--core", str(core))
+
+
+def lay_out(core, kcore):
+    """Write a dump again with the linear map and the kernel's own map as segments, and its VMCOREINFO as a note."""
+    from pfnmap_tables.target import _note_in_file, of_core
+
+    note = _note_in_file(str(core))
+    linear = of_core(str(core), None).program["page_offset_base"].value_()
+    phys_base = int(re.search(rb"NUMBER\(phys_base\)=(-?\d+)", note)[1])
+    text = 0xFFFF_FFFF_8000_0000
+    with core.open("rb") as file, kcore.open("wb") as out:
+        head = file.read(64)
+        (count,) = struct.unpack_from("<H", head, 56)
+        file.seek(struct.unpack_from("<Q", head, 32)[0])
+        rows = [struct.unpack("<IIQQQQQQ", file.read(56)) for _ in range(count)]
+        segments, at = [], 1 << 20
+        for kind, _, offset, _, phys, size, _, _ in rows:
+            if kind == 1:
+                segments.append((at, offset, phys, size))
+                at += -(-size // 4096) * 4096
+        first, _, ram, length = segments[0]
+        loads = [(first, text + ram - phys_base, ram, min(length, 1 << 30))]
+        loads += [(at, linear + phys, phys, size) for at, _, phys, size in segments]
+        described = struct.pack("<III", 11, len(note), 0) + b"VMCOREINFO\0\0" + note
+        out.write(head[:56] + struct.pack("<HHHH", 1 + len(loads), 0, 0, 0))
+        out.seek(32)
+        out.write(struct.pack("<QQIHHHHHH", 64, 0, 0, 64, 56, 1 + len(loads), 0, 0, 0))
+        out.write(struct.pack("<IIQQQQQQ", 4, 0, 1 << 16, 0, 0, len(described), len(described), 4))
+        for at, virtual, phys, size in loads:
+            out.write(struct.pack("<IIQQQQQQ", 1, 7, at, virtual, phys, size, size, 4096))
+        out.seek(1 << 16)
+        out.write(described)
+        for at, offset, _, size in segments:
+            file.seek(offset)
+            out.seek(at)
+            out.write(file.read(size))

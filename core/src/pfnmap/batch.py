@@ -7,6 +7,7 @@ workers. At any time only so many chunks are on their way as keep all workers bu
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -118,13 +119,18 @@ def over_processes(jobs: int, function: Callable[..., Answers], job: Any) -> Ite
     from concurrent.futures import ProcessPoolExecutor
     from concurrent.futures.process import BrokenProcessPool
 
-    with ProcessPoolExecutor(jobs) as pool:
+    with ProcessPoolExecutor(jobs, initializer=_left_to_the_parent) as pool:
         try:
             yield lambda chunk: pool.submit(function, job, chunk)
         except BrokenProcessPool:
             raise BadInput("--jobs", "a worker died (out of memory?), and with it what it had to answer") from None
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _left_to_the_parent() -> None:
+    """Ctrl-C reaches all processes of a terminal; what becomes of it the one that writes decides."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What runs may take in all. An op has bounds of its own (`pfnmap.limits`)."""
+"""What a run, or a record of a replay, may take in all. An op has bounds of its own (`pfnmap.limits`)."""
 
 from __future__ import annotations
 
@@ -23,13 +23,17 @@ _LOOK: Final = 1 << 12
 @dataclass
 class Budget:
     """`ops`: events that the machines trace, one that is repeated counting once; `bytes` of page tables that a machine
-    has at a time; `seconds` since the budget was made."""
+    has at a time; `seconds` since the budget was made, or began anew."""
 
     ops: int = 1 << 22
     bytes: int = TABLE_BYTES
     seconds: int = 300
 
     def __post_init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin anew: nothing is spent."""
         self._spent = 0
         self._end = time.monotonic() + self.seconds
 

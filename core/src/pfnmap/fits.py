@@ -31,6 +31,8 @@ def misfit(value: object, kind: Any, depth: int = 0) -> str:
     if origin in (ClassVar, Final, Annotated):
         return misfit(value, arguments[0], depth)
     if origin in (Union, UnionType):
+        if type(value) in _WHOLE and type(value) in arguments:
+            return ""
         found = [misfit(value, argument, depth) for argument in arguments]
         optional = len(arguments) == 2 and arguments[1] is NoneType
         return "" if "" in found else (found[0] if optional else _not(value, kind))

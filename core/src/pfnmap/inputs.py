@@ -10,22 +10,25 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Mapping as Dict
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain, islice
 from typing import Any
 
 from pfnmap.contract.defaults import DEFAULT_DRIVER
 from pfnmap.contract.entry import Has
 from pfnmap.contract.mapping import MappedPart
+from pfnmap.contract.module import Driver
 from pfnmap.contract.plan import InputName, Request
 from pfnmap.contract.region import Msix
-from pfnmap.errors import BadInput
+from pfnmap.errors import BadInput, PfnmapError
 from pfnmap.host.input import Input
+from pfnmap.host.paste import Line
 from pfnmap.host.pci import Bar, PciDevice, Skipped
-from pfnmap.host.reading import Mapping
+from pfnmap.host.reading import InputKind, Mapping, Reading
 from pfnmap.limits import MAPPINGS
 from pfnmap.plugins import calling
 
-__all__ = ["Selection", "Wanted", "of_inputs"]
+__all__ = ["Selection", "Wanted", "kinds_of", "of_inputs"]
 
 _SLOT = re.compile(r"(?:(?:([0-9a-f]{1,8}):)?([0-9a-f]{0,2}):)?([0-9a-f]{0,2})(?:\.([0-7]?))?", re.IGNORECASE)
 _ID = re.compile(r"([0-9a-f]{4}|)(?::([0-9a-f]{4}|))?", re.IGNORECASE)
@@ -189,7 +192,7 @@ def _of_mappings(
                 (
                     (name, part)
                     for name, driver in drivers.items()
-                    if (part := _mapped(name, driver, mapping, has)) is not None
+                    if (part := _mapped(name, driver, mapping, has, wanted)) is not None
                 ),
                 None,
             )
@@ -222,11 +225,34 @@ def _of_mappings(
             )
 
 
-def _mapped(name: str, driver: Any, mapping: Mapping, has: Has) -> MappedPart | None:
-    """Ask a driver which part of a BAR a mapping is of."""
-    with calling(name, "mapped()") as gave:
-        part: MappedPart | None = gave(driver.mapped(mapping.path, mapping.offset, has), MappedPart | None)
+def _mapped(name: str, driver: Any, mapping: Mapping, has: Has, wanted: Wanted) -> MappedPart | None:
+    """Ask a driver which part of a BAR a mapping is of. One that fails is not asked for its opinion, which is noted."""
+    try:
+        with calling(name, "mapped()") as gave:
+            part: MappedPart | None = gave(driver.mapped(mapping.path, mapping.offset, has), MappedPart | None)
+    except PfnmapError as error:
+        if str(error) not in wanted.notes:
+            wanted.notes.append(str(error))
+        return None
     return part
+
+
+def kinds_of(drivers: Iterable[type[Driver]]) -> dict[str, InputKind]:
+    """Return the kinds of input that drivers read. One whose reader fails on an input has read nothing of it."""
+    return {
+        kind: InputKind(its.sign, partial(_parsed, driver.name, kind, its))
+        for driver in drivers
+        for kind, its in driver.inputs.items()
+        if isinstance(its, InputKind)
+    }
+
+
+def _parsed(name: str, kind: str, its: InputKind, lines: Iterable[Line]) -> Reading:
+    try:
+        with calling(name, f"the reader of {kind}") as gave:
+            return gave(its.parse(lines), Reading)
+    except PfnmapError as error:
+        return Reading(skipped=(Skipped(None, str(error)),))
 
 
 class _Bars:

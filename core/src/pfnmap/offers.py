@@ -9,7 +9,7 @@ import tomli
 
 from pfnmap.packages import file_text
 
-__all__ = ["how_to_install", "plan_options"]
+__all__ = ["action_owners", "how_to_install", "plan_options"]
 
 
 @cache
@@ -27,3 +27,8 @@ def how_to_install(name: str, *kinds: str) -> str:
 def plan_options() -> Mapping[str, str]:
     """Return the options of ``plan`` that drivers of this project bring, without dashes, and which driver each."""
     return _offers()["plan_option"]
+
+
+def action_owners() -> Mapping[str, str]:
+    """Return the ops of recordings that are actions of this project's plugins, and which plugin each is of."""
+    return _offers()["action"]

@@ -118,8 +118,8 @@ def replay(
     progress: Callable[[int], None] = lambda done: None,
     budget: Budget | None = None,
 ) -> ReplayResult:
-    """Run every record of a recording on the kernel that it says it was, and compare; within a budget, if there is
-    one."""
+    """Run every record of a recording on the kernel that it says it was, and compare; each within a budget, if there
+    is one."""
     kernel = recording.link(registry)
     result = ReplayResult(recording.source, kernel.describe())
     for n, record in enumerate(recording.records):
@@ -148,6 +148,7 @@ def replay_record(
         raise error.placed(recording.source) from None
     run.machine.thp = record.thp_enabled
     if budget is not None:
+        budget.begin()
         budget.watch(run.machine)
     for n, step in enumerate(record.steps):
         try:

@@ -16,7 +16,8 @@ from pfnmap.contract.step import LISTED_FAULTS, Action, Step, StepEvents, StepRe
 from pfnmap.contract.vma import MmStruct
 from pfnmap.errors import BadInput, PfnmapError, Refused, Unknown
 from pfnmap.mm.uaccess import NeverCompletes
-from pfnmap.ops import ACTIONS_OF, OPS
+from pfnmap.offers import action_owners
+from pfnmap.ops import OPS
 from pfnmap.ops.arguments import address_value, argument_value
 from pfnmap.ops.state import RunState
 from pfnmap.plugins import calling, why_not_linked
@@ -146,9 +147,9 @@ class Run(RunState):
             if owners:
                 said = " or ".join(f"{name}.{step.op}" for name in owners)
                 return BadInput(step.where, f"op {step.op!r} is an action of several plugins; say {said}")
-            if step.op not in ACTIONS_OF:
+            if step.op not in action_owners():
                 return Unknown(f"op at {step.where}", step.op, [*OPS, *self._actions])
-            plugin = ACTIONS_OF[step.op]
+            plugin = action_owners()[step.op]
         elif plugin in self._offered:
             return Unknown(f"action of {plugin} at {step.where}", action, self._offered[plugin])
         if plugin in self.left_out:

@@ -62,7 +62,7 @@ def running_vmms(host: Host, tree: Tree, registry: Registry, missing: list[Missi
             versions = installed(tree, names)
         except OSError as error:
             why = (error.strerror or str(error)).lower()
-            missing.append(Missing(DPKG_STATUS, why, "the versions of the VMMs (only dpkg's packages are read)"))
+            missing.append(Missing(DPKG_STATUS, why, "the versions of the VMMs (no file of dpkg's or rpm's)"))
     return [_running(process, claims, known, versions) for process, claims in claimed]
 
 

@@ -23,6 +23,7 @@ from pfnmap.host.machine import RELEASE, Host, Missing, read_host
 from pfnmap.host.pci import Skipped
 from pfnmap.host.processes import SMAPS_READERS
 from pfnmap.plan import Advice, MappingPlan, Plan, plan
+from pfnmap.plugins import calling
 from pfnmap.records import dataclass
 from pfnmap.release import facts, parse_release
 from pfnmap.running import RunningVmm, running_vmms
@@ -154,6 +155,8 @@ class Survey:
                 "thp": host.thp,
                 "parameters": list(host.parameters),
                 "cpu": dict(self.kernel.cpu),
+                "cpu_model": host.cpuinfo.get("model name"),
+                "virtualization": host.virtualization,
                 "page_size": self.kernel.geometry.PAGE_SIZE,
                 "iommus": list(host.iommus),
                 "vmms": [vmm.as_json() for vmm in self.vmms],
@@ -217,7 +220,9 @@ def spec_of(host: Host, registry: Registry, missing: list[Missing]) -> KernelSpe
     cpu: Mapping[str, Any] = {}
     if of_cpu := arch or (arch_of_config(host.config, registry) if host.config else None):
         try:
-            cpu = registry.load("arch", of_cpu).cpu_of(host.cpuinfo)
+            known = registry.load("arch", of_cpu)
+            with calling(of_cpu, "cpu_of()") as gave:
+                cpu = gave(known.cpu_of(host.cpuinfo), Mapping[str, object])
         except PluginError as error:
             missing.append(Missing("/proc/cpuinfo", str(error), "which CPU it has"))
     return KernelSpec(

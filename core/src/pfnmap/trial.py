@@ -10,8 +10,9 @@ from pfnmap.contract.defaults import DEFAULT_ARCH
 from pfnmap.contract.step import Action
 from pfnmap.errors import PfnmapError, Unwritten
 from pfnmap.kernel import Kernel
-from pfnmap.mm.boot import boot
+from pfnmap.mm.boot import BootedMachine, boot
 from pfnmap.plugins import Kind, Registry
+from pfnmap.release import facts, parse_release
 from pfnmap.spec import with_drivers
 
 __all__ = ["failures"]
@@ -20,19 +21,22 @@ __all__ = ["failures"]
 def failures(registry: Registry) -> dict[tuple[Kind, str], PfnmapError]:
     """Return what fails of the plugins that may be used, by kind and name."""
     found: dict[tuple[Kind, str], PfnmapError] = {}
-    kernels: dict[str, Kernel] = {}
-    for name in registry.names("arch"):
+    known = facts(registry)
+    link = partial(Kernel.link, release=parse_release(str(known.newest), known=known), registry=registry)
+    drivers = registry.names("driver")  # they are tried with the first architecture that works
+    for name in sorted(registry.names("arch"), key=lambda name: name != DEFAULT_ARCH):
         try:
-            kernels[name] = Kernel.link(name, registry=registry)
-            kernels[name].try_ops()
-            boot(kernels[name])
+            kernel, failed = with_drivers(partial(link, name), drivers)
+            kernel.try_ops()
+            machine = boot(kernel)
         except Unwritten:  # a new package, whose author is not there yet
             continue
         except PfnmapError as error:
             found["arch", name] = error
-    works = [name for name in (DEFAULT_ARCH, *kernels) if name in kernels and ("arch", name) not in found]
-    if works:
-        found |= {("driver", name): error for name, error in _of_drivers(works[0], registry)}
+            continue
+        if drivers:
+            found |= {("driver", driver): failure for driver, failure in (*failed.items(), *_booted(machine))}
+        drivers = []
     others: tuple[Kind, ...] = ("vmm", "recording")
     for kind in others:
         for name in registry.names(kind):
@@ -44,15 +48,13 @@ def failures(registry: Registry) -> dict[tuple[Kind, str], PfnmapError]:
     return found
 
 
-def _of_drivers(arch: str, registry: Registry) -> Iterator[tuple[str, PfnmapError]]:
-    """Yield the drivers that fail when they are linked with an architecture and booted."""
-    kernel, left_out = with_drivers(partial(Kernel.link, arch, registry=registry), registry.names("driver"))
-    yield from left_out.items()
-    machine = boot(kernel)
+def _booted(machine: BootedMachine) -> Iterator[tuple[str, PfnmapError]]:
+    """Yield the drivers that failed when a machine booted, and those that fail to tell their actions."""
     yield from machine.left_out.items()
     for name, module in machine.modules.items():
-        try:
-            with calling(name, "actions()") as gave:
-                gave(module.actions(), Mapping[str, Action])
-        except PfnmapError as error:
-            yield name, error
+        if module is not machine.arch_module:
+            try:
+                with calling(name, "actions()") as gave:
+                    gave(module.actions(), Mapping[str, Action])
+            except PfnmapError as error:
+                yield name, error

@@ -10,3 +10,4 @@ class TestConformance(ArchConformance):
         "data/loongarch64-16k-nothp.json.gz",
         "data/loongarch64-4k-4level.json.gz",
     )
+    kconfig = ("data/kconfig/resolved.json.gz",)

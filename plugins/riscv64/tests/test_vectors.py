@@ -1,4 +1,4 @@
-"""The helpers agree, bit for bit, with what the kernel's own code answered."""
+"""Who owns each helper, and what the kernel's own code answered beyond the kit's scope."""
 
 from typing import Any
 
@@ -6,7 +6,6 @@ import pytest
 
 from pfnmap.hookspecs import ENTRY_HOOKS
 from pfnmap.kernel import Kernel
-from pfnmap.testing.vectors import check_vectors
 
 BEYOND_SCOPE = (
     "pgprot_modify",
@@ -14,13 +13,6 @@ BEYOND_SCOPE = (
     "pte_clear_soft_dirty",
 )
 PROT_NONE = 0x22
-
-
-@pytest.mark.parametrize("arrays", [False, True], ids=["ints", "arrays"])
-def test_every_row_agrees(vectors: dict[str, Any], kernel: Kernel, arrays: bool):
-    result = check_vectors(vectors, kernel, arrays=arrays)
-    assert result.disagree == []
-    assert result.agree == result.rows > 3000
 
 
 def test_each_helper_has_the_owner_that_it_has_in_the_kernel(vectors: dict[str, Any], kernel: Kernel):

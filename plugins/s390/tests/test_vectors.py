@@ -1,22 +1,14 @@
-"""The helpers agree, bit for bit, with what the kernel's own code answered."""
+"""Who owns each helper, and what the kernel's own code answered beyond the kit's scope."""
 
 import pytest
 
 from pfnmap.hookspecs import ENTRY_HOOKS
-from pfnmap.testing.vectors import check_vectors
 
 BEYOND_SCOPE = (
     "pgprot_modify",
     *(f"{x}_{op}" for x in ("pte", "pmd") for op in ("soft_dirty", "mksoft_dirty")),
     "pte_clear_soft_dirty",
 )
-
-
-@pytest.mark.parametrize("arrays", [False, True], ids=["ints", "arrays"])
-def test_every_row_agrees(vectors, kernel, arrays):
-    result = check_vectors(vectors, kernel, arrays=arrays)
-    assert result.disagree == []
-    assert result.agree == result.rows > 5000
 
 
 def test_each_helper_has_the_owner_that_it_has_in_the_kernel(vectors, kernel):

@@ -9,3 +9,4 @@ class TestConformance(ArchConformance):
         "data/sparc64-sun4v-7.3.4.json.gz",
         "data/sparc64-m7.json.gz",
     )
+    kconfig = ("data/kconfig/resolved.json.gz",)

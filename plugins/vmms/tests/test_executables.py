@@ -17,6 +17,9 @@ class Packages:
         rows = (f"Package: {n}\nStatus: install ok installed\nVersion: {v}\n\n" for n, v in versions.items())
         self.status = "".join(rows)
 
+    def kind(self, path):
+        return None
+
     def text(self, path, limit):
         return self.status
 
@@ -35,6 +38,7 @@ def vmm_of(executable, versions, command=""):
         ("/usr/bin/qemu-system-x86_64", {"pve-qemu-kvm": "9.2.0-7"}, "pve_qemu_kvm", "9.2"),
         ("/usr/bin/qemu-system-x86_64", {}, "qemu", None),
         ("/usr/libexec/qemu-kvm", {}, "qemu", None),
+        ("/usr/libexec/qemu-kvm", {"qemu-kvm-core": "9.1.0-15.el9_7"}, "qemu_kvm", "9.1"),
         ("/usr/bin/cloud-hypervisor", {}, "cloud_hypervisor", None),
         ("/opt/firecracker-v1.9.0", {}, "firecracker", None),
         ("/usr/bin/qemu-img", {}, None, None),

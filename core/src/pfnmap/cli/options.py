@@ -29,7 +29,7 @@ LimitOption = Annotated[
     typer.Option(
         "--limit",
         metavar="KEY=VAL",
-        help="What it may take in all: ops=4M events, bytes=1G of page tables, seconds=300; repeatable.",
+        help="What a run or a record may take: ops=4M events, bytes=1G of page tables, seconds=300; repeatable.",
         show_default=False,
     ),
 ]

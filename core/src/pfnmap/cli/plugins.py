@@ -80,7 +80,7 @@ def _probed(
     try:
         if failed := failures.get((plugin.kind, plugin.name)):
             raise failed
-        if plugin.kind == "command":
+        if plugin.kind == "command" and plugin.package != "pfnmap":
             command_of(registry, plugin.name)
         return plugin, hooks, offer(registry.load(plugin.kind, plugin.name))
     except PfnmapError as error:

@@ -11,9 +11,13 @@ import typer
 
 from pfnmap.cli.options import JsonOption, LimitOption, Settings
 from pfnmap.cli.terminal import only_kernel, print_json, progress_bar, recorded_heading, show, styled, table, warn
-from pfnmap.errors import BadInput
+from pfnmap.errors import BadInput, PfnmapError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pfnmap.budget import Budget
+    from pfnmap.plugins import Registry
     from pfnmap.replay import ReplayResult
 
 _SHOWN = 10
@@ -32,29 +36,28 @@ def command(
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Show every disagreement in full, and every refused record.")
     ] = False,
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", metavar="N", min=1, help="In so many processes; a limit is each file's then.")
+    ] = 1,
     limit: LimitOption = None,
     json: JsonOption = False,
 ) -> int:
     """Run the records of recordings and compare each step with what the real kernel did."""
     from pfnmap.budget import Budget
-    from pfnmap.replay import replay
-    from pfnmap.scenario import read_recording
 
     budget = Budget.of(limit or ())
     settings: Settings = context.obj
-    registry = settings.registry
     files = [file for path in paths for file in _recordings(path)]
     results: list[ReplayResult] = []
     stopped: KeyboardInterrupt | None = None
-    for number, file in enumerate(files, 1):
-        try:
-            recording = read_recording(file, registry)
-            with progress_bar(len(recording.records), f"{number}/{len(files)} {file}") as progress:
-                results.append(replay(recording, registry, progress, budget))
-        except KeyboardInterrupt as error:
-            stopped = error
-            warn(f"interrupted in {file}; told is what was done before it")
-            break
+    try:
+        if jobs > 1 and len(files) > 1:
+            results.extend(_in_processes(files, min(jobs, len(files)), settings.no_plugins, limit))
+        else:
+            results.extend(_one_by_one(files, settings.registry, budget))
+    except KeyboardInterrupt as error:
+        stopped = error
+        warn(f"interrupted in {files[len(results)]}; told is what was done before it")
     if json:
         print_json(
             "replay",
@@ -65,6 +68,46 @@ def command(
     if stopped is not None:
         raise stopped
     return _status(results)
+
+
+def _one_by_one(files: list[str], registry: Registry, budget: Budget) -> Iterator[ReplayResult]:
+    from pfnmap.replay import replay
+    from pfnmap.scenario import read_recording
+
+    for number, file in enumerate(files, 1):
+        recording = read_recording(file, registry)
+        with progress_bar(len(recording.records), f"{number}/{len(files)} {file}") as progress:
+            yield replay(recording, registry, progress, budget)
+
+
+def _in_processes(files: list[str], jobs: int, no_plugins: bool, limit: list[str] | None) -> Iterator[ReplayResult]:
+    from concurrent.futures import ProcessPoolExecutor
+
+    with ProcessPoolExecutor(jobs) as pool, progress_bar(len(files), f"{len(files)} files") as progress:
+        waiting = [pool.submit(_replayed, file, no_plugins, limit) for file in files]
+        try:
+            for number, future in enumerate(waiting, 1):
+                result = future.result()
+                if isinstance(result, PfnmapError):
+                    raise result
+                yield result
+                progress(number)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _replayed(file: str, no_plugins: bool, limit: list[str] | None) -> ReplayResult | PfnmapError:
+    """Replay a file in a process of its own; what is wrong with it is returned."""
+    from pfnmap.budget import Budget
+    from pfnmap.plugins import Registry
+
+    try:
+        (result,) = _one_by_one([file], Registry(disabled=no_plugins), Budget.of(limit or ()))
+    except PfnmapError as error:
+        told = PfnmapError(str(error))
+        told.exit_code = error.exit_code
+        return told
+    return result
 
 
 def _recordings(path: str) -> list[str]:

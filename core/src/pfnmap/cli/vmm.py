@@ -69,9 +69,11 @@ def command(
 def _asked(name: str | None, registry: Registry) -> Iterator[tuple[str, list[str]]]:
     """Yield the policies that are meant, by what they are called, and for which versions each speaks: one of each set
     that does the same."""
+    from pfnmap.plan import POLICIES
     from pfnmap.plan.placement import vmm_class
 
-    for plugin in [name] if name else registry.names("vmm"):
+    programs = [plugin for plugin in registry.names("vmm") if plugin not in POLICIES]
+    for plugin in [name] if name else programs:
         try:
             known = vmm_class(plugin, registry)
         except PluginError:
@@ -83,5 +85,5 @@ def _asked(name: str | None, registry: Registry) -> Iterator[tuple[str, list[str
             continue
         for versions in known.versions:
             yield f"{plugin}-{versions.rpartition(' ')[2]}", [versions]
-    if not name and not registry.names("vmm"):
+    if not name and not programs:
         raise PluginError("vmm", "no VMM is installed; pip install pfnmap-vmms")

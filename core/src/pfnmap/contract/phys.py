@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 from array import array
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
@@ -69,8 +70,9 @@ def _zeroed(size: int) -> Table:
 class PhysicalMemory:
     """RAM of the simulated machine, as far as it holds page tables and private pages (`ram`: address -> Page).
 
-    Frames are handed out from `base` upwards and reused after they were freed. Words are logical values, and those of
-    tables whose addresses follow each other lie in a row: `tables` (address -> words) are windows on them.
+    Frames are handed out from `base` upwards; those that were freed are used again first, in their order. Words are
+    logical values, and those of tables whose addresses follow each other lie in a row: `tables` (address -> words) are
+    windows on them.
     """
 
     base = 0x10_0000
@@ -80,7 +82,7 @@ class PhysicalMemory:
         self._page_size = page_size
         self._limit = limit
         self._next = self.base
-        self._free: dict[int, list[int]] = {}
+        self._free: dict[int, deque[int]] = {}
         self._reserved = sorted((address, address + size) for address, size in reserved)
         self._sections: list[_Section] = []
         self._freed: dict[int, Table] = {}
@@ -96,7 +98,7 @@ class PhysicalMemory:
         two. Raises Refused where what is reserved leaves no room that an entry can point to."""
         size = self._rounded(size)
         if free := self._free.get(size):
-            return free.pop()
+            return free.popleft()
         address = self._place(size)
         self._next = address + size
         return address
@@ -130,7 +132,7 @@ class PhysicalMemory:
     def free(self, address: int, size: int) -> None:
         """Give `size` bytes back."""
         size = self._rounded(size)
-        self._free.setdefault(size, []).append(address)
+        self._free.setdefault(size, deque()).append(address)
 
     def alloc_table(self, ptrs: int, empty: int) -> int:
         """Return the physical address of a new table of `ptrs` slots, all of them `empty`."""
@@ -264,4 +266,4 @@ class PhysicalMemory:
             self._freed[address] = self.tables.pop(address)
         size = self._freed[addresses[0]].nbytes
         self._table_bytes -= size * len(addresses)
-        self._free.setdefault(self._rounded(size), []).extend(addresses)
+        self._free.setdefault(self._rounded(size), deque()).extend(addresses)

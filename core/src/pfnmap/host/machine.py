@@ -72,6 +72,11 @@ class Host:
     processes: tuple[Process, ...]
     missing: tuple[Missing, ...] = field(default=())
 
+    @property
+    def virtualization(self) -> str | None:
+        """The CPU's flag for virtual machines, where it shows one."""
+        return next((flag for flag in self.cpuinfo.get("flags", "").split() if flag in ("vmx", "svm")), None)
+
 
 KEPT_PARAMETERS: Final = re.compile(
     r"(?:transparent_hugepage|(?:intel|amd)_iommu|iommu(?:\.\w+)?|(?:default_)?hugepagesz|hugepages|no5lvl|nogbpages"

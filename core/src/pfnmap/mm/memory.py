@@ -26,7 +26,7 @@ from pfnmap.limits import PTES, bounded
 from pfnmap.mm import huge_memory
 from pfnmap.mm.anonymous import do_anonymous_page, do_wp_page
 from pfnmap.mm.pfnmap_track import setup_cachemode, track_remap, untrack_remap
-from pfnmap.mm.pte_tables import FEW, following, pte_rows
+from pfnmap.mm.pte_tables import FEW, following, pte_rows, pte_tables
 from pfnmap.trace import Call, Fault, Install
 from pfnmap.vm_flags import (
     VM_DONTDUMP,
@@ -233,8 +233,12 @@ def _insert_under_pud(vma: VmArea, pmd: Slot, start: int, end: int, pfn: int, pr
         entry = ops.pte_mkspecial(ops.pfn_pte(pfn, prot))
         whole = 0 if address % span else (end - address) // span
         if whole > FEW and table[index : index + whole] == array("Q", (tables.empty["pmd"],)) * whole:
-            count = 0
-            for rows in pte_rows(mm, tables.populate_all(table, index, whole)):
+            made = tables.populate_all(table, index, whole)
+        else:
+            made = pte_tables(tables, table, index, whole)
+        if made:
+            count, whole = 0, len(made)
+            for rows in pte_rows(mm, made):
                 rows[:] = following(
                     ops, "pte", pfn + count, ops.pte_mkspecial(ops.pfn_pte(pfn + count, prot)), rows.size, 1
                 ).reshape(rows.shape)

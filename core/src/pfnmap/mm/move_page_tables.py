@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pfnmap.contract.slot import Slot, Table
+from pfnmap.contract.slot import Slot
 from pfnmap.contract.vma import MmStruct, VmArea
 from pfnmap.mm import huge_memory
 from pfnmap.mm.contpte import contpte_unfold
@@ -105,18 +105,18 @@ def _move_below_pud(vma: VmArea, old_pud: Slot, old: int, new_pud: Slot, new: in
     _move_ptes(vma, old_pte, new_pte, extent >> kernel.geometry.PAGE_SHIFT)
 
 
-def _move_ptes(vma: VmArea, old: tuple[Table, int], new: tuple[Table, int], count: int) -> None:
-    """move_ptes: one by one, soft-dirty then where that is tracked (RULES 12)."""
+def _move_ptes(vma: VmArea, old: Slot, new: Slot, count: int) -> None:
+    """move_ptes: all that are not empty, soft-dirty then where that is tracked (RULES 12)."""
+    import numpy as np
+
     kernel = vma.vm_mm.kernel
     ops = kernel.ops
-    soft_dirty = kernel.config.enabled("MEM_SOFT_DIRTY")
-    empty = kernel.arch.empty("pte")
-    contpte_unfold(vma.vm_mm, old[0], old[1], count)
-    for n in range(count):
-        entry = old[0][old[1] + n]
-        if ops.pte_none(entry):
-            continue
-        old[0][old[1] + n] = empty
-        if soft_dirty and ops.pte_present(entry):
-            entry = ops.pte_mksoft_dirty(entry)
-        new[0][new[1] + n] = entry
+    contpte_unfold(vma.vm_mm, old.table, old.index, count)
+    olds = np.frombuffer(old.table, np.uint64)[old.index : old.index + count]
+    news = np.frombuffer(new.table, np.uint64)[new.index : new.index + count]
+    filled = ops.pte_none(olds) == 0
+    moved = olds.copy()
+    if kernel.config.enabled("MEM_SOFT_DIRTY"):
+        np.copyto(moved, ops.pte_mksoft_dirty(olds), where=ops.pte_present(olds) != 0)
+    olds[filled] = kernel.arch.empty("pte")
+    news[filled] = moved[filled]

@@ -135,6 +135,9 @@ def _change(vma: VmArea, table: Table, depth: int, start: int, end: int, try_wri
         stop = min((address & -size) + size, end)
         slot = Slot(table, (address >> walked.shift) & (walked.ptrs - 1))
         entry = table[slot[1]]
+        if entry == tables.empty[walked.name]:
+            address = stop
+            continue
         if step.op == "pmd" and not address % size:
             found = pte_tables(tables, table, slot[1], (end - address) // size)
             if found:

@@ -52,10 +52,14 @@ def _free_range(mm: MmStruct, table: Table, depth: int, start: int, end: int, fl
     walked = tables.levels[depth]
     size = 1 << walked.shift
     child = tables.levels[depth + 1].name
+    empty, mask = tables.empty[walked.name], walked.ptrs - 1
     address = start
     while address < end:
+        index = (address >> walked.shift) & mask
+        if table[index] == empty:
+            address = (address & -size) + size
+            continue
         stop = min((address & -size) + size, end)
-        index = (address >> walked.shift) & (walked.ptrs - 1)
         if child == "pte" and (whole := pte_tables(tables, table, index, -(-(end - address) // size))):
             table[index : index + len(whole)] = array("Q", (tables.empty[walked.name],)) * len(whole)
             phys.free_tables(whole)

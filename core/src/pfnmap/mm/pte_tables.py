@@ -29,7 +29,8 @@ FEW = 8
 def pte_tables(tables: PageTables, table: Table, index: int, count: int) -> list[int]:
     """Return the physical addresses of the PTE tables under `count` slots of a PMD table from `index` on, up to the
     first slot that points to none; none at all where they are few."""
-    if count <= FEW:
+    below = tables.below["pmd"]
+    if count <= FEW or below[table[index]] is None or below[table[index + FEW]] is None:
         return []
     import numpy as np
 

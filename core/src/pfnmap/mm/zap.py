@@ -39,18 +39,24 @@ def _zap(vma: VmArea, table: Table, depth: int, start: int, end: int, mmap_locke
     step = tables.steps[walked.name]
     size = 1 << walked.shift
     special = vma.vm_flags & VM_PFNMAP and not huge_memory.is_cow_mapping(vma.vm_flags)
+    empty, mask = tables.empty[walked.name], walked.ptrs - 1
     address = start
     while address < end:
+        index = (address >> walked.shift) & mask
+        if table[index] == empty:
+            address = (address & -size) + size
+            continue
+        whole = []
         if special and step.op == "pmd" and not address % size:
-            index = (address >> walked.shift) & (walked.ptrs - 1)
-            if whole := pte_tables(tables, table, index, (end - address) // size):
-                for rows in pte_rows(mm, whole):
-                    rows[:] = tables.empty["pte"]
-                address += len(whole) * size
-                continue
+            whole = pte_tables(tables, table, index, (end - address) // size)
+        if whole:
+            for rows in pte_rows(mm, whole):
+                rows[:] = tables.empty["pte"]
+            address += len(whole) * size
+            continue
         stop = min((address & -size) + size, end)
-        slot = Slot(table, (address >> walked.shift) & (walked.ptrs - 1))
-        entry = table[slot[1]]
+        slot = Slot(table, index)
+        entry = table[index]
         if step.op == "pud" and (ops.pud_trans_huge(entry) or ops.pud_devmap(entry)):
             if stop - address == size:
                 huge_memory.zap_huge_pud(vma, slot, address)

@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping
 
-from pfnmap.contract.defaults import DEFAULT_DRIVER
 from pfnmap.ops import access, mapping, memory_failure, process, procfs, smaps, touching
 from pfnmap.ops.op import Op
 
-__all__ = ["ACTIONS_OF", "OPS"]
+__all__ = ["OPS"]
 
 OPS: Mapping[str, Op] = {
     **mapping.OPS,
@@ -17,8 +16,3 @@ OPS: Mapping[str, Op] = {
     **smaps.OPS,
     **access.OPS,
 }
-
-ACTIONS_OF: Mapping[str, str] = dict.fromkeys(
-    ("pci_memory", "dev_dbg", "device_reset", "dma_map", "dma_unmap"), DEFAULT_DRIVER
-)
-"""Ops of RECORDINGS.md that are actions of a plugin, with its name: what to say where it is not linked."""

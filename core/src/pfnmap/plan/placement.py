@@ -21,7 +21,18 @@ from pfnmap.sizes import format_size
 if TYPE_CHECKING:
     from pfnmap.plugins import Registry
 
-__all__ = ["ALIGNED_BASE", "MMAP_BASE", "POLICIES", "Space", "congruent", "place", "vmm_class", "vmm_named"]
+__all__ = [
+    "ALIGNED_BASE",
+    "MMAP_BASE",
+    "POLICIES",
+    "AlignedPolicy",
+    "KernelPolicy",
+    "Space",
+    "congruent",
+    "place",
+    "vmm_class",
+    "vmm_named",
+]
 
 MMAP_BASE: Final = 0x7FFF_F7FF_F000
 """Where mmap(NULL) searches downwards from in policy `kernel`, unless the address space ends below. Only page-aligned
@@ -172,7 +183,7 @@ def _no_room(request: Request, length: int, where: str, task_size: int) -> BadIn
     return BadInput(request.where, f"{format_size(length)} fit {where} in an address space of {task_size:#x} bytes")
 
 
-class _KernelPolicy(Vmm):
+class KernelPolicy(Vmm):
     """What mmap(NULL) gives for the mapping as a whole."""
 
     name = "kernel"
@@ -187,7 +198,7 @@ class _KernelPolicy(Vmm):
         return placed
 
 
-class _AlignedPolicy(Vmm):
+class AlignedPolicy(Vmm):
     """The lowest address from ALIGNED_BASE on that is congruent to the BAR modulo the largest leaf of this kernel."""
 
     name = "aligned"
@@ -204,7 +215,7 @@ def _aligned(space: Space, request: Request, span: Span) -> Area:
     return Area(span.offset, span.length, base + off, _lowest_bit(off) or largest, congruent=True)
 
 
-POLICIES: Final[Mapping[str, type[Vmm]]] = {policy.name: policy for policy in (_KernelPolicy, _AlignedPolicy)}
+POLICIES: Final[Mapping[str, type[Vmm]]] = {policy.name: policy for policy in (KernelPolicy, AlignedPolicy)}
 """The placements that need no VMM: what mmap(NULL) gives, and the lowest address congruent to the BAR."""
 
 
@@ -230,14 +241,12 @@ def vmm_named(text: str, registry: Registry, options: Sequence[str] = (), *, new
 def vmm_class(text: str, registry: Registry) -> type[Vmm]:
     """Return the class of the placement policy that ``NAME`` or ``NAME-VERSION`` names. Raises as `vmm_named` does."""
     name = _VERSION.split(text, maxsplit=1)[0]
-    if name in POLICIES:
-        return POLICIES[name]
     plugins = {plugin.name.replace("-", "_"): plugin.name for plugin in registry.plugins("vmm")}
     key = name.replace("-", "_")
     if key not in plugins and (hint := how_to_install(key, "vmm")):
         raise NotInstalled("placement policy", name, hint)
     if key not in plugins:
-        names = [*POLICIES, *registry.names("vmm")]
+        names = registry.names("vmm")
         raise Unknown("placement policy", text, names, every=not nearest(text, names))
     found: type[Vmm] = registry.load("vmm", plugins[key])
     return found

@@ -8,10 +8,10 @@ point's. A distribution whose metadata cannot be read is listed, and keeps nobod
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache, cached_property
 from importlib.metadata import Distribution, EntryPoint, distributions, entry_points
-from typing import Literal, cast
+from typing import Final, Literal, cast
 
 from pfnmap.records import dataclass
 
@@ -21,6 +21,8 @@ Kind = Literal["arch", "driver", "vmm", "changes", "command", "recording"]
 Status = Literal["ok", "broken", "disabled", "ambiguous"]
 _GROUP = "pfnmap."
 _FILE = "entry_points.txt"
+POLICIES: Final = {name: f"pfnmap.plan.placement:{name.capitalize()}Policy" for name in ("kernel", "aligned")}
+"""The placement policies of the core."""
 KINDS: tuple[Kind, ...] = ("arch", "driver", "vmm", "changes", "command", "recording")
 
 
@@ -80,7 +82,7 @@ def installed() -> list[Plugin]:
     """Return every plugin once, though its distribution may be found on several ways; those of one name by
     distribution."""
     claims: dict[tuple[Kind, str], list[Plugin]] = {}
-    for plugin in _found():
+    for plugin in _with_policies(_found()):
         claims.setdefault((plugin.kind, plugin.name), []).append(plugin)
     return [plugin for plugins in claims.values() for plugin in _once(plugins)]
 
@@ -100,6 +102,16 @@ def _found() -> Iterator[Plugin]:
         return
     for kind in KINDS:
         yield from (_plugin(point, point.dist) for point in everything.select(group=f"{_GROUP}{kind}"))
+
+
+def _with_policies(found: Iterable[Plugin]) -> Iterator[Plugin]:
+    """Yield plugins, and the placement policies of the core, which brings them as it brings its commands."""
+    own = None
+    for plugin in found:
+        own = own or (plugin.source if plugin.package == "pfnmap" else None)
+        yield plugin
+    for name, value in POLICIES.items():
+        yield Plugin(name, "vmm", EntryPoint(name, value, f"{_GROUP}vmm"), own)
 
 
 def _of_distribution(distribution: Distribution) -> Iterator[Plugin]:

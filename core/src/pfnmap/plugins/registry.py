@@ -2,8 +2,8 @@
 
 The variable ``PFNMAP_PLUGINS`` is an allow-list: names separated by commas, each optionally ``name@distribution`` to
 choose between two distributions that claim one name. Everything else is listed as disabled, and the upstream changes
-that it brings are not known, but for pfnmap's own commands. A plugin of kind ``changes`` is a package that brings a
-changes.toml and nothing else.
+that it brings are not known, but for pfnmap's own commands and policies. A plugin of kind ``changes`` is a package that
+brings a changes.toml and nothing else.
 """
 
 from __future__ import annotations
@@ -117,8 +117,11 @@ class Registry:
         """Return the names of the architectures that can be loaded. Raises PfnmapError where there is none."""
         names = self.names("arch")
         if not names:
-            reasons = [f"{p.name} is {p.status} ({p.reason})" for p in self.plugins("arch")]
-            raise PfnmapError(f"no architecture can be used: {'; '.join(reasons)}" if reasons else _NO_ARCHITECTURE)
+            why: dict[str, list[str]] = {}
+            for plugin in self.plugins("arch"):
+                why.setdefault(f"{plugin.status} ({plugin.reason})", []).append(plugin.name)
+            reasons = (f"{', '.join(each)} {'is' if len(each) == 1 else 'are'} {what}" for what, each in why.items())
+            raise PfnmapError(f"no architecture can be used: {'; '.join(reasons)}" if why else _NO_ARCHITECTURE)
         return names
 
     def load(self, kind: Kind, name: str) -> Any:
@@ -182,7 +185,7 @@ def offer(loaded: Any) -> Offer:
 def _allowed(plugin: Plugin, chosen: list[str] | None, disabled: bool) -> Plugin:
     if not disabled and chosen is None:
         return plugin
-    if plugin.kind == "command" and plugin.distribution == _OWN:  # unless another's of that name was chosen
+    if plugin.kind in ("command", "vmm") and plugin.distribution == _OWN:  # unless another's of that name was chosen
         names = [item for item in chosen or () if item.partition("@")[0] == plugin.name]
         if disabled or not names or any(item in (plugin.name, f"{plugin.name}@{_OWN}") for item in names):
             return plugin

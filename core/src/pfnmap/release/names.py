@@ -15,12 +15,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from pfnmap.errors import Unknown
 from pfnmap.release.facts import Facts, Version, version
 from pfnmap.release.rules import Status, status, status_line, status_patched, status_patched_line, status_rc
 
 __all__ = ["named"]
+
+_LONGEST = 128
+"""Characters of a name; uname has 64."""
 
 _NAME = re.compile(
     r"v?(?P<major>[0-9]{1,2})\.(?P<minor>[0-9]{1,2})(?:\.(?P<patch>[0-9]{1,4}))?"
@@ -51,7 +55,7 @@ def named(text: str, known: Facts) -> tuple[str, dict[str, Status], tuple[str, .
     else:
         base = ""
     match = _NAME.fullmatch(text)
-    if not match:
+    if not match or len(text) > _LONGEST:
         raise Unknown("release", text, known.releases)
     release = version(base) if base else Version(int(match["major"]), int(match["minor"]), int(match["patch"] or 0))
     suffix = match["suffix"] or ""
@@ -86,6 +90,18 @@ def named(text: str, known: Facts) -> tuple[str, dict[str, Status], tuple[str, .
     changes = {id: rule(change, release, latest) for id, change in known.changes.items()}
     for flavour in flavours:
         if flavour.with_:
-            changes.update(dict.fromkeys(flavour.with_, "yes"))
+            changes.update(dict.fromkeys(_with_required(flavour.with_, known), "yes"))
             assumed.append(flavour.said)
     return name, changes, tuple(assumed)
+
+
+def _with_required(ids: Iterable[str], known: Facts) -> set[str]:
+    """Return changes with all that they require, at any remove."""
+    found: set[str] = set()
+    pending = list(ids)
+    while pending:
+        id = pending.pop()
+        if id not in found:
+            found.add(id)
+            pending += known.changes[id].requires
+    return found

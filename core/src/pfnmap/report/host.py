@@ -37,6 +37,9 @@ def _about(found: Survey) -> Iterable[str]:
     host = found.host
     if host.distribution:
         yield f"distribution: {host.distribution}"
+    if host.cpuinfo:
+        model = host.cpuinfo.get("model name", "not named")
+        yield f"CPU: {model}{f', {host.virtualization}' if host.virtualization else ''}"
     if host.parameters:
         yield f"booted with {' '.join(host.parameters)}"
     yield f"IOMMU: {', '.join(host.iommus) or 'none seen'}"

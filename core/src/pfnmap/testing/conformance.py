@@ -91,13 +91,17 @@ class ArchConformance(_Conformance):
     vectors: ClassVar[Sequence[str | os.PathLike[str]]] = ()
     """Golden vector files, relative to the test file: checks ``vectors-NAME-ints`` and ``vectors-NAME-arrays``."""
 
+    kconfig: ClassVar[Sequence[str | os.PathLike[str]]] = ()
+    """Records of what the kernel's own conf derived, relative to the test file: checks ``kconfig-records-NAME``."""
+
     @classmethod
     def make_kit(cls) -> Kit:
         """Return the kit on the architecture."""
         from pfnmap.testing.kit import arch_kit
 
         here = Path(inspect.getfile(cls)).parent
-        return arch_kit(cls.arch, cls.machines, cls.expected_failures, vectors=[here / file for file in cls.vectors])
+        vectors, kconfig = [here / file for file in cls.vectors], [here / file for file in cls.kconfig]
+        return arch_kit(cls.arch, cls.machines, cls.expected_failures, vectors=vectors, kconfig=kconfig)
 
 
 class DriverConformance(_Conformance):

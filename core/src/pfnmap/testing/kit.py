@@ -46,6 +46,7 @@ from pfnmap.testing.check import (
     run,
 )
 from pfnmap.testing.driver_subject import DriverSubject
+from pfnmap.testing.kconfig_records import record_checks
 from pfnmap.testing.machines import Machine, arch_machines, driver_machines, link
 from pfnmap.testing.vector_checks import vector_checks
 from pfnmap.testing.written_checks import written_checks
@@ -188,10 +189,12 @@ def arch_kit(
     registry: Registry | None = None,
     checks: tuple[Check, ...] = ARCH_CHECKS,
     vectors: Iterable[str | os.PathLike[str]] = (),
+    kconfig: Iterable[str | os.PathLike[str]] = (),
 ) -> Kit:
     """Return the kit on an architecture (its name, or its class).
 
-    `machines`, `expected_failures`: in addition to those that the class declares. `vectors`: golden vector files.
+    `machines`, `expected_failures`: in addition to those that the class declares. `vectors`: golden vector files;
+    `kconfig`: records of the kernel's own conf.
     Raises PfnmapError for a plugin that cannot be loaded, and for declarations that cannot be.
     """
     plugin = (registry or Registry()).load("arch", arch) if isinstance(arch, str) else arch
@@ -223,7 +226,7 @@ def arch_kit(
         arch_machines(plugin, machines or {}),
         links,
         {**plugin.expected_failures, **(expected_failures or {})},
-        [used, *vector_checks(plugin, vectors)],
+        [used, *vector_checks(plugin, vectors), *record_checks(plugin, kconfig)],
     )
     return kit
 

@@ -50,7 +50,7 @@ def command(
     if pid is not None and not (pid.isdecimal() and pid.isascii() and len(pid) <= 10):
         raise BadInput("--pid", f"{pid!r} is not the number of a process")
     try:
-        from drgn import FaultError
+        from drgn import FaultError, MissingDebugInfoError
 
         from pfnmap_tables.compare import compared
         from pfnmap_tables.report import render
@@ -67,7 +67,7 @@ def command(
     image = linked(_spec(kernel, target), settings.registry)
     try:
         found = compared(target, image, settings.registry, None if pid is None else int(pid))
-    except (FaultError, LookupError, ValueError, OverflowError, TypeError) as error:
+    except (FaultError, MissingDebugInfoError, LookupError, ValueError, OverflowError, TypeError) as error:
         what = " ".join(f"{type(error).__name__}: {error}".split())
         raise Refused(target.name, f"its memory does not hold together ({what}): is it cut, or damaged?") from None
     if json:

@@ -18,6 +18,7 @@ from drgn import (
     Architecture,
     FaultError,
     FindObjectFlags,
+    MissingDebugInfoError,
     Object,
     Platform,
     Program,
@@ -72,7 +73,7 @@ class Target:
         try:
             self.vmcoreinfo = program["VMCOREINFO"].string_().decode("ascii", "replace")
             program.register_symbol_finder("pfnmap", load_vmlinux_kallsyms(program), enable_index=0)
-        except (LookupError, ValueError, FaultError) as error:
+        except (LookupError, ValueError, FaultError, MissingDebugInfoError) as error:
             raise Refused(
                 name, f"no symbols can be read (kallsyms; VMCOREINFO has them from 6.0 on): {error}"
             ) from None
@@ -218,7 +219,7 @@ def _opened(
     if found is None:
         why = said or "no VMCOREINFO in it"
         raise Refused(name, f"no dump of a Linux kernel that is known: {why}")
-    if not said:  # memory that can be read, and nothing that says whose it is
+    if live:  # a second connection would wait for the first to end
         try:
             program.set_linux_kernel_custom(found, live)
         except (ValueError, FaultError, LookupError) as error:
