@@ -16,6 +16,8 @@ from pathlib import Path
 
 PFNMAP = str(Path(sys.executable).with_name("pfnmap"))
 HOSTS = 10_000
+MANY = 100_000
+"""Lines over which memory is to be flat."""
 AT_MOST = 20
 GPU = ("16M@0x100000000000", "256G@0x200000000000", "32M@0x100004000000")
 
@@ -34,6 +36,9 @@ def all_different(number: int) -> dict[str, object]:
     return {"id": f"host{number}", "release": "6.12.117", "vmm": "qemu-9.2", "bar": [f"16M@{(number + 1) << 24:#x}"]}
 
 
+KINDS = (few_kinds, all_different)
+
+
 def run(path: Path, *words: str) -> tuple[float, float, int]:
     """Answer a file; return seconds, CPU seconds, and KiB of memory at most."""
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
@@ -49,23 +54,26 @@ def run(path: Path, *words: str) -> tuple[float, float, int]:
 def main() -> None:
     """Print a line for each fleet."""
     with tempfile.TemporaryDirectory() as scratch:
-        for kind in (few_kinds, all_different):
-            path, short, one = (Path(scratch) / name for name in ("long", "short", "one"))
+        for kind in KINDS:
+            path, short, one, many = (Path(scratch) / name for name in ("long", "short", "one", "many"))
             lines = [json.dumps(kind(number)) for number in range(HOSTS)]
             path.write_text("".join(f"{line}\n" for line in lines))
             short.write_text("".join(f"{line}\n" for line in lines[:1000]))
             one.write_text(f"{lines[0]}\n")
+            with many.open("w") as file:
+                file.writelines(f"{json.dumps(few_kinds(number))}\n" for number in range(MANY))
             started = time.process_time()
             for line in lines:
                 json.loads(line)
             parsed = time.process_time() - started
             first = run(one)[1]
-            wall, spent, memory = run(path)
+            wall, spent, _ = run(path)
             two = run(path, "--jobs", "2")[0]
             print(
                 f"{kind.__name__}: {HOSTS} hosts, {parsed * 1e6 / HOSTS:.1f} us of json and "
                 f"{(spent - first) * 1e6 / HOSTS:.1f} us each, {(spent - first) / parsed:.1f} x (at most {AT_MOST}); "
-                f"two processes {wall / two:.2f} x as fast; {run(short)[2] >> 10} MiB for 1000, {memory >> 10} MiB"
+                f"two processes {wall / two:.2f} x as fast; "
+                f"{run(short)[2] >> 10} MiB for 1000, {run(many)[2] >> 10} MiB for {MANY}"
             )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 import time
 
 import pytest
@@ -377,3 +379,20 @@ def test_numbers_of_any_length_are_one_line(scenario, refused, place, number):
 def test_texts_that_are_no_numbers_are_one_line(scenario, stopped, argument, text):
     mapped = "\n".join(line for line in MAPPED.splitlines() if not line.startswith(argument))
     assert len(stopped(scenario(MACHINE, mapped + f'\n{argument} = "{text}"\n'))) < 1100
+
+
+def test_a_scenario_is_planned_from_a_pipe(scenario, answer, tmp_path):
+    path = scenario(MACHINE, MAPPED)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=(path.read_text(),))
+    writer.start()
+    mappings = answer("plan", pipe)["mappings"]
+    writer.join()
+    assert mappings == answer("plan", path)["mappings"]
+
+
+def test_a_driver_that_is_switched_off_is_told_to_be(refused, root, monkeypatch):
+    monkeypatch.setenv("PFNMAP_PLUGINS", "x86_64,pci_sysfs")
+    said = refused("run", root / "examples/scenarios/decode-off-on.toml")
+    assert said.endswith("driver vfio_pci of pfnmap-vfio-pci is disabled: not in PFNMAP_PLUGINS")

@@ -22,7 +22,7 @@ from pfnmap.contract.kernel import THP_SETTINGS
 from pfnmap.contract.recording import RecordingGroup
 from pfnmap.contract.step import Step
 from pfnmap.errors import BadInput, LinkError, NotInstalled, PfnmapError, Refused, Unknown, nearest
-from pfnmap.host.bounded import MIB, read_json, read_toml
+from pfnmap.host.bounded import MIB, parse_toml, read_json, read_text, source_name
 from pfnmap.kernel import Kernel
 from pfnmap.offers import how_to_install
 from pfnmap.plugins import Registry, calling
@@ -30,7 +30,7 @@ from pfnmap.run import Run
 from pfnmap.sizes import format_size, is_power_of_two, parse_address, parse_size
 from pfnmap.spec import KernelSpec
 
-__all__ = ["Record", "Recording", "Scenario", "parse_recording", "read_recording", "read_scenario"]
+__all__ = ["Record", "Recording", "Scenario", "parse_recording", "parse_scenario", "read_recording", "read_scenario"]
 
 _RECORDING = 16 * MIB
 """Bytes of a recording, decompressed; the largest there are have one and a half."""
@@ -163,8 +163,14 @@ def _list(value: Any, where: str, limit: int = _STEPS) -> list[Any]:
 
 def read_scenario(path: str | os.PathLike[str]) -> Scenario:
     """Read a scenario file. Raises BadInput that names the file and the key."""
-    source = str(path)
-    document = read_toml(path, _SCENARIO, checked="step")
+    return parse_scenario(read_text(path, _SCENARIO), source_name(path))
+
+
+def parse_scenario(text: str, source: str) -> Scenario:
+    """Read the text of a scenario, as `read_scenario` does."""
+    if len(text) > _SCENARIO:
+        raise BadInput(source, f"more than {_SCENARIO // MIB} MiB, which no scenario has")
+    document = parse_toml(text, source, checked="step")
     _table(document, source, {"kernel": dict, "device": list, "step": list})
     rows = enumerate(_list(document.get("device", []), source, _DEVICES))
     devices = _machine([_device(d, f"{source}: device {n}") for n, d in rows], source)

@@ -211,9 +211,9 @@ def command(
         size = parse_size(length, "--length") if length is not None else None
         requests = [replace(one, driver=driver or one.driver) for one in of_bars(bars, start, size)]
     elif scenarios:
-        from pfnmap.scenario import read_scenario
+        from pfnmap.scenario import parse_scenario
 
-        scenario = read_scenario(scenarios[0])
+        scenario = parse_scenario(read[0].text, read[0].source)
         base = scenario.kernel
     for name in vmm or ():
         vmm_class(name, registry)

@@ -24,6 +24,7 @@ from pfnmap.errors import BadInput
 __all__ = [
     "MIB",
     "opened",
+    "parse_toml",
     "read_bytes",
     "read_json",
     "read_text",
@@ -214,14 +215,21 @@ def read_json(path: str | os.PathLike[str], limit: int) -> Any:
 
 
 def read_toml(path: str | os.PathLike[str], limit: int, checked: str = "") -> dict[str, Any]:
-    """Return the document in a TOML file (plain or compressed) of at most `limit` bytes; BadInput for other text.
-    `checked`: the key below which the reader checks numbers itself, and says better where they are."""
-    text = read_text(path, limit)
+    """Return the document in a TOML file (plain or compressed) of at most `limit` bytes, as `parse_toml` does."""
+    return parse_toml(read_text(path, limit), source_name(path), checked)
+
+
+def parse_toml(text: str, source: str, checked: str = "") -> dict[str, Any]:
+    """Return the document in a text. Raises BadInput for other text. `checked`: the key below which the reader checks
+    numbers itself, and says better where they are."""
     try:
         document = tomli.loads(text)
-        _check_numbers({key: value for key, value in document.items() if key != checked})
     except (ValueError, RecursionError) as error:
-        raise BadInput(source_name(path), f"not TOML: {error}") from None
+        raise BadInput(source, f"not TOML: {error}") from None
+    try:
+        _check_numbers({key: value for key, value in document.items() if key != checked})
+    except ValueError as error:
+        raise BadInput(source, str(error)) from None
     return document
 
 

@@ -47,13 +47,14 @@ _SCENARIO = re.compile(r"^[ \t]*(?:\[kernel\]|\[\[device\]\]|\[\[step\]\]|\[\[de
 class Input:
     """What was read of one input: `source` names it in errors, `kind` is a name of KINDS or of a plugin's, two of
     them with "+" between where one tells BARs and one mappings, or "scenario", which `pfnmap.scenario` reads.
-    `devices` are those with BARs."""
+    `devices` are those with BARs; `text` is that of a scenario."""
 
     source: str
     kind: str
     devices: tuple[PciDevice, ...] = ()
     mappings: tuple[Mapping, ...] = ()
     skipped: tuple[Skipped, ...] = ()
+    text: str = ""
 
 
 def read_input(path: str | os.PathLike[str], kinds: Dict[str, InputKind] = KINDS) -> Input:
@@ -67,7 +68,7 @@ def read_input(path: str | os.PathLike[str], kinds: Dict[str, InputKind] = KINDS
 def parse_input(text: str, source: str = "the input", kinds: Dict[str, InputKind] = KINDS) -> Input:
     """Read the text of an input, as `read_input` does."""
     if _SCENARIO.search(text):
-        return Input(source, "scenario")
+        return Input(source, "scenario", text=text)
     lines = lines_of(text, source)
     signed = _signed(lines, kinds)
     if not signed:

@@ -13,6 +13,7 @@ from pfnmap.contract.vma import AnonVma, File, MmStruct, VmArea
 from pfnmap.errors import BadInput, Unknown, nearest
 from pfnmap.kernel import Kernel
 from pfnmap.mm.boot import boot
+from pfnmap.offers import how_to_install
 from pfnmap.plugins import Registry, blamed, calling, may_pass, why_unusable
 from pfnmap.trace import Oops
 from pfnmap.vm_flags import VM_DONTEXPAND, VM_READ
@@ -100,8 +101,11 @@ class RunState:
         if module is None:
             if name in self.machine.left_out:
                 raise self.machine.left_out[name]
+            registry = Registry()
+            why = self.left_out.get(name, "")
+            if how_to_install(name, "driver") or any(plugin.name == name for plugin in registry.plugins("driver")):
+                why = why or why_unusable(registry, "driver", name)
             known = nearest(name, (n for n, m in modules.items() if isinstance(m, Driver)))
-            why = self.left_out.get(name) or (not known and why_unusable(Registry(), "driver", name))
             raise BadInput(f"device {device.name}", why or f"its driver {name} is not linked{known}")
         if not isinstance(module, Driver):
             raise BadInput(f"device {device.name}", f"{name} is no driver: it binds no device")
