@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from typer.testing import CliRunner, Result
 
 Invoke = Callable[..., Result]
+
+settings.register_profile("long", max_examples=20_000, deadline=None)
 
 
 @pytest.fixture

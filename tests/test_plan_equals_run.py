@@ -209,7 +209,7 @@ def check(machine: Machined, data: st.DataObject) -> None:
     assert ran(kernel, request, leaves) == expected
 
 
-@settings(QUIET, max_examples=300)
+@settings(QUIET, max_examples=max(300, settings.default.max_examples))
 @given(machines(), st.data())
 def test_plan_equals_run(machine: Machined, data: st.DataObject) -> None:
     check(machine, data)
@@ -242,7 +242,7 @@ def test_plan_equals_run_at_the_corners(release: str, corner: str) -> None:
     assert ran(kernel, request) == planned(kernel, request)
 
 
-@settings(QUIET, max_examples=60)
+@settings(QUIET, max_examples=max(60, settings.default.max_examples))
 @given(machines(), st.data())
 def test_plan_equals_a_scan_of_every_page(machine: Machined, data: st.DataObject) -> None:
     kernel = linked(machine)
@@ -263,7 +263,7 @@ def test_plan_equals_a_scan_of_every_page(machine: Machined, data: st.DataObject
     assert (scan["faults_total"], tables) == (found.driver_calls, found.table_bytes)
 
 
-@settings(QUIET, max_examples=300)
+@settings(QUIET, max_examples=max(300, settings.default.max_examples))
 @given(machines(), st.data())
 def test_policy_kernel_is_the_address_that_mmap_chooses(machine: Machined, data: st.DataObject) -> None:
     kernel = linked(machine)
@@ -292,7 +292,7 @@ def test_both_engines_search_below_the_same_base() -> None:
     assert mapped.va == get_unmapped_area(Run(kernel, []).parent, 2 << 40, page) == 0x7FFF_F7FF_E000
 
 
-@settings(QUIET, max_examples=200)
+@settings(QUIET, max_examples=max(200, settings.default.max_examples))
 @given(machines(), st.data())
 def test_the_plan_refuses_what_mmap_refuses(machine: Machined, data: st.DataObject) -> None:
     kernel = linked(machine)

@@ -71,9 +71,20 @@ def _command(name: str, loaded: Any) -> Any:
             raise
         raise PluginError(name, f"typer makes no command of it: {said(error)}") from error
     command.name = name
-    command.epilog = command.epilog or epilog(name)
     command.params = [p for p in command.params if not {"--install-completion", "--show-completion"} & set(p.opts)]
-    return _plain(command)
+    return _plain(_exemplified(name, command))
+
+
+def _exemplified(name: str, command: Any) -> Any:
+    """End a command's help with its examples, which are read when it is shown."""
+    format_help = command.format_help
+
+    def formatted(context: typer.Context, formatter: Any) -> None:
+        command.epilog = command.epilog or epilog(name)
+        format_help(context, formatter)
+
+    command.format_help = formatted
+    return command
 
 
 def _failing(name: str, error: PfnmapError) -> Any:

@@ -23,6 +23,9 @@ from pfnmap.release.rules import Status, status, status_line, status_patched, st
 
 __all__ = ["named"]
 
+_LONGEST = 128
+"""Characters of a name; uname has 64."""
+
 _NAME = re.compile(
     r"v?(?P<major>[0-9]{1,2})\.(?P<minor>[0-9]{1,2})(?:\.(?P<patch>[0-9]{1,4}))?"
     r"(?P<suffix>(?:\.\d+)?[-+~_]\S*)?"
@@ -52,7 +55,7 @@ def named(text: str, known: Facts) -> tuple[str, dict[str, Status], tuple[str, .
     else:
         base = ""
     match = _NAME.fullmatch(text)
-    if not match:
+    if not match or len(text) > _LONGEST:
         raise Unknown("release", text, known.releases)
     release = version(base) if base else Version(int(match["major"]), int(match["minor"]), int(match["patch"] or 0))
     suffix = match["suffix"] or ""
