@@ -7,7 +7,7 @@ import pytest
 from pfnmap.host.machine import Host
 from pfnmap.host.processes import Process
 from pfnmap.plugins import Registry
-from pfnmap.running import running_vmms
+from pfnmap.survey.running import running_vmms
 
 
 class Packages:

@@ -56,7 +56,7 @@ def command(
     desk: Desk = context.meta.get(DESK) or Desk(settings.registry)
     tree = Directory() if root is None else open_tree(root)
     if capture is not None:
-        from pfnmap.capture import capture as write_capture
+        from pfnmap.survey.capture import capture as write_capture
 
         found = write_capture(tree, settings.registry, capture, replace=force, pid=number)
         if json:

@@ -37,12 +37,12 @@ def command(
 ) -> int:
     """Read the fault handler's debug lines: faults by order and result for each BAR, what they cover, and where they
     contradict the plan of the kernel, or of the host with --root."""
-    from pfnmap.faultlog import read_log
     from pfnmap.host.bounded import source_name
     from pfnmap.host.paste import lines_of, read_paste
     from pfnmap.host.tree import open_tree
     from pfnmap.report.faultlog import render_log
     from pfnmap.survey import survey
+    from pfnmap.survey.faultlog import read_log
 
     registry = (context.obj or Settings()).registry
     log = read_log(lines_of(read_paste(file), source_name(file)), source_name(file), _drivers(registry))

@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pfnmap.contract.plan import LEAF_LEVELS
-from pfnmap.faultlog import contradictions
 from pfnmap.report.bar_map import BarMap, Stretch, covering, render
 from pfnmap.report.text import Table, Text
 from pfnmap.sizes import format_size
+from pfnmap.survey.faultlog import contradictions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pfnmap.faultlog import BarLog, FaultLog
     from pfnmap.kernel import Kernel
     from pfnmap.survey import Row
+    from pfnmap.survey.faultlog import BarLog, FaultLog
 
 __all__ = ["render_log"]
 

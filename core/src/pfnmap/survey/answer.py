@@ -13,12 +13,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from pfnmap.archnames import arch_of_config, canonical_arch
-from pfnmap.attached import Attached, attached
 from pfnmap.contract.entry import Level
 from pfnmap.contract.module import Driver
 from pfnmap.contract.plan import LEAF_LEVELS, Request
 from pfnmap.errors import BadInput, PluginError, Refused, Unknown
-from pfnmap.fixes import fixes_of
 from pfnmap.host.machine import RELEASE, Host, Missing, read_host
 from pfnmap.host.pci import Skipped
 from pfnmap.host.processes import SMAPS_READERS
@@ -26,8 +24,10 @@ from pfnmap.plan import Advice, MappingPlan, Plan, plan
 from pfnmap.plugins import calling
 from pfnmap.records import dataclass
 from pfnmap.release import facts, parse_release
-from pfnmap.running import RunningVmm, running_vmms
 from pfnmap.spec import KernelSpec
+from pfnmap.survey.attached import Attached, attached
+from pfnmap.survey.fixes import fixes_of
+from pfnmap.survey.running import RunningVmm, running_vmms
 
 if TYPE_CHECKING:
     from pfnmap.host.processes import Process

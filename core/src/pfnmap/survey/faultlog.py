@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pfnmap.contract.module import Module
     from pfnmap.host.paste import Line
     from pfnmap.kernel import Kernel
-    from pfnmap.survey import Row
+    from pfnmap.survey.answer import Row
 
 __all__ = ["BarLog", "FaultLog", "read_log"]
 

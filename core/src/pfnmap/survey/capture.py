@@ -11,7 +11,7 @@ from pfnmap.errors import BadInput, PluginError
 from pfnmap.host.capture import captured, write
 from pfnmap.host.machine import read_host
 from pfnmap.host.processes import SMAPS_READERS
-from pfnmap.running import claims_of, known_vmms
+from pfnmap.survey.running import claims_of, known_vmms
 
 if TYPE_CHECKING:
     from pfnmap.host.processes import Process
