@@ -206,3 +206,12 @@ def test_warnings_do_not_mix_with_the_json_document(pfnmap):
     json.loads(result.stdout)
     assert "ARM64_16K_PAGES" in result.stderr
     assert "unused" in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [("plan", "--bar", "4M@0x100000000", "-q"), ("caps", "x86_64"), ("plugins",)])
+def test_a_short_command_imports_neither_pydantic_nor_numpy(process, arguments):
+    code = (
+        "import sys\nfrom pfnmap.cli import main\ntry: main()\nexcept SystemExit: pass\n"
+        "print(sorted({'numpy', 'pydantic', 'rich'} & sys.modules.keys()), file=sys.stderr)"
+    )
+    assert process(*arguments, code=code).stderr == "[]\n"

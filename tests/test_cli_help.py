@@ -10,8 +10,10 @@ import sys
 
 import pytest
 
-from pfnmap.cli.examples import EXAMPLES
+from pfnmap.cli.examples import examples
 from pfnmap.cli.manpage import pages
+
+EXAMPLES = examples()
 
 
 @pytest.mark.parametrize("line", [line for lines in EXAMPLES.values() for line in lines])

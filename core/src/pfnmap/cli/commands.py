@@ -71,9 +71,20 @@ def _command(name: str, loaded: Any) -> Any:
             raise
         raise PluginError(name, f"typer makes no command of it: {said(error)}") from error
     command.name = name
-    command.epilog = command.epilog or epilog(name)
     command.params = [p for p in command.params if not {"--install-completion", "--show-completion"} & set(p.opts)]
-    return _plain(command)
+    return _plain(_exemplified(name, command))
+
+
+def _exemplified(name: str, command: Any) -> Any:
+    """End a command's help with its examples, which are read when it is shown."""
+    format_help = command.format_help
+
+    def formatted(context: typer.Context, formatter: Any) -> None:
+        command.epilog = command.epilog or epilog(name)
+        format_help(context, formatter)
+
+    command.format_help = formatted
+    return command
 
 
 def _failing(name: str, error: PfnmapError) -> Any:
@@ -135,14 +146,17 @@ def _plain(command: Any) -> Any:
 
 
 def plainly(parameters: list[Any]) -> list[Any]:
-    """Let flags show no type, and take flags and text as they are: newer typers import pydantic to do so, which takes
-    most of the time of a short command."""
+    """Let flags show no type, take flags and text as they are, and read whole numbers without bounds: newer typers
+    import pydantic to do so, which takes most of the time of a short command."""
     for parameter in parameters:
         flag = getattr(parameter, "is_flag", False)
         if flag:
             parameter.metavar = ""
-        if flag or getattr(getattr(parameter, "type_descriptor", None), "annotation", None) in (str, list[str]):
+        kind = getattr(getattr(parameter, "type_descriptor", None), "annotation", None)
+        if flag or kind in (str, list[str]):
             parameter.get_runtime_param = _AsItIs
+        elif kind is int and (info := parameter.type_descriptor.parameter_info).min is None and info.max is None:
+            parameter.get_runtime_param = _Whole
     return parameters
 
 
@@ -152,3 +166,13 @@ class _AsItIs:
     def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
         several = param.multiple or param.nargs == -1
         return () if value is None and several else value
+
+
+class _Whole:
+    """The same for a whole number."""
+
+    def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
+        try:
+            return value if value is None else int(value)
+        except ValueError:
+            raise typer.BadParameter(f"{value!r} is not a whole number", ctx=ctx, param=param) from None

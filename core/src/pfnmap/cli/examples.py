@@ -1,21 +1,20 @@
-"""What stands at the end of each command's help and in its manual page: examples that the tests run."""
+"""What stands at the end of each command's help and in its manual page: examples that the tests run (examples.toml)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Final
+from importlib.resources import files
 
-import tomli
+__all__ = ["epilog", "examples"]
 
-from pfnmap.packages import file_text
 
-__all__ = ["EXAMPLES", "epilog"]
+def examples() -> dict[str, list[str]]:
+    """Return the examples by command."""
+    import tomli
 
-EXAMPLES: Final[Mapping[str, Sequence[str]]] = tomli.loads(file_text("pfnmap", "cli/examples.toml") or "")
-"""The lines by command (examples.toml)."""
+    return tomli.loads((files("pfnmap.cli") / "examples.toml").read_text(encoding="utf-8"))
 
 
 def epilog(command: str) -> str | None:
     """Return the examples of a command as its help shows them, None where it has none."""
-    found = EXAMPLES.get(command)
+    found = examples().get(command)
     return "\n\n".join(["Examples:", *(f"  {line}" for line in found)]) if found else None

@@ -14,7 +14,7 @@ import typer
 
 from pfnmap.cli import app
 from pfnmap.cli.commands import Commands
-from pfnmap.cli.examples import EXAMPLES
+from pfnmap.cli.examples import examples
 from pfnmap.cli.options import Settings
 
 __all__ = ["main", "pages"]
@@ -29,11 +29,12 @@ def pages() -> dict[str, str]:
     listed = [part for name in commands for part in (".TP", f".BR pfnmap-{_roff(name)} (1)", _first(commands[name]))]
     lines = [*_page("pfnmap", top, context), ".SH COMMANDS", *listed]
     found = {"pfnmap.1": "\n".join([*lines, *_exit_codes()]) + "\n"}
+    shown = examples()
     for name in commands:
         command = commands[name]
         lines = [*_page(f"pfnmap {name}", command, _context(command, name, settings))]
-        if name in EXAMPLES:
-            lines += [".SH EXAMPLES", *(part for line in EXAMPLES[name] for part in (".PP", f".B {_roff(line)}"))]
+        if name in shown:
+            lines += [".SH EXAMPLES", *(part for line in shown[name] for part in (".PP", f".B {_roff(line)}"))]
         found[f"pfnmap-{name}.1"] = "\n".join([*lines, ".SH SEE ALSO", ".BR pfnmap (1)"]) + "\n"
     return found
 

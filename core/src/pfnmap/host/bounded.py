@@ -224,9 +224,12 @@ def parse_toml(text: str, source: str, checked: str = "") -> dict[str, Any]:
     numbers itself, and says better where they are."""
     try:
         document = tomli.loads(text)
-        _check_numbers({key: value for key, value in document.items() if key != checked})
     except (ValueError, RecursionError) as error:
         raise BadInput(source, f"not TOML: {error}") from None
+    try:
+        _check_numbers({key: value for key, value in document.items() if key != checked})
+    except ValueError as error:
+        raise BadInput(source, str(error)) from None
     return document
 
 
