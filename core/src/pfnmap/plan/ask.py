@@ -18,7 +18,7 @@ from pfnmap.plan.mapping import Region
 from pfnmap.plan.paging import Paging
 from pfnmap.plan.placement import Space, congruent, place, vmm_class, vmm_named
 from pfnmap.plan.runs import Levels, up
-from pfnmap.plugins import Registry, calling, why_unusable
+from pfnmap.plugins import Registry, calling, environment, why_unusable
 from pfnmap.records import dataclass
 from pfnmap.release import facts, unknown_as_absent
 from pfnmap.sizes import format_size
@@ -54,7 +54,7 @@ class Question:
         newest_vmm: bool = False,
     ) -> Question:
         """Return what `plan` is asked; it says what the arguments mean."""
-        registry = registry or Registry()
+        registry = registry or environment()
         vmms = _vmms(requests, registry, vmm_options, newest_vmm)
         return cls(tuple(requests), mmap_base, dma, hypervisor, registry, vmms)
 

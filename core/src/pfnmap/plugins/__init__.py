@@ -3,7 +3,7 @@
 from pfnmap.boundary import Gave, blamed, calling, in_plugin, interrupt, may_pass, said
 from pfnmap.plugins.discovery import KINDS, Kind, Plugin
 from pfnmap.plugins.reasons import why_not_linked, why_unusable
-from pfnmap.plugins.registry import Offer, Registry, implemented_hooks, offer
+from pfnmap.plugins.registry import Offer, Registry, environment, implemented_hooks, offer
 
 __all__ = [
     "KINDS",
@@ -14,6 +14,7 @@ __all__ = [
     "Registry",
     "blamed",
     "calling",
+    "environment",
     "implemented_hooks",
     "in_plugin",
     "interrupt",

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-import sys
 from collections.abc import Iterable, Mapping
 from functools import cache, cached_property, lru_cache
 from typing import NamedTuple
 
 from pfnmap.changes import Brought, Change, Flavour, Tree, brought
 from pfnmap.errors import BadInput, LinkError, Unknown
-from pfnmap.plugins import Registry
+from pfnmap.plugins import Registry, environment
 from pfnmap.records import dataclass
 
 __all__ = ["Facts", "Version", "facts", "upstream_changes", "upstream_trees", "version"]
@@ -98,15 +96,7 @@ def facts(registry: Registry | None = None) -> Facts:
     What they say of changes that nobody of them brings is left out. A plugin whose file is malformed brings nothing
     here, and is broken where it is loaded. Raises LinkError for an id or a name that two packages claim.
     """
-    if registry is not None:
-        return _read(registry)
-    return _of_environment(os.environ.get("PFNMAP_PLUGINS"), tuple(sys.path))
-
-
-@cache
-def _of_environment(allow: str | None, path: tuple[str, ...]) -> Facts:
-    """Looking for entry points takes 20 ms, and nothing but its two arguments alters what is found."""
-    return _read(Registry(allow))
+    return _read(registry or environment())
 
 
 def upstream_changes() -> Mapping[str, Change]:
@@ -119,7 +109,7 @@ def upstream_trees() -> Mapping[str, Tree]:
     return facts().trees
 
 
-@lru_cache(maxsize=1)  # a command has one registry, and links with it as often as there are architectures
+@lru_cache(maxsize=2)  # a command has one registry, and links with it as often as there are architectures
 def _read(registry: Registry) -> Facts:
     return _together((brought(_CORE), *map(_readable, registry.packages())))
 
