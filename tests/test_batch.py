@@ -160,7 +160,11 @@ def test_only_so_many_chunks_are_on_their_way():
 def test_interrupted_it_ends_with_what_was_answered(jobs):
     command = [sys.executable, "-c", "from pfnmap.cli import main; main()", "plan", "--batch", *jobs]
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    with subprocess.Popen(command, **pipes, text=True, start_new_session=True) as asked:
+
+    def hear() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a job in the background is started with it ignored
+
+    with subprocess.Popen(command, **pipes, text=True, start_new_session=True, preexec_fn=hear) as asked:
         for _ in range(8 * CHUNK):
             asked.stdin.write('{"bar": "1G"}\n')
         asked.stdin.flush()
