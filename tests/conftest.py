@@ -20,6 +20,12 @@ Invoke = Callable[..., Result]
 settings.register_profile("long", max_examples=20_000, deadline=None)
 
 
+@pytest.fixture(autouse=True)
+def _of_no_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody says how wide a terminal is, but a test that means it: pytest-xdist does to its workers."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 @pytest.fixture
 def pfnmap() -> Invoke:
     """Run the command line in this process; the result has exit_code, stdout and stderr."""
