@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from pfnmap.cli.options import Settings
+from pfnmap.cli.streams import write_lines
 from pfnmap.cli.terminal import counting, warn
 from pfnmap.errors import BadInput, PfnmapError, nearest
 
@@ -130,8 +131,7 @@ def run_batch(context: typer.Context, command: str, files: Sequence[str], meta: 
         given = chunks(lines(files or ["-"], _packed), size)
         here = (answer_chunk(job, chunk) for chunk in given)
         for answers in here if submit is None else in_order(given, submit, workers):
-            sys.stdout.buffer.write(answers.text)
-            sys.stdout.buffer.flush()
+            write_lines(sys.stdout.buffer, answers.text)
             done += answers.lines
             broken += answers.broken
             progress(done)

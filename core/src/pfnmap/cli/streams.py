@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import os
 import re
+import signal
 import sys
 from contextlib import suppress
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
-__all__ = ["forget", "prepare"]
+__all__ = ["forget", "prepare", "write_lines"]
 
 _SIZES = ("COLUMNS", "LINES", "TERMINAL_WIDTH")
 _SIZE = re.compile(r"[1-9][0-9]{0,3}")
@@ -28,6 +29,17 @@ def prepare() -> None:
     for name in _SIZES:
         if not _SIZE.fullmatch(os.environ.get(name, "80")):
             del os.environ[name]
+
+
+def write_lines(stream: BinaryIO, text: bytes) -> None:
+    """Write lines, each of them whole: Ctrl-C waits until the one that is being written is."""
+    for line in text.splitlines(keepends=True):
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            stream.write(line)
+            stream.flush()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def forget(stream: TextIO) -> None:
