@@ -305,6 +305,7 @@ def _sweep(question: Question, spec: KernelSpec, over: str, output: str | None, 
     """Ask the question of every point of a sweep; show the costs, and draw them."""
     from pathlib import Path
 
+    from pfnmap.output import write_whole
     from pfnmap.release import facts
     from pfnmap.report.plot import render_sweep, sweep_svg
     from pfnmap.sweep import kind_of, sweep
@@ -322,10 +323,7 @@ def _sweep(question: Question, spec: KernelSpec, over: str, output: str | None, 
     if output is not None:
         bars = len({(r.device, r.bar) for r in ask(spec, None)[0]})
         title = f"{bars} BARs" if bars > 1 else "one BAR"
-        try:
-            Path(output).write_text(sweep_svg(kind, f"{title}, over {kind}", points), encoding="utf-8")
-        except OSError as error:
-            raise BadInput(output, f"cannot be written: {error.strerror}") from None
+        write_whole(output, sweep_svg(kind, f"{title}, over {kind}", points).encode(), force=force)
     if json:
         kernel = ask(spec, None)[1].kernel
         print_json("plan", {"kernel": dict(kernel), "sweep": {"over": kind, "points": [p.as_json() for p in points]}})

@@ -8,19 +8,18 @@ space the header and the MSI-X capability are kept, of other mappings than a BAR
 from __future__ import annotations
 
 import io
-import os
 import re
 import tarfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, TypeAlias
 
-from pfnmap.errors import BadInput
 from pfnmap.host.machine import MACHINE, PAGE_SIZE, RELEASE, THP, Host
 from pfnmap.host.packages import DPKG_STATUS, installed
 from pfnmap.host.processes import Process, Vma
 from pfnmap.host.sysfs import PCI_DEVICES, PciFunction
 from pfnmap.host.tree import Tree
+from pfnmap.output import write_whole
 
 __all__ = ["Files", "captured", "write"]
 
@@ -157,20 +156,12 @@ def _vma(vma: Vma, is_bar: bool) -> str:
 def write(files: Files, path: str, *, replace: bool = False) -> None:
     """Write files to a tar file, compressed where its name ends in .gz or .xz. Raises BadInput for one that is there
     and is not to be replaced, and for one that cannot be written."""
-    if os.path.lexists(path) and not replace:
-        raise BadInput(path, "is there already; --force replaces it")
     modes = {".gz": "w:gz", ".xz": "w:xz"}
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode=modes.get(Path(path).suffix, "w")) as tar:  # type: ignore[call-overload]
         for member, data in _members(files):
             tar.addfile(member, data)
-    new = f"{path}.new"
-    try:
-        Path(new).write_bytes(content.getvalue())
-        os.replace(new, path)
-    except OSError as error:
-        Path(new).unlink(missing_ok=True)
-        raise BadInput(path, f"cannot be written: {error.strerror}") from None
+    write_whole(path, content.getvalue(), force=replace)
 
 
 def _members(files: Files) -> Iterator[tuple[tarfile.TarInfo, io.BytesIO | None]]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pfnmap.errors import BadInput, Unknown
+from pfnmap.output import write_whole
 from pfnmap.release.facts import Facts
 from pfnmap.release.names import named
 from pfnmap.release.rules import STATUSES, Status
@@ -20,8 +20,7 @@ PROFILE_SCHEMA = "pfnmap-profile/1"
 def write_profile(path: Path, changes: Mapping[str, Status], base: str | None = None, *, force: bool = True) -> None:
     """Write a profile, which `parse_release` reads: what a tree has, and the release it is based on if known.
 
-    The file appears as a whole or not at all; a name that is a symbolic link is replaced itself, and what it leads to
-    is left alone. Raises BadInput where the file cannot be written, and unless `force` where it is there already.
+    Raises BadInput where the file cannot be written, and unless `force` where it is there already.
     """
     import tomli_w
 
@@ -29,23 +28,7 @@ def write_profile(path: Path, changes: Mapping[str, Status], base: str | None = 
     if base is not None:
         profile["base"] = base
     profile["changes"] = dict(changes)
-    new = path.with_name(f".{path.name[:200]}.{os.getpid()}") if force else path
-    try:
-        if force and path.exists() and not path.is_file():
-            raise BadInput(str(path), "no file that could be written over")
-        file = new.open("x", encoding="utf-8")  # no symbolic link is followed
-        try:
-            with file:
-                file.write(tomli_w.dumps(profile))
-            if force:
-                new.replace(path)
-        except OSError:
-            new.unlink()
-            raise
-    except FileExistsError:
-        raise BadInput(str(path), "is there already; --force writes over it") from None
-    except (OSError, ValueError) as error:
-        raise BadInput(str(path), f"cannot be written: {getattr(error, 'strerror', None) or error}") from None
+    write_whole(path, tomli_w.dumps(profile).encode(), force=force)
 
 
 def read_profile(path: Path, known: Facts) -> tuple[str, dict[str, Status], tuple[str, ...]]:

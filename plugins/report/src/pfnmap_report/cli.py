@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import io
 import json
-import os
-from contextlib import redirect_stdout, suppress
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pfnmap.errors import BadInput
+from pfnmap.output import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,7 +53,7 @@ def command(
     except (ArithmeticError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         raise BadInput(source or "", f"not as {document['schema']} says: {said}") from error
-    _write(Path(output), text)
+    write_whole(output, text.encode(), force=force)
     return status
 
 
@@ -72,16 +72,3 @@ def _answer(arguments: Sequence[str]) -> tuple[dict[str, Any], int]:
     if not said.getvalue():
         raise typer.Exit(status or 2)
     return json.loads(said.getvalue()), status
-
-
-def _write(path: Path, text: str) -> None:
-    """Write beside the file and rename, so that no half of a page is ever there."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with beside.open("x", encoding="utf-8") as file:
-            file.write(text)
-        beside.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            beside.unlink()
-        raise BadInput(str(path), f"cannot be written: {error.strerror}") from None

@@ -1,0 +1,36 @@
+"""Writing a file that the user named: whole or not at all, and never onto something else."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pfnmap.errors import BadInput
+
+__all__ = ["write_whole"]
+
+
+def write_whole(path: str | os.PathLike[str], content: bytes, *, force: bool) -> None:
+    """Write a file that is not there yet, or with `force` in the place of one that is.
+
+    The file appears as a whole or not at all; a name that is a symbolic link is replaced itself, and what it leads to
+    is left alone. Raises BadInput where the file cannot be written, and unless `force` where it is there already.
+    """
+    path = Path(path)
+    new = path.with_name(f".{path.name[:200]}.{os.getpid()}") if force else path
+    try:
+        if force and path.exists() and not path.is_file():
+            raise BadInput(str(path), "no file that could be written over")
+        file = new.open("xb")  # no symbolic link is followed
+        try:
+            with file:
+                file.write(content)
+            if force:
+                new.replace(path)
+        except OSError:
+            new.unlink()
+            raise
+    except FileExistsError:
+        raise BadInput(str(path), "is there already; --force writes over it") from None
+    except (OSError, ValueError) as error:
+        raise BadInput(str(path), f"cannot be written: {getattr(error, 'strerror', None) or error}") from None
