@@ -319,14 +319,16 @@ def _sweep(question: Question, spec: KernelSpec, over: str, output: str | None, 
         return side.requests, side.plan
 
     kind = kind_of(over)
+    requests, here = ask(spec, None)
     points = sweep(kind, spec, facts(question.registry), ask)
     if output is not None:
-        bars = len({(r.device, r.bar) for r in ask(spec, None)[0]})
+        bars = len({(r.device, r.bar) for r in requests})
         title = f"{bars} BARs" if bars > 1 else "one BAR"
         write_whole(output, sweep_svg(kind, f"{title}, over {kind}", points).encode(), force=force)
     if json:
-        kernel = ask(spec, None)[1].kernel
-        print_json("plan", {"kernel": dict(kernel), "sweep": {"over": kind, "points": [p.as_json() for p in points]}})
+        print_json(
+            "plan", {"kernel": dict(here.kernel), "sweep": {"over": kind, "points": [p.as_json() for p in points]}}
+        )
     else:
         show(render_sweep(kind, points))
     return 0

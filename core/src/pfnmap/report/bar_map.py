@@ -11,13 +11,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from pfnmap.report.plan_table import LEVEL_STYLE
 from pfnmap.report.text import Table, Text
 from pfnmap.sizes import format_size
 
 __all__ = ["BarMap", "Stretch", "bar_maps", "columns_of", "compared", "covering", "render"]
 
 MARKS: Final[Mapping[str, str]] = {"pud": "#", "pmd": "=", "pte": "-", "hole": " ", "unmapped": "."}
-STYLES: Final[Mapping[str, str]] = {"pud": "green", "pmd": "cyan", "pte": "yellow", "hole": "", "unmapped": "red"}
+STYLES: Final[Mapping[str, str]] = {**LEVEL_STYLE, "hole": "", "unmapped": "red"}
 _WIDTH: Final = 56
 """Columns of the picture: with its frame and indent it fits into 60."""
 _INDENT: Final = 2

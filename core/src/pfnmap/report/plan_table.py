@@ -13,7 +13,7 @@ from pfnmap.sizes import format_size, rounded_size
 if TYPE_CHECKING:
     from pfnmap.plan import Blocked, Costs, LeafLevel, MappingPlan, Plan, Undetermined
 
-__all__ = ["costs_row", "render"]
+__all__ = ["LEVEL_STYLE", "costs_row", "render"]
 
 _HEADER: Final = ("placement", "VA", "leaves", "faults", "tables", "DMA cold", "DMA warm")
 _GUEST_HEADER: Final = ("guest leaves", "guest faults")
@@ -23,7 +23,7 @@ _LEGEND: Final = (
     "faults: calls of the driver's handler when every page is touched once in ascending order. "
     "tables: page-table memory."
 )
-_LEVEL_STYLE: Final[Mapping[str, str]] = {"pud": "green", "pmd": "cyan", "pte": "yellow"}
+LEVEL_STYLE: Final[Mapping[str, str]] = {"pud": "green", "pmd": "cyan", "pte": "yellow"}
 _LEVELS: Final[tuple[LeafLevel, ...]] = ("pud", "pmd", "pte")
 
 Row = tuple[Text, ...]
@@ -107,7 +107,7 @@ def costs_row(costs: Costs, sizes: Mapping[LeafLevel, int]) -> Row:
     if dma := costs.dma_map:
         cold, warm = (Text(dma.error or f"{number:,}") for number in (dma.cold_walks, dma.warm_walks))
     present = [level for level in _LEVELS if costs.counts[level]]
-    leaves = Text(_leaves(costs.counts, sizes), _LEVEL_STYLE[present[-1]] if present else "")
+    leaves = Text(_leaves(costs.counts, sizes), LEVEL_STYLE[present[-1]] if present else "")
     return (leaves, faults, Text(rounded_size(costs.table_bytes)), cold, warm)
 
 
@@ -116,7 +116,7 @@ def _guest(mapping: MappingPlan) -> Row:
         return ()
     counts = mapping.guest.counts
     present = [level for level in _LEVELS if counts[level]]
-    leaves = Text(_leaves(counts, mapping.sizes), _LEVEL_STYLE[present[-1]] if present else "")
+    leaves = Text(_leaves(counts, mapping.sizes), LEVEL_STYLE[present[-1]] if present else "")
     return (leaves, Text(f"{mapping.guest.faults:,}"))
 
 

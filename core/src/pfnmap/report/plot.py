@@ -8,7 +8,7 @@ from math import ceil, log10
 from typing import Final
 from xml.etree.ElementTree import Element, SubElement, tostring
 
-from pfnmap.report.text import Table, Text
+from pfnmap.report.text import Table, Text, printable
 from pfnmap.sizes import format_size, rounded_size
 from pfnmap.sweep import Point
 
@@ -39,7 +39,7 @@ def sweep_svg(kind: str, title: str, points: Sequence[Point]) -> str:
     root = Element("svg", xmlns="http://www.w3.org/2000/svg", viewBox=f"0 0 {_WIDTH} {height}")
     root.set("font-family", "sans-serif")
     root.set("font-size", "13")
-    SubElement(root, "title").text = _clean(title)
+    SubElement(root, "title").text = printable(title)
     SubElement(root, "rect", width=str(_WIDTH), height=str(height), fill="#ffffff")
     _text(root, 20, 28, title, size=17)
     for number, placement in enumerate(placements):
@@ -56,7 +56,7 @@ def sweep_svg(kind: str, title: str, points: Sequence[Point]) -> str:
                 x = _LEFT + (_WIDTH - _LEFT - _RIGHT) / len(names) * (index + 0.5)
                 said = f"{point.placement}, {point.at}: {point.warnings[0]}"
                 made = _text(root, x, y + 14, "!", anchor="middle", size=16, colour="#a40e26")
-                SubElement(made, "title").text = _clean(said)
+                SubElement(made, "title").text = printable(said)
     _text(root, _LEFT, height - 12, _X[kind])
     return tostring(root, encoding="unicode") + "\n"
 
@@ -100,7 +100,7 @@ def _line(root: Element, x1: float, y1: float, x2: float, y2: float, number: int
     if dashes := _DASHES[number % len(_DASHES)]:
         made.set("stroke-dasharray", dashes)
     if said:
-        SubElement(made, "title").text = _clean(said)
+        SubElement(made, "title").text = printable(said)
 
 
 def _text(
@@ -109,13 +109,8 @@ def _text(
     made = SubElement(root, "text", x=f"{x:.1f}", y=f"{y:.1f}", fill=colour)
     made.set("text-anchor", anchor)
     made.set("font-size", str(size))
-    made.text = _clean(text)
+    made.text = printable(text)
     return made
-
-
-def _clean(text: str) -> str:
-    """A text without what XML has no place for."""
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
 def render_sweep(kind: str, points: Sequence[Point]) -> Table:

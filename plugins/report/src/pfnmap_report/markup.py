@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 from xml.etree.ElementTree import Element, tostring
 
-__all__ = ["element", "html", "table"]
+from pfnmap.report.text import printable
+
+__all__ = ["element", "html", "table", "worded"]
 
 Child = Element | str
 
@@ -48,5 +51,10 @@ def html(root: Element) -> str:
 
 
 def _clean(text: str) -> str:
-    """A text without characters that HTML has no place for: a control character is shown by its number."""
-    return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
+    """A text without characters that HTML has no place for, its lines kept."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def worded(value: Any) -> str:
+    """Return a value of a document as it is read: a text as it is, else its JSON."""
+    return value if isinstance(value, str) else json.dumps(value)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 from xml.etree.ElementTree import Element
 
-from pfnmap_report.markup import Child, element, table
+from pfnmap_report.markup import Child, element, table, worded
 
 __all__ = ["host_section", "log_section", "verify_section"]
 
@@ -31,7 +30,7 @@ def log_section(document: Mapping[str, Any]) -> list[Element]:
         parts.append(element("h2", f"{one['device']} BAR {one['bar']}{whole}"))
         rows: list[tuple[Child, ...]] = [(str(f["order"]), str(f["ret"]), f"{f['count']:,}") for f in one["faults"]]
         parts.append(table(("order", "answer", "count"), rows, frozenset({"count"})))
-        parts.append(element("ul", *(element("li", _text(said)) for said in one.get("contradicts", ()))))
+        parts.append(element("ul", *(element("li", worded(said)) for said in one.get("contradicts", ()))))
     return parts or [element("p", "No fault is told of.")]
 
 
@@ -49,15 +48,11 @@ def verify_section(document: Mapping[str, Any]) -> list[Element]:
 
 def facts(found: Mapping[str, Any]) -> Element:
     """Return a table of names and values."""
-    return table(("what", "value"), [(name, _text(value)) for name, value in found.items()])
+    return table(("what", "value"), [(name, worded(value)) for name, value in found.items()])
 
 
 def _rows(rows: Sequence[Any]) -> Element:
     if not all(isinstance(row, dict) for row in rows):
-        return element("ul", *(element("li", _text(row)) for row in rows))
+        return element("ul", *(element("li", worded(row)) for row in rows))
     head = tuple(dict.fromkeys(key for row in rows for key in row))
-    return table(head, [tuple(_text(row.get(key, "")) for key in head) for row in rows])
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    return table(head, [tuple(worded(row.get(key, "")) for key in head) for row in rows])

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from xml.etree.ElementTree import Element
 
 from pfnmap.report.events import json_line
 from pfnmap.sizes import format_size
-from pfnmap_report.markup import Child, element, table
+from pfnmap_report.markup import Child, element, table, worded
 
 __all__ = ["run_section"]
 
@@ -46,7 +45,7 @@ def _step(number: int, step: Mapping[str, Any], failed: Sequence[Mapping[str, An
     title.append(element("span", step["result"], class_="ok" if ok else "bad"))
     parts: list[Element] = [element("h3", *title)]
     for one in failed:
-        said = f"{one['field']}: expected {_text(one['expected'])}, got {_text(one['got'])}"
+        said = f"{one['field']}: expected {worded(one['expected'])}, got {worded(one['got'])}"
         parts.append(element("p", said, class_="bad"))
     if step.get("findings"):
         parts.append(element("p", f"A kernel's finding: {', '.join(step['findings'])}", class_="bad"))
@@ -55,7 +54,7 @@ def _step(number: int, step: Mapping[str, Any], failed: Sequence[Mapping[str, An
             (f["va"], str(f["order"]), f["ret"], "write" if f.get("write") else "read") for f in faults
         ]
         parts.append(table(("fault at", "order", "answer", "access"), lines))
-    lines = [(name, element("code", _text(value))) for name, value in step.items() if name not in _APART]
+    lines = [(name, element("code", worded(value))) for name, value in step.items() if name not in _APART]
     parts.append(table(("result", "value"), lines))
     for name in ("messages", "events"):
         if step.get(name):
@@ -75,7 +74,3 @@ def _tables(rows: Sequence[Mapping[str, Any]]) -> Element:
         what = "table" if row["table"] else f"{row['count']:,} x {format_size(row['size'])}"
         lines.append((row["by"], row["level"], row["va"], element("code", row["value"]), what))
     return table(("process", "level", "VA", "entry", "what it is"), lines)
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
