@@ -127,8 +127,8 @@ def writecombine_is_uncached(subject: ArchSubject) -> None:
         noncached, combining = modes["pgprot_noncached"][flags], modes["pgprot_writecombine"][flags]
         if combining == plain != noncached:
             raise Violation(
-                f"pgprot_writecombine changes nothing of {plain:#x}, the pgprot of a vma with {_of(flags)}; where there "
-                f"is no such memory type, it is pgprot_noncached, {noncached:#x}"
+                f"pgprot_writecombine changes nothing of {plain:#x}, the pgprot of a vma with {_of(flags)}: without "
+                f"such a memory type it would be pgprot_noncached, {noncached:#x}"
             )
 
 
