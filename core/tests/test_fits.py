@@ -12,6 +12,7 @@ from pfnmap.contract.placement import Area, Placed, Vmm
 from pfnmap.contract.plan import Reason, RegionRules
 from pfnmap.fits import misfit
 
+WRONG: Any = 3
 REASON = Reason("release", "why")
 RULES = RegionRules(4096, reasons={"pmd": (REASON,)}, changes=("huge-pfnmap",))
 PLACED = Placed((Area(0, 4096, 0, 1, congruent=False),))
@@ -63,7 +64,7 @@ def test_a_value_of_a_type_is_no_misfit(value: object, kind: Any) -> None:
         (int, type[Vmm], "type where type[pfnmap.contract.placement.Vmm] is expected"),
         (having(RULES, refused=3), RegionRules, "refused: int where str is expected"),
         (
-            having(RULES, reasons={"pte": (having(REASON, detail=3),)}),
+            having(RULES, reasons={"pte": (Reason("why", WRONG),)}),
             RegionRules,
             "reasons: detail: int where str is expected",
         ),

@@ -16,6 +16,7 @@ _WHOLE = frozenset({int, str, bool, float, NoneType})
 """Types with nothing in them to look at."""
 CallableType: Any = get_origin(Callable[[], None])
 Check = Callable[[Any, int], str]
+_MANY = (tuple, list, frozenset)
 _AS_GOOD: Mapping[type, tuple[type, ...]] = {tuple: (list,), frozenset: (set,), float: (int,)}
 
 
@@ -78,10 +79,10 @@ def _union(kind: Any, arguments: tuple[Any, ...]) -> Check:
 
 
 def _literal(kind: Any, arguments: tuple[Any, ...]) -> Check:
-    known, types = {(type(one), one) for one in arguments}, {type(one) for one in arguments}
+    known = {type(one): {other for other in arguments if type(other) is type(one)} for one in arguments}
 
     def check(value: Any, depth: int) -> str:
-        return "" if type(value) in types and (type(value), value) in known else _not(value, kind)
+        return "" if type(value) in known and value in known[type(value)] else _not(value, kind)
 
     return check
 
@@ -147,7 +148,7 @@ def _places_of(kind: Any, checks: Sequence[Check]) -> Check:
 
 def _parts_of(whole: frozenset[type], its: Check) -> Check:
     def check(value: Any, depth: int) -> str:
-        if isinstance(value, Collection) and not isinstance(value, (str, bytes)):
+        if isinstance(value, _MANY) or (isinstance(value, Collection) and not isinstance(value, (str, bytes))):
             for part in value:
                 if type(part) not in whole and (wrong := its(part, depth + 1)):
                     return wrong
