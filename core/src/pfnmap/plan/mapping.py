@@ -130,8 +130,7 @@ class Region:
 
     def _guest(self, levels: Levels, area: Area | None, delta: int) -> GuestPlan | None:
         """How a guest has the slots of an area, put together; each is cut by itself: its ends cut leaves, too."""
-        slots = _parts(area, self.placed.slots)
-        if self.hypervisor is None or area is None or not slots:
+        if self.hypervisor is None or area is None or not (slots := _parts(area, self.placed.slots)):
             return None
         base = self.request.gpa
         if base is not None:
