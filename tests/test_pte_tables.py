@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pfnmap.contract.device import Device, DeviceBar
 from pfnmap.contract.step import Step
 from pfnmap.kernel import Kernel
-from pfnmap.mm import copy_page_range, memory, mprotect, pgtable, pte_tables, zap
+from pfnmap.mm import copy_page_range, memory, move_page_tables, mprotect, pgtable, pte_tables, zap
 from pfnmap.run import Run
 from pfnmap.spec import KernelSpec
 from pfnmap.trace import Event, Install
@@ -51,6 +51,7 @@ def steps(draw: Any, page: int, table: int, tables: int) -> Iterator[Step]:
                     Step("mprotect", {**part, "prot": "none"}),
                     Step("mprotect", {**part, "prot": "rw"}),
                     Step("munmap", part),
+                    mremap(draw, part["addr"], part["length"], page, table),
                     Step("pci_memory", {"device": "gpu", "enabled": False}),
                     Step("pci_memory", {"device": "gpu", "enabled": True}),
                     Step("touch", {"va": part["addr"], "access": "write"}),
@@ -59,7 +60,16 @@ def steps(draw: Any, page: int, table: int, tables: int) -> Iterator[Step]:
         )
     yield Step("fork", {})
     yield Step("touch", {"va": VA + up, "length": length, "access": "read"}, by="child")
+    yield Step("touch", {"va": VA + (1 << 40) + 2 * table, "access": "write"})
     yield Step("munmap", {"addr": VA, "length": length + table})
+
+
+def mremap(draw: Any, start: int, length: int, page: int, table: int) -> Step:
+    """Move a part of the mapping, whole tables or pieces of them, to where tables may be already; within one PMD table
+    or from one into two."""
+    to = VA + (1 << 40) + draw(st.sampled_from([0, 2, 511])) * table + draw(st.sampled_from([0, page, table - page]))
+    size = {"old_len": length, "new_len": length}
+    return Step("mremap", {"addr": start, **size, "new_addr": to, "flags": ["MAYMOVE", "FIXED"]})
 
 
 @pytest.mark.parametrize("name", MACHINES)
@@ -72,7 +82,7 @@ def test_steps_do_the_same_to_tables_at_once_as_one_by_one(name: str, data: st.D
     told: list[list[Any]] = []
     for few in (2, 1 << 30):
         with pytest.MonkeyPatch.context() as patch:
-            for module in (pte_tables, memory, copy_page_range, mprotect, pgtable, zap):
+            for module in (pte_tables, memory, copy_page_range, move_page_tables, mprotect, pgtable, zap):
                 if hasattr(module, "FEW"):
                     patch.setattr(module, "FEW", few)
             run = Run(kernel, [Device("gpu", "0000:3b:00.0", {2: DeviceBar(2, 1 << 30, PHYS)})])
