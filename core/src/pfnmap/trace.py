@@ -162,9 +162,7 @@ def later(event: Event, offset: int, pages: int) -> Event:
     return replace(event, **{name: value for name, value in moved.items() if hasattr(event, name)})
 
 
-def unrolled(
-    events: Iterable[Event], kind: type[Event] = Event, offset: int = 0, pages: int = 0
-) -> Iterator[Event]:
+def unrolled(events: Iterable[Event], kind: type[Event] = Event, offset: int = 0, pages: int = 0) -> Iterator[Event]:
     """Yield the events of a kind one by one, repeated ones as often as they happened, as they are `offset` bytes and
     `pages` PFNs further on."""
     for event in events:

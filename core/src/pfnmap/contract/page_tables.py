@@ -197,7 +197,7 @@ class PageTables:
         entries = np.frombuffer(table, np.uint64)
         for run in runs:
             addresses = np.arange(run.start, run.stop, run.step, dtype=np.uint64)
-            entries[index : index + len(run)] = self._ops.pmd_populate(addresses)  # type: ignore[arg-type]
+            entries[index : index + len(run)] = self._ops.pmd_populate(addresses)
             index += len(run)
         self.pgtables_bytes += count * self.bytes["pte"]
         return runs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from pfnmap.contract.tables import Tables
 from pfnmap.errors import Refused
@@ -12,6 +12,7 @@ from pfnmap.limits import TABLE_BYTES, bounded
 from pfnmap.records import dataclass
 
 __all__ = ["Page", "PhysicalMemory"]
+
 
 @dataclass(slots=True)
 class Page:
@@ -118,7 +119,9 @@ class PhysicalMemory:
     def alloc_tables(self, count: int, ptrs: int) -> list[range]:
         """Return runs of the physical addresses of `count` new tables, those that `alloc_table` would return one by
         one. Who asks fills them."""
-        self._table_bytes = bounded("RAM", self._table_bytes + count * ptrs * 8, self.table_limit, "bytes of page tables")
+        self._table_bytes = bounded(
+            "RAM", self._table_bytes + count * ptrs * 8, self.table_limit, "bytes of page tables"
+        )
         size = self.rounded(ptrs * 8)
         runs = []
         while count:

@@ -113,7 +113,9 @@ class Tables(Mapping[int, Table]):
         import numpy as np
 
         section = self._sections[self._section_of(piece.start)]
-        words = np.frombuffer(section.words, np.uint64, (piece[-1] - piece.start) // 8 + ptrs, piece.start - section.start)
+        words = np.frombuffer(
+            section.words, np.uint64, (piece[-1] - piece.start) // 8 + ptrs, piece.start - section.start
+        )
         if piece.step == ptrs * 8:
             return words.reshape(-1, ptrs)
         return np.lib.stride_tricks.as_strided(words, (len(piece), ptrs), (piece.step, 8))

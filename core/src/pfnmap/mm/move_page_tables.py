@@ -167,7 +167,6 @@ def _move_entries(vma: VmArea, olds: NDArray[np.uint64], news: NDArray[np.uint64
         np.bitwise_xor(olds, np.uint64(bits), out=news)
     else:
         news[...] = _moved(vma, olds)
-        news[ops.pte_none(olds) != 0] = vma.vm_mm.tables.empty["pte"]
 
 
 def _tracked(vma: VmArea) -> bool:
