@@ -64,9 +64,8 @@ def test_laws_need_no_plugin_and_find_what_riscv64_loses(answer, root):
 def test_laws_that_hold_are_a_yes_and_show_on_how_many_rows(pfnmap, root):
     result = pfnmap("check", "--vectors", root / LAWS / "powerpc64-64k-7.3.4.json.gz", "--laws")
     assert result.exit_code == 0
-    (row,) = (
-        row for row in map(str.split, result.stdout.splitlines()) if row[:2] == ["special-after-mkspecial", "pud"]
-    )
+    rows = [line.split() for line in result.stdout.splitlines()]
+    (row,) = (row for row in rows if row[:2] == ["special-after-mkspecial", "pud"])
     assert row[2:4] == ["105", "0"]
 
 

@@ -279,6 +279,8 @@ def test_what_contradicts_a_config_is_said(pfnmap, write, options, said):
         ("6.12.117+deb12-amd64", ("x86_64", "4K", "always")),
         ("6.17.7-300.fc43.x86_64", ("x86_64", "4K", "always")),
         ("6.12.0-55.el10.s390x", ("s390", "4K", "always")),
+        ("6.12.0-105.51.5.el9uek64k.aarch64", ("arm64", "64K", "always")),
+        ("6.12.0-124.8.1.el10_1.x86_64_v2", ("x86_64", "4K", "always")),
         ("7.2.13-powerpc64le-64k", ("powerpc64", "64K", "always")),
         ("6.8.0-45-generic", ("x86_64", "4K", "always")),
     ],

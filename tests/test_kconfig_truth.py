@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from pfnmap.config import Config, Reason
 from pfnmap.host.dotconfig import DotConfig, read_dotconfig
-from pfnmap.kconfig import DEFAULTS, Config, Fragment, Reason, declared, fragment, resolve
+from pfnmap.kconfig import DEFAULTS, Fragment, declared, fragment, resolve
 from pfnmap.release import parse_release, upstream_changes
 
 ROOT = Path(__file__).parent.parent

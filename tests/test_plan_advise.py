@@ -12,8 +12,8 @@ import pytest
 from pfnmap.kernel import Kernel
 from pfnmap.plan import Request, advise
 from pfnmap.plan.advise import MOST, Outcome
-from pfnmap.plan.ask import Planner, Question
 from pfnmap.plan.candidates import Variants, candidates
+from pfnmap.plan.planner import Planner, Question
 from pfnmap.spec import KernelSpec
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30

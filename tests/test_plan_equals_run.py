@@ -20,7 +20,7 @@ from pfnmap.mm import fault, huge_memory
 from pfnmap.mm.fault import user_access
 from pfnmap.mm.functions import FUNCTIONS
 from pfnmap.mm.mmap import get_unmapped_area
-from pfnmap.plan import Request, ask, costs, plan, runs
+from pfnmap.plan import Request, costs, plan, planner, runs
 from pfnmap.release import parse_release
 from pfnmap.run import Run
 from pfnmap.trace import Fault
@@ -338,7 +338,7 @@ def test_no_other_change_than_those_said_alters_an_answer(arch: str, release: st
     kernel = Kernel.link(arch, list(DRIVERS), defaults=THP, release=base, thp="madvise")
     said = set(NOT_ASKED)
     for dma in ("type1", "iommufd"):
-        said |= ask.Planner(kernel, ask.Question.of(requests, dma=dma)).changes()
+        said |= planner.Planner(kernel, planner.Question.of(requests, dma=dma)).changes()
     turned = {c: s if c in said else "no" if s == "yes" else "yes" for c, s in base.changes.items()}
     assert answers(kernel.relink(replace(base, changes=turned))) == answers(kernel)
     assert said - NOT_ASKED < set(base.changes)

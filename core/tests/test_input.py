@@ -113,6 +113,17 @@ def test_sysfs_resource_with_and_without_the_device():
     other = path.replace("3b", "3c")
     two = bars(f"# cat {path}\n{RESOURCE}# cat {other}\n{RESOURCE}")
     assert two == {"0000:3b:00.0": found, "0000:3c:00.0": found}
+    loop = "".join(f"/sys/devices/pci0000:3a/0000:3a:01.0/0000:3{d}:00.0\n{RESOURCE}" for d in "bc")
+    assert bars(loop) == two
+    assert bars(f"$ cd {path.removesuffix('/resource')}\n$ cat resource\n{RESOURCE}") == {"0000:3b:00.0": found}
+
+
+def test_sysfs_resource_of_bridges_and_of_functions_that_run_into_each_other():
+    empty = "0x0000000000000000 0x0000000000000000 0x0000000000000000\n"
+    bridge = RESOURCE + 6 * empty + RESOURCE.splitlines(keepends=True)[2] + 3 * empty
+    assert list(bars(f"0000:3a:01.0\n{bridge}0000:3b:00.0\n{RESOURCE}")) == ["0000:3b:00.0"]
+    with pytest.raises(BadInput, match="26 rows, more than the 17 of one function; grep"):
+        parse_input(2 * (RESOURCE + 6 * empty))
 
 
 def test_sysfs_resource_flags_say_width_and_whether_there_is_an_address():
@@ -128,6 +139,11 @@ def test_kernel_log_of_6_8_and_of_6_9():
     }
     assert bars(DMESG_6_9) == {"0000:3b:00.0": [(0, 16 * M, 0x88042000000), (2, 128 * G, 0x84000000000)]}
     assert parse_input(DMESG_6_9).devices[0].pci_id == "10de:2330"
+
+
+def test_kernel_log_of_a_bridge():
+    bridge = DMESG_6_8.replace("type 00", "type 01").replace("00:04.0", "00:01.0")
+    assert bars(bridge + DMESG_6_8) == bars(DMESG_6_8)
 
 
 @pytest.mark.parametrize(
@@ -155,6 +171,17 @@ def test_lshw_functions_without_bridges_and_expansion_roms():
     device = parse_input(LSHW).devices[0]
     assert (device.driver, device.name) == ("vfio-pci", "NVIDIA Corporation GA100 [A100 PCIe 40GB]")
     assert all(bar.index_inferred for bar in device.bars)
+
+
+def test_prefetchable_ranges_take_two_registers():
+    text = LSHW.replace("c0000000-cfffffff", "c0000000-cfffffff(prefetchable)")
+    text = text.replace("d0000000-d1ffffff", "d0000000-d1ffffff(prefetchable)")
+    found = [(0, 16 * M, 0xFA000000), (1, 256 * M, 0xC0000000), (3, 32 * M, 0xD0000000)]
+    assert bars(text.replace("c0000-dffff", "fb000000-fb07ffff"))["0000:01:00.0"] == found
+
+
+def test_upper_halves_of_high_addresses_are_no_ranges():
+    assert parse_input(LSHW.replace("iomemory:38000-37fff", "iomemory:380000-37ffff")).skipped == ()
 
 
 def test_hwinfo_functions_without_bridges():
@@ -257,6 +284,15 @@ def test_html_and_encoded_text_side_by_side():
         ("55ccae444000 default file=/usr/bin/cat mapped=2 N0=2 kernelpagesize_kB=4\n", "/proc/PID/maps"),
         ("VmPTE:\t  1234 kB\n", "/proc/PID/maps"),
         ("Linux host 6.12.117+deb12-amd64 #1 SMP x86_64 GNU/Linux\n", "--release"),
+        ("+-----+\n| NVIDIA-SMI 535.129.03   Driver Version: 535.129.03 |\n", "nvidia-smi"),
+        ("<domain type='kvm' id='1'>\n  <name>vm1</name>\n", "libvirt's XML"),
+        ("(qemu) info mtree\nmemory-region: pci\n", "the guest's addresses; give /proc/PID/maps of the VMM"),
+        ("  Bus  1, device   0, function 0:\n    3D controller: PCI device 10de:2330\n", "the guest's addresses"),
+        ("qemu-system-x86_64 -device vfio-pci,host=0000:01:00.0 -m 64G\n", "a VMM's command line"),
+        ("-rw------- 1 root root 16777216 Nov  2 10:11 resource0\n", "run grep . /sys/bus/pci/devices/*/resource"),
+        ("IOMMU Group 1 01:00.0 3D controller [0302]: NVIDIA\n", "IOMMU groups"),
+        ("[    0.000000] Linux version 6.8.0-85-generic\n", "without a line about a BAR"),
+        ("processor\t: 0\nvendor_id\t: AuthenticAMD\n", "/proc/cpuinfo"),
         ("not anything at all\n", "run lspci -vv"),
         ("", "it is empty; run lspci -vv"),
     ],

@@ -6,8 +6,9 @@ from subprocess import run
 
 import pytest
 
+from pfnmap.config import Config, Reason
 from pfnmap.errors import BadInput, LinkError, Unknown
-from pfnmap.kconfig import Config, Reason, declared, fragment, page_size_symbols, resolve, settle
+from pfnmap.kconfig import declared, fragment, page_size_symbols, resolve, settle
 from pfnmap.release import parse_release, upstream_changes
 
 CORE = """\

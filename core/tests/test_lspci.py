@@ -208,6 +208,18 @@ def test_text_that_went_through_other_tools_reads_the_same(mangle):
     assert devices_of(mangle(H100)) == devices_of(H100)
 
 
+def test_bridges_have_bars_that_nobody_passes_through():
+    text = (
+        "00:01.0 PCI bridge: Intel Corporation Device 1bbf (rev 11) (prog-if 00 [Normal decode])\n"
+        "\tRegion 0: Memory at 200fffc20000 (64-bit, non-prefetchable) [size=128K]\n"
+        "\tRegion 1: Memory at <ignored> (32-bit, non-prefetchable)\n"
+        "\tBus: primary=00, secondary=01, subordinate=01, sec-latency=0\n"
+    )
+    read = parse_lspci(lines_of(text))
+    assert [device.bars for device in read.devices] == [()]
+    assert not read.skipped
+
+
 def test_expansion_rom_and_io_ports_are_no_bars_but_ports_take_a_register():
     (device,) = devices_of(
         "01:00.0 VGA compatible controller: NVIDIA Corporation AD102 [GeForce RTX 4090] (rev a1)\n"

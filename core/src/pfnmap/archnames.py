@@ -19,6 +19,8 @@ __all__ = ["KernelName", "arch_of_config", "arch_of_release", "canonical_arch"]
 
 _HAS_LETTERS_AND_DIGITS: Final = re.compile(r"(?=\w*[a-z])(?=\w*[0-9])\w{3,}")
 
+_PAGE_SIZE: Final = re.compile(r"\d+kb?$")
+
 
 def canonical_arch(name: str, registry: Registry) -> str:
     """Return the plugin that a name means: its own, ``amd64``, ``AMD64`` or ``x86-64``; any other name as it is."""
@@ -50,15 +52,17 @@ class KernelName(NamedTuple):
 def arch_of_release(release: str, registry: Registry) -> KernelName:
     """Return what ``6.12.0-55.el10.aarch64`` or ``6.14.0-1015-nvidia-64k`` says of architecture and page size.
 
-    Looked at are the words after the version: names of architectures, and suffixes (`pfnmap.Arch.release_suffixes`).
+    Looked at are the words after the version: names of architectures, and suffixes (`pfnmap.Arch.release_suffixes`),
+    which may stand at the end of a word (Oracle's ``el9uek64k``).
     """
     words = [word for word in re.split(r"[.+~-]", release.lower())[1:] if _HAS_LETTERS_AND_DIGITS.fullmatch(word)]
     if not words:
         return KernelName()
+    ends = [found[0] for word in words if (found := _PAGE_SIZE.search(word))]
     said = next((name for word in words if (name := canonical_arch(word, registry)) in registry.names("arch")), None)
     for name, arch in _loaded(registry):
         sizes: Mapping[str, str] = arch.release_suffixes
-        if said in (None, name) and (size := next((sizes[word] for word in words if word in sizes), None)):
+        if said in (None, name) and (size := next((sizes[end] for end in ends if end in sizes), None)):
             return KernelName(name, size)
     return KernelName(said)
 

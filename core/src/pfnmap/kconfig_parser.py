@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from pfnmap.errors import LinkError
 
-__all__ = ["LIB", "parse"]
+__all__ = ["LIB", "parse", "prompts", "shown", "visibility"]
 
 
 def _no_module(name: str) -> None:
@@ -102,3 +102,27 @@ def _too_deep(text: str) -> bool:
     except LIB.KconfigError:  # what it needs is in another
         return False
     return False
+
+
+def prompts(item: Any) -> list[str]:
+    """Return the prompts of a symbol or a choice: none where nobody can set it."""
+    return [node.prompt[0] for node in item.nodes if node.prompt]
+
+
+def visibility(item: Any) -> Any:
+    """Return the expression under which somebody can set a symbol or a choice that has a prompt."""
+    first, *others = (node.prompt[1] for node in item.nodes if node.prompt)
+    for other in others:
+        first = (LIB.OR, first, other)
+    return first
+
+
+def shown(expr: Any) -> str:
+    """Return an expression in Kconfig's words, a choice by its prompt."""
+
+    def item(symbol: Any) -> str:
+        if isinstance(symbol, LIB.Choice):
+            return f"choice {prompts(symbol)[0]!r}"
+        return str(LIB.standard_sc_expr_str(symbol))
+
+    return str(LIB.expr_str(expr, item))

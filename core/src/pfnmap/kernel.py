@@ -18,6 +18,7 @@ from typing import Any, NoReturn, TypeVar, cast
 import pluggy
 
 from pfnmap.changes import asks
+from pfnmap.config import Config
 from pfnmap.contract.arch import Arch
 from pfnmap.contract.defaults import DEFAULT_ARCH
 from pfnmap.contract.entry import LEVELS, Has
@@ -29,7 +30,7 @@ from pfnmap.errors import BadInput, LinkError, PluginError, Refused, Unknown, Un
 from pfnmap.fits import undeclared
 from pfnmap.generic import Generic
 from pfnmap.hookspecs import ENTRY_HOOKS, PROJECT, EntryHooks, LinkHooks
-from pfnmap.kconfig import Config, fragment, page_size_symbols, resolve
+from pfnmap.kconfig import fragment, page_size_symbols, resolve
 from pfnmap.plugins import Gave, Registry, calling
 from pfnmap.records import dataclass
 from pfnmap.release import Release, facts, parse_release

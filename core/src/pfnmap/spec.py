@@ -14,10 +14,11 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Final
 
 from pfnmap.archnames import KernelName, arch_of_config, arch_of_release, canonical_arch
+from pfnmap.config import Conflict
 from pfnmap.contract.defaults import DEFAULT_ARCH
 from pfnmap.contract.kernel import THP_SETTINGS
 from pfnmap.errors import BadInput, PfnmapError, Unknown
-from pfnmap.kconfig import DEFAULTS, Conflict, declared
+from pfnmap.kconfig import DEFAULTS, declared
 from pfnmap.kernel import Kernel
 from pfnmap.plugins import Registry
 from pfnmap.records import dataclass

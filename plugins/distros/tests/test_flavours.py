@@ -48,6 +48,14 @@ ALIGN = "vfio-align-fault-to-order"
         ("6.12.94+deb12-arm64-16k", BATCH, "no"),
         ("6.12.0-1-cloud-amd64", BATCH, "no"),
         ("6.12.57+deb13-amd64", BATCH, "no"),
+        ("6.12.57+bpo-cloud-amd64", BATCH, "no"),
+        ("6.1.0-0.deb11.35-amd64", BATCH, "no"),
+        ("6.14-rc6-amd64", BATCH, "no"),
+        ("6.14.0-061400-generic", BATCH, "no"),
+        ("6.14.7-061407-generic-64k", ALIGN, "yes"),
+        ("6.14.0-061400rc3-generic", BATCH, "no"),
+        ("6.14.0-0.rc3.31.fc42.x86_64", BATCH, "unknown"),
+        ("6.14.0-rc3-next-20250220", BATCH, "unknown"),
         ("6.12.57-200.fc42.x86_64", BATCH, "unknown"),
         ("6.12.57-talos", BATCH, "unknown"),
         ("6.4.0-150600.23.25-default", "huge-pfnmap", "unknown"),
@@ -67,7 +75,7 @@ def first_of(flavour: Flavour) -> str:
     name = re.sub(r"\(\?:[^()]*\)\?", "", flavour.match)
     name = re.sub(r"\(\?:([^()|]*)[^()]*\)", r"\1", name)
     for number in flavour.since.split("."):
-        name = name.replace(r"(\d+)", number, 1)
+        name = re.sub(r"\(\\d\+\)|\(\\d\{1,4\}\)", number, name, count=1)
     return name.replace("\\", "")
 
 

@@ -12,7 +12,7 @@ from pfnmap.cli.terminal import heading, print_json, show, styled, table
 if TYPE_CHECKING:
     from rich.tree import Tree
 
-    from pfnmap.kconfig import Reason
+    from pfnmap.config import Reason
 
 _STYLES = {"y": "green", "m": "green", "n": "red", "undefined": "yellow"}
 

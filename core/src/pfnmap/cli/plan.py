@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -17,17 +17,16 @@ from pfnmap.cli.terminal import heading, print_json, show, styled
 from pfnmap.contract.defaults import DEFAULT_DRIVER
 from pfnmap.errors import BadInput
 
-if TYPE_CHECKING:
-    from pfnmap.plan import Plan, Request
-    from pfnmap.spec import KernelSpec
-
-
 __all__ = ["app", "command"]
 
+_WHAT: Final = "What is mapped"
+_WHERE: Final = "Where"
+_OTHERWISE: Final = "What would be otherwise"
 _TIME: Final = "Time"
 
 
-def _option(name: str, metavar: str, text: str, panel: str) -> object:
+def _option(name: str, metavar: str | None, text: str, panel: str) -> object:
+    """An option; a switch, where it has no metavar."""
     return typer.Option(name, metavar=metavar, help=text, rich_help_panel=panel, show_default=False)
 
 
@@ -44,45 +43,25 @@ def command(
         ),
     ] = None,
     bars: Annotated[
-        list[str] | None,
-        _option("--bar", "SIZE[@PHYS]", "A BAR: 8G@0x800000000, or 8G; repeatable.", "What is mapped"),
+        list[str] | None, _option("--bar", "SIZE[@PHYS]", "A BAR: 8G@0x800000000, or 8G; repeatable.", _WHAT)
     ] = None,
-    offset: Annotated[
-        str | None, _option("--offset", "SIZE", "With one --bar: map it from here on.", "What is mapped")
-    ] = None,
+    offset: Annotated[str | None, _option("--offset", "SIZE", "With one --bar: map it from here on.", _WHAT)] = None,
     length: Annotated[
-        str | None, _option("--length", "SIZE", "With one --bar: map so much; else all the rest.", "What is mapped")
+        str | None, _option("--length", "SIZE", "With one --bar: map so much; else all the rest.", _WHAT)
     ] = None,
     driver: Annotated[
-        str | None,
-        _option("--driver", "NAME", f"With --bar: who maps it; else {DEFAULT_DRIVER}.", "What is mapped"),
+        str | None, _option("--driver", "NAME", f"With --bar: who maps it; else {DEFAULT_DRIVER}.", _WHAT)
     ] = None,
-    lspci: Annotated[
-        list[str] | None, _option("--lspci", "FILE", "The same as an INPUT; repeatable.", "What is mapped")
-    ] = None,
+    lspci: Annotated[list[str] | None, _option("--lspci", "FILE", "The same as an INPUT; repeatable.", _WHAT)] = None,
     root: Annotated[
-        str | None,
-        _option("--root", "DIR|TAR", "The devices of a captured host, on its kernel (pfnmap host).", "What is mapped"),
+        str | None, _option("--root", "DIR|TAR", "The devices of a captured host, on its kernel (pfnmap host).", _WHAT)
     ] = None,
     slot: Annotated[
-        list[str] | None,
-        typer.Option(
-            "-s",
-            metavar="BDF",
-            help="Only this device of the inputs (as lspci -s); repeatable.",
-            rich_help_panel="What is mapped",
-            show_default=False,
-        ),
+        list[str] | None, _option("-s", "BDF", "Only this device of the inputs (as lspci -s); repeatable.", _WHAT)
     ] = None,
     device_id: Annotated[
         list[str] | None,
-        typer.Option(
-            "-d",
-            metavar="VENDOR:DEVICE",
-            help="Only such devices of the inputs (as lspci -d); repeatable.",
-            rich_help_panel="What is mapped",
-            show_default=False,
-        ),
+        _option("-d", "VENDOR:DEVICE", "Only such devices of the inputs (as lspci -d); repeatable.", _WHAT),
     ] = None,
     against: Annotated[
         str | None,
@@ -90,67 +69,55 @@ def command(
             "--against",
             "KEY=VALUE,...",
             "A second side: release=, config=, thp=, vmm=, arch=.",
-            "What would be otherwise",
+            _OTHERWISE,
         ),
     ] = None,
     advise: Annotated[
         bool,
-        typer.Option(
-            "--advise",
-            help="What would map more with larger leaves, or cut the walks of a DMA map.",
-            rich_help_panel="What would be otherwise",
-        ),
+        _option("--advise", None, "What would map more with larger leaves, or cut the walks of a DMA map.", _OTHERWISE),
     ] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="A line a device, and a total.")] = False,
     over: Annotated[
-        str | None,
-        _option("--sweep", "release|va|thp", "Ask of each release, alignment or setting.", "What would be otherwise"),
+        str | None, _option("--sweep", "release|va|thp", "Ask of each release, alignment or setting.", _OTHERWISE)
     ] = None,
-    output: Annotated[
-        str | None, _option("-o", "FILE.svg", "With --sweep: draw it.", "What would be otherwise")
-    ] = None,
+    output: Annotated[str | None, _option("-o", "FILE.svg", "With --sweep: draw it.", _OTHERWISE)] = None,
     force: Annotated[bool, typer.Option("--force", help="Write onto a file that exists.")] = False,
     maps: Annotated[bool, typer.Option("--map", help="Draw each BAR: which stretch is mapped at which level.")] = False,
-    va: Annotated[str | None, _option("--va", "ADDR", "At this virtual address.", "Where")] = None,
+    va: Annotated[str | None, _option("--va", "ADDR", "At this virtual address.", _WHERE)] = None,
     vmm: Annotated[
         list[str] | None,
-        _option(
-            "--vmm", "POLICY", "kernel (what mmap(NULL) gives), aligned, or a VMM; repeatable, else both.", "Where"
-        ),
+        _option("--vmm", "POLICY", "kernel (what mmap(NULL) gives), aligned, or a VMM; repeatable, else both.", _WHERE),
     ] = None,
     vmm_opt: Annotated[
-        list[str] | None, _option("--vmm-opt", "OPT", "An option of the VMM: NAME or NAME=VALUE; repeatable.", "Where")
+        list[str] | None, _option("--vmm-opt", "OPT", "An option of the VMM: NAME or NAME=VALUE; repeatable.", _WHERE)
     ] = None,
     assume_newest: Annotated[
         bool,
-        typer.Option(
-            "--vmm-assume-newest",
-            help="Take a version that is newer than what is known for the newest known.",
-            rich_help_panel="Where",
+        _option(
+            "--vmm-assume-newest", None, "Take a version that is newer than what is known for the newest known.", _WHERE
         ),
     ] = False,
     msix: Annotated[
         list[str] | None,
-        _option("--msix", "BAR:TABLE:VECTORS[:PBA]", "Offsets of MSI-X table and PBA; repeatable.", "Where"),
+        _option("--msix", "BAR:TABLE:VECTORS[:PBA]", "Offsets of MSI-X table and PBA; repeatable.", _WHERE),
     ] = None,
     sparse: Annotated[
         list[str] | None,
-        _option("--sparse", "BAR:OFFSET:LENGTH", "The region can be mapped only here; repeatable.", "Where"),
+        _option("--sparse", "BAR:OFFSET:LENGTH", "The region can be mapped only here; repeatable.", _WHERE),
     ] = None,
     no_msix_mappable: Annotated[
         bool,
-        typer.Option(
+        _option(
             "--no-msix-mappable",
-            help="The region does not say that the MSI-X table may be mapped (before 4.16).",
-            rich_help_panel="Where",
+            None,
+            "The region does not say that the MSI-X table may be mapped (before 4.16).",
+            _WHERE,
         ),
     ] = False,
     mmap_base: Annotated[
-        str | None, _option("--mmap-base", "ADDR", "mmap(NULL) searches downwards from here.", "Where")
+        str | None, _option("--mmap-base", "ADDR", "mmap(NULL) searches downwards from here.", _WHERE)
     ] = None,
-    timed: Annotated[
-        bool, typer.Option("--time", help="Seconds, estimated from published measurements.", rich_help_panel=_TIME)
-    ] = False,
+    timed: Annotated[bool, _option("--time", None, "Seconds, estimated from published measurements.", _TIME)] = False,
     toggles: Annotated[
         str | None, _option("--toggles", "N", "Decode toggles of a boot; else as published.", _TIME)
     ] = None,
@@ -241,7 +208,9 @@ def command(
     )
     spec = kernel.over(base)
     if over is not None:
-        return _sweep(question, spec, over, output, force, json)
+        from pfnmap.cli.plan_sweep import sweep_of
+
+        return sweep_of(question, spec, over, output, force, json)
     if output is not None:
         raise BadInput("-o", "goes with --sweep")
     this = side_of(question, spec)
@@ -299,39 +268,6 @@ def _show_side(side: Side, quiet: bool, *, legend: bool = True) -> None:
     heading(side.plan.kernel)
     names = side.wanted.names if side.wanted else {}
     show(*(summary(side.plan, names) if quiet else render(*folded(side.plan, names), legend=legend)))
-
-
-def _sweep(question: Question, spec: KernelSpec, over: str, output: str | None, force: bool, json: bool) -> int:
-    """Ask the question of every point of a sweep; show the costs, and draw them."""
-    from pathlib import Path
-
-    from pfnmap.output import write_whole
-    from pfnmap.release import facts
-    from pfnmap.report.plot import render_sweep, sweep_svg
-    from pfnmap.sweep import kind_of, sweep
-
-    if output is not None and Path(output).exists() and not force:
-        raise BadInput(output, "exists; --force writes onto it")
-
-    def ask(spec: KernelSpec, requests: Sequence[Request] | None) -> tuple[Sequence[Request], Plan]:
-        asked = question if requests is None else replace(question, scenario=None, requests=requests, va=None, vmm=())
-        side = side_of(asked, spec)
-        return side.requests, side.plan
-
-    kind = kind_of(over)
-    requests, here = ask(spec, None)
-    points = sweep(kind, spec, facts(question.registry), ask)
-    if output is not None:
-        bars = len({(r.device, r.bar) for r in requests})
-        title = f"{bars} BARs" if bars > 1 else "one BAR"
-        write_whole(output, sweep_svg(kind, f"{title}, over {kind}", points).encode(), force=force)
-    if json:
-        print_json(
-            "plan", {"kernel": dict(here.kernel), "sweep": {"over": kind, "points": [p.as_json() for p in points]}}
-        )
-    else:
-        show(render_sweep(kind, points))
-    return 0
 
 
 def _show_maps(sides: Mapping[str, Mapping[str, Any]]) -> None:

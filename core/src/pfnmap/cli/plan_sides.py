@@ -118,7 +118,7 @@ def _of_inputs(question: Question, image: Kernel) -> Wanted:
     from pfnmap.errors import Refused
     from pfnmap.host.pci import Skipped
     from pfnmap.inputs import Selection, of_inputs
-    from pfnmap.plan.ask import region_rules
+    from pfnmap.plan.planner import region_rules
 
     drivers = {name: type(driver) for name, driver in image.drivers.items() if isinstance(driver, Driver)}
     if not drivers:  # so that no mapping is anybody's

@@ -20,7 +20,7 @@ THP_SETTINGS: Final = ("always", "madvise", "never")
 
 
 class LinkedConfig(Protocol):
-    """A resolved configuration, as far as it is asked (`pfnmap.kconfig.Config` is one)."""
+    """A resolved configuration, as far as it is asked (`pfnmap.config.Config` is one)."""
 
     def enabled(self, symbol: str) -> bool:
         """Tell whether a symbol is y or m."""

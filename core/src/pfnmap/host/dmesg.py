@@ -19,7 +19,7 @@ __all__ = ["DMESG", "parse_dmesg"]
 
 _BDF = r"([0-9a-f]{4,8}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7])"
 DMESG = re.compile(rf"(?:^|.*[\] ])[\w-]+ {_BDF}: (?=reg 0x|reg \d\d:|BAR \d|\[[0-9a-f]{{4}}:|can't claim BAR)(.*)")
-_FOUND = re.compile(r"\[([0-9a-f]{4}:[0-9a-f]{4})\] type \w+ class 0x([0-9a-f]{4})")
+_FOUND = re.compile(r"\[([0-9a-f]{4}:[0-9a-f]{4})\] type (\w+) class 0x([0-9a-f]{4})")
 _BAR = re.compile(
     r"(?:reg (?:0x)?([0-9a-f]{2,3}):|(?:can't claim )?BAR (\d{1,2}):?)((?: [a-z' ]+)?) ?"
     r"\[mem (?:size 0x([0-9a-f]{1,16})|0x([0-9a-f]{1,16})-0x([0-9a-f]{1,16}))((?: 64bit)?)((?: pref)?)[^\]]*\](.*)"
@@ -33,22 +33,27 @@ _BASE_ADDRESS_0 = 0x10
 class _Function:
     pci_id: str | None = None
     class_name: str = "PCI device"
+    bridge: bool = False
     bars: dict[int, Bar] = field(default_factory=dict)
     skipped: dict[int, str] = field(default_factory=dict)
 
 
 def parse_dmesg(lines: Iterable[Line]) -> Reading:
-    """Return the functions that the log names, with each BAR as the log leaves it."""
+    """Return the functions that the log names, with each BAR as the log leaves it. Those of bridges (types 01 and 02)
+    are left out: none is passed through."""
     functions: dict[str, _Function] = {}
     for number, line in lines:
         if (named := DMESG.fullmatch(line)) is None:
             continue
         function = functions.setdefault(normalize_bdf(named[1]), _Function())
         if found := _FOUND.match(named[2]):
-            function.pci_id, function.class_name = found.groups()
+            function.pci_id, header, function.class_name = found.groups()
+            function.bridge = header != "00"
         elif bar := _BAR.fullmatch(named[2]):
             _take(function, bar, number)
-    return Reading.of(*(one for bdf, function in functions.items() for one in _told(bdf, function)))
+    return Reading.of(
+        *(one for bdf, function in functions.items() if not function.bridge for one in _told(bdf, function))
+    )
 
 
 def _told(bdf: str, function: _Function) -> Iterator[PciDevice | Skipped]:

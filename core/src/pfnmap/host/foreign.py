@@ -55,7 +55,45 @@ _NAMED: Final = (
     ),
     (re.compile(r"Vm(?:PTE|Size|RSS|Peak):\s+\d+ kB"), "/proc/PID/status", "give /proc/PID/maps"),
     (re.compile(r"Linux version \d+\.\d+.*|Linux \S+ \d+\.\d+\S* .*"), "the kernel's version", "give it as --release"),
-    (re.compile(r"\|\s+(?:GPU\s+Name|NVIDIA-SMI)\s.*|GPU\s+Name\s.*|NVIDIA-SMI \d.*"), "nvidia-smi", VERBOSE),
+    (
+        re.compile(
+            r"\|\s+(?:GPU\s+Name|NVIDIA-SMI)\s.*|GPU\s+Name\s.*|NVIDIA-SMI \d.*|=+NVSMI LOG=+|GPU \d+: .* \(UUID: .*\)"
+        ),
+        "nvidia-smi",
+        VERBOSE,
+    ),
+    (re.compile(r"=+ ROCm System Management Interface =+|=+ Concise Info =+"), "rocm-smi", VERBOSE),
+    (
+        re.compile(r"<(?:domain|hostdev|nodedev|capability) ?(?:type|mode)=.*>|<device>"),
+        "libvirt's XML, which has no BARs",
+        VERBOSE,
+    ),
+    (
+        re.compile(
+            r"\([a-z]+\) info \w+.*|[0-9a-f]{16}-[0-9a-f]{16} \(prio -?\d+, .*|Bus\s+\d+, device\s+\d+, function \d:.*"
+        ),
+        "a VMM's monitor, which tells the guest's addresses",
+        "give /proc/PID/maps of the VMM",
+    ),
+    (
+        re.compile(r".*-device \S*\bhost=(?:[0-9a-f]{4}:)?[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]\b.*"),
+        "a VMM's command line, which has no BARs",
+        f"{VERBOSE}, and give --vmm NAME-VERSION",
+    ),
+    (
+        re.compile(r"[-dl](?:[r-][w-][xsS-]){2}[r-][w-][xtT-][.+@]?\s+\d+ \S+ \S+ +\d.*"),
+        "ls -l, which has no addresses",
+        "run grep . /sys/bus/pci/devices/*/resource",
+    ),
+    (re.compile(r"IOMMU [Gg]roup \d+:?(?: .*)?"), "a list of IOMMU groups, which has no BARs", VERBOSE),
+    (re.compile(r"(?:MemTotal|MemFree):\s+\d+ kB"), "/proc/meminfo", VERBOSE),
+    (re.compile(r"vendor_id\s*: \S+|CPU op-mode\(s\):.*|CPU implementer\s*: .*"), "/proc/cpuinfo or lscpu", VERBOSE),
+    (re.compile(r"# dmidecode \d.*|Handle 0x[0-9A-F]{4}, DMI type \d+.*"), "dmidecode, which has no BARs", VERBOSE),
+    (
+        re.compile(r"(?:<\d+>)?\[ *\d+\.\d{6}\] .*|\w{3} [ \d]\d [\d:]{8} \S+ kernel: .*"),
+        "a kernel's log without a line about a BAR",
+        f"give it from the boot on, or {VERBOSE}",
+    ),
 )
 """What is no input, by its lines: the sign, its name, and what gives the right thing."""
 

@@ -20,7 +20,7 @@ __all__ = ["LSHW", "parse_lshw"]
 _NODE = re.compile(r"-[a-z][\w:+.-]*(?: (?:DISABLED|UNCLAIMED))*")
 _BUS = re.compile(r"pci@((?:[0-9a-f]{4,8}:)?[0-9a-f]{2}:[01][0-9a-f]\.[0-7])")
 LSHW = re.compile(rf"bus info: {_BUS.pattern}|resources: .*\bmemory:[0-9a-f]+.*")
-_RESOURCE = re.compile(r"(memory|ioport):([0-9a-f]{1,16})(?:-([0-9a-f]{1,16}))?(?:\(size=\d+\))?(\(prefetchable\))?")
+_RESOURCE = re.compile(r"\b(memory|ioport):([0-9a-f]{1,16})(?:-([0-9a-f]{1,16}))?(?:\(size=\d+\))?(\(prefetchable\))?")
 
 
 def parse_lshw(lines: Iterable[Line]) -> Reading:

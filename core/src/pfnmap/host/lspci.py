@@ -47,8 +47,8 @@ def parse_lspci(lines: Iterable[Line]) -> Reading:
 
     Skipped, with its line: a region that cannot be (size 0 or not a power of two, a seventh BAR, two BARs in one
     register) or is cut off or has no size, legacy IDE ports that lspci takes for memory, and the BARs of a device that
-    is listed once more with others. Regions before the first device line are those of a device without a name, unless
-    others have theirs.
+    is listed once more with others. Bridges (whose buses are printed) have no BARs here: none is passed through.
+    Regions before the first device line are those of a device without a name, unless others have theirs.
     """
     devices: list[_Device] = []
     device = orphan = _Device(None, "", "", 0)
@@ -101,6 +101,8 @@ def _each_once(devices: list[_Device]) -> Iterator[PciDevice | Skipped]:
             earlier.skipped.append(f"line {device.line}: listed once more with other BARs; the first are taken")
     for device in first.values():
         yield device.finish()
+        if device.bridge:
+            continue
         yield from (Skipped(device.bdf, reason) for reason in device.skipped)
 
 
@@ -115,6 +117,7 @@ class _Device:
     bars: list[Bar] = field(default_factory=list)
     regions: int = 0
     """How many region lines it had."""
+    bridge: bool = False
     skipped: list[str] = field(default_factory=list)
     rebar: dict[int, tuple[int, ...]] = field(default_factory=dict)
     driver: str | None = None
@@ -132,6 +135,8 @@ class _Device:
                 self.vectors = int(found[1])
         elif line.startswith("Kernel driver in use: "):
             self.driver = line.removeprefix("Kernel driver in use: ").strip()
+        elif line.startswith("Bus: primary="):
+            self.bridge = True
         elif not self.capability:
             if _REGION_LINE.match(line):
                 self.regions += 1
@@ -198,7 +203,7 @@ class _Device:
             class_name=re.sub(r" \[[0-9a-f]{4}\]$", "", self.class_text),
             name=name,
             pci_id=pci_id,
-            bars=tuple(replace(bar, rebar_sizes=self.rebar.get(bar.index, ())) for bar in self.bars),
+            bars=tuple(replace(bar, rebar_sizes=self.rebar.get(bar.index, ())) for bar in self.bars if not self.bridge),
             driver=self.driver,
             msix=self._msix(),
         )

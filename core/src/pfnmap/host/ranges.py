@@ -26,9 +26,9 @@ class Range(NamedTuple):
 def bars_in_order(device: str | None, ranges: Iterable[Range]) -> Iterator[Bar | Skipped]:
     """Yield the memory BARs of a device whose ranges stand in the order of their registers.
 
-    Inferred, and marked so: a range above 4G has a 64-bit BAR, which takes two registers, others take one, none is
-    empty. What comes after the last register is the expansion ROM, as what lies below 1M is its shadow: no BARs. A
-    range that no BAR can have is skipped.
+    Inferred, and marked so: a range above 4G has a 64-bit BAR, which takes two registers, as has a prefetchable one,
+    which PCI Express wants of endpoints; others take one, none is empty. What comes after the last register is the
+    expansion ROM, as what lies below 1M is its shadow: no BARs. A range that no BAR can have is skipped.
     """
     register = 0
     for one in ranges:
@@ -37,7 +37,7 @@ def bars_in_order(device: str | None, ranges: Iterable[Range]) -> Iterator[Bar |
             continue
         if register >= BARS:
             return
-        bits = 64 if one.memory and one.last >= _FOUR_GIB else 32
+        bits = 64 if one.memory and (one.prefetchable or one.last >= _FOUR_GIB) else 32
         if one.memory:
             if why := why_not_a_bar(size, one.first):
                 yield Skipped(device, f"range {one.first:#x}-{one.last:#x}: {why}")

@@ -1,7 +1,8 @@
 """``/sys/bus/pci/devices/*/resource``: a line of start, end and flags for each resource of a function.
 
 The layout is that of resource_show() in drivers/pci/pci-sysfs.c: rows 0 to 5 are the BARs, row 6 is the expansion ROM,
-then come those of virtual functions and of bridges. Flags are include/linux/ioport.h's.
+then come those of virtual functions, and of a bridge, whose file alone has them, four windows. Flags are
+include/linux/ioport.h's.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from pfnmap.host.reading import Reading
 __all__ = ["RESOURCE", "parse_resource"]
 
 RESOURCE = re.compile(r"(?:(\S+):)?\s*0x([0-9a-f]{16}) 0x([0-9a-f]{16}) 0x([0-9a-f]{16})")
-_PATH = re.compile(r"([0-9a-f]{4,8}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7])/resource\b")
+_FUNCTION = re.compile(r"(?<![\w:.])([0-9a-f]{4,8}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7])(?![\w.])")
+_BRIDGE = (11, 17)
+"""Rows of a bridge's file, without CONFIG_PCI_IOV and with it; others have four less."""
 
 _IORESOURCE_MEM = 0x200
 _IORESOURCE_PREFETCH = 0x2000
@@ -29,16 +32,17 @@ def parse_resource(lines: Iterable[Line]) -> Reading:
     """Return the functions whose resources the lines list.
 
     Which function it is stands in no row: it is taken from a path in front of the row (``grep . .../resource``) or in a
-    line before (a command, ``==> .../resource <==`` of head), and else is unknown. A row where no BAR can be is
-    skipped.
+    line before (a command, ``==> .../resource <==`` of head), where the last address is meant, and else is unknown. A
+    row where no BAR can be is skipped, and so is a function that has more rows than a file has: they are of several.
+    Bridges are left out: none is passed through.
     """
     functions: list[tuple[str | None, list[tuple[int, int, int]]]] = []
     named: str | None = None
     for _, line in lines:
-        path = _PATH.search(line)
         row = RESOURCE.fullmatch(line)
-        if path and (row is None or named != path[1] or not functions):
-            named = path[1]
+        there = _FUNCTION.findall(line)
+        if there and (row is None or named != there[-1] or not functions):
+            named = there[-1]
             functions.append((normalize_bdf(named), []))
         if row:
             if not functions:
@@ -48,6 +52,12 @@ def parse_resource(lines: Iterable[Line]) -> Reading:
 
 
 def _function(bdf: str | None, rows: list[tuple[int, int, int]]) -> Iterator[PciDevice | Skipped]:
+    if len(rows) > max(_BRIDGE):
+        several = f"{len(rows)} rows, more than the {max(_BRIDGE)} of one function"
+        yield Skipped(bdf, f"{several}; grep . /sys/bus/pci/devices/*/resource says whose each is")
+        return
+    if len(rows) in _BRIDGE:
+        return
     bars = []
     for index, (start, end, flags) in enumerate(rows[:BARS]):
         if not flags & _IORESOURCE_MEM:

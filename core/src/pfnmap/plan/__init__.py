@@ -16,8 +16,9 @@ from pfnmap.plan.ask import plan
 from pfnmap.plan.costs import Costs
 from pfnmap.plan.difference import Difference, difference
 from pfnmap.plan.document import MappingPlan, Plan, Undetermined
-from pfnmap.plan.placement import ALIGNED_BASE, MMAP_BASE, POLICIES
+from pfnmap.plan.policies import ALIGNED_BASE, POLICIES
 from pfnmap.plan.reasons import REASONS, Blocked
+from pfnmap.plan.space import MMAP_BASE
 
 __all__ = [
     "ALIGNED_BASE",

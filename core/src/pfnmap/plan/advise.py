@@ -14,8 +14,8 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any, Final
 
 from pfnmap.contract.plan import HUGE_LEVELS, LEAF_LEVELS, LeafLevel, Request
-from pfnmap.plan.ask import Planner, Question
 from pfnmap.plan.candidates import STEPS, Candidate, Variants, candidates
+from pfnmap.plan.planner import Planner, Question
 from pfnmap.plan.runs import Levels, cut
 from pfnmap.plugins import Registry
 from pfnmap.records import dataclass

@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import field, replace
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
+from pfnmap.config import Config
 from pfnmap.contract.kernel import THP_SETTINGS
 from pfnmap.contract.placement import Vmm
 from pfnmap.errors import PfnmapError
-from pfnmap.kconfig import Config
-from pfnmap.plan.ask import Planner, Question, required
-from pfnmap.plan.placement import POLICIES
+from pfnmap.plan.ask import required
+from pfnmap.plan.planner import Planner, Question
+from pfnmap.plan.policies import POLICIES
 from pfnmap.records import dataclass
 from pfnmap.release import Release, Status, facts, parse_release
 

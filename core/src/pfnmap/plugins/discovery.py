@@ -21,7 +21,7 @@ Kind = Literal["arch", "driver", "vmm", "changes", "command", "recording"]
 Status = Literal["ok", "broken", "disabled", "ambiguous"]
 _GROUP = "pfnmap."
 _FILE = "entry_points.txt"
-POLICIES: Final = {name: f"pfnmap.plan.placement:{name.capitalize()}Policy" for name in ("kernel", "aligned")}
+POLICIES: Final = {name: f"pfnmap.plan.policies:{name.capitalize()}Policy" for name in ("kernel", "aligned")}
 """The placement policies of the core."""
 KINDS: tuple[Kind, ...] = ("arch", "driver", "vmm", "changes", "command", "recording")
 

@@ -19,7 +19,15 @@ from collections.abc import Iterable
 
 from pfnmap.errors import Unknown
 from pfnmap.release.facts import Facts, Version, version
-from pfnmap.release.rules import Status, status, status_line, status_patched, status_patched_line, status_rc
+from pfnmap.release.rules import (
+    Status,
+    status,
+    status_line,
+    status_patched,
+    status_patched_line,
+    status_patched_rc,
+    status_rc,
+)
 
 __all__ = ["named"]
 
@@ -37,7 +45,8 @@ _ENTERPRISE = re.compile(
     r"|^-1[56]0\d00\."  # SUSE 15 and 16
     r"|\.(?:oe\d|an\d|al\d|ky\d)"  # openEuler, Anolis, Alibaba, Kylin
 )
-_ABI = re.compile(r"-\d(?!.*\.fc\d)")  # 6.1.0-56-amd64, 6.8.0-40-generic; Fedora names the release
+_ABI = re.compile(r"-(?!0\d{5}-)\d(?!.*\.fc\d)")
+"""6.1.0-56-amd64, 6.8.0-40-generic; Fedora names the release, so do builds of mainline (6.14.0-061400-generic)."""
 
 
 def named(text: str, known: Facts) -> tuple[str, dict[str, Status], tuple[str, ...]]:
@@ -71,7 +80,11 @@ def named(text: str, known: Facts) -> tuple[str, dict[str, Status], tuple[str, .
         name, rule = text, status_patched
         assumed.append(f"{text} is built on {release}{added}")
     elif rc := _RC.match(suffix):
-        name, rule = f"{release}-rc{rc[1]}", status_rc
+        name = f"{release}-rc{rc[1]}"
+        plain = unpatched or rc.end() == len(suffix)
+        rule = status_rc if plain else status_patched_rc
+        if not plain:
+            assumed.append(f"{text} is taken as {name}{added}")
     elif _ENTERPRISE.search(suffix):
         name, rule = text, status_patched
         assumed.append(f"{text} is an enterprise kernel: it may have anything newer than {release}")

@@ -23,7 +23,16 @@ from typing import Literal
 from pfnmap.changes import Change
 from pfnmap.release.facts import Version, version
 
-__all__ = ["STATUSES", "Status", "status", "status_line", "status_patched", "status_patched_line", "status_rc"]
+__all__ = [
+    "STATUSES",
+    "Status",
+    "status",
+    "status_line",
+    "status_patched",
+    "status_patched_line",
+    "status_patched_rc",
+    "status_rc",
+]
 
 Status = Literal["yes", "no", "unknown"]
 STATUSES: tuple[Status, ...] = ("yes", "no", "unknown")
@@ -93,6 +102,11 @@ def status_patched(change: Change, release: Version, newest: Version) -> Status:
 def status_patched_line(change: Change, release: Version, newest: Version) -> Status:
     """Return the status in such a kernel that started from some release of a release's line."""
     return _patched(change, status_line(change, release, newest))
+
+
+def status_patched_rc(change: Change, release: Version, newest: Version) -> Status:
+    """Return the status in such a kernel that started from a release candidate."""
+    return _patched(change, status_rc(change, release, newest))
 
 
 def _patched(change: Change, base: Status) -> Status:

@@ -54,7 +54,7 @@ class X86_64(PteOps, PmdOps, PudOps, UpperOps, PgprotOps, PatOps):
     """
 
     name: ClassVar[str] = "x86_64"
-    aliases: ClassVar[tuple[str, ...]] = ("amd64", "x64")
+    aliases: ClassVar[tuple[str, ...]] = ("amd64", "x64", "x86_64_v2", "x86_64_v3")
     config_symbol: ClassVar[str] = "X86_64"
     module: ClassVar[type[Module]] = Pat
     cpu_defaults: ClassVar[Mapping[str, object]] = {
