@@ -513,6 +513,79 @@ class NoncachedAndWriteCombiningExchanged(Plain):
         return clear(prot, COMBINING) | UNCACHED
 
 
+class SoftDirty(Plain):
+    """With a soft-dirty bit, and a kernel that uses it."""
+
+    @hookimpl
+    def kconfig(self, has: Any) -> str:
+        text: str = super().kconfig(has)
+        return (
+            text
+            + "\nconfig PLAIN_SOFT_DIRTY\n\tdef_bool y\n\tselect MEM_SOFT_DIRTY\n\tselect HAVE_ARCH_SOFT_DIRTY\n\n"
+            + ("config CHECKPOINT_RESTORE\n\tdef_bool y\n\nconfig PROC_FS\n\tdef_bool y\n")
+        )
+
+    @hookimpl
+    def pte_soft_dirty(self, pte: Any) -> Any:
+        return bit(pte, MOVED)
+
+    @hookimpl
+    def pte_mksoft_dirty(self, pte: Any) -> Any:
+        return pte | MOVED
+
+    @hookimpl
+    def pte_clear_soft_dirty(self, pte: Any) -> Any:
+        return clear(pte, MOVED)
+
+    def pte_modify(self, pte: Any, newprot: Any) -> Any:
+        return super().pte_modify(pte, newprot) | pte & MOVED
+
+
+class SoftDirtyMarksNothing(SoftDirty):
+    @hookimpl
+    def pte_mksoft_dirty(self, pte: Any) -> Any:
+        return pte
+
+
+class SoftDirtyLostByMprotect(SoftDirty):
+    def pte_modify(self, pte: Any, newprot: Any) -> Any:
+        return Plain.pte_modify(self, pte, newprot)
+
+
+class SoftDirtyNeverCleared(SoftDirty):
+    @hookimpl
+    def pte_clear_soft_dirty(self, pte: Any) -> Any:
+        return pte
+
+
+class SoftDirtyIsTakenForDirty(SoftDirty):
+    @hookimpl
+    def pte_mksoft_dirty(self, pte: Any) -> Any:
+        return pte | MOVED | DIRTY
+
+
+class NewLeavesAreOld(Plain):
+    """Each leaf that a read fault installs costs a second fault."""
+
+    cpu_defaults: ClassVar[Mapping[str, object]] = {"hw_access_dirty": False}
+
+    @property
+    def protection_map(self) -> tuple[int, ...]:
+        return tuple(clear(prot, ACCESSED) for prot in super().protection_map)
+
+
+class WriteCombiningIsCached(Plain):
+    def pgprot_writecombine(self, prot: Any) -> Any:
+        return prot
+
+
+class LargeLeavesSayTheSizeOfAPage(Plain):
+    """As the TTEs of SPARC, whose page size is in bits of the word."""
+
+    def word_format(self, level: Any) -> Any:
+        return replace(super().word_format(level), size=(MOVED, 0 if level == "pte" else MOVED))
+
+
 class MprotectMakesOldLeavesAccessible(Plain):
     """As sparc64: what is not accessed is not valid, by a bit that comes with every pgprot."""
 
@@ -544,6 +617,13 @@ ALONE: list[tuple[type[Arch], str]] = [
     (DirtySetsAReservedBit, "own-bits:pmd"),
     (NoncachedAndWriteCombiningExchanged, "noncached-as-said:pte"),
     (MprotectMakesOldLeavesAccessible, "cpu-access-modified:pte"),
+    (SoftDirtyMarksNothing, "soft-dirty:pte"),
+    (SoftDirtyLostByMprotect, "soft-dirty:pte"),
+    (SoftDirtyNeverCleared, "soft-dirty:pte"),
+    (SoftDirtyIsTakenForDirty, "soft-dirty:pte"),
+    (NewLeavesAreOld, "new-leaf-accessible:pte"),
+    (WriteCombiningIsCached, "writecombine-uncached"),
+    (LargeLeavesSayTheSizeOfAPage, "leaf-size:pmd"),
     (StoresForgottenByWrprotect, "dirty-survives:pmd"),
     (MkhugeAlsoDirties, "mkhuge-alone:pmd"),
     (DevmapReadsAnotherBit, "devmap-agrees:pte"),

@@ -169,6 +169,15 @@ def test_an_op_must_not_write_into_its_array():
     assert [one.got for one in result.disagree] == ["the op changed its argument"]
 
 
+def test_a_helper_in_scope_that_is_no_op_disagrees_and_is_named():
+    document = copy.deepcopy(DOCUMENT)
+    document["defined"]["p4d_trans_huge"] = "arch"
+    document["vectors"]["p4d_trans_huge"] = [["0x0", "0x0"]]
+    for arrays in (False, True):
+        [one] = check_vectors(document, _kernel(), arrays=arrays).disagree
+        assert (one.helper, str(one.got)[:14]) == ("p4d_trans_huge", "p4d_trans_huge")
+
+
 def test_only_the_first_disagreements_are_listed_and_all_are_counted():
     document = copy.deepcopy(DOCUMENT)
     document["vectors"]["pte_pfn"] = [[hex(pfn << 12), hex(pfn)] for pfn in range(100)]

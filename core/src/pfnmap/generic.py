@@ -84,6 +84,10 @@ class Generic:
         return pud & 0
 
     @hookimpl(trylast=True)
+    def pgd_devmap(self, pgd: Entry) -> Entry:
+        return pgd & 0
+
+    @hookimpl(trylast=True)
     def pud_trans_huge(self, pud: Entry) -> Entry:
         return pud & 0
 

@@ -105,6 +105,10 @@ class EntryHooks:
     def pud_devmap(self, pud: Entry) -> Entry:
         """Tell (0 or 1) whether the PUD leaf has the devmap bit. Fallback: 0."""
 
+    @hookspec(firstresult=True)
+    def pgd_devmap(self, pgd: Entry) -> Entry:
+        """Tell (0 or 1) whether the PGD entry has the devmap bit: on no architecture. Fallback: 0."""
+
     # predicates
 
     @hookspec(firstresult=True)

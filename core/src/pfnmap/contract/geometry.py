@@ -42,7 +42,8 @@ class WordFormat:
     which nothing is mapped (LoongArch's invalid_pte_table). `store`: as `load`, for writing. `uncached`: what a word
     that maps memory holds where that is device memory, as pgprot_noncached makes it. `software`: the bits of a word
     that maps memory which the walker leaves to software; `marks`: those by which it notes, or is told, that memory was
-    accessed and written; no marks, 0.
+    accessed and written; no marks, 0. `size`: what a word that maps memory holds for how much that is, where the word
+    itself says so (SPARC's page size).
     """
 
     valid: Bits
@@ -56,6 +57,7 @@ class WordFormat:
     uncached: Bits | None = None
     software: int | None = None
     marks: int = 0
+    size: Bits | None = None
 
 
 @dataclass(frozen=True, slots=True)

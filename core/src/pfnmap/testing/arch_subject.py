@@ -53,7 +53,8 @@ def capabilities(kernel: Kernel) -> frozenset[str]:
     tables of its own; ``slots:X``: it is the ops of this level that work on the entries of a walked table; ``words``:
     `word_format` says how the CPU reads every walked level, and ``permissions``: also what user space may do with a
     leaf, ``stores`` and ``uncached``: what tells a writable leaf and device memory, ``software``: which bits are the
-    kernel's own; ``huge-pfnmap``: the release has huge pfnmaps; ``emulator``: `mmu_cpu` names an emulated CPU that
+    kernel's own, ``sizes``: how a leaf says its size; ``soft-dirty``: MEM_SOFT_DIRTY is set; ``huge-pfnmap``: the
+    release has huge pfnmaps; ``emulator``: `mmu_cpu` names an emulated CPU that
     boots like this; every switch of the CPU state that is on (``hw_access_dirty``).
     """
     ops, geometry = kernel.ops, kernel.geometry
@@ -78,6 +79,8 @@ def capabilities(kernel: Kernel) -> frozenset[str]:
         found |= {name for name, fields in _SAID.items() if all(getattr(formats[-1], f) is not None for f in fields)}
     if kernel.has("huge-pfnmap"):
         found.add("huge-pfnmap")
+    if kernel.config.enabled("MEM_SOFT_DIRTY"):
+        found.add("soft-dirty")
     emulated = kernel.arch.mmu_cpu
     if emulated is not None and emulated.state.items() <= kernel.cpu.items():
         found.add("emulator")
@@ -90,6 +93,7 @@ _SAID = {
     "stores": ("load", "store"),
     "uncached": ("uncached",),
     "software": ("software", "store"),
+    "sizes": ("size",),
 }
 """Capabilities that come of what a word format says: capability -> fields."""
 

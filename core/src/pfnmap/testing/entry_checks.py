@@ -154,63 +154,6 @@ def leaf_is_a_leaf(subject: ArchSubject, level: Level) -> None:
             expect(subject, level, leaf.entry, {"present": 1}, f"the leaf {shown(level, leaf)}")
 
 
-# write, dirty, young
-
-_FLAGS = {
-    "write": ("mkwrite", "wrprotect"),
-    "dirty": ("mkdirty", "mkclean"),
-    "young": ("mkyoung", "mkold"),
-}
-
-
-def _flag(flag: str) -> Check:
-    """Return the check of one flag: its two ops do what they say and leave the other flags alone."""
-    on, off = _FLAGS[flag]
-
-    def check(subject: ArchSubject, level: Level) -> None:
-        changes = subject.changes(level)
-        flags = {name: subject.op(level, name) for name in _FLAGS if subject.has(f"{level}_{name}")}
-        for leaf in subject.leaves(level):
-            for name, answer in ((on, 1), (off, 0)):
-                if name not in changes or (answer and not leaf.vm_flags & VM_WRITE):
-                    continue
-                changed = changes[name](leaf.entry)
-                for other, predicate in flags.items():
-                    expected = answer if other == flag else predicate(leaf.entry)
-                    if predicate(changed) != expected:
-                        raise Violation(
-                            f"{level}_{other}({changed:#x}) is {predicate(changed)} after {level}_{name}; it must be "
-                            f"{expected}, for {shown(level, leaf)}"
-                        )
-
-    return Check(
-        f"{on}-{off}",
-        f"X_{flag} tells what {on} and {off} made, and neither touches the other two of write, dirty, young",
-        check,
-        ("leaf:X", f"X_{flag}"),
-        LEAF_LEVELS,
-    )
-
-
-def mkwrite_after_wrprotect(subject: ArchSubject, level: Level) -> None:
-    changes = subject.changes(level)
-    if "mkwrite" not in changes:
-        return
-    seen = [name for name in ("pfn", *_PREDICATES) if subject.has(f"{level}_{name}")]
-    for leaf in subject.leaves(level):
-        if not leaf.vm_flags & VM_WRITE:
-            continue
-        once = changes["mkwrite"](leaf.entry)
-        again = changes["mkwrite"](changes["wrprotect"](once))
-        for name in seen:
-            before, after = subject.op(level, name)(once), subject.op(level, name)(again)
-            if before != after:
-                raise Violation(
-                    f"{level}_mkwrite({level}_wrprotect({once:#x})) = {again:#x} has {level}_{name} {after:#x}, "
-                    f"no longer {before:#x}: {bits(once, again)}; for {shown(level, leaf)}"
-                )
-
-
 def idempotent(subject: ArchSubject, level: Level) -> None:
     changes = dict(subject.changes(level))
     if f"pfnmap:{level}" in subject.capabilities:
@@ -331,26 +274,6 @@ def _access(subject: ArchSubject, level: Level, leaves: Iterable[Leaf]) -> None:
             raise Violation(f"the CPU allows a store through {protected:#x}, {level}_wrprotect of {shown(level, leaf)}")
 
 
-def dirty_survives(subject: ArchSubject, level: Level) -> None:
-    dirty, changes = subject.op(level, "dirty"), dict(subject.changes(level))
-    changes.pop("mkclean", None)
-    for leaf in subject.leaves(level):
-        entry, allowed = subject.arch.mmu_access(level, leaf.entry, True)
-        if not allowed:
-            continue
-        outcomes = {name: change(entry) for name, change in changes.items()}
-        if subject.has(f"{level}_modify"):
-            for flags in range(leaf.vm_flags & VM_SHARED, (leaf.vm_flags & VM_SHARED) + 8):
-                prot = subject.mprotected(leaf.prot, flags)
-                outcomes[f"modify(..., {prot:#x})"] = subject.op(level, "modify")(entry, prot)
-        for name, outcome in outcomes.items():
-            if not dirty(outcome):
-                raise Violation(
-                    f"{level}_{name} of {entry:#x}, which a store made dirty, is {outcome:#x} with {level}_dirty 0: "
-                    f"the store is forgotten; {shown(level, leaf)}"
-                )
-
-
 def _check_marked(subject: ArchSubject, level: Level, entry: int, write: bool, what: str) -> None:
     marks = ("young", "dirty", "write") if write else ("young",)
     for name in marks:
@@ -365,19 +288,6 @@ def _must_be_allowed(subject: ArchSubject, level: Level, leaf: Leaf, write: bool
     if leaf.vm_flags & flags != flags:
         return False
     return all(subject.has(f"{level}_{name}") and subject.op(level, name)(leaf.entry) for name in needed)
-
-
-def hardware_marks(subject: ArchSubject, level: Level) -> None:
-    changes = subject.changes(level)
-    for leaf in subject.leaves(level):
-        if leaf.vm_flags & VM_READ and "mkold" in changes:
-            old = changes["mkold"](leaf.entry)
-            if not subject.arch.mmu_access(level, old, False)[1]:
-                raise Violation(f"a load through {old:#x} faults, though the CPU sets accessed; {shown(level, leaf)}")
-        if leaf.vm_flags & VM_READ and leaf.vm_flags & VM_WRITE and {"mkwrite", "mkclean"} <= changes.keys():
-            clean = changes["mkwrite"](changes["mkclean"](leaf.entry))
-            if not subject.arch.mmu_access(level, clean, True)[1]:
-                raise Violation(f"a store through {clean:#x} faults, though the CPU sets dirty; {shown(level, leaf)}")
 
 
 # Any word
@@ -522,14 +432,6 @@ CHECKS = (
         _LEAF,
         LEAF_LEVELS,
     ),
-    *(_flag(flag) for flag in _FLAGS),
-    Check(
-        "mkwrite-after-wrprotect",
-        "what a write fault undoes of a write protection leaves no trace that an op sees",
-        mkwrite_after_wrprotect,
-        (*_LEAF, "X_wrprotect"),
-        LEAF_LEVELS,
-    ),
     Check("idempotent", "an op on a leaf done twice is done once", idempotent, _LEAF, LEAF_LEVELS),
     Check(
         "modify-keeps",
@@ -571,20 +473,6 @@ CHECKS = (
         "they agree, too, once mprotect changed a leaf",
         cpu_access_after_modify,
         (*_LEAF, "X_modify"),
-        LEAF_LEVELS,
-    ),
-    Check(
-        "dirty-survives",
-        "what a store marked dirty stays so until mkclean, whatever write protection or mprotect does",
-        dirty_survives,
-        (*_LEAF, "X_dirty"),
-        LEAF_LEVELS,
-    ),
-    Check(
-        "hardware-marks",
-        "a CPU that sets accessed and dirty itself takes no fault for them",
-        hardware_marks,
-        (*_LEAF, "hw_access_dirty"),
         LEAF_LEVELS,
     ),
 )

@@ -130,6 +130,17 @@ def ops_change_their_own_bits(subject: ArchSubject, level: Level) -> None:
                 )
 
 
+def leaf_says_its_size(subject: ArchSubject, level: Level) -> None:
+    how = subject.word_format(level)
+    assert how.size is not None
+    for leaf in subject.leaves(level):
+        if not holds(how.size, leaf.entry):
+            mask, value = how.size
+            raise Violation(
+                f"{bits(leaf.entry & mask, value)} of {shown(level, leaf)} do not say that a {level} leaf is that large"
+            )
+
+
 def noncached_is_device_memory(subject: ArchSubject, level: Level) -> None:
     how, pfn = subject.word_format(level), subject.pfns(level)[-1]
     assert how.uncached is not None
@@ -181,6 +192,13 @@ CHECKS = (
         "an op changes the bits of software, and of the CPU's those that are what it is about",
         ops_change_their_own_bits,
         (*_LEAF, "software"),
+        LEAF_LEVELS,
+    ),
+    Check(
+        "leaf-size",
+        "where a word says how much it maps, every leaf says the size of its level",
+        leaf_says_its_size,
+        (*_LEAF, "sizes"),
         LEAF_LEVELS,
     ),
     Check(

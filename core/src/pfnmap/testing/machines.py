@@ -1,8 +1,9 @@
 """The machines that the kit links a plugin as: those that it declares, and a choice that fits every architecture.
 
 The choice: Linux 6.12.117 (the first releases with huge pfnmaps) and the newest known one, both also with every page
-size of the architecture's Kconfig that is not the default, a kernel without transparent huge pages, every on/off key of
-`cpu_defaults` the other way round, and, where an architecture names an emulated CPU that the defaults are not, that
+size of the architecture's Kconfig that is not the default, a kernel without transparent huge pages, one that tracks
+soft-dirty pages where the architecture selects HAVE_ARCH_SOFT_DIRTY, every on/off key of `cpu_defaults` the other way
+round, and, where an architecture names an emulated CPU that the defaults are not, that
 CPU. A combination that the architecture refuses is no machine.
 """
 
@@ -59,6 +60,8 @@ def _choice(arch: type[Arch]) -> Iterator[Machine]:
         for size in sizes:
             yield Machine(f"{release} {size}", {"release": release, "page_size": size})
     yield Machine("thp=n", {"given": {"TRANSPARENT_HUGEPAGE": "n"}})
+    if "HAVE_ARCH_SOFT_DIRTY" in _fragment(arch):
+        yield Machine("soft dirty", {"given": {"CHECKPOINT_RESTORE": "y", "MEM_SOFT_DIRTY": "y"}})
     for key, value in getattr(arch, "cpu_defaults", {}).items():
         if isinstance(value, bool):
             yield Machine(_named({key: not value}), {"cpu": {key: not value}}, tried=True)
@@ -76,20 +79,28 @@ def _named(cpu: Mapping[str, object]) -> str:
 
 def _page_sizes(arch: type[Arch]) -> list[str]:
     """Return the page sizes that an architecture's Kconfig gives, less the one that is the default."""
+    text = _fragment(arch)
     try:
-        text = arch().kconfig(parse_release(newest()).has)  # type: ignore[attr-defined]
         default = Kernel.link(arch, defaults=DEFAULTS, release=newest()).geometry.PAGE_SIZE
     except Exception:  # linking will tell
         return []
     found = []
     for size in _PAGE_SIZES:
         try:
-            page_size_symbols([(arch.name, text or "")], size)
+            page_size_symbols([(arch.name, text)], size)
         except BadInput:
             continue
         if int(size[:-1]) << 10 != default:
             found.append(size)
     return found
+
+
+def _fragment(arch: type[Arch]) -> str:
+    """Return an architecture's Kconfig as of the newest release, "" where it gives none."""
+    try:
+        return arch().kconfig(parse_release(newest()).has) or ""  # type: ignore[attr-defined]
+    except Exception:  # linking will tell
+        return ""
 
 
 def link(arch: type[Arch], machine: Machine, drivers: Iterable[type[Module]] = ()) -> Kernel | None:

@@ -121,6 +121,17 @@ def noncached_differs(subject: ArchSubject) -> None:
                 raise Violation(f"{mode} twice gives {twice:#x}, once {once:#x}: {bits(once, twice)}")
 
 
+def writecombine_is_uncached(subject: ArchSubject) -> None:
+    modes = _modes(subject)
+    for flags, plain in modes[""].items():
+        noncached, combining = modes["pgprot_noncached"][flags], modes["pgprot_writecombine"][flags]
+        if combining == plain != noncached:
+            raise Violation(
+                f"pgprot_writecombine changes nothing of {plain:#x}, the pgprot of a vma with {_of(flags)}: without "
+                f"such a memory type it would be pgprot_noncached, {noncached:#x}"
+            )
+
+
 def permissions_survive(subject: ArchSubject, level: Level) -> None:
     names = [name for name in ("present", "write", "young", "dirty", "none", "leaf") if subject.has(f"{level}_{name}")]
     pfn = subject.pfns(level)[-1]
@@ -196,6 +207,12 @@ CHECKS = (
         "cache-modes",
         "noncached is not cached, nor write-combining any longer where it was",
         noncached_differs,
+        ("pgprot_noncached",),
+    ),
+    Check(
+        "writecombine-uncached",
+        "write-combining is not cached: where there is no such memory type, the headers make it noncached",
+        writecombine_is_uncached,
         ("pgprot_noncached",),
     ),
     Check(

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from pfnmap.contract.arch import Arch
 from pfnmap.contract.entry import LEVELS, Level
-from pfnmap.errors import BadInput, PfnmapError
+from pfnmap.errors import BadInput, PfnmapError, Refused
 from pfnmap.host.bounded import MIB, read_json
 from pfnmap.plugins import Registry
 from pfnmap.vm_flags import VM_READ, VM_SHARED, VM_WRITE
@@ -322,7 +322,11 @@ def _function(kernel: Kernel, helper: str) -> Callable[..., Any]:
             return lambda pfn, prot, write: _insert_pfn(kernel, level, pfn, prot, write)
         case "composite_write_upgrade_X":
             return lambda old: _write_upgrade(kernel, level, old)
-    return cast("Callable[..., Any]", getattr(kernel.ops, helper))
+    return cast("Callable[..., Any]", getattr(kernel.ops, helper, partial(_no_such_op, helper)))
+
+
+def _no_such_op(helper: str, *inputs: Any) -> Any:
+    raise Refused(helper, "no architecture of the model has such an op")
 
 
 def _mkwrite(kernel: Kernel, level: str, entry: Any) -> Any:

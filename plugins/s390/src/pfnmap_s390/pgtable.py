@@ -132,7 +132,6 @@ class S390(Arch):
     cpu_defaults: ClassVar[Mapping[str, object]] = {"nx": True, "zpci": True, "mio": False, "mio_wb_bit_mask": 0}
     module: ClassVar[type[Module]] = PciMmio
     machines: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "soft-dirty": {"given": {"CHECKPOINT_RESTORE": "y", "MEM_SOFT_DIRTY": "y"}},
         "no huge pages at all": {"given": {"TRANSPARENT_HUGEPAGE": "n", "HUGETLBFS": "n"}},
         "6.1.192": {"release": "6.1.192"},
     }

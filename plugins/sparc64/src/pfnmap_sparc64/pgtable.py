@@ -77,9 +77,11 @@ class Sparc64(Arch):
         if self._sun4v:
             top, execute, store, privileged = 56, 1 << 7, 1 << 6, 1 << 8
             uncached, software = (3 << 10, 2 << 10), 0x3F << 56
+            sizes, large = 7, 3
         else:
             top, execute, store, privileged = 43, 1 << 12, 1 << 1, 1 << 2
             uncached, software = (7 << 3, 1 << 3), 0x1FF << 50 | 0x3F << 7
+            sizes, large = 3 << 61 | 1 << 48, 3 << 61
         valid = 1 << 63
         return WordFormat(
             valid=(0, 0),
@@ -93,6 +95,7 @@ class Sparc64(Arch):
             uncached=uncached,
             software=software,
             marks=valid,
+            size=(sizes, 0 if level == "pte" else large),  # 8K, or two of 4M
         )
 
     # The CPU
