@@ -1,8 +1,8 @@
 """Advice: the smallest sets of steps that map more of a BAR with larger leaves, or cut the walks of its DMA map.
 
 A set helps towards an *end*: more bytes in PMD leaves or larger ones, more in PUD leaves, the same of a guest where one
-is asked for, fewer walks of a DMA map of what is mapped already. It is advised where no smaller set helps towards one of
-its ends, and where nothing is lost: no end, nothing that is mapped or mapped for DMA, no leaf that maps the wrong
+is asked for, fewer walks of a DMA map of what is mapped already. It is advised where no smaller set helps towards one
+of its ends, and where nothing is lost: no end, nothing that is mapped or mapped for DMA, no leaf that maps the wrong
 memory. A backport is as large as all that it requires: one that helps by what it requires alone is not advised. Every
 set is planned anew.
 """
