@@ -285,7 +285,8 @@ class _Hooks:
     a link."""
 
     def __init__(self, plugin: object) -> None:
-        vars(self).update({name: getattr(plugin, name) for name in _marked(type(plugin))})
+        kind: Any = type(plugin)
+        vars(self).update({name: getattr(plugin, name) for name in _marked(kind)})
 
 
 @cache
