@@ -11,13 +11,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dataclasses import dataclass
+    from dataclasses import dataclass, replace
 else:
     import sys
     from dataclasses import MISSING, FrozenInstanceError, fields
     from dataclasses import dataclass as _dataclass
+    from functools import cache
     from operator import attrgetter
     from reprlib import recursive_repr
+    from types import MemberDescriptorType
 
     def dataclass(cls: type | None = None, /, *, eq: bool = True, frozen: bool = False, **options: Any) -> Any:
         """Make a dataclass; with other options (`order`, ...) than here and `slots`, `kw_only` it is the library's.
@@ -60,8 +62,10 @@ else:
             return init.__get__(instance, owner)
 
     def _written(cls: type, frozen: bool) -> Any:
-        names: dict[str, Any] = {"_set": object.__setattr__, "_made": MISSING}
+        names: dict[str, Any] = {"_made": MISSING}
         positional, named, body = ["self"], ["*"], ["  pass"]
+        if frozen and not all(_is_slot(cls, field.name) for field in fields(cls)):
+            body = ["  _held = self.__dict__"]
         for field in fields(cls):
             name, default, factory = field.name, field.default, field.default_factory
             value = name
@@ -77,7 +81,13 @@ else:
                 otherwise = f" = _default_{name}" if default is not MISSING else " = _made"
                 optional = default is not MISSING or factory is not MISSING
                 (named if field.kw_only else positional).append(name + otherwise * optional)
-            body.append(f"  _set(self, {name!r}, {value})" if frozen else f"  self.{name} = {value}")
+            if not frozen:
+                body.append(f"  self.{name} = {value}")
+            elif _is_slot(cls, name):
+                names[f"_set_{name}"] = getattr(cls, name).__set__
+                body.append(f"  _set_{name}(self, {value})")
+            else:
+                body.append(f"  _held[{name!r}] = {value}")
         if hasattr(cls, "__post_init__"):
             body.append("  self.__post_init__()")
         parameters = ", ".join([*positional, *(named if len(named) > 1 else ())])
@@ -88,6 +98,9 @@ else:
         init.__qualname__ = f"{cls.__qualname__}.__init__"
         init.__annotations__ = {field.name: field.type for field in fields(cls) if field.init} | {"return": None}
         return init
+
+    def _is_slot(cls: type, name: str) -> bool:
+        return isinstance(getattr(cls, name, None), MemberDescriptorType)
 
     def _freeze(cls: type) -> None:
         """Refuse to change what is made of a class, as the library does."""
@@ -131,5 +144,17 @@ else:
         shown = (f"{field.name}={getattr(self, field.name)!r}" for field in fields(self) if field.repr)
         return f"{self.__class__.__qualname__}({', '.join(shown)})"
 
+    def replace(instance: Any, /, **changes: Any) -> Any:
+        """Return a copy with other values of some fields, a fifth as long as it takes the library; for classes whose
+        ``__init__`` takes every field."""
+        names, values = _values(type(instance))
+        return type(instance)(**dict(zip(names, values(instance), strict=True)) | changes)
 
-__all__ = ["dataclass"]
+    @cache
+    def _values(cls: type) -> Any:
+        """The names of a class's fields, and what gets their values."""
+        names = [field.name for field in fields(cls)]
+        return names, attrgetter(*names) if len(names) > 1 else lambda instance: (getattr(instance, names[0]),)
+
+
+__all__ = ["dataclass", "replace"]
