@@ -6,13 +6,15 @@ prints every mutant that no test sees, as FILE:LINE and the change, and how many
 written to the tree. The tests are collected once, and run once to learn which function each reaches; each mutant is a
 forked process in which one function has the mutated code, and which runs the tests that reach it, the quickest first.
 What the tests compute when they are imported, or in processes of their own, is not mutated: a survivor is a question,
-not a verdict. Property tests run with a few examples each.
+not a verdict. Property tests run with a few examples each; tests that break the code themselves are left out. A mutant
+that takes many times the seconds of its tests, or memory without end, is caught.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import builtins
 import contextlib
 import functools
 import gc
@@ -23,9 +25,9 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import CodeType, FrameType, FunctionType
+from types import CodeType, FunctionType
 from typing import Any, Final, NamedTuple
 
 import hypothesis
@@ -36,9 +38,12 @@ from pfnmap.testing.mutants import Mutant, mutants_of
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 SOURCE: Final = ROOT / "core" / "src"
-SECONDS: Final = 120
-"""CPU time after which a mutant goes round in circles, and is caught."""
+TIMES: Final = 5
+"""How often the CPU time of its tests a mutant may take; then it goes round in circles."""
+BYTES: Final = 3 << 30
+"""Of address space that it may take."""
 EXAMPLES: Final = 6
+TELL: Final = "_mutants_tell"
 
 
 class Subject(NamedTuple):
@@ -96,7 +101,7 @@ class Mutation:
     def __init__(self, mutants: list[Mutant], jobs: int) -> None:
         self.mutants = mutants
         self.jobs = jobs
-        self.files = {str(SOURCE / mutant.file) for mutant in mutants}
+        self.files = sorted({SOURCE / mutant.file for mutant in mutants})
         self.survivors: list[Mutant] = []
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -124,37 +129,38 @@ class Mutation:
                 print(f"{mutant.file}:{mutant.line}: {mutant.change}", flush=True)
 
     def _reached(self, items: list[pytest.Item]) -> list[Reached]:
-        """Run each test once, without a mutant, in a forked process."""
+        """Run each test once, without a mutant, in a forked process whose functions tell that they are reached."""
         with tempfile.NamedTemporaryFile() as file:
-            child = _forked(lambda: bool(Path(file.name).write_bytes(pickle.dumps([self._look(i) for i in items]))))
+            child = _forked(lambda: bool(Path(file.name).write_bytes(pickle.dumps(self._look(items)))))
             if os.waitpid(child, 0)[1]:
                 raise pytest.UsageError("the tests could not be run without a mutant")
             found: list[Reached] = pickle.loads(Path(file.name).read_bytes())
             return found
 
-    def _look(self, item: pytest.Item) -> Reached:
+    def _look(self, items: list[pytest.Item]) -> list[Reached]:
         functions: set[tuple[str, int]] = set()
-
-        def trace(frame: FrameType, event: str, _: Any) -> None:  # None: of each call no more than that
-            if event == "call" and frame.f_code.co_filename in self.files:
-                functions.add((frame.f_code.co_filename, frame.f_code.co_firstlineno))
-
-        _forget()  # a cached answer would hide who asks
-        start = time.process_time()
-        sys.settrace(trace)
-        try:
-            good = _passes(item)
-        finally:
-            sys.settrace(None)
-        if not good:
-            print(f"left out, fails without a mutant: {item.nodeid}", flush=True)
+        builtins.__dict__[TELL] = functions.add
+        for path in self.files:
+            _give(path, _codes(compile(_telling(path), str(path), "exec", dont_inherit=True)))
+        found = []
+        for item in items:
             functions.clear()
-        return Reached(time.process_time() - start, frozenset(functions))
+            _forget()  # a cached answer would hide who asks
+            start = time.process_time()
+            if _passes(item):
+                found.append(Reached(time.process_time() - start, frozenset(functions)))
+            else:
+                print(f"left out, fails without a mutant: {item.nodeid}", flush=True)
+                found.append(Reached(0, frozenset()))
+        return found
 
     def _survives(self, mutant: Mutant, items: list[pytest.Item], reached: list[Reached]) -> bool:
         where = _mutate(mutant)
         _forget()
         tests = sorted((r.seconds, n) for n, r in enumerate(reached) if where in r.functions)
+        most = 5 + int(TIMES * sum(seconds for seconds, _ in tests))
+        resource.setrlimit(resource.RLIMIT_CPU, (most, most))
+        resource.setrlimit(resource.RLIMIT_AS, (BYTES, BYTES))
         return all(_passes(items[n]) for _, n in tests)
 
 
@@ -164,7 +170,6 @@ def _forked(work: Any) -> int:
         return child
     status = 1
     with contextlib.suppress(BaseException):
-        resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
         status = 0 if work() else 1
     os._exit(status)
 
@@ -191,22 +196,37 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
                 yield from _codes(constant)
 
 
+def _telling(path: Path) -> ast.Module:
+    """Return a module each of whose functions says first that it is reached."""
+    tree = ast.parse(path.read_text("utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            node.body.insert(0, ast.parse(f"{TELL}(({str(path)!r}, {_first_line(node)}))").body[0])
+    return tree
+
+
+def _first_line(function: ast.FunctionDef) -> int:
+    return min([function.lineno, *(decorator.lineno for decorator in function.decorator_list)])
+
+
+def _give(path: Path, codes: Iterable[CodeType]) -> None:
+    """Give functions of a file that are there these codes."""
+    new = {code.co_firstlineno: code for code in codes}
+    for thing in gc.get_objects():
+        if isinstance(thing, FunctionType) and thing.__code__.co_filename == str(path):
+            thing.__code__ = new.get(thing.__code__.co_firstlineno, thing.__code__)
+
+
 def _mutate(mutant: Mutant) -> tuple[str, int]:
     """Give the function that a mutant is of its code; return (file, first line) of the function."""
     path = SOURCE / mutant.file
-    new = {c.co_firstlineno: c for c in _codes(compile(mutant.source, str(path), "exec", dont_inherit=True))}
+    codes = {c.co_firstlineno: c for c in _codes(compile(mutant.source, str(path), "exec", dont_inherit=True))}
     first = max(
         line
         for node in ast.walk(ast.parse(path.read_text("utf-8")))
-        if isinstance(node, ast.FunctionDef)
-        and (line := min([node.lineno, *(d.lineno for d in node.decorator_list)])) in new
-        and line <= mutant.line
+        if isinstance(node, ast.FunctionDef) and (line := _first_line(node)) in codes and line <= mutant.line
     )
-    for thing in gc.get_objects():
-        if isinstance(thing, FunctionType):
-            code = thing.__code__
-            if code.co_filename == str(path) and code.co_firstlineno == first:
-                thing.__code__ = new[first]
+    _give(path, [codes[first]])
     return str(path), first
 
 
@@ -231,7 +251,16 @@ def main() -> int:
     samples = {pattern: _sampled(pattern, arguments.count, arguments.seed) for pattern in subject.modules}
     plugin = Mutation([mutant for sample in samples.values() for mutant in sample], arguments.jobs)
     os.chdir(ROOT)
-    options = ["-q", "--import-mode=importlib", "-p", "no:cacheprovider", "-p", "no:xdist", "--capture=no"]
+    options = [
+        "-q",
+        "--import-mode=importlib",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:xdist",
+        "--capture=no",
+        "-k=not a_wrong",
+    ]
     status = int(pytest.main([*options, *subject.tests], plugins=[plugin]))
     for pattern, sample in samples.items():
         survived = sum(mutant in plugin.survivors for mutant in sample)

@@ -245,6 +245,33 @@ def test_a_header_names_the_architecture_where_no_symbol_does(answer, write):
         assert kernel_of(answer("plan", *BAR, "--config", write(f"{header}\nCONFIG_PCI=y\n")))[0] == arch
 
 
+@pytest.mark.parametrize(
+    ("symbols", "kernel"),
+    [
+        ("CONFIG_ARM64_64K_PAGES=y", ("arm64", "64K", "always")),
+        ("CONFIG_ARM64_VA_BITS_48=y", ("arm64", "4K", "always")),
+        ("CONFIG_PPC_4K_PAGES=y", ("powerpc64", "4K", "always")),
+        ("CONFIG_RISCV_ISA_SVPBMT=y", ("riscv64", "4K", "always")),
+        ("CONFIG_S390_IOMMU=y", ("s390", "4K", "always")),
+        ("CONFIG_X86_PAT=y", ("x86_64", "4K", "always")),
+    ],
+)
+def test_an_excerpt_is_of_the_architecture_whose_name_its_symbols_have(answer, write, symbols, kernel):
+    assert kernel_of(answer("plan", *BAR, "--config", write(f"{symbols}\nCONFIG_VFIO_PCI=m\n"))) == kernel
+
+
+def test_a_kernel_s_name_says_the_page_size_where_an_excerpt_does_not(pfnmap, write):
+    excerpt = write("CONFIG_TRANSPARENT_HUGEPAGE_MADVISE=y\nCONFIG_VFIO_PCI=m\n")
+    result = pfnmap("plan", *BAR, "--json", "--config", excerpt, "--release", "6.12.0-55.el10.aarch64+64k")
+    assert kernel_of(json.loads(result.stdout)) == ("arm64", "64K", "madvise")
+    assert "name of a kernel" not in result.stderr
+
+
+def test_blanks_around_the_lines_of_a_config_do_not_matter(answer, write):
+    path = write("\ufeff" + RHEL_64K.replace("CONFIG", "    CONFIG").replace("\n", " \r\n"))
+    assert kernel_of(answer("plan", *BAR, "--config", path)) == ("arm64", "64K", "always")
+
+
 def test_a_config_of_an_architecture_that_is_not_installed_is_refused(refused, write):
     path = write("# Linux/arm 6.12.1 Kernel Configuration\nCONFIG_MMU=y\n")
     assert "unknown architecture 'arm'" in refused("plan", *BAR, "--config", path)

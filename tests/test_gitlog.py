@@ -379,11 +379,29 @@ def test_with_a_merge_header_a_release_at_the_end_proves_no_absence():
     assert verdict(merged + last, "thp-bypass-pfnmap") == "undecidable"
 
 
-@pytest.mark.parametrize("line", ["{} {}", "{} (HEAD -> x, tag: v1) {}", "{} ({}, 2025-06-15)"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{} {}",
+        "{} (HEAD -> x, tag: v1) {}",
+        "{} (stable/linux-6.12.y, main) {}",
+        "{} ({}, 2025-06-15)",
+        '{} ("{}")',
+        "\x1b[33m{}\x1b[m {}",
+    ],
+)
 def test_subjects_alone_are_a_log(line: str):
     log = line.format("1" * 12, THP_SUBJECT) + "\n" + line.format(ALIGN[:12], "x") + "\n"
     assert verdict(log, "thp-bypass-pfnmap") == "present"
     assert verdict(log, "vfio-align-fault-to-order") == "present"
+
+
+@pytest.mark.parametrize(
+    "prompt", ["$ git log --oneline v6.12..", "user@host:~/linux# git log", "```", "```console\n$ git log"]
+)
+def test_a_prompt_and_a_fence_around_a_log_are_passed_over(prompt: str):
+    assert verdict(f"{prompt}\n1111111 {THP_SUBJECT}\n```\n", "thp-bypass-pfnmap") == "present"
+    assert verdict(f"{prompt}\n{default(own('1'), THP_SUBJECT)}", "thp-bypass-pfnmap") == "present"
 
 
 def test_subjects_alone_prove_no_absence_of_a_change_whose_subject_is_not_known():

@@ -20,7 +20,7 @@ from pfnmap.mm import fault, huge_memory
 from pfnmap.mm.fault import user_access
 from pfnmap.mm.functions import FUNCTIONS
 from pfnmap.mm.mmap import get_unmapped_area
-from pfnmap.plan import Request, costs, plan, planner, runs
+from pfnmap.plan import Request, costs, mapping, plan, planner, runs
 from pfnmap.release import parse_release
 from pfnmap.run import Run
 from pfnmap.trace import Fault
@@ -378,12 +378,17 @@ def last_block_lost(right: Any) -> Any:
 
 def asked_once(right: Any) -> Any:
     """Order 9 is asked once for a base page."""
-    return lambda levels, runs, spans, passes: right(levels, runs, spans, 1)
+    return lambda paging, levels, *args: right(paging, replace(levels, passes=1), *args)
 
 
 def always_in_a_table(right: Any) -> Any:
     """A PUD leaf has a PMD table all the same."""
-    return lambda levels, *args: right(levels, *args) * (args[-1] < levels.sizes["pud"])
+
+    def beside(levels: Any, runs: Any, start: int, end: int, size: int) -> int:
+        found: int = right(levels, runs if size < levels.sizes["pud"] else (), start, end, size)
+        return found
+
+    return beside
 
 
 @pytest.mark.parametrize(
@@ -392,8 +397,8 @@ def always_in_a_table(right: Any) -> Any:
         (runs, "body", unchecked),
         (runs, "body", congruent_enough),
         (runs, "body", last_block_lost),
-        (costs, "calls", asked_once),
-        (costs, "covered", always_in_a_table),
+        (mapping, "costs_of", asked_once),
+        (costs, "beside", always_in_a_table),
     ],
 )
 def test_a_wrong_rule_of_the_planner_is_found(

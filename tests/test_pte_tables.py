@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pfnmap.contract.device import Device, DeviceBar
 from pfnmap.contract.step import Step
 from pfnmap.kernel import Kernel
-from pfnmap.mm import copy_page_range, memory, mprotect, pgtable, pte_tables, zap
+from pfnmap.mm import copy_page_range, memory, move_page_tables, mprotect, pgtable, pte_tables, zap
 from pfnmap.run import Run
 from pfnmap.spec import KernelSpec
 from pfnmap.trace import Event, Install
@@ -23,9 +23,10 @@ MACHINES = {
     "x86_64": KernelSpec("x86_64", "6.12.117", set={"TRANSPARENT_HUGEPAGE": "n", "MEM_SOFT_DIRTY": "y"}),
     "arm64": KernelSpec("arm64", "6.1.192"),
     "riscv64": KernelSpec("riscv64", "6.1.192"),
+    "loongarch64": KernelSpec("loongarch64", "6.1.192"),
     "powerpc64 hash": KernelSpec("powerpc64", "6.1.192", cpu={"mmu": "hash"}),
 }
-VA, PHYS = 0x100000000000, 0x8000000000
+VA, TO, PHYS = 1 << 37, 1 << 38, 0x8000000000
 
 
 @cache
@@ -51,6 +52,7 @@ def steps(draw: Any, page: int, table: int, tables: int) -> Iterator[Step]:
                     Step("mprotect", {**part, "prot": "none"}),
                     Step("mprotect", {**part, "prot": "rw"}),
                     Step("munmap", part),
+                    mremap(draw, part["addr"], part["length"], page, table),
                     Step("pci_memory", {"device": "gpu", "enabled": False}),
                     Step("pci_memory", {"device": "gpu", "enabled": True}),
                     Step("touch", {"va": part["addr"], "access": "write"}),
@@ -59,7 +61,15 @@ def steps(draw: Any, page: int, table: int, tables: int) -> Iterator[Step]:
         )
     yield Step("fork", {})
     yield Step("touch", {"va": VA + up, "length": length, "access": "read"}, by="child")
+    yield Step("touch", {"va": TO + 2 * table, "access": "write"})
     yield Step("munmap", {"addr": VA, "length": length + table})
+
+
+def mremap(draw: Any, start: int, length: int, page: int, table: int) -> Step:
+    """Move a part of the mapping, whole tables or pieces of them, within one PMD table or from one into two."""
+    to = TO + draw(st.sampled_from([0, 2, 509])) * table + draw(st.sampled_from([0, page, table - page]))
+    size = {"old_len": length, "new_len": length}
+    return Step("mremap", {"addr": start, **size, "new_addr": to, "flags": ["MAYMOVE", "FIXED"]})
 
 
 @pytest.mark.parametrize("name", MACHINES)
@@ -68,11 +78,38 @@ def steps(draw: Any, page: int, table: int, tables: int) -> Iterator[Step]:
 def test_steps_do_the_same_to_tables_at_once_as_one_by_one(name: str, data: st.DataObject) -> None:
     kernel = linked(name)
     table = kernel.geometry.size("pmd")
-    todo = list(steps(data.draw, kernel.geometry.PAGE_SIZE, table, data.draw(st.integers(3, 6), label="tables")))
+    compare(kernel, list(steps(data.draw, kernel.geometry.PAGE_SIZE, table, data.draw(st.integers(3, 6)))))
+
+
+@pytest.mark.parametrize("name", MACHINES)
+@settings(max_examples=12, deadline=None)
+@given(st.data())
+def test_entries_move_at_once_as_one_by_one(name: str, data: st.DataObject) -> None:
+    kernel = linked(name)
+    page, table = kernel.geometry.PAGE_SIZE, kernel.geometry.size("pmd")
+    length = data.draw(st.integers(4, 6)) * table
+    at = {"device": "gpu", "bar": 2, "length": length, "addr": VA, "fixed": True, "prot": "rw", "shared": True}
+    todo = [Step("mmap", {**at, "id": "m"}), Step("touch", {"va": VA, "length": length, "access": "read"})]
+    if data.draw(st.booleans()):  # entries that are not like their neighbours
+        todo.append(Step("touch", {"va": VA + 2 * table + page, "access": "write"}))
+    if data.draw(st.booleans()):  # empty ones
+        todo += [Step("pci_memory", {"device": "gpu", "enabled": enabled}) for enabled in (False, True)]
+        todo.append(Step("touch", {"va": VA + page, "length": length - page, "access": "read"}))
+    if data.draw(st.booleans()):
+        todo.append(Step("mprotect", {"addr": VA, "length": length, "prot": data.draw(st.sampled_from(["r", "none"]))}))
+    if data.draw(st.booleans()):  # tables where it moves to
+        there = {**at, "length": table, "addr": TO + data.draw(st.sampled_from([-1, 5, 7])) * table}
+        todo += [Step("mmap", {**there, "id": "n"}), Step("touch", {"va": there["addr"], "access": "read"})]
+    todo.append(mremap(data.draw, VA, length, page, table))
+    compare(kernel, todo)
+
+
+def compare(kernel: Kernel, todo: list[Step]) -> None:
+    """Run steps with tables at once, and one by one."""
     told: list[list[Any]] = []
     for few in (2, 1 << 30):
         with pytest.MonkeyPatch.context() as patch:
-            for module in (pte_tables, memory, copy_page_range, mprotect, pgtable, zap):
+            for module in (pte_tables, memory, copy_page_range, move_page_tables, mprotect, pgtable, zap):
                 if hasattr(module, "FEW"):
                     patch.setattr(module, "FEW", few)
             run = Run(kernel, [Device("gpu", "0000:3b:00.0", {2: DeviceBar(2, 1 << 30, PHYS)})])
@@ -81,6 +118,7 @@ def test_steps_do_the_same_to_tables_at_once_as_one_by_one(name: str, data: st.D
             told.append([])
             for step in todo:
                 result = run.step(step).as_json()
+                assert step.op != "mmap" or result["result"] == "ok"
                 words = {pa: found.tolist() for pa, found in run.machine.phys.tables.items()}
                 told[-1].append((step.op, result, _told(events), words))
                 events.clear()

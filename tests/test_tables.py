@@ -72,27 +72,29 @@ def test_walk_finds_the_leaves_that_the_machine_has(name, data):
         if not row.table
         for n in range(row.count)
     ]
-    assert [(leaf.va, leaf.size, leaf.level) for leaf in found.leaves] == expected
-    assert all(leaf.phys == PHYS + leaf.va - va for leaf in found.leaves)
+    size = {run.va: run.length // run.count for run in found.runs}
+    leaves = [(run.va + n * size[run.va], size[run.va], run.level) for run in found.runs for n in range(run.count)]
+    assert leaves == expected
+    assert all(run.phys == PHYS + run.va - va for run in found.runs)
     assert found.unreadable == 0
 
 
 def test_difference_names_range_levels_and_reason():
     from pfnmap.contract.mapping import MappedPart
-    from pfnmap_tables.compare import Run as Leaves
     from pfnmap_tables.compare import differences
     from pfnmap_tables.processes import Vma
+    from pfnmap_tables.walk import Run as Leaves
 
     kernel = KERNELS["x86_64"]
     (planned,) = plan(kernel, [Request(0, PHYS, 8 * GIB, va=BASE, length=3 * GIB)]).mappings
     vma = Vma(1, BASE, BASE + 3 * GIB, MappedPart(bar=0, offset=0), "vfio_pci", 0)
-    runs = [Leaves(BASE, GIB, "pud", 1, 0), Leaves(BASE + GIB, 4 * MIB, "pmd", 2, 0)]
+    runs = [Leaves(BASE, GIB, "pud", 1, 0, 0), Leaves(BASE + GIB, 4 * MIB, "pmd", 2, 0, 0)]
     smaller, missing = differences(vma, runs, planned)
     assert (smaller.va, smaller.length, smaller.kernel, smaller.plan) == (BASE + GIB, 4 * MIB, "pmd", "pud")
     assert "split" in smaller.reason
     assert (missing.va, missing.va + missing.length, missing.kernel) == (BASE + GIB + 4 * MIB, vma.end, "none")
-    assert list(differences(vma, [Leaves(BASE, 3 * GIB, "pud", 3, 0)], planned)) == []
-    (larger,) = differences(vma._replace(end=BASE + 4 * MIB), [Leaves(BASE, 4 * MIB, "pud", 1, 0)], small(kernel))
+    assert list(differences(vma, [Leaves(BASE, 3 * GIB, "pud", 3, 0, 0)], planned)) == []
+    (larger,) = differences(vma._replace(end=BASE + 4 * MIB), [Leaves(BASE, 4 * MIB, "pud", 1, 0, 0)], small(kernel))
     assert "larger than planned" in larger.reason
 
 

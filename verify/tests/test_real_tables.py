@@ -15,13 +15,12 @@ from pathlib import Path
 import pytest
 
 from pfnmap.spec import KernelSpec
-from pfnmap_verify import recorder
 from pfnmap_verify.guest import Guest
 from pfnmap_verify.image import read_image
 from pfnmap_verify.machine import machine_of
 from pfnmap_verify.package import unpack
 from pfnmap_verify.qemu import Qemu
-from pfnmap_verify.recorder import Program, run_program
+from pfnmap_verify.recorder import Program, perform
 from pfnmap_verify.session import DEVICES
 from pfnmap_verify.subject import Subject
 
@@ -39,10 +38,6 @@ def steps():
         yield from ({"op": "touch", "va": hex(AT[base] + n * size), "access": access} for n in range(2))
 
 
-async def none(*_):
-    """Leave the mappings where they are."""
-
-
 @pytest.fixture
 def debs():
     pytest.importorskip("pfnmap_tables", reason="pfnmap-tables is not installed")
@@ -51,7 +46,7 @@ def debs():
     return os.environ["PFNMAP_KERNEL_DEBS"].split(os.pathsep)
 
 
-def test_tables_of_a_guest_and_of_its_dump_are_what_the_guest_says(debs, tmp_path, monkeypatch):
+def test_tables_of_a_guest_and_of_its_dump_are_what_the_guest_says(debs, tmp_path):
     packaged = unpack(debs, "deb", tmp_path / "kernel")
     image = read_image(packaged.image)
     machine = machine_of(image.arch)
@@ -61,21 +56,14 @@ def test_tables_of_a_guest_and_of_its_dump_are_what_the_guest_says(debs, tmp_pat
         image, machine, packaged.root, KernelSpec(config=packaged.config and str(packaged.config))
     )
     core, qmp = tmp_path / "core", tmp_path / "qmp"
-    monkeypatch.setattr(recorder, "_clean_up", none)
-    monkeypatch.setattr(
-        Qemu,
-        "_arguments",
-        lambda self, directory, own=Qemu._arguments: [*own(self, directory), "-qmp", f"unix:{qmp},server=on,wait=off"],
-    )
 
     async def run():
-        qemu = Qemu(machine, image.path, subject.files(), DEVICES)
+        qemu = Qemu(machine, image.path, subject.files(), DEVICES, qmp=qmp)
         async with qemu:
             guest = Guest(qemu, machine)
             await guest.set_up(subject.modules, DEVICES)
-            record = await run_program(guest, subject.spec.link(), Program("tables", list(steps())))
-            dump = {"paging": False, "protocol": f"file:{core}"}
-            await qemu._qmp.execute("dump-guest-memory", dump)
+            record = await perform(guest, subject.spec.link(), Program("tables", list(steps())))
+            await qemu.dump(core)
             of_guest = await asyncio.to_thread(tables, "--qmp", str(qmp))
         return record, of_guest
 
@@ -110,9 +98,10 @@ def test_dump_laid_out_as_proc_kcore_gives_the_same(tmp_path):
 
 def lay_out(core, kcore):
     """Write a dump again with the linear map and the kernel's own map as segments, and its VMCOREINFO as a note."""
-    from pfnmap_tables.target import _note_in_file, of_core
+    from pfnmap_tables.note import note_in_file
+    from pfnmap_tables.opening import of_core
 
-    note = _note_in_file(str(core))
+    note = note_in_file(str(core))
     linear = of_core(str(core), None).program["page_offset_base"].value_()
     phys_base = int(re.search(rb"NUMBER\(phys_base\)=(-?\d+)", note)[1])
     text = 0xFFFF_FFFF_8000_0000

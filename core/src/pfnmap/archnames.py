@@ -19,6 +19,7 @@ __all__ = ["KernelName", "arch_of_config", "arch_of_release", "canonical_arch"]
 
 _HAS_LETTERS_AND_DIGITS: Final = re.compile(r"(?=\w*[a-z])(?=\w*[0-9])\w{3,}")
 
+_SIXTY_FOUR: Final = re.compile(r"_?64I?$")
 _PAGE_SIZE: Final = re.compile(r"\d+kb?$")
 
 
@@ -33,13 +34,24 @@ def canonical_arch(name: str, registry: Registry) -> str:
 
 def arch_of_config(file: DotConfig, registry: Registry) -> str | None:
     """Return the architecture that a .config is of: the installed one whose own symbol it sets, else what its first
-    lines name, which may not be installed; None where they name none."""
+    lines name, which may not be installed, else the one whose name most of its symbols begin with (``ARM64_64K_PAGES``
+    in an excerpt); None where there is none of these."""
     for name, arch in _loaded(registry):
         if file.values.get(arch.config_symbol) == "y":
             return name
     named = [canonical_arch(name, registry) for name in file.arch_names]
     installed = registry.names("arch")
-    return next((name for name in reversed(named) if name in installed), named[0] if named else None)
+    if named:
+        return next((name for name in reversed(named) if name in installed), named[0])
+    begin = {name: _prefixes(name, arch.config_symbol) for name, arch in _loaded(registry)}
+    votes = {name: sum(symbol.startswith(words) for symbol in file.values) for name, words in begin.items()}
+    return max(votes, key=votes.__getitem__) if any(votes.values()) else None
+
+
+def _prefixes(name: str, config_symbol: str) -> tuple[str, ...]:
+    """Return what symbols of an architecture begin with: its own symbol and its name, with 64 and without."""
+    words = {name.upper(), config_symbol} - {""}
+    return tuple(f"{word}_" for word in sorted(words | {_SIXTY_FOUR.sub("", word) for word in words}))
 
 
 class KernelName(NamedTuple):

@@ -54,26 +54,31 @@ def in_plugin() -> bool:
     return _DEPTH.calls > 0
 
 
-@contextmanager
-def calling(plugin: str, what: str) -> Iterator[Gave]:
+class calling:
     """Call into a plugin; `what` names the method. What it raises is a PluginError with both, but for an error of
     pfnmap, which says enough and whose `plugin` it is then."""
 
-    def gave(value: T, kind: Any, /) -> T:
+    __slots__ = ("_plugin", "_what")
+
+    def __init__(self, plugin: str, what: str) -> None:
+        self._plugin = plugin
+        self._what = what
+
+    def __enter__(self) -> Gave:
+        _DEPTH.calls += 1
+        return self._gave
+
+    def _gave(self, value: T, kind: Any, /) -> T:
         if wrong := misfit(value, kind):
-            raise PluginError(plugin, f"{what} gave {wrong}")
+            raise PluginError(self._plugin, f"{self._what} gave {wrong}")
         return value
 
-    with _within():
-        try:
-            yield gave
-        except PfnmapError as error:
-            error.of(plugin)
-            raise
-        except BaseException as error:
-            if may_pass(error):
-                raise
-            raise PluginError(plugin, f"{what} raised {said(error)}") from error
+    def __exit__(self, kind: object, error: BaseException | None, where: object) -> None:
+        _DEPTH.calls -= 1
+        if isinstance(error, PfnmapError):
+            error.of(self._plugin)
+        elif error is not None and not may_pass(error):
+            raise PluginError(self._plugin, f"{self._what} raised {said(error)}") from error
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -16,6 +16,7 @@ _WHOLE = frozenset({int, str, bool, float, NoneType})
 """Types with nothing in them to look at."""
 CallableType: Any = get_origin(Callable[[], None])
 Check = Callable[[Any, int], str]
+_MANY = (tuple, list, frozenset)
 _AS_GOOD: Mapping[type, tuple[type, ...]] = {tuple: (list,), frozenset: (set,), float: (int,)}
 
 
@@ -25,7 +26,17 @@ def misfit(value: object, kind: Any) -> str:
     Looks into tuples, collections, mappings, and the fields of dataclasses and named tuples. What a callable takes, and
     what an iterator would give, is not known.
     """
-    return "" if type(value) is kind and kind in _WHOLE else _check(kind)(value, 0)
+    return "" if type(value) in _whole(kind) else _check(kind)(value, 0)
+
+
+@cache
+def _whole(kind: Any) -> frozenset[type]:
+    """The classes whose values, with nothing in them to look at, are of a type: most values need no more."""
+    if kind is None:
+        return frozenset({NoneType})
+    if get_origin(kind) in (Union, UnionType):
+        return frozenset[type]().union(*(_whole(one) for one in get_args(kind)))
+    return frozenset({kind}) & _WHOLE if isinstance(kind, type) else frozenset()
 
 
 @cache
@@ -39,16 +50,14 @@ def _check(kind: Any) -> Check:
     if origin in (Union, UnionType):
         return _union(kind, arguments)
     if origin is Literal:
-        return lambda value, _: (
-            "" if any(type(value) is type(one) and value == one for one in arguments) else _not(value, kind)
-        )
+        return _literal(kind, arguments)
     if origin is type:
         base = arguments[0] if isinstance(arguments[0], type) else object
         return lambda value, _: "" if isinstance(value, type) and issubclass(value, base) else _not(value, kind)
     plain = origin or (NoneType if kind is None else kind)
     if not isinstance(plain, type) or getattr(plain, "_is_protocol", False):
         return _anything
-    return _instance(kind, plain, () if origin is CallableType else arguments)
+    return _instance(kind, plain, _looking_into(plain, () if origin is CallableType else arguments))
 
 
 def _anything(value: Any, depth: int) -> str:
@@ -57,7 +66,7 @@ def _anything(value: Any, depth: int) -> str:
 
 def _union(kind: Any, arguments: tuple[Any, ...]) -> Check:
     checks = [_check(argument) for argument in arguments]
-    whole = _WHOLE.intersection(arguments)
+    whole = _whole(kind)
     optional = len(arguments) == 2 and arguments[1] is NoneType
 
     def check(value: Any, depth: int) -> str:
@@ -69,49 +78,89 @@ def _union(kind: Any, arguments: tuple[Any, ...]) -> Check:
     return check
 
 
-def _instance(kind: Any, plain: type[Any], arguments: tuple[Any, ...]) -> Check:
-    classes = (plain, *_AS_GOOD.get(plain, ()))
-    counted = len(arguments) if arguments and arguments[-1] is not Ellipsis else 0
+def _literal(kind: Any, arguments: tuple[Any, ...]) -> Check:
+    known = {type(one): {other for other in arguments if type(other) is type(one)} for one in arguments}
 
     def check(value: Any, depth: int) -> str:
-        if type(value) is plain and plain in _WHOLE:
-            return ""
-        if depth > _DEEPEST:
-            return ""
-        if not isinstance(value, classes):
-            return _not(value, kind)
-        if counted and isinstance(value, tuple) and counted != len(value):
-            return _not(value, kind)
-        parts = _parts(value, plain, arguments)
-        return next((f"{where}{wrong}" for where, part, its in parts if (wrong := its(part, depth + 1))), "")
+        return "" if type(value) in known and value in known[type(value)] else _not(value, kind)
 
     return check
 
 
-def _parts(value: Any, plain: type[Any], arguments: tuple[Any, ...]) -> Iterator[tuple[str, Any, Check]]:
-    """Yield the parts of a value with where they are and what finds their misfits."""
-    if dataclasses.is_dataclass(value) or hasattr(plain, "_fields"):
-        for name, its in _fields(plain):  # type: ignore[arg-type]
-            if (part := getattr(value, name, _ABSENT)) is not _ABSENT:
-                yield f"{name}: ", part, its
-    elif not arguments:
-        return
-    elif isinstance(value, Mapping):
-        of_key, of_item = _check(arguments[0]), _check(arguments[1])
+def _instance(kind: Any, plain: type[Any], inside: Check) -> Check:
+    """Return the check of an instance, whose parts `inside` looks at."""
+    classes = (plain, *_AS_GOOD.get(plain, ()))
+    whole = _whole(kind)
+
+    def check(value: Any, depth: int) -> str:
+        if type(value) in whole or depth > _DEEPEST:
+            return ""
+        return inside(value, depth) if isinstance(value, classes) else _not(value, kind)
+
+    return check
+
+
+def _looking_into(plain: type[Any], arguments: tuple[Any, ...]) -> Check:
+    """Return the check of what an instance of a class holds; the values that are all right need not be named."""
+    if not arguments or hasattr(plain, "_fields") or dataclasses.is_dataclass(plain):
+        return _fields_of(plain)
+    if issubclass(plain, Mapping):
+        return _items_of(*map(_check, arguments))
+    if plain is tuple and arguments[-1] is not Ellipsis:
+        return _places_of(tuple[arguments], [_check(one) for one in arguments])  # type: ignore[valid-type]
+    return _parts_of(_whole(arguments[0]), _check(arguments[0]))
+
+
+def _fields_of(plain: type[Any]) -> Check:
+    annotated = hasattr(plain, "_fields") or dataclasses.is_dataclass(plain)
+
+    def check(value: Any, depth: int) -> str:
+        if annotated or dataclasses.is_dataclass(value):
+            for name, whole, its in _fields(plain):  # type: ignore[arg-type]
+                part = getattr(value, name, _ABSENT)
+                if type(part) not in whole and part is not _ABSENT and (wrong := its(part, depth + 1)):
+                    return f"{name}: {wrong}"
+        return ""
+
+    return check
+
+
+def _items_of(of_key: Check, of_item: Check) -> Check:
+    def check(value: Any, depth: int) -> str:
         for key, item in value.items():
-            yield "key: ", key, of_key
-            yield "", item, of_item
-    elif plain is tuple and arguments[-1] is not Ellipsis:
-        yield from (("", part, _check(its)) for part, its in zip(value, arguments, strict=True))
-    elif isinstance(value, Collection) and not isinstance(value, (str, bytes)):
-        its = _check(arguments[0])
-        yield from (("", part, its) for part in value)
+            if wrong := of_key(key, depth + 1):
+                return f"key: {wrong}"
+            if wrong := of_item(item, depth + 1):
+                return wrong
+        return ""
+
+    return check
+
+
+def _places_of(kind: Any, checks: Sequence[Check]) -> Check:
+    def check(value: Any, depth: int) -> str:
+        if len(value) != len(checks):
+            return _not(value, kind)
+        return next((wrong for part, its in zip(value, checks, strict=True) if (wrong := its(part, depth + 1))), "")
+
+    return check
+
+
+def _parts_of(whole: frozenset[type], its: Check) -> Check:
+    def check(value: Any, depth: int) -> str:
+        if isinstance(value, _MANY) or (isinstance(value, Collection) and not isinstance(value, (str, bytes))):
+            for part in value:
+                if type(part) not in whole and (wrong := its(part, depth + 1)):
+                    return wrong
+        return ""
+
+    return check
 
 
 @cache
-def _fields(kind: type[Any]) -> tuple[tuple[str, Check], ...]:
-    """The annotated attributes of a class with what finds their misfits."""
-    return tuple((name, _check(its)) for name, its in _hints(kind).items())  # type: ignore[arg-type]
+def _fields(kind: type[Any]) -> tuple[tuple[str, frozenset[type], Check], ...]:
+    """The annotated attributes of a class, with the classes whose values are right and what finds misfits in others."""
+    return tuple((name, _whole(its), _check(its)) for name, its in _hints(kind).items())  # type: ignore[arg-type]
 
 
 @cache
@@ -126,7 +175,7 @@ def _hints(kind: Any) -> Mapping[str, Any]:
 def undeclared(holder: object, kind: type) -> str:
     """Return what in a class, or an object, is not as a class of the contract annotates it; empty: nothing. What it
     does not have is not looked for."""
-    for name, its in _fields(kind):
+    for name, _, its in _fields(kind):
         value = getattr(holder, name, _ABSENT)
         if value is not _ABSENT and (wrong := its(value, 0)):
             return f"{name}: {wrong}"

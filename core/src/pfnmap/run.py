@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pfnmap.contract.device import Device
 from pfnmap.contract.step import LISTED_FAULTS, Action, Step, StepEvents, StepResult
@@ -190,5 +190,5 @@ def _collated(events: list[Event]) -> StepEvents:
             splits[f"thp_split_{event.level}"] += count
         elif isinstance(event, Message):
             messages += [event.text] * count
-    listed = islice((event for event in unrolled(events) if isinstance(event, Fault)), min(faults, LISTED_FAULTS))
+    listed = cast(Iterator[Fault], islice(unrolled(events, Fault), min(faults, LISTED_FAULTS)))
     return StepEvents(tuple(listed), faults, calls.pop("handle_mm_fault", 0), calls, follows, splits, tuple(messages))

@@ -36,6 +36,7 @@ _SWITCH: Final[Mapping[str, bool]] = {
     **dict.fromkeys(("off", "no", "n", "false", "0"), False),
 }
 _SHOWN_CONFLICTS = 3
+_PAGES: Final = re.compile(r"(?:^|_)\d+KB?(?:_|$)")
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class KernelSpec:
         release = parse_release(named, self.with_, self.without, known)
         defaults = getattr(registry.load("arch", arch), "cpu_defaults", {})
         page_size = format_size(parse_size(self.page_size, "page size")) if self.page_size else None
-        if page_size is None and file is None and name.arch == arch:
+        if page_size is None and name.arch == arch and not (file and _says_page_size(file)):
             page_size = name.page_size
         link = partial(
             Kernel.link,
@@ -154,6 +155,11 @@ def _read(path: str) -> DotConfig:
 def _says_thp(file: DotConfig) -> bool:
     """Tell whether a .config says which THP setting the kernel boots with."""
     return any(file.values.get(f"TRANSPARENT_HUGEPAGE_{setting.upper()}") == "y" for setting in THP_SETTINGS)
+
+
+def _says_page_size(file: DotConfig) -> bool:
+    """Tell whether a .config says the size of its pages: ARM64_64K_PAGES, PAGE_SIZE_16KB, 16KB_3LEVEL."""
+    return file.complete or any(value == "y" and _PAGES.search(symbol) for symbol, value in file.values.items())
 
 
 def _differ(one: str, other: str) -> bool:

@@ -162,14 +162,15 @@ def later(event: Event, offset: int, pages: int) -> Event:
     return replace(event, **{name: value for name, value in moved.items() if hasattr(event, name)})
 
 
-def unrolled(events: Iterable[Event]) -> Iterator[Event]:
-    """Yield events one by one, repeated ones as often as they happened."""
+def unrolled(events: Iterable[Event], kind: type[Event] = Event, offset: int = 0, pages: int = 0) -> Iterator[Event]:
+    """Yield the events of a kind one by one, repeated ones as often as they happened, as they are `offset` bytes and
+    `pages` PFNs further on."""
     for event in events:
-        if not isinstance(event, Repeat):
-            yield event
-            continue
-        for n in range(event.count):
-            yield from unrolled(later(one, n * event.step, n * event.pages) for one in event.events)
+        if isinstance(event, Repeat):
+            for n in range(event.count):
+                yield from unrolled(event.events, kind, offset + n * event.step, pages + n * event.pages)
+        elif isinstance(event, kind):
+            yield later(event, offset, pages) if offset or pages else event
 
 
 def counted(events: Iterable[Event]) -> Iterator[tuple[Event, int]]:

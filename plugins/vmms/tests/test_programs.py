@@ -74,6 +74,14 @@ def test_a_program_is_called_as_its_entry_point(name: str) -> None:
         ("cloud-hypervisor-52.0", 4096),
         ("cloud_hypervisor-53", GIB),
         ("cloud-hypervisor-v53.0.1", GIB),
+        ("cloud-hypervisor v52.0.0", 4096),
+        ("pve-qemu-kvm_9.2.0-5", GIB),
+        ("pve-qemu-kvm: 9.0.2-4", 4096),
+        ("QEMU emulator version 9.0.2 (Debian 1:9.0.2+ds-4)", 4096),
+        ("QEMU emulator version 10.0.3", GIB),
+        ("QEMU emulator version 9.2.0 (pve-qemu-kvm_9.2.0-5)", GIB),
+        ("QEMU emulator version 9.1.0 (qemu-kvm-9.1.0-15.el9_7.2)", GIB),
+        ("QEMU emulator version 9.1.0 (qemu-kvm-9.1.0-15.el9_6.1)", 4096),
     ],
 )
 def test_a_version_says_what_is_guaranteed(version: str, grain: int) -> None:

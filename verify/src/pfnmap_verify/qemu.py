@@ -59,10 +59,16 @@ def _die_with_parent() -> None:
 
 class Qemu:
     """A machine that boots a kernel with an initramfs, from ``async with`` until its end; `log` is what came over the
-    serial port and the virtio console (bytes, the newest 16 MiB)."""
+    serial port and the virtio console (bytes, the newest 16 MiB). `qmp`: where others find a QMP socket of it."""
 
     def __init__(
-        self, machine: Machine, kernel: Path, files: dict[str, bytes], devices: Sequence[PciTestdev], append: str = ""
+        self,
+        machine: Machine,
+        kernel: Path,
+        files: dict[str, bytes],
+        devices: Sequence[PciTestdev],
+        append: str = "",
+        qmp: Path | None = None,
     ) -> None:
         self.machine = machine
         self.log = bytearray()
@@ -70,6 +76,7 @@ class Qemu:
         self._initrd = newc(files)
         self._devices = devices
         self._append = append
+        self._others = () if qmp is None else ("-qmp", f"unix:{qmp},server=on,wait=off")
         self._directory: tempfile.TemporaryDirectory[str] | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._servers: list[asyncio.Server] = []
@@ -161,6 +168,7 @@ class Qemu:
             *("-nodefaults", "-no-user-config", "-display", "none", "-nic", "none", "-no-reboot"),
             *("-chardev", f"socket,id=serial,path={directory / SERIAL}", "-serial", "chardev:serial"),
             *("-qmp", f"unix:{directory / 'qmp'}"),
+            *self._others,
             *devices,
             *("-device", "virtio-serial-pci", "-chardev", f"socket,id=virtio,path={directory / VIRTIO}"),
             *("-device", "virtserialport,chardev=virtio,name=pfnmap"),
@@ -196,6 +204,14 @@ class Qemu:
         if len(words) != count:
             raise GuestLost(f"guest memory at {address:#x} cannot be read: {str(text).strip()}")
         return [int(word, 16) for word in words]
+
+    async def dump(self, path: Path, form: str = "elf") -> None:
+        """Write the guest's memory to a file, in a format of QEMU's ``dump-guest-memory``. Raises GuestLost."""
+        asked = {"paging": False, "protocol": f"file:{path}", "format": form}
+        try:
+            await self._qmp.execute("dump-guest-memory", asked)
+        except QMPError as error:
+            raise GuestLost(f"QMP: {error}") from None
 
     async def close(self) -> None:
         """End QEMU, close and remove everything."""

@@ -14,7 +14,7 @@ from pfnmap_verify.guest import Died, Guest
 from pfnmap_verify.measured import RECORDED, expect_of, message
 from pfnmap_verify.stage2 import second_stage
 
-__all__ = ["ADDRESSES", "GUEST_OPS", "Program", "run_program"]
+__all__ = ["ADDRESSES", "GUEST_OPS", "Program", "perform", "run_program"]
 
 STEP_SECONDS = 120
 ADDRESSES = ("va", "gpa", "addr", "start", "end", "new_addr", "at", "iova", "any_of", "return_mask")
@@ -125,6 +125,21 @@ async def run_program(guest: Guest, kernel: Kernel, program: Program, seconds: f
 
     `kernel` gives the geometry and the ops of the entries. Raises GuestLost for a guest that fails otherwise.
     """
+    state = _Progress()
+    record = await _performed(guest, kernel, program, seconds, state)
+    if "ends_in_oops" not in record:
+        await _clean_up(guest, state, seconds)
+    return record
+
+
+async def perform(guest: Guest, kernel: Kernel, program: Program, seconds: float = STEP_SECONDS) -> dict[str, Any]:
+    """Perform a program as `run_program` does, and leave its process and mappings as they are for others to look at."""
+    return await _performed(guest, kernel, program, seconds, _Progress())
+
+
+async def _performed(
+    guest: Guest, kernel: Kernel, program: Program, seconds: float, state: _Progress
+) -> dict[str, Any]:
     if not guest.by_iommufd and (op := next((s["op"] for s in program.steps if s["op"] in _BY_IOMMUFD.values()), None)):
         raise Refused(op, "this kernel's devices are in a container; iommufd is used where there is none")
     record: dict[str, Any] = {"id": program.id, "boot": "default", "thp_enabled": program.thp_enabled}
@@ -134,7 +149,6 @@ async def run_program(guest: Guest, kernel: Kernel, program: Program, seconds: f
         record["own_boot"] = True
     steps: list[dict[str, Any]] = []
     record["steps"] = steps
-    state = _Progress()
     await guest.ask(f"set_thp_enabled value={program.thp_enabled}", seconds)
     state.pgds["parent"] = _pgd(guest, await guest.ask("record", seconds))
     if program.needs_kvm:
@@ -153,7 +167,6 @@ async def run_program(guest: Guest, kernel: Kernel, program: Program, seconds: f
             record["ends_in_oops"] = True
             return record
         steps.append({**_recorded(step), "expect": expect})
-    await _clean_up(guest, state, seconds)
     return record
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import replace
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from pfnmap.contract.plan import Image
-from pfnmap.records import dataclass
+from pfnmap.records import dataclass, replace
 
 __all__ = ["DmaBackend", "DmaMap", "DmaReason", "Published", "Reach"]
+
+
+T = TypeVar("T")
 
 
 class DmaReason(NamedTuple):
@@ -107,21 +110,19 @@ class DmaBackend(ABC):
     def explained(self, kernel: Image, reach: Reach) -> DmaMap:
         """Return what `map` says, with the reasons: it is asked again with each of `changes` that the kernel lacks."""
         cost = self.map(kernel, reach)
-        saved = (
-            DmaReason(
-                change, cost.cold_walks - self.map(_Having(kernel, change), reach).cold_walks, kernel.lacks(change)
-            )
-            for change in self.changes
-            if not kernel.has(change)
-        )
-        return replace(cost, reasons=_together(tuple(reason for reason in saved if reason.walks > 0)))
+        lacking = [change for change in self.changes if not kernel.has(change)]
+        if not lacking:
+            return cost
+        saved = ((change, cost.cold_walks - self.map(_Having(kernel, change), reach).cold_walks) for change in lacking)
+        reasons = [DmaReason(change, walks, kernel.lacks(change)) for change, walks in saved if walks > 0]
+        return replace(cost, reasons=_together(reasons)) if reasons else cost
 
     def note(self, kernel: Image) -> str:
         """Return what has to be said of any map, in a sentence without its full stop; empty: nothing."""
         return ""
 
 
-def _together(reasons: tuple[DmaReason, ...]) -> tuple[DmaReason, ...]:
+def _together(reasons: list[DmaReason]) -> tuple[DmaReason, ...]:
     """Return one reason a change, with the walks of all; those with most walks first."""
     walks: dict[tuple[str, str], int] = {}
     for reason in reasons:
@@ -143,3 +144,6 @@ class _Having:
 
     def has(self, change: str) -> bool:
         return change == self._change or self._kernel.has(change)
+
+    def once(self, follows: Callable[[Image], T]) -> T:
+        return follows(self)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from pfnmap.contract.entry import Level
 from pfnmap.contract.geometry import Geometry
@@ -15,6 +15,8 @@ from pfnmap.trace import Trace, Warn
 from pfnmap.vm_flags import VM_READ, VM_SHARED
 
 __all__ = ["THP_SETTINGS", "LinkedConfig", "LinkedKernel", "LinkedRelease", "MachineState"]
+
+T = TypeVar("T")
 
 THP_SETTINGS: Final = ("always", "madvise", "never")
 
@@ -70,6 +72,17 @@ class LinkedKernel:
             and self.config.enabled("TRANSPARENT_HUGEPAGE")
             and self.config.enabled(f"ARCH_SUPPORTS_{level.upper()}_PFNMAP")
         )
+
+    def once(self, follows: Callable[[Any], T]) -> T:
+        """Return what follows from this kernel alone, as a function of it says; it is called once."""
+        if follows not in self._followed:
+            self._followed[follows] = follows(self)
+        found: T = self._followed[follows]
+        return found
+
+    @cached_property
+    def _followed(self) -> dict[Callable[[Any], Any], Any]:
+        return {}
 
     @cached_property
     def per_vma_lock_faults(self) -> bool:

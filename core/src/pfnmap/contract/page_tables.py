@@ -120,6 +120,8 @@ class PageTables:
         self._down = {level: self._path(level) for level in LEVELS}
         self.pgd_pa = self._phys.alloc_table(top.ptrs, self.empty[top.name])
         self.pgd = self._phys.tables[self.pgd_pa]
+        self.stride = self._phys.rounded(kernel.geometry.PTRS_PER_PTE * 8)
+        """Bytes from a PTE table to the next that lies right behind it."""
         self.bytes = {name: kernel.geometry.ptrs(name) * 8 if name in _COUNTED else 0 for name in names}
         for level in _PARENT:
             offset = self._offset(level)
@@ -186,15 +188,19 @@ class PageTables:
         self.pgtables_bytes += self.bytes[level]
         return self._phys.tables[pa]
 
-    def populate_all(self, table: Table, index: int, count: int) -> list[int]:
+    def populate_all(self, table: Table, index: int, count: int) -> list[range]:
         """Put a new PTE table under each of `count` empty slots of a PMD table from `index` on, and count them; return
-        their physical addresses. They are filled by who asks."""
+        runs of their physical addresses. They are filled by who asks."""
         import numpy as np
 
-        addresses = self._phys.alloc_tables(count, self._ptrs["pte"])
-        np.frombuffer(table, np.uint64)[index : index + count] = self._ops.pmd_populate(np.array(addresses, np.uint64))
+        runs = self._phys.alloc_tables(count, self._ptrs["pte"])
+        entries = np.frombuffer(table, np.uint64)
+        for run in runs:
+            addresses = np.arange(run.start, run.stop, run.step, dtype=np.uint64)
+            entries[index : index + len(run)] = self._ops.pmd_populate(addresses)
+            index += len(run)
         self.pgtables_bytes += count * self.bytes["pte"]
-        return addresses
+        return runs
 
     def slot(self, level: Level, address: int) -> Slot | None:
         """Return the slot of an address at a level, or None where a table above is missing."""

@@ -126,6 +126,13 @@ class PgtableOps(ABC):
         in the entry; a refused access is a page fault and may have changed the entry too.
         """
 
+    def cache_mode(self, level: Level, leaf: int, /) -> str | None:
+        """Return what this architecture calls the cache mode that a leaf asks for, None where that is not said.
+
+        For showing real entries; what the CPU makes of it together with what else has a say (MTRRs) is not in it.
+        """
+        return None
+
     def access_error(self, vm_flags: int, write: bool, /) -> int:
         """Return 0, or the si_code with which a user access to a vma of these VM_ flags is refused before any fault.
 

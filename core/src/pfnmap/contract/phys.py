@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import mmap
 from array import array
-from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from operator import attrgetter
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable
 
-from pfnmap.contract.slot import Table
+from pfnmap.contract.tables import Tables
 from pfnmap.errors import Refused
 from pfnmap.limits import TABLE_BYTES, bounded
 from pfnmap.records import dataclass
 
-if TYPE_CHECKING:  # for the type checker alone: numpy is imported where it is used
-    import numpy as np
-    from numpy.typing import NDArray
-
 __all__ = ["Page", "PhysicalMemory"]
-
-_start = attrgetter("start")
 
 
 @dataclass(slots=True)
@@ -45,34 +35,11 @@ class Page:
         return self.mapcount == 1 and not self.refs and not self.pins
 
 
-class _Section(NamedTuple):
-    """A stretch of memory that is there: [start, end) in bytes, and its words."""
-
-    start: int
-    end: int
-    words: Table
-
-
-_SECTION = 1 << 18
-"""Bytes of the first section; each later one is as large as all before it, up to the largest."""
-_LARGEST_SECTION = 1 << 26
-_LARGE = 1 << 22
-
-
-def _zeroed(size: int) -> Table:
-    """Return words of memory that is there once it is written; a large stretch in large pages."""
-    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if size >= _LARGE and hasattr(mmap, "MADV_HUGEPAGE"):
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    return memoryview(memory).cast("Q")
-
-
 class PhysicalMemory:
     """RAM of the simulated machine, as far as it holds page tables and private pages (`ram`: address -> Page).
 
     Frames are handed out from `base` upwards; those that were freed are used again first, in their order. Words are
-    logical values, and those of tables whose addresses follow each other lie in a row: `tables` (address -> words) are
-    windows on them.
+    logical values.
     """
 
     base = 0x10_0000
@@ -82,11 +49,9 @@ class PhysicalMemory:
         self._page_size = page_size
         self._limit = limit
         self._next = self.base
-        self._free: dict[int, deque[int]] = {}
+        self._free: dict[int, deque[range]] = {}
         self._reserved = sorted((address, address + size) for address, size in reserved)
-        self._sections: list[_Section] = []
-        self._freed: dict[int, Table] = {}
-        self.tables: dict[int, Table] = {}
+        self.tables = Tables(page_size)
         self._table_bytes = 0
         self.table_limit = TABLE_BYTES
         """Bytes of page tables that there may be."""
@@ -96,12 +61,20 @@ class PhysicalMemory:
     def alloc(self, size: int) -> int:
         """Return the physical address (bytes) of `size` free bytes, aligned to their size rounded up to a power of
         two. Raises Refused where what is reserved leaves no room that an entry can point to."""
-        size = self._rounded(size)
+        size = self.rounded(size)
         if free := self._free.get(size):
-            return free.popleft()
+            return self._freed(free, 1).start
         address = self._place(size)
         self._next = address + size
         return address
+
+    @staticmethod
+    def _freed(free: deque[range], count: int) -> range:
+        """Take at most `count` that follow each other from the front of what is free."""
+        run = free.popleft()
+        if len(run) > count:
+            free.appendleft(run[count:])
+        return run[:count]
 
     def _place(self, size: int) -> int:
         """Return where `size` bytes come that were never used."""
@@ -115,8 +88,8 @@ class PhysicalMemory:
             )
         return address
 
-    def _rounded(self, size: int) -> int:
-        """Bytes that `size` bytes take: a power of two, a page at least."""
+    def rounded(self, size: int) -> int:
+        """Return the bytes that `size` bytes take: a power of two, a page at least."""
         return max(1 << (size - 1).bit_length(), self._page_size)
 
     def reserve(self, address: int, size: int) -> None:
@@ -131,89 +104,40 @@ class PhysicalMemory:
 
     def free(self, address: int, size: int) -> None:
         """Give `size` bytes back."""
-        size = self._rounded(size)
-        self._free.setdefault(size, deque()).append(address)
+        size = self.rounded(size)
+        self._free.setdefault(size, deque()).append(range(address, address + size, size))
 
     def alloc_table(self, ptrs: int, empty: int) -> int:
         """Return the physical address of a new table of `ptrs` slots, all of them `empty`."""
         size = ptrs * 8
         self._table_bytes = bounded("RAM", self._table_bytes + size, self.table_limit, "bytes of page tables")
         address = self.alloc(size)
-        self.tables[address] = table = self._window(address, size)
-        table[:] = array("Q", (empty,)) * ptrs
+        self.tables.add(range(address, address + self.rounded(size), self.rounded(size)), ptrs)
+        self.tables[address][:] = array("Q", (empty,)) * ptrs
         return address
 
-    def alloc_tables(self, count: int, ptrs: int) -> list[int]:
-        """Return the physical addresses of `count` new tables, those that `alloc_table` would return one by one. Who
-        asks fills them."""
-        size = ptrs * 8
-        self._table_bytes = bounded("RAM", self._table_bytes + count * size, self.table_limit, "bytes of page tables")
-        reused = min(count, len(self._free.get(self._rounded(size), ())))
-        addresses = [self.alloc(size) for _ in range(reused)]
-        self.tables.update((address, self._window(address, size)) for address in addresses)
-        while len(addresses) < count:
-            addresses += self._tables_in_a_row(count - len(addresses), ptrs)
-        return addresses
+    def alloc_tables(self, count: int, ptrs: int) -> list[range]:
+        """Return runs of the physical addresses of `count` new tables, those that `alloc_table` would return one by
+        one. Who asks fills them."""
+        self._table_bytes = bounded(
+            "RAM", self._table_bytes + count * ptrs * 8, self.table_limit, "bytes of page tables"
+        )
+        size = self.rounded(ptrs * 8)
+        runs = []
+        while count:
+            free = self._free.get(size)
+            run = self._freed(free, count) if free else self._never_used(count, size)
+            self.tables.add(run, ptrs)
+            runs.append(run)
+            count -= len(run)
+        return runs
 
-    def _tables_in_a_row(self, count: int, ptrs: int) -> range:
-        """Return the physical addresses of up to `count` new tables, at least one, in memory that was never used."""
-        size = self._rounded(ptrs * 8)
+    def _never_used(self, count: int, size: int) -> range:
+        """Return addresses of at least one and at most `count` times `size` bytes that were never used."""
         first = self._place(size)
-        section = self._section(first, size)
         beyond = min((start for start, _ in self._reserved if start > first), default=self._limit)
-        count = min(count, (min(section.end, beyond) - first) // size)
-        self._next = first + count * size
-        addresses = range(first, self._next, size)
-        at = (first - section.start) // 8
-        words = [section.words[n : n + ptrs] for n in range(at, at + count * size // 8, size // 8)]
-        self.tables.update(zip(addresses, words, strict=True))
-        return addresses
-
-    def rows(self, addresses: Sequence[int], ptrs: int) -> Iterator[tuple[int, NDArray[np.uint64]]]:
-        """Yield the words of tables of `ptrs` slots as numpy arrays of a row for each table, without copying: as many
-        tables at once as follow each other in memory, with the index of the first of them in `addresses`."""
-        import numpy as np
-
-        stride = self._rounded(ptrs * 8)
-        first = 0
-        while first < len(addresses):
-            section = self._sections[self._section_of(addresses[first])]
-            last = first + 1
-            while last < len(addresses) and addresses[last] == addresses[last - 1] + stride < section.end:
-                last += 1
-            at = (addresses[first] - section.start) // 8
-            size = (last - first - 1) * stride // 8 + ptrs
-            words: NDArray[np.uint64] = np.frombuffer(section.words, np.uint64, size, 8 * at)
-            yield first, np.lib.stride_tricks.as_strided(words, (last - first, ptrs), (stride, 8))
-            first = last
-
-    def _section_of(self, address: int) -> int:
-        return bisect_right(self._sections, address, key=_start) - 1
-
-    def _window(self, address: int, size: int) -> Table:
-        """Return the window of `size` bytes at an address that was handed out, the same one as long as its size is."""
-        window = self._freed.pop(address, None)
-        if window is not None and window.nbytes == size:
-            return window
-        section = self._section(address, size)
-        first = (address - section.start) // 8
-        return section.words[first : first + size // 8]
-
-    def _section(self, address: int, size: int) -> _Section:
-        """Return the section that holds all of [address, address + size), a new one where there is none."""
-        at = self._section_of(address)
-        if at < 0 or self._sections[at].end < address + size:
-            at = self._add_section(address, size)
-        return self._sections[at]
-
-    def _add_section(self, address: int, size: int) -> int:
-        there = sum(section.end - section.start for section in self._sections)
-        size = max(size, min(max(there, _SECTION), _LARGEST_SECTION))
-        at = self._section_of(address) + 1
-        if at < len(self._sections):
-            size = min(size, self._sections[at].start - address)
-        self._sections.insert(at, _Section(address, address + size, _zeroed(size)))
-        return at
+        self._next = first + min(count, (beyond - first) // size) * size
+        return range(first, self._next, size)
 
     def alloc_page(self) -> int:
         """Return the physical address of a new page of RAM that one entry maps."""
@@ -258,12 +182,12 @@ class PhysicalMemory:
 
     def free_table(self, address: int) -> None:
         """Give a table back."""
-        self.free_tables([address])
+        size = self.rounded(self.tables[address].nbytes)
+        self.free_tables([range(address, address + size, size)])
 
-    def free_tables(self, addresses: Sequence[int]) -> None:
-        """Give tables of one size back."""
-        for address in addresses:
-            self._freed[address] = self.tables.pop(address)
-        size = self._freed[addresses[0]].nbytes
-        self._table_bytes -= size * len(addresses)
-        self._free.setdefault(self._rounded(size), deque()).extend(addresses)
+    def free_tables(self, runs: list[range]) -> None:
+        """Give runs of tables of one size back."""
+        self._table_bytes -= self.tables[runs[0].start].nbytes * sum(map(len, runs))
+        for run in runs:
+            self.tables.remove(run)
+        self._free.setdefault(runs[0].step, deque()).extend(runs)

@@ -6,9 +6,9 @@ fault handler: property tests hold the two equal. Addresses, sizes, offsets and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import field
-from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from pfnmap.contract.defaults import DEFAULT_DRIVER
 from pfnmap.contract.region import Msix, Span
@@ -27,6 +27,8 @@ __all__ = [
     "Run",
     "by_device",
 ]
+
+T = TypeVar("T")
 
 LeafLevel: TypeAlias = Literal["pte", "pmd", "pud"]
 """A level at which memory is mapped: base pages, PMD leaves, PUD leaves."""
@@ -82,6 +84,9 @@ class Image(Protocol):
 
     def has(self, change: str) -> bool:
         """Tell whether the release has an upstream change; an unknown one counts as absent."""
+
+    def once(self, follows: Callable[[Image], T]) -> T:
+        """Return what follows from this kernel alone, as a function of it says; it is called once."""
 
     def lacks(self, change: str) -> str:
         """Return a sentence that says that a change is not there: "6.1.192 lacks huge-pfnmap (first in 6.12)"."""

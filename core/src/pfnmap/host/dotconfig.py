@@ -71,12 +71,12 @@ def parse_dotconfig(text: str, where: str = ".config") -> DotConfig:
     """Parse the text of a ``.config``; `where` names it in errors. The last of several lines for a symbol counts."""
     values: dict[str, str] = {}
     arch = release = ""
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(map(str.strip, text.removeprefix("\ufeff").splitlines()), 1):
         if match := _SET.fullmatch(line):
             values[match[1]] = _unquoted(match[2])
         elif match := _NOT_SET.fullmatch(line):
             values[match[1]] = "n"
-        elif not line.strip() or line.startswith("#"):
+        elif not line or line.startswith("#"):
             if not release and (match := _HEADER.fullmatch(line)):
                 arch, release = match[1], match[2]
             elif number == 1 and (match := _DIST_GIT_HEADER.fullmatch(line)):

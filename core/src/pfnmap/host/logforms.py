@@ -8,7 +8,8 @@
   ``.changes``): items below the version that brought them. They need not name every commit, name none by its id
   and say of several items of one version not which came first.
 
-The first line that is not empty tells which it is.
+The first line that is not empty tells which it is; colours, and in front of it a prompt with its command or a fence,
+are passed over.
 """
 
 from __future__ import annotations
@@ -36,14 +37,16 @@ _MAX_REMARKS: Final = 16
 _LONG_ID: Final = re.compile(rb"[0-9a-f]{40}|[0-9a-f]{64}")
 _SHORT_ID: Final = re.compile(rb"[0-9a-f]{7,64}")
 _COMMIT: Final = re.compile(rb"commit ([0-9a-f]{7,64})(?: [0-9a-f]{7,64}| \(.*\))*")
-_ONELINE: Final = re.compile(
-    rb"([0-9a-f]{7,64}) (?:\((?:HEAD|tag: |origin/)[^()]*\) )?(?:\((.*), \d{4}-\d\d-\d\d\)|(.*))"
-)
+_REFS: Final = rb"\((?:tag: )?[^\s()]+(?:(?: -> |, )(?:tag: )?[^\s()]+)*\) "
+_ONELINE: Final = re.compile(rb"([0-9a-f]{7,64}) (?:" + _REFS + rb")?(?:\((.*), \d{4}-\d\d-\d\d\)|\(\"(.*)\"\)|(.*))")
+"""``%h %s``, with the names of refs or without, ``%h (%s, %as)``, and the kernel's own ``%h ("%s")``."""
 _DEBIAN: Final = re.compile(rb"(\S+ \(([^()\s]+)\)) [^;]*;\s*\w+=.*")
 _DAY: Final = rb"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun) (?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) [ \d]\d? .*"
 _RPM: Final = re.compile(rb"(?:\* )?(" + _DAY + rb"@.*)")
 _RPM_VERSION: Final = re.compile(rb"[\[ ]v?(\d+\.\d+[^\s\[\]]*)\]?$")
-_RULE: Final = re.compile(rb"-{20,}")
+_PASSED: Final = re.compile(rb"\s*|-{20,}|```\w*|(?:[^\s$#]\S*)?[$#] .*|\S+@\S+[$#] .*")
+"""What may stand around a log: SUSE's rule, a fence, a command behind its prompt."""
+_COLOUR: Final = re.compile(rb"\x1b\[[0-9;]*[mK]")
 _BULLET: Final = re.compile(rb"\s*[*+-]\s+(.*)")
 _UPSTREAM: Final = re.compile(r"(\d+\.\d+(?:\.\d+)?)(?:[~-](?:0\.)?(rc\d+))?")
 _AREA: Final = re.compile(r"^(?:\[[^\[\]]*\]\s*)+")  # Debian's [arm64]
@@ -114,7 +117,7 @@ def read_log(stream: BinaryIO, where: str) -> Log:
     """
     lines = _lines(stream, where)
     for number, line, ended in lines:
-        if line.strip() and not _RULE.fullmatch(line):
+        if not _PASSED.fullmatch(line):
             first = number, line, ended
             break
     else:
@@ -152,7 +155,7 @@ def _lines(stream: BinaryIO, where: str) -> _Lines:
         ended = piece.endswith(b"\n")
         if not inside:
             number += 1
-            yield number, piece.rstrip(b"\r\n"), ended
+            yield number, _COLOUR.sub(b"", piece.rstrip(b"\r\n")), ended
         inside = not ended
 
 
@@ -229,11 +232,11 @@ def _oneline(lines: _Lines, where: str) -> Iterator[Commit]:
     for number, line, ended in lines:
         match = _ONELINE.fullmatch(line)
         if match is None:
-            if line.strip() and ended:
+            if ended and not _PASSED.fullmatch(line):
                 raise BadInput(where, f"line {number} is no commit and its subject, as the lines before it are")
             continue
         commit = _commit(match[1], number)
-        commit.subject, commit.subject_line, commit.whole = _text(match[2] or match[3]), number, ended
+        commit.subject, commit.subject_line, commit.whole = _text(match[2] or match[3] or match[4]), number, ended
         commit.merge = commit.subject.startswith("Merge ")
         yield commit
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from typing import Any
 
 from pfnmap.contract.slot import Slot, Table
@@ -10,7 +11,7 @@ from pfnmap.mm import huge_memory
 from pfnmap.mm.anonymous import private_page
 from pfnmap.mm.contpte import contpte_unfold
 from pfnmap.mm.mmu_notifier import mmu_notifier_invalidate_range
-from pfnmap.mm.pte_tables import pte_rows_of_two, pte_tables, turned
+from pfnmap.mm.pte_tables import count_of, pte_rows_of_two, pte_tables, turned
 from pfnmap.vm_flags import VM_MIXEDMAP, VM_PFNMAP, VM_SHARED, VM_WRITE
 
 __all__ = ["copy_page_range"]
@@ -73,15 +74,16 @@ def _copy(dst: VmArea, src: VmArea, dst_slot: Slot, src_slot: Slot, depth: int, 
         index = (address >> below.shift) & mask
         if special and tables.steps[below.name].op == "pmd" and not address % size:
             whole = pte_tables(tables, src_table, index, (end - address) // size)
-            if whole and all(entry == tables.empty[below.name] for entry in dst_table[index : index + len(whole)]):
-                _copy_tables(dst, src, whole, dst.vm_mm.tables.populate_all(dst_table, index, len(whole)))
-                address += len(whole) * size
+            count = count_of(whole)
+            if whole and dst_table[index : index + count] == array("Q", (tables.empty[below.name],)) * count:
+                _copy_tables(dst, src, whole, dst.vm_mm.tables.populate_all(dst_table, index, count))
+                address += count * size
                 continue
         _copy(dst, src, Slot(dst_table, index), Slot(src_table, index), depth + 1, address, stop)
         address = stop
 
 
-def _copy_tables(dst: VmArea, src: VmArea, old: list[int], new: list[int]) -> None:
+def _copy_tables(dst: VmArea, src: VmArea, old: list[range], new: list[range]) -> None:
     """copy_present_ptes of whole tables."""
     import numpy as np
 

@@ -26,7 +26,7 @@ from pfnmap.limits import PTES, bounded
 from pfnmap.mm import huge_memory
 from pfnmap.mm.anonymous import do_anonymous_page, do_wp_page
 from pfnmap.mm.pfnmap_track import setup_cachemode, track_remap, untrack_remap
-from pfnmap.mm.pte_tables import FEW, following, pte_rows, pte_tables
+from pfnmap.mm.pte_tables import FEW, count_of, fill, pte_rows, pte_tables
 from pfnmap.trace import Call, Fault, Install
 from pfnmap.vm_flags import (
     VM_DONTDUMP,
@@ -237,17 +237,14 @@ def _insert_under_pud(vma: VmArea, pmd: Slot, start: int, end: int, pfn: int, pr
         else:
             made = pte_tables(tables, table, index, whole)
         if made:
-            count, whole = 0, len(made)
-            for rows in pte_rows(mm, made):
-                rows[:] = following(
-                    ops, "pte", pfn + count, ops.pte_mkspecial(ops.pfn_pte(pfn + count, prot)), rows.size, 1
-                ).reshape(rows.shape)
-                count += rows.size
+            whole = count_of(made)
+            count = whole * geometry.PTRS_PER_PTE
+            fill(ops, pte_rows(mm, made), pfn, entry)
         else:
             whole = 1
             ptes, first = tables.pte_alloc(Slot(table, index), address)
             count = (min((address & -span) + span, end) - address) >> shift
-            np.frombuffer(ptes, np.uint64)[first : first + count] = following(ops, "pte", pfn, entry, count, 1)
+            fill(ops, [np.frombuffer(ptes, np.uint64)[None, first : first + count]], pfn, entry)
         mm.machine.trace.emit(Install("pte", address, pfn, entry, count))
         pfn += count
         address += count << shift

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from array import array
+from typing import TYPE_CHECKING
+
 from pfnmap.contract.slot import Slot
 from pfnmap.contract.vma import MmStruct, VmArea
 from pfnmap.mm import huge_memory
 from pfnmap.mm.contpte import contpte_unfold
 from pfnmap.mm.mmu_notifier import mmu_notifier_invalidate_range
+from pfnmap.mm.pte_tables import FEW, count_of, pte_rows, pte_rows_of_two, pte_tables, turned
+from pfnmap.vm_flags import VM_PFNMAP
+
+if TYPE_CHECKING:  # for the type checker alone: numpy is imported where it is used
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = ["move_page_tables"]
 
@@ -35,6 +44,8 @@ def move_page_tables(vma: VmArea, address: int, new_vma: VmArea, new_address: in
                 and _move_normal(old_pud, new_pud, ops.pud_none, tables.empty["pud"])
             )
             if not moved:
+                extent = _move_tables(vma, old_pud, address, new_pud, new_address, end)
+            if not moved and not extent:
                 extent = _extent(pmd_size, address, end, new_address)
                 _move_below_pud(vma, old_pud, address, new_pud, new_address, extent)
         address += extent
@@ -105,18 +116,84 @@ def _move_below_pud(vma: VmArea, old_pud: Slot, old: int, new_pud: Slot, new: in
     _move_ptes(vma, old_pte, new_pte, extent >> kernel.geometry.PAGE_SHIFT)
 
 
+def _move_tables(vma: VmArea, old_pud: Slot, old: int, new_pud: Slot, new: int, end: int) -> int:
+    """Do what `_move_below_pud` does to the PTE tables that a pfnmap has from `old` on, as many as lie in one PMD table
+    and are moved under one; return the bytes that they map, 0 where they are few."""
+    mm = vma.vm_mm
+    kernel = mm.kernel
+    tables = mm.tables
+    geometry = kernel.geometry
+    size = geometry.size("pmd")
+    if not vma.vm_flags & VM_PFNMAP or old % size:
+        return 0
+    table, index = tables.pmd_offset(old_pud, old)
+    count = count_of(pte_tables(tables, table, index, min((end - old) // size, len(table) - index)))
+    if not count:
+        return 0
+    new_table, new_index = tables.pmd_alloc(new_pud, new)
+    shift = new % size >> geometry.PAGE_SHIFT  # entries further on in their table
+    free = array("Q", (tables.empty["pmd"],)) * (len(new_table) - new_index)
+    count = min(count, len(free) - bool(shift))
+    last = count + bool(shift)
+    whole = not shift and kernel.config.enabled("HAVE_MOVE_PMD")
+    first = 0 if whole else 1  # which slots have to be empty: the first may have its table
+    if count <= FEW or new_table[new_index + first : new_index + last] != free[first:last]:
+        return 0
+    olds = pte_tables(tables, table, index, count)
+    if whole:
+        new_table[new_index : new_index + count] = table[index : index + count]
+        table[index : index + count] = free[:count]
+        return count * size
+    tables.pte_alloc(Slot(new_table, new_index), new)
+    made = tables.populate_all(new_table, new_index + 1, last - 1)
+    if shift:
+        mm.machine.phys.tables[made[-1][-1]][:] = array("Q", (tables.empty["pte"],)) * geometry.PTRS_PER_PTE
+    for rows, news in pte_rows_of_two(mm, olds, pte_tables(tables, new_table, new_index, count)):
+        _move_entries(vma, rows[:, : rows.shape[1] - shift], news[:, shift:])
+    for rows, news in pte_rows_of_two(mm, olds, pte_tables(tables, new_table, new_index + 1, count)) if shift else ():
+        _move_entries(vma, rows[:, -shift:], news[:, :shift])
+    for rows in pte_rows(mm, olds):
+        rows[...] = tables.empty["pte"]
+    return count * size
+
+
+def _move_entries(vma: VmArea, olds: NDArray[np.uint64], news: NDArray[np.uint64]) -> None:
+    """Write what the entries of tables become where they move to, which is empty."""
+    import numpy as np
+
+    ops = vma.vm_mm.kernel.ops
+    bits = turned(ops, olds, ops.pte_mksoft_dirty) if _tracked(vma) else turned(ops, olds, lambda pte: pte)
+    if bits is not None:
+        np.bitwise_xor(olds, np.uint64(bits), out=news)
+    else:
+        news[...] = _moved(vma, olds)
+
+
+def _tracked(vma: VmArea) -> bool:
+    """Whether what moves is marked soft-dirty (RULES 12)."""
+    return vma.vm_mm.kernel.config.enabled("MEM_SOFT_DIRTY")
+
+
+def _moved(vma: VmArea, olds: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return what entries become."""
+    import numpy as np
+
+    ops = vma.vm_mm.kernel.ops
+    moved = olds.copy()
+    if _tracked(vma):
+        np.copyto(moved, ops.pte_mksoft_dirty(olds), where=ops.pte_present(olds) != 0)
+    return moved
+
+
 def _move_ptes(vma: VmArea, old: Slot, new: Slot, count: int) -> None:
-    """move_ptes: all that are not empty, soft-dirty then where that is tracked (RULES 12)."""
+    """move_ptes: all that are not empty."""
     import numpy as np
 
     kernel = vma.vm_mm.kernel
-    ops = kernel.ops
     contpte_unfold(vma.vm_mm, old.table, old.index, count)
     olds = np.frombuffer(old.table, np.uint64)[old.index : old.index + count]
     news = np.frombuffer(new.table, np.uint64)[new.index : new.index + count]
-    filled = ops.pte_none(olds) == 0
-    moved = olds.copy()
-    if kernel.config.enabled("MEM_SOFT_DIRTY"):
-        np.copyto(moved, ops.pte_mksoft_dirty(olds), where=ops.pte_present(olds) != 0)
+    filled = kernel.ops.pte_none(olds) == 0
+    moved = _moved(vma, olds)
     olds[filled] = kernel.arch.empty("pte")
     news[filled] = moved[filled]

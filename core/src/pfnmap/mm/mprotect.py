@@ -20,7 +20,7 @@ from pfnmap.mm.mmap import (
     vma_wants_writenotify,
 )
 from pfnmap.mm.mmu_notifier import mmu_notifier_invalidate_range
-from pfnmap.mm.pte_tables import pte_rows, pte_tables, turned
+from pfnmap.mm.pte_tables import count_of, pte_rows, pte_tables, turned
 from pfnmap.mm.vm_enough_memory import vm_enough_memory
 from pfnmap.mm.vm_normal_page import vm_normal_page
 from pfnmap.vm_flags import (
@@ -142,7 +142,7 @@ def _change(vma: VmArea, table: Table, depth: int, start: int, end: int, try_wri
             found = pte_tables(tables, table, slot[1], (end - address) // size)
             if found:
                 _change_tables(vma, found, address, try_writable)
-                address += len(found) * size
+                address += count_of(found) * size
                 continue
         whole = stop - address == size
         if step.none(entry):
@@ -163,7 +163,7 @@ def _change(vma: VmArea, table: Table, depth: int, start: int, end: int, try_wri
         address = stop
 
 
-def _change_tables(vma: VmArea, addresses: list[int], start: int, try_writable: bool) -> None:
+def _change_tables(vma: VmArea, runs: list[range], start: int, try_writable: bool) -> None:
     """change_pte_range of whole tables from the byte address `start` on."""
     ops = vma.vm_mm.kernel.ops
     page = vma.vm_mm.kernel.geometry.PAGE_SIZE
@@ -174,7 +174,7 @@ def _change_tables(vma: VmArea, addresses: list[int], start: int, try_writable: 
         upgraded = try_writable and not ops.pte_write(changed) and _can_change_pte_writable(vma, start, changed)
         return ops.pte_mkwrite(changed, vma.vm_flags) if upgraded else changed
 
-    for rows in pte_rows(vma.vm_mm, addresses):
+    for rows in pte_rows(vma.vm_mm, runs):
         bits = turned(ops, rows, change) if special else None
         if bits is not None:
             rows ^= rows.dtype.type(bits)

@@ -6,7 +6,7 @@ from array import array
 
 from pfnmap.contract.slot import Slot, Table
 from pfnmap.contract.vma import MmStruct
-from pfnmap.mm.pte_tables import pte_tables
+from pfnmap.mm.pte_tables import count_of, pte_tables
 
 __all__ = ["free_pgtables"]
 
@@ -61,10 +61,11 @@ def _free_range(mm: MmStruct, table: Table, depth: int, start: int, end: int, fl
             continue
         stop = min((address & -size) + size, end)
         if child == "pte" and (whole := pte_tables(tables, table, index, -(-(end - address) // size))):
-            table[index : index + len(whole)] = array("Q", (tables.empty[walked.name],)) * len(whole)
+            count = count_of(whole)
+            table[index : index + count] = array("Q", (tables.empty[walked.name],)) * count
             phys.free_tables(whole)
-            tables.pgtables_bytes -= len(whole) * tables.bytes[child]
-            address = (address & -size) + len(whole) * size
+            tables.pgtables_bytes -= count * tables.bytes[child]
+            address = (address & -size) + count * size
             continue
         slot = Slot(table, index)
         if not tables.none_or_clear_bad(walked.name, slot):

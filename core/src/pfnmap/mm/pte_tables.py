@@ -1,13 +1,13 @@
-"""PTE tables in a row under one PMD table, worked on at once where they are whole.
+"""PTE tables in a row under one PMD table, worked on at once where they are whole. They are told of in runs
+(`pfnmap.contract.tables`).
 
-What a change makes of an entry hangs on its flags, never on its PFN: of entries that map pages in a row with the same
-flags the first one is changed by the architecture's ops, and the bits that changed are turned in all of them.
+What a change makes of an entry hangs on its flags, never on its PFN: of entries with the same flags the first one is
+changed by the architecture's ops, and the bits that changed are turned in all of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from itertools import pairwise
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from pfnmap.contract.entry import Level
@@ -20,15 +20,15 @@ if TYPE_CHECKING:  # for the type checker alone: numpy is imported where it is u
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["FEW", "following", "pte_rows", "pte_rows_of_two", "pte_tables", "turned"]
+__all__ = ["FEW", "count_of", "fill", "following", "pte_rows", "pte_rows_of_two", "pte_tables", "turned"]
 
 FEW = 8
 """As many tables are as fast one by one."""
 
 
-def pte_tables(tables: PageTables, table: Table, index: int, count: int) -> list[int]:
-    """Return the physical addresses of the PTE tables under `count` slots of a PMD table from `index` on, up to the
-    first slot that points to none; none at all where they are few."""
+def pte_tables(tables: PageTables, table: Table, index: int, count: int) -> list[range]:
+    """Return the PTE tables under `count` slots of a PMD table from `index` on, up to the first slot that points to
+    none; none at all where they are few."""
     below = tables.below["pmd"]
     if count <= FEW or below[table[index]] is None or below[table[index + FEW]] is None:
         return []
@@ -37,25 +37,37 @@ def pte_tables(tables: PageTables, table: Table, index: int, count: int) -> list
     step = next(step for step in tables.steps.values() if step.op == "pmd")
     entries = np.frombuffer(table, np.uint64)[index : index + count]
     good = (step.none(entries) | step.leaf(entries) | step.bad(entries)) == 0  # type: ignore[arg-type]
-    found: list[int] = step.pgtable(entries)[: count if good.all() else good.argmin()].tolist()  # type: ignore
-    return found if len(found) > FEW else []
+    found: NDArray[np.uint64] = step.pgtable(entries if good.all() else entries[: good.argmin()])  # type: ignore
+    return _runs(found, tables.stride) if len(found) > FEW else []
 
 
-def pte_rows(mm: MmStruct, addresses: list[int]) -> Iterator[NDArray[np.uint64]]:
-    """Yield the words of PTE tables, a row for each table; as many tables at once as lie in a row."""
-    ptrs = mm.kernel.geometry.PTRS_PER_PTE
-    return (rows for _, rows in mm.machine.phys.rows(addresses, ptrs))
+def _runs(addresses: NDArray[np.uint64], stride: int) -> list[range]:
+    """Return addresses as runs of those that each are `stride` bytes after the one before."""
+    import numpy as np
+
+    ends = [*(np.flatnonzero(np.diff(addresses) != stride) + 1).tolist(), len(addresses)]
+    starts = addresses[[0, *ends[:-1]]].tolist()
+    return [
+        range(start, start + (end - begin) * stride, stride)
+        for start, begin, end in zip(starts, [0, *ends[:-1]], ends, strict=True)
+    ]
+
+
+def count_of(runs: list[range]) -> int:
+    """Return how many tables these are."""
+    return sum(map(len, runs))
+
+
+def pte_rows(mm: MmStruct, runs: list[range]) -> Iterator[NDArray[np.uint64]]:
+    """Yield the words of PTE tables, a row for each table; many tables at once where they lie in a row."""
+    return mm.machine.phys.tables.rows(runs, mm.kernel.geometry.PTRS_PER_PTE)
 
 
 def pte_rows_of_two(
-    mm: MmStruct, one: list[int], other: list[int]
+    mm: MmStruct, one: list[range], other: list[range]
 ) -> Iterator[tuple[NDArray[np.uint64], NDArray[np.uint64]]]:
-    """Yield the words of as many PTE tables of each of two lists, as `pte_rows` does."""
-    ptrs = mm.kernel.geometry.PTRS_PER_PTE
-    found = [dict(mm.machine.phys.rows(addresses, ptrs)) for addresses in (one, other)]
-    for start, end in pairwise(sorted({*found[0], *found[1], len(one)})):
-        first = [max(n for n in rows if n <= start) for rows in found]
-        yield tuple(rows[n][start - n : end - n] for rows, n in zip(found, first, strict=True))  # type: ignore[misc]
+    """Yield the words of as many PTE tables of each of two, as `pte_rows` does."""
+    return mm.machine.phys.tables.rows_of_two(one, other, mm.kernel.geometry.PTRS_PER_PTE)
 
 
 def following(ops: Ops, level: Level, pfn: int, entry: int, count: int, pages: int) -> NDArray[np.uint64]:
@@ -63,34 +75,54 @@ def following(ops: Ops, level: Level, pfn: int, entry: int, count: int, pages: i
     further on."""
     import numpy as np
 
-    make = getattr(ops, f"pfn_{level}")
-    step = _step(make, pfn, count, pages)
-    if step is not None and getattr(ops, f"{level}_pfn")(entry + step * (count - 1)) == pfn + (count - 1) * pages:
+    step = _step(ops, level, pfn, entry, count, pages)
+    if step is not None:
         return np.arange(entry, entry + count * step, step, dtype=np.uint64)
+    make = getattr(ops, f"pfn_{level}")
     found: NDArray[np.uint64] = make(np.arange(pfn, pfn + count * pages, pages, dtype=np.uint64), 0)
     found ^= np.uint64(make(pfn, 0) ^ entry)
     return found
 
 
+def fill(ops: Ops, found: Iterable[NDArray[np.uint64]], pfn: int, entry: int) -> None:
+    """Fill rows of PTEs with those that have the flags of `entry`, which maps `pfn`: the first of them is that, the
+    others map the PFNs that follow."""
+    import numpy as np
+
+    for rows in found:
+        step = _step(ops, "pte", pfn, entry, rows.size, 1)
+        done = 1 if step else len(rows)
+        rows[:done] = following(ops, "pte", pfn, entry, rows[:done].size, 1).reshape(rows[:done].shape)
+        while step and done < len(rows):  # no room beside the rows is needed
+            more = rows[done : 2 * done]
+            np.add(rows[: len(more)], np.uint64(done * rows.shape[1] * step), out=more)
+            done += len(more)
+        entry ^= ops.pfn_pte(pfn, 0) ^ ops.pfn_pte(pfn + rows.size, 0)
+        pfn += rows.size
+
+
 def turned(ops: Ops, words: NDArray[np.uint64], change: Callable[[int], int]) -> int | None:
-    """Return the bits that a change turns in each of some PTEs, or None where they do not map pages in a row with the
-    same flags, or do not lie in a row themselves."""
-    if not words.flags.c_contiguous:
-        return None
-    flat = words.reshape(-1)
-    first, last = int(flat[0]), int(flat[-1])
+    """Return the bits that a change turns in each of some PTEs, or None where they are not all present with the same
+    flags."""
+    import numpy as np
+
+    first = int(words[0, 0])
     if ops.pte_none(first) or not ops.pte_present(first):
         return None
-    step = _step(ops.pfn_pte, ops.pte_pfn(first), flat.size, 1)
-    if step is None or last - first != (flat.size - 1) * step or (flat[1:] - flat[:-1] != step).any():
+    varying = int(np.bitwise_or.reduce(words, axis=None) ^ np.bitwise_and.reduce(words, axis=None))
+    other = first ^ varying
+    if first ^ ops.pfn_pte(ops.pte_pfn(first), 0) != other ^ ops.pfn_pte(ops.pte_pfn(other), 0):
         return None
     bits = change(first) ^ first
-    return bits if change(last) ^ last == bits else None
+    return bits if change(other) ^ other == bits else None
 
 
-def _step(make: Callable[[int, int], int], pfn: int, count: int, pages: int) -> int | None:
-    """Return by how much the entry of each of `count` blocks of `pages` is above that of the one before, or None where
-    that is not one number: the PFN is in one piece in an entry then, and what is added stays in it."""
-    first, last = make(pfn, 0), make(pfn + (count - 1) * pages, 0)
-    step = make(pfn + pages, 0) - first
-    return step if step > 0 and last - first == (count - 1) * step else None
+def _step(ops: Ops, level: Level, pfn: int, entry: int, count: int, pages: int) -> int | None:
+    """Return by how much each of the leaves of `following` is above the one before, or None where that is not one
+    number: the PFN is in one piece in an entry then, and what is added stays in it."""
+    make = getattr(ops, f"pfn_{level}")
+    last = pfn + (count - 1) * pages
+    step: int = make(pfn + pages, 0) - make(pfn, 0)
+    if step <= 0 or make(last, 0) - make(pfn, 0) != (count - 1) * step:
+        return None
+    return step if getattr(ops, f"{level}_pfn")(entry + (count - 1) * step) == last else None

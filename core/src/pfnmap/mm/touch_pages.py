@@ -19,7 +19,7 @@ from pfnmap.contract.vma import MmStruct, VmFault
 from pfnmap.limits import bounded
 from pfnmap.mm import huge_memory
 from pfnmap.mm.fault import AccessResult, user_access
-from pfnmap.mm.pte_tables import following, pte_rows
+from pfnmap.mm.pte_tables import fill, following, pte_rows
 from pfnmap.trace import Call, Event, Repeat, later
 from pfnmap.vm_flags import VM_PFNMAP
 
@@ -212,12 +212,8 @@ class _Touching:
         if (following(self._ops, "pte", pfn, done[0], pages, 1) != _words(done)).any():
             return 0
         count = self._of_one_cachemode(pfn, count, pages)
-        entry = done[-1]
-        for rows in pte_rows(self._mm, tables.populate_all(table, index + 1, count)):
-            pfn = self._ops.pte_pfn(entry)
-            entries = following(self._ops, "pte", pfn, entry, rows.size + 1, 1)[1:]
-            rows[:] = entries.reshape(rows.shape)
-            entry = int(entries[-1])
+        after = done[0] ^ self._ops.pfn_pte(pfn, 0) ^ self._ops.pfn_pte(pfn + pages, 0)
+        fill(self._ops, pte_rows(self._mm, tables.populate_all(table, index + 1, count)), pfn + pages, after)
         return count
 
     def _of_one_cachemode(self, pfn: int, count: int, pages: int) -> int:

@@ -121,7 +121,7 @@ def _pfn_to_page(machine: MachineState, level: Level, entry: int, pfn: int) -> i
 
 def _highest_memmap_pfn(machine: MachineState) -> int:
     """The last PFN with a struct page. One that is lower and no RAM passes for a page, as in the kernel."""
-    return max(*machine.phys.ram, *machine.phys.tables) >> machine.kernel.geometry.PAGE_SHIFT
+    return max(max(machine.phys.ram), max(machine.phys.tables)) >> machine.kernel.geometry.PAGE_SHIFT
 
 
 def _print_bad(machine: MachineState, level: Level, entry: int) -> None:

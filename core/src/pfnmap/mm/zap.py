@@ -11,7 +11,7 @@ from pfnmap.mm import huge_memory
 from pfnmap.mm.anonymous import unmap_page
 from pfnmap.mm.contpte import contpte_unfold
 from pfnmap.mm.mmu_notifier import mmu_notifier_invalidate_range
-from pfnmap.mm.pte_tables import pte_rows, pte_tables
+from pfnmap.mm.pte_tables import count_of, pte_rows, pte_tables
 from pfnmap.trace import Call
 from pfnmap.vm_flags import VM_PFNMAP
 
@@ -46,13 +46,13 @@ def _zap(vma: VmArea, table: Table, depth: int, start: int, end: int, mmap_locke
         if table[index] == empty:
             address = (address & -size) + size
             continue
-        whole = []
+        whole: list[range] = []
         if special and step.op == "pmd" and not address % size:
             whole = pte_tables(tables, table, index, (end - address) // size)
         if whole:
             for rows in pte_rows(mm, whole):
                 rows[:] = tables.empty["pte"]
-            address += len(whole) * size
+            address += count_of(whole) * size
             continue
         stop = min((address & -size) + size, end)
         slot = Slot(table, index)

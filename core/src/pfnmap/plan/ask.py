@@ -43,16 +43,25 @@ def plan(
     question = Question.of(requests, mmap_base, dma, hypervisor, registry, vmm_options, newest_vmm)
     first = Planner(kernel, question)
     mappings = first.answer()
-    undetermined = tuple(_undetermined(kernel, question, first.changes(), mappings))
-    described = {**kernel.describe(), "assumed": _assumed(kernel, question, undetermined, first.changes())}
-    return Plan(described, mappings, undetermined, first.legends(), first.changes())
+    relevant = first.changes()
+    undetermined = tuple(_undetermined(kernel, question, relevant, mappings))
+    described = {**kernel.once(_described), "assumed": _assumed(kernel, question, undetermined, relevant)}
+    return Plan(described, mappings, undetermined, first.legends(), relevant)
+
+
+def _described(kernel: Kernel) -> dict[str, Any]:
+    return kernel.describe()
+
+
+def _unknown(kernel: Kernel) -> frozenset[str]:
+    return frozenset(change for change, status in kernel.release.changes.items() if status == "unknown")
 
 
 def _undetermined(
     kernel: Kernel, question: Question, relevant: frozenset[str], planned: tuple[MappingPlan, ...]
 ) -> Iterable[Undetermined]:
     changes = kernel.release.changes
-    unknown = {change for change, status in changes.items() if status == "unknown"}
+    unknown = kernel.once(_unknown)
 
     def answer(yes: Iterable[str]) -> dict[str, Any]:
         settled = dict(changes)
@@ -62,9 +71,8 @@ def _undetermined(
             mappings = Planner(kernel.relink(replace(kernel.release, changes=settled)), question).mappings()
         return {"mappings": [mapping.answer() for mapping in mappings]}
 
-    for change in changes:
-        if change not in unknown & relevant:
-            continue
+    mattering = unknown & relevant
+    for change in filter(mattering.__contains__, changes) if mattering else ():
         given = required(kernel, change) & unknown
         if_yes, if_no = answer({change, *given}), answer(given)
         if if_yes != if_no:
@@ -77,18 +85,21 @@ def required(kernel: Kernel, change: str) -> set[str]:
     return {*direct, *(name for one in direct for name in required(kernel, one))}
 
 
+def _assumed_anyhow(kernel: Kernel) -> tuple[str, ...]:
+    every = unknown_as_absent(kernel.release.name, kernel.release.changes, kernel.release.known)
+    return tuple(sentence for sentence in kernel.assumed if sentence not in every)
+
+
 def _assumed(
     kernel: Kernel, question: Question, undetermined: Sequence[Undetermined], relevant: frozenset[str]
 ) -> list[str]:
     """What nobody said of the kernel, and can alter this answer: of unknown changes those that do, of what its
     distribution has that which it hangs on."""
     name, changes, known = kernel.release.name, kernel.release.changes, kernel.release.known
-    every = unknown_as_absent(name, changes, known)
-    mattering = unknown_as_absent(name, {row.change: changes[row.change] for row in undetermined}, known)
-    beside = {flavour.said for flavour in facts(question.registry).flavours if not relevant & set(flavour.with_)}
+    flavours = facts(question.registry).has_by_sentence
     return [
-        *(sentence for sentence in kernel.assumed if sentence not in every and sentence not in beside),
-        *mattering,
+        *(said for said in kernel.once(_assumed_anyhow) if said not in flavours or flavours[said] & relevant),
+        *unknown_as_absent(name, {row.change: changes[row.change] for row in undetermined}, known),
         *(
             f"address of {request.where}: {request.phys:#x}, a multiple of its size"
             for request in {(r.device, r.bar): r for r in question.requests if r.phys_assumed}.values()

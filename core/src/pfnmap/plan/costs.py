@@ -13,12 +13,12 @@ from itertools import pairwise
 from typing import Any, TypeAlias
 
 from pfnmap.contract.dma import DmaMap, Reach
-from pfnmap.contract.plan import LEAF_LEVELS, LeafLevel, Run
+from pfnmap.contract.plan import HUGE_LEVELS, LEAF_LEVELS, LeafLevel, Run
 from pfnmap.plan.paging import Paging
 from pfnmap.plan.runs import Levels, blocks
 from pfnmap.records import dataclass
 
-__all__ = ["Costs", "Spans", "calls", "costs_of", "covered", "leaves_of", "reach_of", "touched"]
+__all__ = ["Costs", "Counted", "Spans", "calls", "costs_of", "reach_of"]
 
 Spans: TypeAlias = "Sequence[tuple[int, int]]"
 """Parts of a mapping, as start and end, none empty, in ascending order and apart."""
@@ -44,18 +44,73 @@ class Costs:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """All of a mapping that is cut into runs (none: it is not mapped), counted: `leaves` of any size and `pages` of the
+    base size, and the calls of the driver's fault handler, `once` for a fault and `again` for each of its passes."""
+
+    leaves: int
+    pages: int
+    once: int
+    again: int
+    beside: Mapping[int, int]
+    """How many aligned blocks of a size no leaf of that size or a larger maps, for the sizes of leaves."""
+
+    @classmethod
+    def of(cls, levels: Levels, runs: Sequence[Run], start: int, end: int) -> Counted:
+        """Count what [start, end) is cut into."""
+        sizes = levels.sizes
+        leaves = sum([run.count for run in runs])
+        left = {sizes[level]: beside(levels, runs, start, end, sizes[level]) for level in HUGE_LEVELS}
+        once = again = 0
+        if levels.filling == "fault" and runs:
+            # The second pass finds a table in the PUD entry, but nothing yet in the PMD entry.
+            once = leaves + (left[sizes["pud"]] if "pud" in levels.asked else 0)
+            again = left[sizes["pmd"]] if "pmd" in levels.asked else 0
+        elif levels.filling == "first fault" and runs:
+            once = 1
+        return cls(leaves, (end - start) // sizes["pte"] if runs else 0, once, again, left)
+
+    def reach(self, levels: Levels, runs: Sequence[Run], delta: int) -> Reach:
+        """Return `reach_of` all of it."""
+        fixups = {"fault": self.leaves, "first fault": min(self.pages, 1), "mmap": 0}[levels.filling]
+        return Reach(self.leaves, self.pages, breaks(levels, runs, delta), fixups, self.once + self.again)
+
+
 def costs_of(
-    paging: Paging, levels: Levels, runs: Sequence[Run], start: int, end: int, dma_map: DmaMap | None
+    paging: Paging,
+    levels: Levels,
+    runs: Sequence[Run],
+    start: int,
+    end: int,
+    counted: Counted,
+    dma_map: DmaMap | None,
 ) -> Costs:
     """Return what the mapping [start, end), cut into runs (none: it is not mapped), costs; a DMA map of it costs
     `dma_map`."""
-    spans = ((start, end),) if start < end else ()
-    counts = leaves_of(levels, runs, spans)
+    counts = dict.fromkeys(LEAF_LEVELS, 0)
+    for run in runs:
+        counts[run.level] += run.count
     table_bytes = counts["pmd"] * levels.deposit
-    tables = next((tables for reach, tables in paging.tables if end <= reach), paging.tables[-1][1])
-    for span, size in tables if runs else ():
-        table_bytes += (blocks(start, end, span) - covered(levels, runs, spans, span)) * size
-    return Costs(counts, calls(levels, runs, spans, levels.passes), table_bytes, dma_map)
+    if runs:
+        tables = next((tables for reach, tables in paging.tables if end <= reach), paging.tables[-1][1])
+        for span, size in tables:
+            known = counted.beside.get(span)
+            table_bytes += (beside(levels, runs, start, end, span) if known is None else known) * size
+    return Costs(counts, counted.once + counted.again * levels.passes, table_bytes, dma_map)
+
+
+def beside(levels: Levels, runs: Iterable[Run], start: int, end: int, size: int) -> int:
+    """Return how many aligned blocks of a size a mapping touches that no leaf of that size or a larger maps."""
+    mapped = sum([run.length // size for run in runs if levels.sizes[run.level] >= size])
+    return blocks(start, end, size) - mapped
+
+
+def breaks(levels: Levels, runs: Iterable[Run], delta: int) -> int:
+    """Return how often, from run to run, the physical addresses do not follow each other."""
+    if levels.checks_pfn:
+        return 0
+    return sum(a != b for a, b in pairwise(delta % levels.sizes[run.level] for run in runs))
 
 
 def covered(levels: Levels, runs: Iterable[Run], spans: Spans, size: int) -> int:
@@ -107,13 +162,11 @@ def reach_of(levels: Levels, runs: Sequence[Run], spans: Spans, delta: int) -> R
     A leaf that two spans touch is walked to for each, and faulted in once. That a break in the physical addresses costs
     a walk more is read from its source and not recorded.
     """
-    leaves = pages = breaks = 0
+    leaves = pages = broken = 0
     for start, end in spans if runs else ():
         leaves += sum(leaves_of(levels, runs, ((start, end),)).values())
         pages += blocks(start, end, levels.page)
-        inside = [run for run in runs if run.va < end and start < run.end]
-        shifts = [delta % levels.sizes[run.level] for run in inside]
-        breaks += sum(a != b for a, b in pairwise(shifts)) if not levels.checks_pfn else 0
+        broken += breaks(levels, [run for run in runs if run.va < end and start < run.end], delta)
     faulted = sum(leaves_of(levels, runs, spans).values())
     fixups = {"fault": faulted, "first fault": min(pages, 1), "mmap": 0}[levels.filling]
-    return Reach(leaves, pages, breaks, fixups, calls(levels, runs, spans, 1))
+    return Reach(leaves, pages, broken, fixups, calls(levels, runs, spans, 1))

@@ -11,7 +11,7 @@ from pfnmap.contract.placement import Area, Placed
 from pfnmap.contract.plan import HUGE_LEVELS, LeafLevel, Reason, RegionRules, Request, Run
 from pfnmap.contract.region import Span
 from pfnmap.errors import PluginError
-from pfnmap.plan.costs import Spans, costs_of, reach_of
+from pfnmap.plan.costs import Costs, Counted, Spans, costs_of, reach_of
 from pfnmap.plan.document import MappingPlan
 from pfnmap.plan.paging import Paging
 from pfnmap.plan.reasons import Blocked
@@ -32,6 +32,7 @@ class Region:
 
     kernel: Kernel
     paging: Paging
+    levels: Levels
     rules: RegionRules
     request: Request
     placed: Placed
@@ -48,7 +49,7 @@ class Region:
             start, length = area.va, area.length
             # vma_to_pfn: the page in which the BAR starts, whatever its offset in it
             delta = down(self.request.phys, self.paging.page) + area.offset - start
-        levels, before = Levels.of(self.paging, self.rules), Levels.before(self.paging, self.rules)
+        levels, before = self.levels, Levels.before(self.paging, self.rules)
         end, refused = start + length, self.rules.refused
         pages = run_of(levels, start, end, "pte")
         cuts, steps = ((pages,), 0) if refused or not length else cut(levels, start, end, delta)
@@ -62,15 +63,15 @@ class Region:
         ]
 
         def map_part(low: int, high: int) -> DmaMap | None:
-            return self._dma(levels, runs, ((low, high),), delta)
+            return self._dma(reach_of(levels, runs, ((low, high),), delta))
 
         return MappingPlan(
             self.request,
             area,
             self.placed,
             runs,
-            costs_of(self.paging, levels, runs, start, end, self._dma_spans(levels, runs, area, delta)),
-            costs_of(self.paging, before, flat, start, end, self._dma_spans(before, flat, area, delta)),
+            self._costs(levels, runs, area, delta),
+            self._costs(before, flat, area, delta),
             tuple(blocked),
             tuple(self._warnings(levels, runs, delta)),
             () if refused else tuple(self._notes(runs)),
@@ -110,20 +111,26 @@ class Region:
 
     # costs
 
-    def _dma(self, levels: Levels, runs: Sequence[Run], spans: Spans, delta: int) -> DmaMap | None:
-        if self.backend is None or not spans:
+    def _dma(self, reach: Reach) -> DmaMap | None:
+        if self.backend is None:
             return None
         with calling(self.backend.name, "map()") as gave:
-            return gave(self.backend.explained(self.kernel, reach_of(levels, runs, spans, delta)), DmaMap)
+            return gave(self.backend.explained(self.kernel, reach), DmaMap)
 
-    def _dma_spans(self, levels: Levels, runs: Sequence[Run], area: Area | None, delta: int) -> DmaMap | None:
-        """What the DMA maps of an area cost, together."""
-        return self._dma(levels, runs, _parts(area, self.placed.dma), delta)
+    def _costs(self, levels: Levels, runs: Sequence[Run], area: Area | None, delta: int) -> Costs:
+        """What an area costs that is cut into runs, and what its DMA maps do together."""
+        start, end = (area.va, area.va + area.length) if area else (0, 0)
+        counted = Counted.of(levels, runs, start, end)
+        dma_map: DmaMap | None = None
+        if area is not None and self.placed.dma is None:
+            dma_map = self._dma(counted.reach(levels, runs, delta))
+        elif spans := _parts(area, self.placed.dma):
+            dma_map = self._dma(reach_of(levels, runs, spans, delta))
+        return costs_of(self.paging, levels, runs, start, end, counted, dma_map)
 
     def _guest(self, levels: Levels, area: Area | None, delta: int) -> GuestPlan | None:
         """How a guest has the slots of an area, put together; each is cut by itself: its ends cut leaves, too."""
-        slots = _parts(area, self.placed.slots)
-        if self.hypervisor is None or area is None or not slots:
+        if self.hypervisor is None or area is None or not (slots := _parts(area, self.placed.slots)):
             return None
         base = self.request.gpa
         if base is not None:
@@ -173,7 +180,7 @@ class Region:
             )
         if self.backend is not None:
             with calling(self.backend.name, "note()") as gave:
-                note = gave(self.backend.note(self.kernel), str)
+                note = gave(self.kernel.once(self.backend.note), str)
             if note:
                 yield note
         yield from self.placed.notes

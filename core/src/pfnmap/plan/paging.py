@@ -77,6 +77,11 @@ class Paging:
             changes=(*_CHANGES, *dict.fromkeys(own)),
         )
 
+    @classmethod
+    def of_madvised(cls, kernel: Kernel) -> Paging:
+        """Read a linked kernel for mappings that are advised of MADV_HUGEPAGE."""
+        return cls.of(kernel, madvised=True)
+
     @property
     def page(self) -> int:
         """Bytes of a base page."""

@@ -22,34 +22,50 @@ if TYPE_CHECKING:
 __all__ = ["place", "vmm_class", "vmm_named"]
 
 _VERSION = re.compile(r"-v?(?=\d)")
+_PACKAGE = re.compile(r"(?:[-_]|:? )v?(?=\d)")
+_BANNER = re.compile(r"(\S+)(?: \S+)* version (\d\S*)(?: \((.+)\))?")
 
 
 def vmm_named(text: str, registry: Registry, options: Sequence[str] = (), *, newest: bool = False) -> Vmm:
-    """Return the placement policy that ``NAME`` or ``NAME-VERSION`` (or ``NAME-vVERSION``) means; ``-`` and ``_`` in
-    names are the same.
-    `newest`: a version newer than what is known is taken for the newest known.
+    """Return the placement policy that a text means, with its version.
+
+    ``NAME`` or ``NAME-VERSION`` (or ``NAME-vVERSION``), where ``-`` and ``_`` in names are the same; what a package is
+    called (``NAME_VERSION``, ``NAME: VERSION``); and what a program says of itself (``NAME vVERSION``, ``NAME ...
+    version VERSION (PACKAGE)``), where the package counts if it is known. `newest`: a version newer than what is known
+    is taken for the newest known.
 
     Raises Unknown for a name or a version that nobody knows, PluginError for a plugin that cannot be used, BadInput for
     an option that it does not take.
     """
-    version = [*_VERSION.split(text, maxsplit=1), ""][1]
     found = vmm_class(text, registry)
     with calling(found.name, "__init__()") as gave:
-        return gave(found(version, options, newest=newest), found)
+        return gave(found(_meant(text, registry)[1], options, newest=newest), found)
 
 
 def vmm_class(text: str, registry: Registry) -> type[Vmm]:
-    """Return the class of the placement policy that ``NAME`` or ``NAME-VERSION`` names. Raises as `vmm_named` does."""
-    name = _VERSION.split(text, maxsplit=1)[0]
-    plugins = {plugin.name.replace("-", "_"): plugin.name for plugin in registry.plugins("vmm")}
-    key = name.replace("-", "_")
-    if key not in plugins and (hint := how_to_install(key, "vmm")):
-        raise NotInstalled("placement policy", name, hint)
-    if key not in plugins:
+    """Return the class of the placement policy that a text means. Raises as `vmm_named` does."""
+    name, _ = _meant(text, registry)
+    if name is None:
+        said = _VERSION.split(text, maxsplit=1)[0]
+        if hint := how_to_install(said.replace("-", "_"), "vmm"):
+            raise NotInstalled("placement policy", said, hint)
         names = registry.names("vmm")
         raise Unknown("placement policy", text, names, every=not nearest(text, names))
-    found: type[Vmm] = registry.load("vmm", plugins[key])
+    found: type[Vmm] = registry.load("vmm", name)
     return found
+
+
+def _meant(text: str, registry: Registry) -> tuple[str | None, str]:
+    """Return the plugin that a text names, None where it names none, and the version in it, empty for none."""
+    plugins = {plugin.name.replace("-", "_"): plugin.name for plugin in registry.plugins("vmm")}
+    candidates = [_VERSION.split(text, maxsplit=1), _PACKAGE.split(text.lower(), maxsplit=1)]
+    if banner := _BANNER.fullmatch(text):
+        name, version, package = banner.groups()
+        candidates = [_PACKAGE.split(package or "", maxsplit=1), [name.lower(), version]]
+    for name, *version in candidates:
+        if found := plugins.get(name.replace("-", "_")):
+            return found, "".join(version)
+    return None, ""
 
 
 def place(

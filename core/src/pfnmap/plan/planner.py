@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pfnmap.contract.dma import DmaBackend
 from pfnmap.contract.guest import Hypervisor
 from pfnmap.contract.module import Driver
 from pfnmap.contract.placement import Vmm
-from pfnmap.contract.plan import HUGE_LEVELS, RegionRules, Request, by_device
+from pfnmap.contract.plan import HUGE_LEVELS, LeafLevel, RegionRules, Request, by_device
 from pfnmap.contract.region import check_sparse
 from pfnmap.errors import BadInput, Refused, Unknown
 from pfnmap.plan.document import MappingPlan
@@ -21,7 +20,7 @@ from pfnmap.plan.policies import congruent
 from pfnmap.plan.runs import Levels, up
 from pfnmap.plan.space import Space
 from pfnmap.plugins import Registry, calling, environment, why_unusable
-from pfnmap.records import dataclass
+from pfnmap.records import dataclass, replace
 from pfnmap.sizes import format_size
 
 if TYPE_CHECKING:
@@ -66,11 +65,11 @@ class Planner:
     def __init__(self, kernel: Kernel, question: Question) -> None:
         self.kernel = kernel
         self.question = question
-        self.paging = Paging.of(kernel)
+        self.paging = kernel.once(Paging.of)
         beside = by_device(question.requests)
         self.rules = [self._region_rules(request, beside[request.device]) for request in question.requests]
-        backends = {backend.name: backend for module in kernel.drivers.values() for backend in module.dma_backends}
-        self.backends = [_backend(kernel, backends, question.dma, rules.dma) for rules in self.rules]
+        self.levels = [Levels.of(self.paging, rules) for rules in self.rules]
+        self.backends = [_backend(kernel, question.dma, rules.dma) for rules in self.rules]
         self.hypervisor = _hypervisor(kernel, question.hypervisor)
         self.hypervisor_changes: tuple[str, ...] = ()
         if self.hypervisor is not None:
@@ -91,29 +90,21 @@ class Planner:
             )
             for request, rules in zip(self.question.requests, self.rules, strict=True)
         ]
-        levels = {
-            (request.device, request.bar): Levels.of(self.paging, rules)
-            for request, rules in zip(settled, self.rules, strict=True)
-        }
+        levels = {(request.device, request.bar): levels for request, levels in zip(settled, self.levels, strict=True)}
         space = Space(self.kernel, self.paging, levels, self.question.mmap_base)
         placed = place(space, settled, self.question.vmms, [rules.refused for rules in self.rules])
         if self.question.congruent:
             placed = [congruent(space, *pair) for pair in zip(settled, placed, strict=True)]
-        advised = any(where.madvise_hugepage for where in placed)
-        madvised = Paging.of(self.kernel, madvised=True) if advised else self.paging
-        regions = (
-            Region(
-                self.kernel,
-                madvised if where.madvise_hugepage else self.paging,
-                rules,
-                request,
-                where,
-                backend,
-                self.hypervisor,
-            )
-            for request, rules, where, backend in zip(settled, self.rules, placed, self.backends, strict=True)
-        )
-        return tuple(mapping for region in regions for mapping in region.plans())
+        planned: list[MappingPlan] = []
+        for n, where in enumerate(placed):
+            paging, rules, level = self.paging, self.rules[n], self.levels[n]
+            if where.madvise_hugepage:
+                paging = self.kernel.once(Paging.of_madvised)
+                level = Levels.of(paging, rules)
+            planned += Region(
+                self.kernel, paging, level, rules, settled[n], where, self.backends[n], self.hypervisor
+            ).plans()
+        return tuple(planned)
 
     def answer(self) -> tuple[MappingPlan, ...]:
         """Return `mappings`. Raises Refused for leaves that this kernel would die of."""
@@ -153,17 +144,22 @@ def region_rules(kernel: Kernel, request: Request, others: Sequence[Request], re
         return gave(driver.region(kernel, request, others), RegionRules)
 
 
-def _backend(kernel: Kernel, backends: dict[str, DmaBackend], asked: str | None, own: str | None) -> DmaBackend | None:
+def _backends(kernel: Kernel) -> dict[str, DmaBackend]:
+    return {backend.name: backend for module in kernel.drivers.values() for backend in module.dma_backends}
+
+
+def _backend(kernel: Kernel, asked: str | None, own: str | None) -> DmaBackend | None:
     """Who maps a region for DMA; nobody where the driver's own choice is of a plugin that is not linked."""
+    backends = kernel.once(_backends)
     if asked is not None and asked not in backends:
         raise _not_brought(kernel, "DMA backend", asked, backends)
     return backends.get(asked or own or "")
 
 
 def _hypervisor(kernel: Kernel, name: str | None) -> Hypervisor | None:
-    found = {m.hypervisor.name: m.hypervisor for m in kernel.drivers.values() if m.hypervisor is not None}
     if name is None:
         return None
+    found = {m.hypervisor.name: m.hypervisor for m in kernel.drivers.values() if m.hypervisor is not None}
     if name not in found:
         raise _not_brought(kernel, "hypervisor", name, found)
     return found[name]
@@ -219,9 +215,13 @@ def _length(kernel: Kernel, request: Request, rules: RegionRules) -> int:
     return length
 
 
+def _absent(kernel: Kernel) -> list[LeafLevel]:
+    return [level for level in HUGE_LEVELS if kernel.ops.owners.get(f"pfn_{level}") == "absent"]
+
+
 def _refuse_absent(kernel: Kernel, planned: Iterable[MappingPlan]) -> None:
     """Refuse leaves that this kernel would die of: a level that Kconfig allows and the architecture has no entry for
     (FINDINGS F18, powerpc hash with 64K pages)."""
-    for level in HUGE_LEVELS:
-        if kernel.ops.owners.get(f"pfn_{level}") == "absent" and any(p.costs.counts[level] for p in planned):
+    for level in kernel.once(_absent):
+        if any(p.costs.counts[level] for p in planned):
             raise Refused(f"pfn_{level}", f"{kernel.arch.name} has none in this boot, and the driver would ask for it")

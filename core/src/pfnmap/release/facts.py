@@ -67,6 +67,11 @@ class Facts:
         return min(self.seen)
 
     @cached_property
+    def has_by_sentence(self) -> Mapping[str, frozenset[str]]:
+        """The changes that a distribution's kernels have, by the sentence that says so."""
+        return {flavour.said: frozenset(flavour.with_) for flavour in self.flavours}
+
+    @cached_property
     def releases(self) -> tuple[str, ...]:
         """The releases that something is known about, oldest first, then the named trees."""
         named = {r for change in self.changes.values() for r in (change.first, *change.backports) if r[-1].isdigit()}

@@ -71,6 +71,8 @@ PTE_ACCESS_FLAGS: Final = PTE_RDONLY | PTE_AF | PTE_WRITE | PTE_DIRTY
 MT_NORMAL_NC: Final = 2 << 2
 MT_DEVICE_nGnRnE: Final = 3 << 2
 MT_DEVICE_nGnRE: Final = 4 << 2
+MEMORY_TYPES: Final = {0: "Normal", 1: "Normal-Tagged", 2: "Normal-NC", 3: "Device-nGnRnE", 4: "Device-nGnRE"}
+"""Index -> what it is called."""
 
 _PAGE_DEFAULT: Final = TYPE_TABLE | PTE_AF | PTE_SHARED
 _USER: Final = _PAGE_DEFAULT | PTE_USER | PTE_RDONLY | PTE_NG | PTE_PXN

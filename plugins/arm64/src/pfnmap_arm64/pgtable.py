@@ -17,6 +17,7 @@ from pfnmap.contract.plan import LeafLevel
 from pfnmap.kconfig import fragment
 from pfnmap_arm64.bits import (
     MASK64,
+    MEMORY_TYPES,
     MT_NORMAL_NC,
     PROTECTION_MAP,
     PTE_ACCESS_FLAGS,
@@ -128,6 +129,10 @@ class Arm64(Arch):
             software=0xF << 55,
             marks=1 << 51 | 1 << 10,  # DBM: a store takes AP[2] away; AF
         )
+
+    def cache_mode(self, level: Level, leaf: int) -> str | None:
+        """See `pfnmap.Arch.cache_mode`: the MT_ name of the index into MAIR_EL1 (asm/memory.h of 6.12)."""
+        return MEMORY_TYPES.get((leaf & PTE_ATTRINDX_MASK) >> 2)
 
     def setup_arch(self, config: Mapping[str, str], cpu: Mapping[str, Any], has: Has) -> None:
         boot = Boot.read(config, cpu)

@@ -15,7 +15,7 @@ from drgn import Object, Program, TypeEnumerator, TypeKind, TypeKindSet, TypeMem
 
 from pfnmap.errors import BadInput
 
-__all__ = ["Btf", "TypeFinder"]
+__all__ = ["LIMIT", "MAGIC", "Btf", "TypeFinder"]
 
 MAGIC: Final = 0xEB9F
 LIMIT: Final = 64 << 20
@@ -146,6 +146,13 @@ class TypeFinder:
         if TypeKind.INT in kinds and (same := _SPELLED.get(name)):
             return self(program, kinds, same, filename)
         return None
+
+    def enums(self) -> Iterator[Any]:
+        """Yield all enumerations."""
+        for blob in self.blobs:
+            for number, row in enumerate(blob.rows, blob.first):
+                if row.kind in (_ENUM, _ENUM64):
+                    yield self.type(blob, number)
 
     def type(self, blob: Btf, number: int, depth: int = 0) -> Any:
         """Return a type by its id."""

@@ -2,45 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from pfnmap.contract.entry import Level
 from pfnmap.contract.module import Driver
 from pfnmap.contract.plan import LEAF_LEVELS, Request
 from pfnmap.errors import BadInput, Refused
 from pfnmap.kernel import Kernel
 from pfnmap.plan import MappingPlan, plan
 from pfnmap.plugins import Registry
-from pfnmap_tables.processes import Resource, Vma, resources, vmas
+from pfnmap_tables.processes import Resource, Vma, is_pci, resources, vmas
 from pfnmap_tables.target import Target
-from pfnmap_tables.walk import Leaf, Walk, walk
+from pfnmap_tables.walk import Run, Walk, walk
 
-__all__ = ["Compared", "Difference", "Run", "compared", "differences"]
+__all__ = ["Compared", "Difference", "compared", "decoded", "differences"]
 
 _SIZES: Final = {level: n for n, level in enumerate(LEAF_LEVELS)}
-
-
-@dataclass(frozen=True)
-class Run:
-    """Leaves of one level one after another, whose addresses follow each other: `entry` is the first's."""
-
-    va: int
-    length: int
-    level: str
-    count: int
-    entry: int
-
-    def as_json(self, kernel: Kernel) -> dict[str, Any]:
-        """Return it in the form that `tables --json` prints."""
-        return {
-            "va": hex(self.va),
-            "length": self.length,
-            "level": self.level,
-            "count": self.count,
-            "entry": hex(self.entry),
-            **decoded(kernel, self.level, self.entry),
-        }
 
 
 class Difference(NamedTuple):
@@ -74,10 +52,10 @@ class Compared(NamedTuple):
 
     def counts(self) -> dict[str, int]:
         """Return how many leaves there are of each level."""
-        found = dict.fromkeys(reversed(LEAF_LEVELS), 0)
+        found: dict[str, int] = dict.fromkeys(reversed(LEAF_LEVELS), 0)
         for run in self.runs:
-            found[run.level] = found.get(run.level, 0) + run.count  # type: ignore[index, call-overload]
-        return found  # type: ignore[return-value]
+            found[run.level] = found.get(run.level, 0) + run.count
+        return found
 
     def as_json(self, kernel: Kernel) -> dict[str, Any]:
         """Return it in the form that `tables --json` prints."""
@@ -89,68 +67,68 @@ class Compared(NamedTuple):
             "device": self.device,
             "bar": self.bar,
             "offset": self.vma.part.offset,
-            "runs": [run.as_json(kernel) for run in self.runs],
+            "runs": [_run(run, kernel) for run in self.runs],
             "counts": self.counts(),
             "table_bytes": self.table_bytes,
             "unreadable_tables": self.unreadable,
-            "plan": planned and {"counts": dict(planned.costs.counts), "table_bytes": planned.costs.table_bytes},
+            "plan": planned and _planned(planned),
             "differs": [one.as_json() for one in self.differs],
             "unstable": self.unstable,
         }
 
 
-def compared(target: Target, kernel: Kernel, registry: Registry, pid: int | None = None) -> list[Compared]:
-    """Return the mappings of BARs of one process or of all. Raises BadInput for a process that is not there."""
+def compared(
+    target: Target, kernel: Kernel, registry: Registry, pid: int | None, tell: Callable[[str], None]
+) -> list[Compared]:
+    """Return the mappings of BARs of one process or of all; `tell` is told what cannot be read.
+
+    Raises BadInput for a process that is not there.
+    """
     drivers = {name: one for name, one in kernel.drivers.items() if isinstance(one, Driver)}
-    found = vmas(target.program, drivers, kernel.has, kernel.geometry.PAGE_SIZE, pid)
+    found = list(vmas(target.program, drivers, kernel.has, kernel.geometry.PAGE_SIZE, pid, tell))
     ranges = resources(target.program)
-    return [_compared(target, kernel, registry, vma, ranges) for vma in list(found)]
+    return [_compared(target, kernel, registry, vma, ranges) for vma in found]
 
 
 def _compared(target: Target, kernel: Kernel, registry: Registry, vma: Vma, ranges: Sequence[Resource]) -> Compared:
     seen = walk(target.program, kernel, vma.pgd, vma.start, vma.end)
-    unstable = target.live and walk(target.program, kernel, vma.pgd, vma.start, vma.end).leaves != seen.leaves
-    runs = tuple(_runs(seen.leaves))
-    bar = _bar(vma, seen, ranges)
+    unstable = target.live and walk(target.program, kernel, vma.pgd, vma.start, vma.end).runs != seen.runs
+    bar, index = _bar(vma, seen, ranges)
     planned = None if bar is None else _plan(kernel, registry, vma, bar)
-    differs = tuple(differences(vma, runs, planned)) if planned is not None else ()
-    index = vma.part.bar
-    return Compared(vma, bar and bar.name, index, runs, seen.table_bytes, seen.unreadable, planned, differs, unstable)
+    differs = tuple(differences(vma, seen.runs, planned)) if planned is not None else ()
+    return Compared(
+        vma, bar.name if bar else None, index, seen.runs, seen.table_bytes, seen.unreadable, planned, differs, unstable
+    )
 
 
-def _runs(leaves: Sequence[Leaf]) -> Iterator[Run]:
-    held: Run | None = None
-    last: Leaf | None = None
-    for leaf in leaves:
-        follows = last and (last.va + last.size, last.phys + last.size, last.level) == (leaf.va, leaf.phys, leaf.level)
-        same = last is not None and last.entry ^ last.phys == leaf.entry ^ leaf.phys
-        if held is not None and follows and same:
-            held = replace(held, length=held.length + leaf.size, count=held.count + 1)
-        else:
-            if held is not None:
-                yield held
-            held = Run(leaf.va, leaf.size, leaf.level, 1, leaf.entry)
-        last = leaf
-    if held is not None:
-        yield held
+def _planned(plan: MappingPlan) -> dict[str, Any]:
+    blocked = plan.as_json()["blocked"]
+    return {"counts": dict(plan.costs.counts), "table_bytes": plan.costs.table_bytes, "blocked": blocked}
 
 
-def _bar(vma: Vma, seen: Walk, ranges: Sequence[Resource]) -> Resource | None:
-    """Return the BAR that a mapping is of: by a physical address that it maps, or that its offset is."""
-    phys = next((leaf.phys for leaf in seen.leaves), vma.part.phys)
+def _run(run: Run, kernel: Kernel) -> dict[str, Any]:
+    return {
+        "va": hex(run.va),
+        "length": run.length,
+        "level": run.level,
+        "count": run.count,
+        "entry": hex(run.entry),
+        **decoded(kernel, run.level, run.entry),
+    }
+
+
+def _bar(vma: Vma, seen: Walk, ranges: Sequence[Resource]) -> tuple[Resource | None, int | None]:
+    """Return the BAR that a mapping is of, and its index: what its file says, or by a physical address that it maps."""
+    index, phys = vma.part.bar, next((run.phys for run in seen.runs), vma.part.phys)
+    if index is not None and index < len(vma.bars):
+        return vma.bars[index], index
     if phys is None:
-        return None
-    holding = [one for one in ranges if one.start <= phys < one.start + one.size and _is_pci(one.name)]
-    return min(holding, key=lambda one: one.size, default=None)
-
-
-def _is_pci(name: str) -> bool:
-    from pfnmap.host.pci import normalize_bdf
-
-    try:
-        return normalize_bdf(name) == name
-    except BadInput:
-        return False
+        return None, index
+    for n, bar in enumerate(vma.bars):
+        if phys in bar:
+            return bar, n
+    holding = [one for one in ranges if phys in one and is_pci(one.name)]
+    return min(holding, key=lambda one: one.size, default=None), index
 
 
 def _plan(kernel: Kernel, registry: Registry, vma: Vma, bar: Resource) -> MappingPlan | None:
@@ -219,7 +197,7 @@ def _why(real: str, level: str) -> str:
     return "larger than planned: the kernel is not the one that was planned for"
 
 
-def decoded(kernel: Kernel, level: str, entry: int) -> dict[str, Any]:
+def decoded(kernel: Kernel, level: Level, entry: int) -> dict[str, Any]:
     """Return what an entry says, by the architecture's ops; what it has no op for is left out."""
     found: dict[str, Any] = {}
     for key, name in _OPS.items():
@@ -231,6 +209,8 @@ def decoded(kernel: Kernel, level: str, entry: int) -> dict[str, Any]:
         except Refused:
             continue
         found[key] = hex(value) if key == "prot" else bool(value)
+    if (mode := kernel.arch.cache_mode(level, entry)) is not None:
+        found["cache_mode"] = mode
     return found
 
 

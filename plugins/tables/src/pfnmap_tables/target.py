@@ -1,17 +1,13 @@
-"""What is read: a running kernel, a guest, or a dump, made into a drgn program with symbols and types.
+"""A kernel's memory with its symbols and types.
 
 drgn knows kallsyms and VMCOREINFO, and no BTF: that comes from `pfnmap_tables.btf`. The kernel's BTF lies in its own
-memory between __start_BTF and __stop_BTF. A dump without a VMCOREINFO note still has the note in its memory, which is
-looked for.
+memory between __start_BTF and __stop_BTF, that of its modules where the list btf_modules says.
 """
 
 from __future__ import annotations
 
 import re
-import socket
-from collections.abc import Callable, Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Final
 
 from drgn import (
@@ -20,32 +16,22 @@ from drgn import (
     FindObjectFlags,
     MissingDebugInfoError,
     Object,
-    Platform,
     Program,
-    ProgramFlags,
-    TypeKind,
 )
 from drgn.helpers.linux.kallsyms import load_vmlinux_kallsyms
+from drgn.helpers.linux.list import list_for_each_entry
 
 from pfnmap.errors import BadInput, Refused
 from pfnmap_tables.btf import LIMIT, Btf, TypeFinder
+from pfnmap_tables.memory import Memory
+from pfnmap_tables.typefile import TypeFile
 
-__all__ = ["Target", "of_core", "of_live", "of_qmp"]
-
-_NOTE: Final = re.compile(rb"VMCOREINFO\0\0(OSRELEASE=[\x20-\x7e\n]{16,65536})")
-_CHUNK: Final = 4 << 20
-_OVERLAP: Final = 1 << 16
-_SCANNED: Final = 16 << 30
-"""Bytes of a guest's memory that are looked through for VMCOREINFO."""
-_RAM: Final = {Architecture.AARCH64: 1 << 30}
-"""Where a guest's memory begins, if not at 0: below are devices, which a read disturbs (QEMU's machine virt)."""
-_GREETING: Final = 5
-"""Seconds that a QMP socket has to greet."""
-_KCORE: Final = "/proc/kcore"
+__all__ = ["ARCHITECTURES", "Target"]
 
 ARCHITECTURES: Final = {"x86_64": Architecture.X86_64, "arm64": Architecture.AARCH64}
 """The plugin of an architecture -> what drgn calls it: those whose tables were read from a real kernel."""
 _GLOBALS: Final = {
+    "btf_modules": "struct list_head",
     "init_pid_ns": "struct pid_namespace",
     "init_task": "struct task_struct",
     "iomem_resource": "struct resource",
@@ -53,33 +39,37 @@ _GLOBALS: Final = {
     "saved_command_line": "char *",
 }
 """The variables that are looked at: BTF has types of none that is not per CPU."""
+_FIRST_TASK: Final = b"swapper"
+"""How the kernel calls its first task: so a file of types that is not this kernel's is told."""
+_MODULES: Final = 1 << 12
+_HINT: Final = "--types FILE can say them: its vmlinux with debug information, or its /sys/kernel/btf/vmlinux"
 
 
 class Target:
-    """A program whose memory, symbols and types can be read. `live`: it changes while it is read."""
+    """A kernel whose memory, symbols and types can be read. `live`: it changes while it is read."""
 
-    def __init__(self, program: Program, name: str, live: bool) -> None:
-        """Take a program; find its symbols and types. Raises Refused for what it lacks."""
-        self.program = program
+    def __init__(self, memory: Memory, note: bytes, name: str, live: bool, types: TypeFile | None = None) -> None:
+        """Take a memory with its VMCOREINFO; find its symbols and types. Raises Refused for what it lacks."""
+        self.memory = memory
         self.name = name
         self.live = live
-        platform = program.platform
+        platform = memory.platform
         found = {drgn: arch for arch, drgn in ARCHITECTURES.items()}
         if platform is None or platform.arch not in found:
             raise Refused(name, f"its architecture is none of {', '.join(ARCHITECTURES)}; --arch says it where it is")
         self.arch = found[platform.arch]
-        if not program.flags & ProgramFlags.IS_LINUX_KERNEL:
-            raise Refused(name, "no VMCOREINFO in it, which says where the kernel is: is it a Linux guest's memory?")
+        self.vmcoreinfo = note.decode("ascii", "replace")
         try:
-            self.vmcoreinfo = program["VMCOREINFO"].string_().decode("ascii", "replace")
-            program.register_symbol_finder("pfnmap", load_vmlinux_kallsyms(program), enable_index=0)
+            self.program = memory.program(note, live)
+            symbols = load_vmlinux_kallsyms(self.program)
         except (LookupError, ValueError, FaultError, MissingDebugInfoError) as error:
             raise Refused(
                 name, f"no symbols can be read (kallsyms; VMCOREINFO has them from 6.0 on): {error}"
             ) from None
-        self.types = TypeFinder(program, [Btf(self._btf(), f"{name}: BTF")])
-        program.register_type_finder("pfnmap", self.types, enable_index=0)
-        program.register_object_finder("pfnmap", self._object, enable_index=0)
+        self.program.register_symbol_finder("pfnmap", symbols, enable_index=0)
+        self.program.register_object_finder("pfnmap", self._object, enable_index=0)
+        self.btf = self._types(types)
+        self._check_types(types)
 
     @property
     def release(self) -> str:
@@ -112,17 +102,71 @@ class Target:
         """Return the address of a symbol. Raises LookupError."""
         return int(self.program.symbol(name).address)
 
-    def _btf(self) -> bytes:
+    def _types(self, said: TypeFile | None) -> TypeFinder | None:
+        """Make the kernel's types known, and its modules'; return who finds those that are BTF."""
+        if said is not None and said.btf is None:
+            self._load_dwarf(said.path)
+            return None
+        kernel = said.btf if said is not None and said.btf is not None else Btf(self._own_btf(), f"{self.name}: BTF")
+        finder = TypeFinder(self.program, [kernel])
+        self.program.register_type_finder("pfnmap", finder, enable_index=0)
+        finder.blobs += self._btf_of_modules(kernel)
+        return finder
+
+    def _own_btf(self) -> bytes:
         try:
             start, end = self.symbol("__start_BTF"), self.symbol("__stop_BTF")
         except LookupError:
-            raise Refused(self.name, "this kernel has no BTF (CONFIG_DEBUG_INFO_BTF)") from None
-        if not 0 < end - start <= LIMIT:
-            raise Refused(self.name, f"its BTF has {end - start} bytes, which nothing real has")
+            raise Refused(self.name, f"this kernel has no BTF (CONFIG_DEBUG_INFO_BTF); {_HINT}") from None
+        return self._blob(start, end - start, f"; {_HINT}")
+
+    def _blob(self, start: int, length: int, hint: str = "") -> bytes:
+        if not 0 < length <= LIMIT:
+            raise Refused(self.name, f"its BTF has {length} bytes, which nothing real has{hint}")
         try:
-            return bytes(self.program.read(start, end - start))
+            return bytes(self.program.read(start, length))
         except FaultError as error:
-            raise Refused(self.name, f"its BTF cannot be read ({error}): the dump left it out") from None
+            raise Refused(self.name, f"its BTF cannot be read ({error}): the dump left it out{hint}") from None
+
+    def _btf_of_modules(self, kernel: Btf) -> list[Btf]:
+        """Return the BTF of modules that there is: those of vfio say which device a file is of."""
+        found: list[Btf] = []
+        with suppress(LookupError, FaultError, Refused, BadInput):
+            for one, _ in zip(
+                list_for_each_entry("struct btf_module", self.program["btf_modules"].address_of_(), "list"),
+                range(_MODULES),
+                strict=False,
+            ):
+                name = one.btf.name.string_().decode("utf-8", "replace")
+                if name.startswith("vfio"):
+                    data = self._blob(one.btf.data.value_(), one.btf.data_size.value_())
+                    found.append(Btf(data, f"{self.name}: BTF of {name}", kernel))
+        return found
+
+    def _load_dwarf(self, path: str) -> None:
+        """Let drgn read a file's DWARF. Raises BadInput for one of another kernel."""
+        module = self.program.main_module("kernel", create=True)
+        built = re.search(r"^BUILD-ID=([0-9a-f]+)$", self.vmcoreinfo, re.MULTILINE)
+        if built:
+            module.build_id = bytes.fromhex(built[1])
+        try:
+            module.try_file(path, force=built is None)
+        except (OSError, ValueError) as error:
+            raise BadInput(path, f"its debug information cannot be read: {error}") from None
+        if module.wants_debug_file():
+            raise BadInput(path, f"it is of another kernel: the build ID of {self.name} is {built and built[1]}")
+
+    def _check_types(self, said: TypeFile | None) -> None:
+        """Raises BadInput for a file of types that is another kernel's, Refused where the kernel's own do not fit."""
+        try:
+            name = self.program["init_task"].comm.string_()
+        except (LookupError, FaultError, ValueError, TypeError, AttributeError):
+            name = b""
+        if not name.startswith(_FIRST_TASK):
+            why = f"by them the first task is not called {_FIRST_TASK.decode()}"
+            if said is not None:
+                raise BadInput(said.path, f"its types are not those of {self.name} ({self.release}): {why}")
+            raise Refused(self.name, f"its types are not its own: {why}; {_HINT}")
 
     def _object(self, program: Program, name: str, flags: FindObjectFlags, filename: str | None) -> Any:
         """Return a variable or a constant (drgn's interface of an object finder)."""
@@ -137,134 +181,7 @@ class Target:
     def _constants(self) -> dict[str, tuple[Any, int]]:
         if not hasattr(self, "_found"):
             found: dict[str, tuple[Any, int]] = {}
-            for blob in self.types.blobs:
-                for number, row in enumerate(blob.rows, blob.first):
-                    if row.kind in (6, 19):  # ENUM, ENUM64
-                        enum = self.types.type(blob, number)
-                        if enum.kind == TypeKind.ENUM:
-                            found |= {one.name: (enum, one.value) for one in enum.enumerators}
+            for enum in self.btf.enums() if self.btf else ():
+                found |= {one.name: (enum, one.value) for one in enum.enumerators}
             self._found = found
         return self._found
-
-
-def of_live() -> Target:
-    """Return the running kernel. Raises Refused without root or /proc/kcore."""
-    program = Program()
-    try:
-        program.set_kernel()
-    except FileNotFoundError:
-        raise Refused(_KCORE, "it is not there (CONFIG_PROC_KCORE, or a container hides it); a dump will do") from None
-    except PermissionError:
-        raise Refused(_KCORE, "only root may read it, and nobody under kernel lockdown; a dump will do") from None
-    except (OSError, ValueError, FaultError) as error:
-        raise Refused(_KCORE, f"it cannot be read: {error}") from None
-    return Target(program, "the running kernel", True)
-
-
-def of_core(path: str, arch: str | None) -> Target:
-    """Return a dump: ELF, makedumpfile's formats, or QEMU's. `arch`: the architecture, where it does not say.
-
-    Raises BadInput for a file that cannot be read, Refused for one that is no dump that is known.
-    """
-    if not Path(path).is_file():
-        raise BadInput(path, "no such file" if not Path(path).exists() else "no file")
-    return _opened(path, arch, lambda program: program.set_core_dump(path), lambda: _note_in_file(path), False)
-
-
-def of_qmp(address: str, arch: str | None) -> Target:
-    """Return a running guest, by the address of its QMP socket. Raises BadInput for one that does not answer."""
-    _greeted(address)
-    return _opened(address, arch, lambda program: program.set_qemu_qmp(address), None, True)
-
-
-def _greeted(address: str) -> None:
-    """See whether a QMP socket greets: one that has another client does not, and drgn would wait for ever."""
-    host, colon, port = address.rpartition(":")
-    tcp = bool(colon) and port.isdecimal() and not address.startswith(("/", "."))
-    try:
-        with socket.socket(socket.AF_INET if tcp else socket.AF_UNIX) as asked:
-            asked.settimeout(_GREETING)
-            asked.connect((host or "localhost", int(port)) if tcp else address)
-            if not asked.recv(1 << 16).startswith(b'{"QMP"'):
-                raise BadInput(address, "no QMP socket: it does not greet as one")
-    except TimeoutError:
-        said = f"no greeting within {_GREETING} s: no QMP socket, or another client has it (it takes one at a time)"
-        raise BadInput(address, said) from None
-    except (OSError, OverflowError) as error:
-        raise BadInput(address, f"cannot be connected to: {getattr(error, 'strerror', None) or error}") from None
-
-
-def _opened(
-    name: str,
-    arch: str | None,
-    load: Callable[[Program], None],
-    note: Callable[[], bytes | None] | None,
-    live: bool,
-) -> Target:
-    """Open a target as it is, and where it does not say that it is Linux once more with the note from its memory."""
-    if arch is not None and arch not in ARCHITECTURES:
-        raise Refused(name, f"tables of {arch} are not read; those of {', '.join(ARCHITECTURES)} are")
-    platform = None if arch is None else Platform(ARCHITECTURES[arch])
-    program = Program(platform)
-    said = ""
-    try:
-        load(program)
-    except OSError as error:
-        raise BadInput(name, f"cannot be read: {error.strerror or error}") from None
-    except (ValueError, FaultError, LookupError) as error:
-        said = " ".join(str(error).split())
-    if not said and program.flags & ProgramFlags.IS_LINUX_KERNEL:
-        return Target(program, name, live)
-    found = note() if note is not None else _note_in_memory(program)
-    if found is None:
-        why = said or "no VMCOREINFO in it"
-        raise Refused(name, f"no dump of a Linux kernel that is known: {why}")
-    if live:  # a second connection would wait for the first to end
-        try:
-            program.set_linux_kernel_custom(found, live)
-        except (ValueError, FaultError, LookupError) as error:
-            raise Refused(name, f"its VMCOREINFO is none: {' '.join(str(error).split())}") from None
-        return Target(program, name, live)
-    again = Program(platform or program.platform, vmcoreinfo=found)
-    try:
-        load(again)
-    except OSError as error:
-        raise BadInput(name, f"cannot be read: {error.strerror or error}") from None
-    except (ValueError, FaultError, LookupError) as error:
-        raise Refused(
-            name, f"no dump that is known: {' '.join(str(error).split())}; does --arch say its own?"
-        ) from None
-    return Target(again, name, live)
-
-
-def _note_in_file(path: str) -> bytes | None:
-    with open(path, "rb") as file:
-        return _note(iter(lambda: file.read(_CHUNK), b""))
-
-
-def _note_in_memory(program: Program) -> bytes | None:
-    platform = program.platform
-    first = _RAM.get(platform.arch, 0) if platform else 0
-
-    def chunks() -> Iterator[bytes]:
-        for start in range(first, first + _SCANNED, _CHUNK):
-            try:
-                yield bytes(program.read(start, _CHUNK, physical=True))
-            except (FaultError, ValueError):
-                yield b""
-
-    return _note(chunks())
-
-
-def _note(chunks: Iterator[bytes]) -> bytes | None:
-    """Return the text of the note, as long as its header says."""
-    kept = b""
-    for chunk in chunks:
-        here = kept + chunk
-        for found in _NOTE.finditer(here):
-            start = found.start() - 12
-            name, length = (int.from_bytes(here[start + n : start + n + 4], "little") for n in (0, 4))
-            if start >= 0 and name == len("VMCOREINFO") + 1 and found.start(1) + length <= len(here):
-                return here[found.start(1) : found.start(1) + length].rstrip(b"\0")
-        kept = here[-_OVERLAP:]
-    return None

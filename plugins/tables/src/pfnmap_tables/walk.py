@@ -1,41 +1,49 @@
 """A walk of real page tables: whole tables at a time, by the geometry of the linked kernel, decoded by its ops.
 
-drgn's own helpers give neither level nor entry. A table is read once; what cannot be read is a gap that is said.
+drgn's own helpers give neither level nor entry. A table is read once; what cannot be read, and a table that is met for
+the second time, is a gap that is said.
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy
 from drgn import FaultError, Program
 
 from pfnmap.contract.geometry import Fields
 from pfnmap.errors import Refused
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from pfnmap.contract.entry import Level
     from pfnmap.kernel import Kernel
 
-__all__ = ["Leaf", "Walk", "walk"]
+__all__ = ["Run", "Walk", "walk"]
 
 
-class Leaf(NamedTuple):
-    """An entry that maps something: its address, level, value, and the physical address (bytes)."""
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Leaves of one level one after another whose addresses follow each other, and that differ in nothing else:
+    `entry` and `phys` (the physical address, bytes) are the first's; `length` is that of all."""
 
     va: int
-    size: int
+    length: int
     level: Level
+    count: int
     entry: int
     phys: int
 
 
 class Walk(NamedTuple):
     """What was found: the leaves in ascending order, bytes of the tables below the top one, tables that could not be
-    read."""
+    read or were met again."""
 
-    leaves: tuple[Leaf, ...]
+    runs: tuple[Run, ...]
     table_bytes: int
     unreadable: int
 
@@ -46,8 +54,25 @@ def walk(program: Program, kernel: Kernel, pgd: int, start: int, end: int) -> Wa
     Raises Refused for an architecture that does not say what its words look like.
     """
     walker = _Walker(program, kernel)
-    leaves = tuple(walker.below(pgd, 0, start, end))
-    return Walk(leaves, walker.bytes, walker.unreadable)
+    runs = tuple(_joined(walker.below(pgd, 0, start, end)))
+    return Walk(runs, walker.bytes, walker.unreadable)
+
+
+def _joined(runs: Iterator[Run]) -> Iterator[Run]:
+    """Join runs that go on in the next table."""
+    held: Run | None = None
+    for run in runs:
+        if held is not None and (
+            (held.va + held.length, held.phys + held.length, held.level, held.entry ^ held.phys)
+            == (run.va, run.phys, run.level, run.entry ^ run.phys)
+        ):
+            held = replace(held, length=held.length + run.length, count=held.count + run.count)
+            continue
+        if held is not None:
+            yield held
+        held = run
+    if held is not None:
+        yield held
 
 
 class _Walker:
@@ -62,35 +87,50 @@ class _Walker:
         self.unreadable = 0
         self.seen: set[int] = set()
 
-    def below(self, table: int, depth: int, start: int, end: int) -> Iterator[Leaf]:
-        """Yield the leaves of a table and of those below it."""
+    def below(self, table: int, depth: int, start: int, end: int) -> Iterator[Run]:
+        """Yield the leaves of a table and of those below it; runs end with their table."""
         level, how = self.levels[depth], self.formats[depth]
         assert how is not None
         size, span = 1 << level.shift, level.ptrs << level.shift
         base = start // span * span
-        first, last = (start - base) >> level.shift, (end - 1 - base) >> level.shift
-        words = self._words(table, first, min(last, level.ptrs - 1), depth)
+        first, last = (start - base) >> level.shift, min((end - 1 - base) >> level.shift, level.ptrs - 1)
+        words = self._words(table, first, last - first + 1, depth)
         empty = self.kernel.arch.empty(level.name)
-        for index, word in words:
+        for at, count in _alike(words, size, empty):
+            word, va = int(words[at]), base + (first + at) * size
             if word == empty:
                 continue
-            va = base + index * size
             if how.table is not None and word & how.table[0] == how.table[1] and depth + 1 < len(self.levels):
-                next_table = _gathered(how.next_table if how.next_table is not None else how.address, word)
-                yield from self.below(next_table, depth + 1, max(start, va), min(end, va + size))
+                for n in range(count):  # tables that lie one behind the other
+                    here = int(words[at + n])
+                    next_table = _gathered(how.next_table if how.next_table is not None else how.address, here)
+                    low = va + n * size
+                    yield from self.below(next_table, depth + 1, max(start, low), min(end, low + size))
             else:
-                yield Leaf(va, size, level.name, word, _gathered(how.address, word) // size * size)
+                phys = _gathered(how.address, word) // size * size
+                yield Run(va, count * size, level.name, count, word, phys)
 
-    def _words(self, table: int, first: int, last: int, depth: int) -> list[tuple[int, int]]:
-        if depth and table not in self.seen:
-            self.seen.add(table)
+    def _words(self, table: int, first: int, count: int, depth: int) -> NDArray[numpy.uint64]:
+        if table in self.seen:
+            self.unreadable += 1
+            return numpy.empty(0, numpy.uint64)
+        self.seen.add(table)
+        if depth:
             self.bytes += self.levels[depth].ptrs * 8
         try:
-            raw = self.program.read(table + 8 * first, 8 * (last - first + 1), physical=True)
+            raw = self.program.read(table + 8 * first, 8 * count, physical=True)
         except (FaultError, ValueError, OverflowError):
             self.unreadable += 1
-            return []
-        return list(enumerate(struct.unpack(f"<{last - first + 1}Q", raw), first))
+            return numpy.empty(0, numpy.uint64)
+        return numpy.frombuffer(raw, "<u8")
+
+
+def _alike(words: NDArray[numpy.uint64], size: int, empty: int) -> Iterator[tuple[int, int]]:
+    """Yield where runs of words begin, and how many there are: empty ones, or each by `size` above the one before."""
+    nothing = words == empty
+    goes_on = numpy.where(nothing[:-1], nothing[1:], numpy.diff(words) == size)
+    cuts = [0, *(numpy.flatnonzero(~goes_on) + 1).tolist(), len(words)]
+    yield from ((low, high - low) for low, high in pairwise(cuts) if high > low)
 
 
 def _gathered(fields: Fields, word: int) -> int:

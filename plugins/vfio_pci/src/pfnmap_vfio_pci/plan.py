@@ -38,11 +38,20 @@ def region_rules(kernel: Image, request: Request, others: Sequence[Request]) -> 
     if request.offset >> REGION_BITS:
         limit = f"{format_size(1 << REGION_BITS)}, where vfio-pci's next region begins"
         raise BadInput(request.where, f"offset {request.offset:#x} is not below {limit}")
-    page = kernel.geometry.PAGE_SIZE
-    before: Filling = "first fault" if kernel.has(FAULT_MMAPS) else "mmap"
-    return RegionRules(
+    page, rules = kernel.geometry.PAGE_SIZE, kernel.once(_any_region)
+    return replace(
+        rules,
         end=-(-request.bar_size // page) * page,
         refused=_not_mmapable(kernel, request, others),
+        changes=(*rules.changes, NOEXEC) if "x" in request.prot else rules.changes,
+    )
+
+
+def _any_region(kernel: Image) -> RegionRules:
+    """How vfio-pci maps a BAR of a page."""
+    before: Filling = "first fault" if kernel.has(FAULT_MMAPS) else "mmap"
+    return RegionRules(
+        end=kernel.geometry.PAGE_SIZE,
         filling="fault" if kernel.has("huge-pfnmap") else before,
         before=before,
         huge_fault=kernel.config.enabled("ARCH_SUPPORTS_HUGE_PFNMAP"),
@@ -59,7 +68,6 @@ def region_rules(kernel: Image, request: Request, others: Sequence[Request]) -> 
             UNALIGNED_FALLBACK,
             MAPPING_ORDER,
             "vfio-unmap-mapping-range",
-            *((NOEXEC,) if "x" in request.prot else ()),
         ),
     )
 

@@ -14,7 +14,21 @@ from pfnmap.contract.fault import SEGV_ACCERR, SEGV_PKUERR
 from pfnmap.kconfig import fragment
 from pfnmap.vm_flags import VM_EXEC, VM_READ, VM_WRITE
 
-from .bits import ACCESSED, DIRTY, PRESENT, RW, USER, VM_PKEY_MASK, VM_SHADOW_STACK, clear
+from .bits import (
+    ACCESSED,
+    DIRTY,
+    PAT,
+    PAT_LARGE,
+    PCD,
+    PRESENT,
+    PWT,
+    RW,
+    USER,
+    VM_PKEY_MASK,
+    VM_SHADOW_STACK,
+    clear,
+)
+from .memtype import CacheMode
 from .p4d import UpperOps
 from .pat import Pat, PatOps
 from .pgprot import PgprotOps
@@ -142,6 +156,13 @@ class X86_64(PteOps, PmdOps, PudOps, UpperOps, PgprotOps, PatOps):
         if not self.copies_by_words:
             return True
         return length < _REP_MOVSB and super().copy_tries_again(address, length, done, write)
+
+    def cache_mode(self, level: Level, leaf: int) -> str | None:
+        """See `pfnmap.Arch.cache_mode`. Source: the CPU's manual, "Selecting a Memory Type from the PAT": the PAT bit
+        of a 2M or 1G leaf is bit 12, since bit 7 says that it is one.
+        """
+        pat = PAT if level == "pte" else PAT_LARGE
+        return CacheMode.of(leaf & (PCD | PWT) | (PAT if leaf & pat else 0)).value
 
     def access_error(self, vm_flags: int, write: bool) -> int:
         """See `pfnmap.Arch.access_error`. Source: arch/x86/mm/fault.c, access_error and bad_area_access_error.

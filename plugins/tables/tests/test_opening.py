@@ -9,7 +9,8 @@ import threading
 import pytest
 
 from pfnmap.errors import BadInput, PfnmapError, Refused
-from pfnmap_tables.target import _note, of_core, of_live, of_qmp
+from pfnmap_tables.note import _note
+from pfnmap_tables.opening import of_core, of_live, of_qmp
 
 TEXT = b"OSRELEASE=6.12.117\nPAGESIZE=4096\nSYMBOL(swapper_pg_dir)=ffffffff81000000\n"
 NOTE = struct.pack("<III", 11, len(TEXT), 0) + b"VMCOREINFO\0\0" + TEXT
@@ -78,7 +79,7 @@ def test_socket_that_is_not_there_refuses_or_does_not_greet(tmp_path, monkeypatc
         of_qmp(str(tmp_path / "none"), None)
     with pytest.raises(BadInput, match="cannot be connected to"):
         of_qmp("127.0.0.1:1", None)
-    monkeypatch.setattr("pfnmap_tables.target._GREETING", 0.2)
+    monkeypatch.setattr("pfnmap_tables.opening._GREETING", 0.2)
     with socket.socket(socket.AF_UNIX) as silent:
         silent.bind(str(tmp_path / "silent"))
         silent.listen()

@@ -1,0 +1,153 @@
+"""The words of page tables in simulated physical memory.
+
+Tables are told of in runs: `range` objects of the physical addresses (bytes) of tables of one size that follow each
+other. The words of a run lie in a row, so that numpy works on all of its tables at once without copying; a window on
+one table is made when it is first asked for.
+"""
+
+from __future__ import annotations
+
+import mmap
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping
+from operator import attrgetter
+from typing import TYPE_CHECKING, NamedTuple
+
+from pfnmap.contract.slot import Table
+
+if TYPE_CHECKING:  # for the type checker alone: numpy is imported where it is used
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["Tables"]
+
+_start = attrgetter("start")
+
+
+class _Section(NamedTuple):
+    """A stretch of memory that is there: [start, end) in bytes, its words, and for each frame the binary logarithm of
+    the slots of the table that begins there, or 0."""
+
+    start: int
+    end: int
+    words: Table
+    kinds: bytearray
+
+
+_SECTION = 1 << 18
+"""Bytes of the first section; each later one is as large as all before it, up to the largest."""
+_LARGEST_SECTION = 1 << 28
+_LARGE = 1 << 22
+_AT_ONCE = 1 << 19
+"""Bytes of tables that are worked on at once, so that they stay in a CPU's cache from one operation to the next."""
+
+
+def _zeroed(size: int) -> Table:
+    """Return words of memory that is there once it is written; a large stretch in large pages."""
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if size >= _LARGE and hasattr(mmap, "MADV_HUGEPAGE"):
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return memoryview(memory).cast("Q")
+
+
+class Tables(Mapping[int, Table]):
+    """Physical address (bytes) of each page table that there is -> a window on its words, always the same one."""
+
+    def __init__(self, frame: int) -> None:
+        """`frame`: bytes that the address of every table is a multiple of."""
+        self._frame = frame
+        self._sections: list[_Section] = []
+        self._windows: dict[int, Table] = {}
+
+    def __getitem__(self, address: int) -> Table:
+        window = self._windows.get(address)
+        if window is None:
+            at = self._section_of(address)
+            section = self._sections[at] if at >= 0 else None
+            frame, odd = divmod(address - section.start, self._frame) if section is not None else (0, 1)
+            if section is None or odd or address >= section.end or not section.kinds[frame]:
+                raise KeyError(address)
+            first = frame * self._frame // 8
+            window = self._windows[address] = section.words[first : first + (1 << section.kinds[frame])]
+        return window
+
+    def __iter__(self) -> Iterator[int]:
+        for section in self._sections:
+            yield from (section.start + n * self._frame for n, kind in enumerate(section.kinds) if kind)
+
+    def __len__(self) -> int:
+        return sum(len(section.kinds) - section.kinds.count(0) for section in self._sections)
+
+    def add(self, run: range, ptrs: int) -> None:
+        """New tables of `ptrs` slots are there, whose words are what they are."""
+        for piece in self._in_sections(run):
+            self._mark(piece, ptrs.bit_length() - 1)
+
+    def remove(self, run: range) -> None:
+        """These tables are tables no longer."""
+        for piece in self._in_sections(run):
+            self._mark(piece, 0)
+            for address in self._windows.keys() & piece if len(piece) > 1 else piece:
+                self._windows.pop(address, None)
+
+    def rows(self, runs: Iterable[range], ptrs: int) -> Iterator[NDArray[np.uint64]]:
+        """Yield the words of tables of `ptrs` slots, an array of a row for each table."""
+        for run in runs:
+            for piece in self._at_once(run):
+                yield self._rows(piece, ptrs)
+
+    def rows_of_two(
+        self, one: Iterable[range], other: Iterable[range], ptrs: int
+    ) -> Iterator[tuple[NDArray[np.uint64], NDArray[np.uint64]]]:
+        """Yield the words of as many tables of each of two, as `rows` does."""
+        left = [piece for run in one for piece in self._at_once(run)][::-1]
+        right = [piece for run in other for piece in self._at_once(run)][::-1]
+        while left:
+            a, b = left.pop(), right.pop()
+            count = min(len(a), len(b))
+            yield self._rows(a[:count], ptrs), self._rows(b[:count], ptrs)
+            left += [a[count:]] if a[count:] else []
+            right += [b[count:]] if b[count:] else []
+
+    def _rows(self, piece: range, ptrs: int) -> NDArray[np.uint64]:
+        import numpy as np
+
+        section = self._sections[self._section_of(piece.start)]
+        words = np.frombuffer(
+            section.words, np.uint64, (piece[-1] - piece.start) // 8 + ptrs, piece.start - section.start
+        )
+        if piece.step == ptrs * 8:
+            return words.reshape(-1, ptrs)
+        return np.lib.stride_tricks.as_strided(words, (len(piece), ptrs), (piece.step, 8))
+
+    def _mark(self, piece: range, kind: int) -> None:
+        section = self._sections[self._section_of(piece.start)]
+        first, step = (piece.start - section.start) // self._frame, piece.step // self._frame
+        section.kinds[first : first + (len(piece) - 1) * step + 1 : step] = bytes((kind,)) * len(piece)
+
+    def _at_once(self, run: range) -> Iterator[range]:
+        count = max(_AT_ONCE // run.step, 1)
+        for piece in self._in_sections(run):
+            yield from (piece[n : n + count] for n in range(0, len(piece), count))
+
+    def _in_sections(self, run: range) -> Iterator[range]:
+        """Yield the parts of a run that are each in one section; new sections are made where there are none."""
+        while run:
+            at = self._section_of(run.start)
+            if at < 0 or self._sections[at].end < run.start + run.step:
+                at = self._add_section(run.start, run.step)
+            count = (self._sections[at].end - run.start) // run.step
+            yield run[:count]
+            run = run[count:]
+
+    def _section_of(self, address: int) -> int:
+        return bisect_right(self._sections, address, key=_start) - 1
+
+    def _add_section(self, address: int, size: int) -> int:
+        there = sum(section.end - section.start for section in self._sections)
+        size = max(size, min(max(there, _SECTION), _LARGEST_SECTION))
+        at = self._section_of(address) + 1
+        if at < len(self._sections):
+            size = min(size, self._sections[at].start - address)
+        self._sections.insert(at, _Section(address, address + size, _zeroed(size), bytearray(size // self._frame)))
+        return at
