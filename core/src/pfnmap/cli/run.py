@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pfnmap.cli.options import JsonOption, KernelOptions, LimitOption, Settings, kernel_options, linked
-from pfnmap.cli.terminal import heading, print_json, show, styled, warn
+from pfnmap.cli.terminal import heading, print_json, progress_bar, show, styled, warn
 from pfnmap.errors import BadInput, Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
+    from pfnmap.budget import Budget
     from pfnmap.contract.step import Step
+    from pfnmap.contract.vma import MmStruct
+    from pfnmap.report.page_tables import EntryRow
     from pfnmap.run import Run
     from pfnmap.trace import Event
 
@@ -62,38 +65,44 @@ def command(
     run.machine.trace.listeners.append(events.append if json else _show_event if trace else _show_complaint)
     stopped: Refused | KeyboardInterrupt | None = None
     tables: list[dict[str, Any]] = []
-    for number, step in enumerate(read.steps):
-        if not json:
-            _show_call(number, step)
-        try:
-            budget.look()
-            result = run.step(step).as_json()
-        except Refused as error:
-            document["refused"] = {"step": number, "op": step.op, "reason": str(error)}
-            stopped = error.placed(step.where)
-            break
-        except KeyboardInterrupt as error:
-            stopped = error
-            document["interrupted"] = {"step": number, "op": step.op}
-            warn(f"interrupted in {step.where}")
-            break
-        failed = [
-            {"step": number, "field": field, "expected": expected, "got": got}
-            for field, expected, got in unmet(step, result)
-        ]
-        document["failed"] += failed
-        document["steps"].append({"op": step.op, "call": _call(step), **result, **_events(events, trace)})
-        if json and dump and trace and (held := _tables(run)) != tables:
-            document["steps"][-1]["page_tables"] = tables = held
-        if not json:
-            _show_result(result)
-            for one in failed:
-                text = f"{one['field']}: expected {_text(one['expected'])}, got {_text(one['got'])}"
-                show(styled(f"    {text}", "bold red"))
-    if dump and json:
-        document["page_tables"] = _tables(run)
-    elif dump:
-        _show_tables(run)
+    with progress_bar(len(read.steps), "steps") as progress:
+        for number, step in enumerate(read.steps):
+            progress(number)
+            if not json:
+                _show_call(number, step)
+            try:
+                budget.look()
+                result = run.step(step).as_json()
+            except Refused as error:
+                document["refused"] = {"step": number, "op": step.op, "reason": str(error)}
+                stopped = error.placed(step.where)
+                break
+            except KeyboardInterrupt as error:
+                stopped = error
+                document["interrupted"] = {"step": number, "op": step.op}
+                warn(f"interrupted in {step.where}")
+                break
+            failed = [
+                {"step": number, "field": field, "expected": expected, "got": got}
+                for field, expected, got in unmet(step, result)
+            ]
+            document["failed"] += failed
+            document["steps"].append({"op": step.op, "call": _call(step), **result, **_events(events, trace)})
+            if json and dump and trace and (held := _tables(run, budget)) != tables:
+                document["steps"][-1]["page_tables"] = tables = held
+            if not json:
+                _show_result(result)
+                for one in failed:
+                    text = f"{one['field']}: expected {_text(one['expected'])}, got {_text(one['got'])}"
+                    show(styled(f"    {text}", "bold red"))
+    try:
+        if dump and json:
+            document["page_tables"] = _tables(run, budget)
+        elif dump:
+            _show_tables(run, budget)
+    except Refused as error:
+        document["refused"] = {"step": len(document["steps"]), "op": "--dump", "reason": str(error)}
+        stopped = stopped or error.placed("--dump")
     if maps and not json:
         from pfnmap.report.bar_map import render
         from pfnmap.report.run_map import run_maps
@@ -132,26 +141,34 @@ def _show_complaint(event: Event) -> None:
         show(styled("    " + event_line(event), "yellow"))
 
 
-def _tables(run: Run) -> list[dict[str, Any]]:
+def _tables(run: Run, budget: Budget) -> list[dict[str, Any]]:
     """Return the page tables of the parent and the child for JSON."""
-    from pfnmap.report.page_tables import page_table_rows
-
-    processes = [(by, mm) for by, mm in (("parent", run.parent), ("child", run.child)) if mm is not None]
-    return [{"by": by, **row.as_json()} for by, mm in processes for row in page_table_rows(mm)]
+    return [{"by": by, **row.as_json()} for by, rows in _rows(run, budget) for row in rows]
 
 
-def _show_tables(run: Run) -> None:
+def _show_tables(run: Run, budget: Budget) -> None:
     """Show the page tables of the parent and the child."""
-    from pfnmap.report.page_tables import page_table_rows
     from pfnmap.sizes import format_size
 
-    for by, mm in (("parent", run.parent), ("child", run.child)):
-        if mm is None:
-            continue
+    for by, rows in _rows(run, budget):
         show("", styled(f"page tables of the {by}", "bold"))
-        for row in page_table_rows(mm):
+        for row in rows:
             what = "table" if row.table else f"{row.count:,} x {format_size(row.size)}"
             show(f"{'  ' * row.depth}{row.level} {row.va:#014x}  {row.value:#018x}  {what}")
+
+
+def _rows(run: Run, budget: Budget) -> Iterator[tuple[str, Iterator[EntryRow]]]:
+    """Yield the parent and the child with the rows of their page tables, for as long as the budget has time."""
+    from pfnmap.report.page_tables import page_table_rows
+
+    def timed(mm: MmStruct) -> Iterator[EntryRow]:
+        for row in page_table_rows(mm):
+            budget.look()
+            yield row
+
+    for by, mm in (("parent", run.parent), ("child", run.child)):
+        if mm is not None:
+            yield by, timed(mm)
 
 
 def _show_call(number: int, step: Step) -> None:

@@ -9,11 +9,13 @@ import os
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final
 
 from pfnmap.cli.stdout import answers
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.tree import Tree
 
     from pfnmap.report.text import Table, Text
@@ -36,6 +38,10 @@ _SCREEN = 1000
 """Characters of an error's line that are shown."""
 _PIPE_WIDTH = 240
 """Columns for a tree in a file or a pipe: nothing is to be folded there, and rich takes a pipe for 80 columns wide."""
+
+
+_above: Final[ContextVar[Console | None]] = ContextVar("above", default=None)
+"""What draws a progress bar on stdout's terminal, and what stands above it."""
 
 
 def complain(text: object) -> None:
@@ -91,13 +97,18 @@ def show(*parts: str | Text | Table | Tree) -> None:
         for part in parts:
             print(part, file=stdout)
         return
-    from rich.console import Console
-
-    width = None if terminal or wide else _PIPE_WIDTH
-    console = Console(file=stdout, width=width, markup=False, highlight=False, emoji=False)
+    console = _above.get() or _console()
     for part in parts:
         line = isinstance(part, str) or (isinstance(part, Text) and not part.indent)
         console.print(part, soft_wrap=line and not terminal)
+
+
+def _console() -> Console:
+    """Return what draws on stdout."""
+    from rich.console import Console
+
+    width = None if answers().isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH
+    return Console(file=answers(), width=width, markup=False, highlight=False, emoji=False)
 
 
 def recorded_heading(kernels: Sequence[Mapping[str, Any]]) -> None:
@@ -120,7 +131,8 @@ def heading(kernel: Mapping[str, Any]) -> None:
 
 @contextmanager
 def progress_bar(total: int, what: str) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar on stderr where that is a terminal; yield what to call with the number done so far."""
+    """Show a progress bar where stderr is a terminal, below what `show` prints meanwhile; yield what to call with the
+    number done so far."""
     if not sys.stderr.isatty():
         yield lambda done: None
         return
@@ -130,9 +142,14 @@ def progress_bar(total: int, what: str) -> Iterator[Callable[[int], None]]:
 
     from pfnmap.report.text import printable
 
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(escape(printable(what)), total=total)
-        yield lambda done: progress.update(task, completed=done)
+    console = _console() if answers().isatty() else Console(stderr=True)
+    before = _above.set(console if answers().isatty() else None)
+    try:
+        with Progress(console=console, transient=True, redirect_stdout=False) as progress:
+            task = progress.add_task(escape(printable(what)), total=total)
+            yield lambda done: progress.update(task, completed=done)
+    finally:
+        _above.reset(before)
 
 
 @contextmanager
