@@ -106,6 +106,7 @@ class VfioPci(Driver):
     )
     consumes: ClassVar[tuple[str, ...]] = (
         "fixup_user_fault",
+        "follow_again",
         "follow_pfnmap",
         "follow_pte",
         "insert_pfns",
