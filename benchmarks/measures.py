@@ -119,6 +119,8 @@ def filled(size: int) -> Run:
 def whole(size: int, op: str, **arguments: Any) -> tuple[float, float]:
     """Do something to all of a BAR that is mapped with 4K entries, against copying as many bytes."""
     run = mapped(size, 0, "6.1.192") if op == "touch" else filled(size)
+    if op == "dma_unmap":
+        run.step(Step("dma_map", DMA(size)))
     work = cpu(lambda: run.step(Step(op, arguments)))
     old = np.ones(size // PAGE, dtype=np.uint64)
     new = np.zeros_like(old)
@@ -163,6 +165,10 @@ def ALL(size: int, **more: Any) -> dict[str, Any]:
     return {"addr": VA, "length": size, **more}
 
 
+def DMA(size: int) -> dict[str, Any]:
+    return {"iova": 0, "va": VA, "length": size, "prot": "rw"}
+
+
 def moved(size: int) -> dict[str, Any]:
     flags = ["MAYMOVE", "FIXED"]
     return {"addr": VA, "old_len": size, "new_len": size, "new_addr": VA + (1 << 44) + PAGE, "flags": flags}
@@ -189,7 +195,11 @@ MEASURES: tuple[Measure, ...] = (
     Measure("fork", "the entries are copied to a child", BARS, wholly("fork", lambda size: {}), 4),
     Measure("mprotect", "all becomes read-only", BARS, wholly("mprotect", lambda size: ALL(size, prot="r")), 4),
     Measure("munmap", "all is unmapped", BARS, wholly("munmap", lambda size: ALL(size)), 4),
-    Measure("mremap", "all moves by a page", {"1G": GIB, "4G": 4 * GIB, "16G": 16 * GIB}, wholly("mremap", moved), 4),
+    Measure("mremap", "all moves by a page", BARS, wholly("mremap", moved), 4),
+    Measure("dma_map", "a device gets all of it, page by page", BARS, wholly("dma_map", DMA), 4),
+    Measure(
+        "dma_unmap", "it is taken away again", BARS, wholly("dma_unmap", lambda size: {"iova": 0, "length": size}), 4
+    ),
     Measure("plan", planning.__doc__ or "", {"10": 10, "100": 100, "1000": 1000}, planning, 20),
     Measure("vectors", checking.__doc__ or "", {"1": 1, "2": 2, "3": 3}, checking, 3),
     Measure("replay", replaying.__doc__ or "", {"1": 1, "2": 2, "3": 3}, replaying, 20),

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import time
 from pathlib import Path
 
 import pytest
 
 from pfnmap.budget import Budget
+from pfnmap.contract.step import Step
+from pfnmap.kernel import Kernel
 from pfnmap.replay import replay
-from pfnmap.scenario import read_recording
+from pfnmap.report.page_tables import EntryRow, page_table_rows
+from pfnmap.scenario import read_recording, read_scenario
 
 RECORDING = Path(__file__).parent / "data" / "recordings" / "iommufd-6.12.117.json.gz"
 SCENARIO = """
@@ -116,3 +121,37 @@ def test_control_c_keeps_what_was_done(process, scenario):
     assert [step["op"] for step in document["steps"]] == ["mmap"]
     assert document["interrupted"] == {"step": 1, "op": "touch"}
     assert done.stderr == f"pfnmap: warning: interrupted in {scenario}: step 1 touch\n"
+
+
+def test_page_tables_are_shown_for_as_long_as_there_is_time_and_the_steps_are_kept(pfnmap, scenario, monkeypatch):
+    def slow(mm):
+        for row in itertools.repeat(EntryRow("pgd", 0, 0x1067, 1 << 39, 0, True)):
+            time.sleep(0.01)
+            yield row
+
+    monkeypatch.setattr("pfnmap.report.page_tables.page_table_rows", slow)
+    result = pfnmap("run", scenario, "--dump", "--json", "--limit", "seconds=1")
+    document = json.loads(result.stdout)
+    assert (result.exit_code, len(document["steps"])) == (3, 3)
+    reason = "budget: more than 1 seconds; --limit seconds=N allows more"
+    assert document["refused"] == {"step": 3, "op": "--dump", "reason": reason}
+    assert f"--dump: {reason}" in result.stderr
+
+
+@pytest.mark.parametrize("prot", ["rw", "none"])
+def test_a_full_table_is_one_row_of_the_page_tables_and_a_hole_makes_two(prot, scenario):
+    read = read_scenario(str(scenario))
+    run = read.boot(Kernel.link("x86_64", ["vfio_pci"], release="6.6.60"))
+    mapping = {"device": "gpu", "bar": 2, "length": 1 << 22, "prot": "rw", "shared": True, "addr": 1 << 44}
+    steps = [
+        Step("mmap", {**mapping, "fixed": True, "id": "m0"}),
+        Step("touch", {"va": "m0", "access": "read"}),
+        Step("mprotect", {"addr": "m0", "length": 1 << 22, "prot": prot}),
+    ]
+    for step in steps:
+        assert run.step(step).result == "ok"
+    leaves = [(row.va, row.count) for row in page_table_rows(run.parent) if not row.table]
+    assert leaves == [(1 << 44, 512), ((1 << 44) + (2 << 20), 512)]
+    table = next(t for t in run.machine.phys.tables.values() if sum(entry != 0 for entry in t) == 512)
+    table[200] = 0
+    assert sorted(row.count for row in page_table_rows(run.parent) if not row.table) == [200, 311, 512]

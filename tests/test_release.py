@@ -150,7 +150,7 @@ def test_names_are_read(text: str, name: str):
     ],
 )
 def test_a_name_that_is_no_release_is_unknown(text: str):
-    with pytest.raises(Unknown):
+    with pytest.raises(Unknown, match=f"^unknown release {text!r}"):
         parse_release(text)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import pty
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +20,7 @@ RECORDING = Path(__file__).parent / "data" / "recordings" / "iommufd-6.12.117.js
 NASTY = "\x1b[31m\x1b]0;title\x07\u202e\x9b2J[/x][red]\x7f\r\n"
 """Colours, a window's title, text from right to left, an 8-bit code, rich's markup, and lines of their own."""
 CODES = ("\x1b", "\x07", "\u202e", "\x9b", "\x7f", "\r")
+ROOT = Path(__file__).parents[1]
 PROGRAM = [sys.executable, "-c", "from pfnmap.cli import main; main()"]
 
 
@@ -191,6 +194,41 @@ def test_colours_on_a_terminal_are_only_those_of_the_answer(tmp_path):
     (tmp_path / "[").mkdir()
     (tmp_path / "[" / "x]\x1b]0;x\x07.json").write_bytes(RECORDING.read_bytes())
     assert "[/x]" in on_terminal("replay", str(tmp_path / "[")).replace("\r\n", "")
+
+
+def test_a_run_shows_on_a_terminal_how_far_it_is_and_in_a_pipe_nothing_of_it(tmp_path):
+    file = tmp_path / "one.toml"
+    file.write_text(tomli_w.dumps(SCENARIO))
+    shown = on_terminal("run", str(file))
+    assert "steps ━" in re.sub(r"\x1b\[[0-9;]*m", "", shown)
+    assert shown.rstrip().endswith("\x1b[2K")  # and is gone at the end
+    piped = subprocess.run([*PROGRAM, "run", str(file)], capture_output=True, text=True, timeout=60, check=False)
+    assert (piped.stderr, "━" in piped.stdout, "\x1b" in piped.stdout) == ("", False, False)
+
+
+PRINTS = {"core/src/pfnmap/cli/terminal.py", "core/src/pfnmap/cli/__init__.py", "core/src/pfnmap/cli/streams.py"}
+"""Where the gate itself is."""
+DRAWS = {
+    *PRINTS,
+    "core/src/pfnmap/cli/kconfig.py",
+    "core/src/pfnmap/report/text.py",
+    "verify/src/pfnmap_verify/progress.py",
+}
+
+
+def test_nothing_but_the_gate_prints_or_draws():
+    """A module that prints or draws by itself is one whose inputs' names nobody escapes."""
+    sources = [p for pattern in ("core/src", "plugins/*/src", "verify/src") for p in ROOT.glob(f"{pattern}/**/*.py")]
+    prints, draws = set[str](), set[str]()
+    for path in sources:
+        name = path.relative_to(ROOT).as_posix()
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
+                prints.add(name)
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "rich":
+                draws.add(name)
+    assert sorted(p for p in prints - PRINTS if "/testing/" not in p) == []
+    assert sorted(draws - DRAWS) == []
 
 
 def on_terminal(*arguments: str) -> str:

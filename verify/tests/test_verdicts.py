@@ -17,7 +17,7 @@ VERDICTS = [
 
 
 def test_ktap_has_a_line_a_record_and_diagnostics_before_it() -> None:
-    lines = ktap(VERDICTS).splitlines()
+    lines = ktap(VERDICTS)
     assert lines[:2] == ["KTAP version 1", "1..5"]
     assert [line for line in lines[2:] if not line.startswith("# ")] == [
         "ok 1 one",

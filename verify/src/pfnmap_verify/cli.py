@@ -221,7 +221,7 @@ def _report(session: Session, verdicts: Sequence[Verdict], *, ktap: bool, json: 
             "verify", {"kernel": session.subject.describe(session.kernel), "booted": booted, **forms.as_json(verdicts)}
         )
     elif ktap:
-        print(forms.ktap(verdicts))
+        show(*forms.ktap(verdicts))
     else:
         _show(booted, verdicts)
     for log in session.lost_logs:

@@ -18,9 +18,16 @@ def session_progress(total: int, kernel: str) -> Iterator[Callable[[int, int], N
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[boots]}"))
+    from pfnmap.report.text import printable
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[boots]}"),
+    )
     with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(kernel, total=total, boots="")
+        task = progress.add_task(printable(kernel), total=total, boots="")
 
         def tell(done: int, boots: int) -> None:
             progress.update(task, completed=done, boots=f"boot {boots}")

@@ -57,15 +57,15 @@ def shown(value: Any) -> str:
     return text if len(text) <= _WIDTH else f"{text[:_WIDTH]}..."
 
 
-def ktap(verdicts: Sequence[Verdict]) -> str:
-    """Return the verdicts as KTAP version 1: a refused record is skipped."""
+def ktap(verdicts: Sequence[Verdict]) -> list[str]:
+    """Return the verdicts as the lines of KTAP version 1: a refused record is skipped."""
     lines = ["KTAP version 1", f"1..{len(verdicts)}"]
     for number, verdict in enumerate(verdicts, 1):
         lines += [f"# {line}" for line in details(verdict)]
         result = "ok" if verdict.outcome in ("agree", "refused") else "not ok"
         skipped = " # SKIP" if verdict.outcome == "refused" else ""
         lines.append(f"{result} {number} {verdict.id}{skipped}")
-    return "\n".join(lines)
+    return lines
 
 
 def junit(verdicts: Sequence[Verdict], seconds: float, name: str) -> str:

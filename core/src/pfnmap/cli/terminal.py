@@ -9,16 +9,19 @@ import os
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final
 
 from pfnmap.cli.stdout import answers
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.tree import Tree
 
     from pfnmap.report.text import Table, Text
 
 __all__ = [
+    "beside_others",
     "complain",
     "counting",
     "heading",
@@ -36,6 +39,12 @@ _SCREEN = 1000
 """Characters of an error's line that are shown."""
 _PIPE_WIDTH = 240
 """Columns for a tree in a file or a pipe: nothing is to be folded there, and rich takes a pipe for 80 columns wide."""
+
+
+_alone: Final[ContextVar[bool]] = ContextVar("alone", default=True)
+"""Whether the terminal is this process's to draw on."""
+_above: Final[ContextVar[Console | None]] = ContextVar("above", default=None)
+"""What draws a progress bar on stdout's terminal, and what stands above it."""
 
 
 def complain(text: object) -> None:
@@ -91,13 +100,18 @@ def show(*parts: str | Text | Table | Tree) -> None:
         for part in parts:
             print(part, file=stdout)
         return
-    from rich.console import Console
-
-    width = None if terminal or wide else _PIPE_WIDTH
-    console = Console(file=stdout, width=width, markup=False, highlight=False, emoji=False)
+    console = _above.get() or _console()
     for part in parts:
         line = isinstance(part, str) or (isinstance(part, Text) and not part.indent)
         console.print(part, soft_wrap=line and not terminal)
+
+
+def _console() -> Console:
+    """Return what draws on stdout."""
+    from rich.console import Console
+
+    width = None if answers().isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH
+    return Console(file=answers(), width=width, markup=False, highlight=False, emoji=False)
 
 
 def recorded_heading(kernels: Sequence[Mapping[str, Any]]) -> None:
@@ -118,10 +132,16 @@ def heading(kernel: Mapping[str, Any]) -> None:
     show(styled(kernel_line(kernel), "bold"), *(styled(line, "dim") for line in assumed_lines(kernel)))
 
 
+def beside_others() -> None:
+    """Leave the terminal's progress bar to the process that started this one."""
+    _alone.set(False)
+
+
 @contextmanager
 def progress_bar(total: int, what: str) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar on stderr where that is a terminal; yield what to call with the number done so far."""
-    if not sys.stderr.isatty():
+    """Show a progress bar where stderr is a terminal, below what `show` prints meanwhile; yield what to call with the
+    number done so far."""
+    if not sys.stderr.isatty() or not _alone.get():
         yield lambda done: None
         return
     from rich.console import Console
@@ -130,9 +150,14 @@ def progress_bar(total: int, what: str) -> Iterator[Callable[[int], None]]:
 
     from pfnmap.report.text import printable
 
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(escape(printable(what)), total=total)
-        yield lambda done: progress.update(task, completed=done)
+    console = _console() if answers().isatty() else Console(stderr=True)
+    before = _above.set(console if answers().isatty() else None)
+    try:
+        with Progress(console=console, transient=True, redirect_stdout=False) as progress:
+            task = progress.add_task(escape(printable(what)), total=total)
+            yield lambda done: progress.update(task, completed=done)
+    finally:
+        _above.reset(before)
 
 
 @contextmanager

@@ -18,10 +18,18 @@ from pfnmap.contract.slot import Slot
 from pfnmap.contract.vma import VmArea
 from pfnmap.errors import Misuse, Refused
 from pfnmap.mm.locking import i_mmap_rwsem, mmap_lock, page_table_lock
-from pfnmap.trace import Call
+from pfnmap.mm.pte_tables import FEW, in_a_row
+from pfnmap.trace import Call, Repeat
 from pfnmap.vm_flags import VM_IO, VM_PFNMAP
 
-__all__ = ["FollowPfnmapArgs", "follow_pfnmap", "follow_pfnmap_end", "follow_pfnmap_start", "follow_pte"]
+__all__ = [
+    "FollowPfnmapArgs",
+    "follow_again",
+    "follow_pfnmap",
+    "follow_pfnmap_end",
+    "follow_pfnmap_start",
+    "follow_pte",
+]
 
 _WORD = (1 << 64) - 1
 
@@ -53,6 +61,23 @@ def follow_pfnmap_end(args: FollowPfnmapArgs) -> None:
         raise Misuse(caller(2), "follow_pfnmap_end() without a successful follow_pfnmap_start()")
     args.outputs = None
     page_table_lock(args.vma.vm_mm).release()
+
+
+def follow_again(vma: VmArea, address: int, pages: int) -> int:
+    """Look up those of `pages` pages from `address` on that answer as the page before them did, which was looked up
+    just now: PTEs with the same flags that map the PFNs that follow. Return how many; 0 for a few, to be looked up one
+    by one."""
+    mm = vma.vm_mm
+    page = mm.kernel.geometry.PAGE_SIZE
+    if mmap_lock(mm).contended or page_table_lock(mm).contended:
+        return 0
+    before = address - page
+    count = in_a_row(mm, before, min(address + pages * page, vma.vm_end)) - 1
+    if count <= FEW:
+        return 0
+    function = "follow_pfnmap_start" if mm.kernel.has("huge-pfnmap") else "follow_pte"
+    mm.machine.trace.emit(Repeat((Call(function, address, "ok"),), count, page, 1))
+    return count
 
 
 @contextmanager

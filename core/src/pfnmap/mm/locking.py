@@ -23,6 +23,11 @@ class Lock:
         self.held = 0
         self._contenders: deque[Callable[[], None]] = deque()
 
+    @property
+    def contended(self) -> bool:
+        """Whether another CPU has it when it is taken next."""
+        return bool(self._contenders)
+
     def acquire(self) -> None:
         """Take the lock, after another CPU that has it did what it wanted and let go."""
         if self._contenders:

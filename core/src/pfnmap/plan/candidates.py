@@ -43,6 +43,11 @@ class Candidate:
     def __str__(self) -> str:
         return f"{self.step}={self.value}"
 
+    @property
+    def parts(self) -> frozenset[str]:
+        """What it consists of: for a backport it and each that it requires and the kernel lacks, else itself."""
+        return frozenset(f"with={change}" for change in self.changes) or frozenset((str(self),))
+
     def excludes(self, other: Candidate) -> bool:
         """Tell whether two of them make no set."""
         if self.step == other.step:

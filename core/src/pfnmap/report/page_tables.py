@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -56,6 +57,9 @@ def page_table_rows(mm: MmStruct) -> Iterator[EntryRow]:
 def _entries(mm: MmStruct, table: Table, depth: int, base: int) -> Iterator[EntryRow]:
     walked = mm.tables.levels[depth]
     empty, size = mm.tables.empty[walked.name], 1 << walked.shift
+    if walked.name == "pte" and _is_one_run(table, size):
+        yield EntryRow("pte", base, table[0], size, depth, False, len(table))
+        return
     for index, value in enumerate(table):
         if value == empty:
             continue
@@ -64,6 +68,14 @@ def _entries(mm: MmStruct, table: Table, depth: int, base: int) -> Iterator[Entr
         yield EntryRow(walked.name, va, value, size, depth, below is not None)
         if below is not None:
             yield from _entries(mm, below, depth + 1, va)
+
+
+def _is_one_run(table: Table, size: int) -> bool:
+    """Tell whether a table is full of leaves that continue each other, as most are: many at once are quickly told."""
+    step = table[1] - table[0]
+    if abs(step) != size or table[-1] != table[0] + (len(table) - 1) * step:
+        return False
+    return table.tobytes() == array("Q", range(table[0], table[-1] + step, step)).tobytes()
 
 
 def _continues(held: EntryRow, row: EntryRow) -> bool:
