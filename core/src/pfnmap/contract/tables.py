@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # for the type checker alone: numpy is imported where it is u
 
 __all__ = ["Tables"]
 
+
 class _Section(NamedTuple):
     """A stretch of memory that is there: [start, end) in bytes, its words, and for each frame the binary logarithm of
     the slots of the table that begins there, or 0."""
@@ -31,7 +32,9 @@ class _Section(NamedTuple):
 
 
 _SECTION = 1 << 18
-"""Bytes of the first section; each later one is as large as all before it, up to the largest."""
+"""Bytes of the first section."""
+_GROWTH = 15
+"""By how much each later section is larger than all before it, up to the largest."""
 _LARGEST_SECTION = 1 << 28
 _LARGE = 1 << 22
 _AT_ONCE = 1 << 19
@@ -116,6 +119,46 @@ class Tables(Mapping[int, Table]):
             left += [a[count:]] if a[count:] else []
             right += [b[count:]] if b[count:] else []
 
+    def hold(self, addresses: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        """Tell of each address whether a table is there."""
+        import numpy as np
+
+        section, frame = self._places(addresses, self._frame)
+        found = np.zeros(len(addresses), np.bool_)
+        for n in np.unique(section[section >= 0]).tolist():
+            here = np.flatnonzero((section == n) & (addresses < self._sections[n].end))
+            found[here] = np.frombuffer(self._sections[n].kinds, np.uint8)[frame[here]] != 0
+        found &= addresses % np.uint64(self._frame) == 0
+        return found
+
+    def read(
+        self, addresses: NDArray[np.uint64], which: NDArray[np.intp], index: NDArray[np.intp]
+    ) -> NDArray[np.uint64]:
+        """Return the words at `index` of the tables at `addresses[which]`, as many as there are of either."""
+        import numpy as np
+
+        section, first = self._places(addresses, 8)
+        at = first[which]
+        at += index
+        used = np.unique(section).tolist()
+        if len(used) == 1:
+            return np.frombuffer(self._sections[used[0]].words, np.uint64).take(at, mode="clip")
+        found = np.empty(len(at), np.uint64)
+        of = section.astype(np.uint8)[which]
+        for n in used:
+            here = np.flatnonzero(of == n)
+            found[here] = np.frombuffer(self._sections[n].words, np.uint64).take(at[here], mode="clip")
+        return found
+
+    def _places(self, addresses: NDArray[np.uint64], unit: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Return which section each address is in or behind, -1 for none, and how many units of bytes after its
+        start."""
+        import numpy as np
+
+        starts = np.array(self._starts, np.uint64)
+        section = np.searchsorted(starts, addresses, "right") - 1
+        return section, ((addresses - starts[section]) // np.uint64(unit)).astype(np.intp)
+
     def _rows(self, piece: range, ptrs: int) -> NDArray[np.uint64]:
         import numpy as np
 
@@ -152,7 +195,7 @@ class Tables(Mapping[int, Table]):
 
     def _add_section(self, address: int, size: int) -> int:
         there = sum(section.end - section.start for section in self._sections)
-        size = max(size, min(max(there, _SECTION), _LARGEST_SECTION))
+        size = max(size, min(max(there * _GROWTH, _SECTION), _LARGEST_SECTION))
         at = self._section_of(address) + 1
         if at < len(self._sections):
             size = min(size, self._sections[at].start - address)

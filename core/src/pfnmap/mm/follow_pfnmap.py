@@ -163,9 +163,7 @@ def _outputs(kernel: LinkedKernel, level: Level, entry: int, address: int) -> Fo
     size = geometry.size(level)
     pfn, pgprot, write, special = _OUTPUTS[level](kernel.ops)
     within = (address & (size - 1)) >> geometry.PAGE_SHIFT
-    return FollowOutputs(
-        pfn(entry) + within, pgprot(entry), bool(write(entry)), bool(special(entry)), -size & _WORD
-    )
+    return FollowOutputs(pfn(entry) + within, pgprot(entry), bool(write(entry)), bool(special(entry)), -size & _WORD)
 
 
 def follow_pte(vma: VmArea, address: int) -> int | None:
