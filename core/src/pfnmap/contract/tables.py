@@ -119,25 +119,15 @@ class Tables(Mapping[int, Table]):
             left += [a[count:]] if a[count:] else []
             right += [b[count:]] if b[count:] else []
 
-    def hold(self, addresses: NDArray[np.uint64]) -> NDArray[np.bool_]:
-        """Tell of each address whether a table is there."""
-        import numpy as np
-
-        section, frame = self._places(addresses, self._frame)
-        found = np.zeros(len(addresses), np.bool_)
-        for n in np.unique(section[section >= 0]).tolist():
-            here = np.flatnonzero((section == n) & (addresses < self._sections[n].end))
-            found[here] = np.frombuffer(self._sections[n].kinds, np.uint8)[frame[here]] != 0
-        found &= addresses % np.uint64(self._frame) == 0
-        return found
-
     def read(
         self, addresses: NDArray[np.uint64], which: NDArray[np.intp], index: NDArray[np.intp]
     ) -> NDArray[np.uint64]:
         """Return the words at `index` of the tables at `addresses[which]`, as many as there are of either."""
         import numpy as np
 
-        section, first = self._places(addresses, 8)
+        starts = np.array(self._starts, np.uint64)
+        section = np.searchsorted(starts, addresses, "right") - 1
+        first = ((addresses - starts[section]) // 8).astype(np.intp)
         at = first[which]
         at += index
         used = np.unique(section).tolist()
@@ -149,15 +139,6 @@ class Tables(Mapping[int, Table]):
             here = np.flatnonzero(of == n)
             found[here] = np.frombuffer(self._sections[n].words, np.uint64).take(at[here], mode="clip")
         return found
-
-    def _places(self, addresses: NDArray[np.uint64], unit: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Return which section each address is in or behind, -1 for none, and how many units of bytes after its
-        start."""
-        import numpy as np
-
-        starts = np.array(self._starts, np.uint64)
-        section = np.searchsorted(starts, addresses, "right") - 1
-        return section, ((addresses - starts[section]) // np.uint64(unit)).astype(np.intp)
 
     def _rows(self, piece: range, ptrs: int) -> NDArray[np.uint64]:
         import numpy as np

@@ -57,7 +57,7 @@ def _slots(mm: MmStruct, depth: int, numbers: NDArray[np.uint64]) -> tuple[NDArr
     ops = mm.kernel.ops
     none, leaf = step.none(entry) != 0, step.leaf(entry) != 0  # type: ignore[arg-type]
     below: NDArray[np.uint64] = step.pgtable(entry)  # type: ignore[arg-type, assignment]
-    ends = none | leaf | (step.present(entry) == 0) | ~mm.machine.phys.tables.hold(below)  # type: ignore[arg-type]
+    ends = none | leaf | (step.present(entry) == 0)  # type: ignore[arg-type]
     if step.op in ("pmd", "pud"):
         for what in ("trans_huge", "devmap"):
             ends |= getattr(ops, f"{step.op}_{what}")(entry) != 0
