@@ -152,7 +152,8 @@ def walking(size: int) -> tuple[float, float]:
     run, addresses = walked(size)
     layer, leaf = volatility.intel_layer(run.parent), run.parent.tables.leaf
     for one in addresses:  # both have been everywhere before
-        assert leaf(one) and layer._translate(one)[0] == PHYS + one - VA
+        assert leaf(one) is not None
+        assert layer._translate(one)[0] == PHYS + one - VA
     return cpu(lambda: [leaf(one) for one in addresses]), cpu(lambda: [layer._translate(one) for one in addresses])
 
 
