@@ -112,7 +112,7 @@ def carried_out(
     run.machine.trace.listeners.append(events.append if quiet else _show_event if trace else _show_complaint)
     stopped: Refused | KeyboardInterrupt | None = None
     tables: list[dict[str, Any]] = []
-    with progress_bar(len(read.steps), f"{scenario}: steps") as progress:
+    with progress_bar(len(read.steps), "steps") as progress:
         for number, step in enumerate(read.steps):
             progress(number)
             if not quiet:

@@ -12,9 +12,9 @@ import gzip
 import io
 import re
 import tarfile
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from pfnmap.host.bounded import unpacked
 from pfnmap.host.dotconfig import LIMIT as CONFIG_LIMIT
@@ -24,6 +24,7 @@ from pfnmap.host.processes import Process, Vma
 from pfnmap.host.sysfs import PCI_DEVICES, PciFunction
 from pfnmap.host.tree import Tree
 from pfnmap.output import write_whole
+from pfnmap.recognition import Recognition
 
 __all__ = ["Files", "captured", "write"]
 
@@ -45,14 +46,14 @@ _NO_PATH: Final = "00000000 00:00 0"
 def captured(
     tree: Tree,
     host: Host,
-    drivers: Mapping[str, Any],
+    drivers: Recognition,
     of_interest: Callable[[Process], bool],
     packages: Collection[str],
 ) -> Files:
     """Return the files of a host that was read, in the order of their paths.
 
-    `drivers`: the classes of the drivers by name, which tell their mappings and open files; `of_interest`: tells
-    processes that are kept besides those that map BARs; `packages`: those whose version is kept.
+    `drivers` tell their mappings and open files; `of_interest` tells processes that are kept besides those that map
+    BARs; `packages`: those whose version is kept.
     """
     files: Files = {}
     for path in (RELEASE, MACHINE, THP):
@@ -139,9 +140,9 @@ def _config(config: bytes, function: PciFunction) -> bytes:
     return bytes(kept.ljust(_MSIX_AT + _MSIX_LENGTH, b"\0"))
 
 
-def _process(process: Process, drivers: Mapping[str, Any], of_interest: bool) -> Files:
+def _process(process: Process, drivers: Recognition, of_interest: bool) -> Files:
     def mapped(vma: Vma) -> bool:
-        return any(driver.mapped(vma.path, vma.offset, lambda change: True) for driver in drivers.values())
+        return any(True for _ in drivers.mapped(vma.path, vma.offset, lambda change: True))
 
     vmas = process.maps or ()
     if not of_interest and not any(mapped(vma) for vma in vmas):
@@ -157,7 +158,7 @@ def _process(process: Process, drivers: Mapping[str, Any], of_interest: bool) ->
     if process.maps is not None:
         files[f"{where}/maps"] = "".join(_vma(vma, mapped(vma)) for vma in vmas).encode()
     for n, file in enumerate(process.files or ()):
-        if any(driver.held(file.link, file.fdinfo) for driver in drivers.values()):
+        if drivers.held(file.link, file.fdinfo) is not None:
             files[f"{where}/fd/{n}"] = PurePosixPath(file.link)
             files[f"{where}/fdinfo/{n}"] = file.fdinfo.encode()
     return files
