@@ -20,9 +20,9 @@ from pfnmap.contract.plan import LEAF_LEVELS, LeafLevel
 from pfnmap.errors import BadInput
 
 if TYPE_CHECKING:
-    from pfnmap.contract.module import Module
     from pfnmap.host.paste import Line
     from pfnmap.kernel import Kernel
+    from pfnmap.recognition import Recognition
     from pfnmap.survey.answer import Row
 
 __all__ = ["BarLog", "FaultLog", "read_log"]
@@ -96,15 +96,15 @@ class FaultLog:
         }
 
 
-def read_log(lines: Iterable[Line], source: str, drivers: Mapping[str, type[Module]]) -> FaultLog:
+def read_log(lines: Iterable[Line], source: str, asked: Recognition) -> FaultLog:
     """Read a log (dmesg in any form, journalctl, syslog). Raises BadInput for one without a line of a fault."""
-    names = [re.escape(name) for driver in drivers.values() for name in driver.log_functions]
+    names = [re.escape(name) for driver in asked.drivers.values() for name in driver.log_functions]
     dropped = re.compile(rf"\b(?:{'|'.join(names) or '(?!)'}): (\d{{1,10}}) callbacks suppressed")
     found: dict[tuple[str, int], list[LoggedFault]] = {}
     times: list[float | None] = []
     suppressed = 0
     for _, line in lines:
-        if (fault := _fault(line, drivers)) is not None:
+        if (fault := asked.logged(line)) is not None:
             found.setdefault((fault.device, fault.bar), []).append(fault)
             time = _TIME.search(line)
             times.append(float(time[1]) if time else None)
@@ -114,10 +114,6 @@ def read_log(lines: Iterable[Line], source: str, drivers: Mapping[str, type[Modu
         raise BadInput(source, "no line of a driver's fault handler; dynamic debug prints them (docs/host.md)")
     bars = tuple(BarLog(device, bar, faults) for (device, bar), faults in sorted(found.items()))
     return FaultLog(bars, suppressed, not suppressed and not _may_end_suppressed(times))
-
-
-def _fault(line: str, drivers: Mapping[str, Any]) -> LoggedFault | None:
-    return next((fault for driver in drivers.values() if (fault := driver.logged(line)) is not None), None)
 
 
 def _may_end_suppressed(times: Sequence[float | None]) -> bool:
