@@ -35,6 +35,7 @@ def test_a_page_is_made_of_a_file_and_is_not_written_over(tmp_path: Path):
     ("content", "said"),
     [
         ('{"schema": "pfnmap-plan/2"}', "cannot be drawn"),
+        ('{"schema": "pfnmap-plan/1", "kernel": {}, "sweep": {}}', "a sweep; plan --sweep with -o FILE.svg draws it"),
         ('{"schema": "pfnmap-plan/1", "kernel": {"arch": "x"}, "mappings": []}', "says: KeyError: 'release'"),
         ("no JSON", ""),
     ],
