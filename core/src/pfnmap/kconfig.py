@@ -34,6 +34,7 @@ from functools import cache
 from pfnmap.config import Config, Conflict, Reason, no_levers
 from pfnmap.contract.entry import Has
 from pfnmap.errors import BadInput, LinkError, Unknown
+from pfnmap.offers import brought_by
 from pfnmap.packages import file_text
 
 __all__ = [
@@ -188,7 +189,7 @@ def resolve(
     for symbol in list(given):
         if symbol not in engine:
             if symbol not in elsewhere():
-                raise Unknown("config symbol", symbol, elsewhere())
+                raise Unknown("config symbol", symbol, elsewhere(), by=brought_by(symbol, "symbol"))
             warnings.append(f"{symbol}={given[symbol]}: unused here, no such symbol in this kernel")
 
     conflicts: tuple[Conflict, ...] = ()
@@ -218,7 +219,7 @@ def resolve(
         if symbol in symbols:
             return Reason(symbol, symbols[symbol], (Reason("taken as it is, not declared here", symbols[symbol]),))
         if symbol not in elsewhere():
-            raise Unknown("config symbol", symbol, elsewhere())
+            raise Unknown("config symbol", symbol, elsewhere(), by=brought_by(symbol, "symbol"))
         return Reason(symbol, "undefined", (Reason("not declared in this kernel", "undefined"),))
 
     return Config(
