@@ -56,6 +56,16 @@ def protection_map(subject: ArchSubject, level: Level) -> None:
                 raise Violation(f"the CPU {verb} a {'store' if store else 'load'} through {what}")
 
 
+def shared_is_as_private(subject: ArchSubject) -> None:
+    for flags in (flags for flags in range(8) if not flags & VM_WRITE):
+        private, shared = subject.prot(flags), subject.prot(flags | VM_SHARED)
+        if private != shared:
+            raise Violation(
+                f"vm_get_page_prot of a vma with {_of(flags)} is {private:#x}, and {shared:#x} of a shared one: they "
+                f"differ in {bits(private, shared)}, and nothing is written"
+            )
+
+
 def _loads(flags: int) -> bool | None:
     """Tell whether a load must be allowed; None where it depends on the CPU (execute or write alone)."""
     return True if flags & VM_READ else False if not flags & _ACCESS else None
@@ -190,6 +200,12 @@ CHECKS = (
         protection_map,
         (*_LEAF, "X_write"),
         LEAF_LEVELS,
+    ),
+    Check(
+        "shared-as-private",
+        "shared mappings have the protections of private ones, but for what may be written: copy-on-write is the "
+        "difference",
+        shared_is_as_private,
     ),
     Check(
         "protection-execute",
