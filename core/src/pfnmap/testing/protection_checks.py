@@ -73,12 +73,13 @@ def _loads(flags: int) -> bool | None:
 
 def execution(subject: ArchSubject, level: Level) -> None:
     executes, loads = subject.permissions(level)
+    told_apart = executes[0] & ~loads[0]  # by a bit of its own
     for flags, entry in _leaves(subject, level):
         valid = subject.word_format(level).valid
         readable = entry & valid[0] == valid[1] and entry & loads[0] == loads[1]
         executable = entry & valid[0] == valid[1] and entry & executes[0] == executes[1]
         for what, got, expected in (
-            ("executed", executable, bool(flags & VM_EXEC) or (False if executes != loads else None)),
+            ("executed", executable, bool(flags & VM_EXEC) or (False if told_apart else None)),
             ("read", readable, _loads(flags)),
         ):
             if expected is not None and got != expected:
