@@ -212,7 +212,7 @@ def test_capture_asks_before_it_replaces(pfnmap, refused, hosts, laid_out, tmp_p
     assert target.read_text() == "mine"
     assert pfnmap("host", "--root", root, "--capture", target, "--force").exit_code == 0
     assert TarFile(target).text("/proc/sys/kernel/osrelease", 100) == "6.14.0-27-generic\n"
-    assert "cannot be written" in refused("host", "--root", root, "--capture", tmp_path / "no" / "x.tar")
+    assert "no directory to write it to" in refused("host", "--root", root, "--capture", tmp_path / "no" / "x.tar")
     assert "--capture" in refused("host", "--root", root, "--force")
 
 
@@ -239,12 +239,20 @@ def test_capture_leaves_out_what_is_of_nobody_s_concern(pfnmap, hosts, laid_out,
         "/sys/class/net/eth0/address": b"52:54:00:aa:bb:cc\n",
         resolved: config,
     }
+    source = next(path for path in files if path.startswith("/boot/config-"))
+    files[source] += (
+        b'# built by alice\nCONFIG_CMDLINE="ip=192.0.2.7 secrethost"\nCONFIG_DEFAULT_HOSTNAME="secrethost"\n'
+    )
     files["/proc/4242/maps"] += b"7f0000000000-7f0000001000 r--p 00000000 08:02 131 /home/alice/192.0.2.7\n"
     target = tmp_path / "x.tar"
     assert pfnmap("host", "--root", laid_out(files), "--capture", target).exit_code == 0
     content = target.read_bytes()
     assert [secret for secret in SECRETS if secret.encode() in content] == []
     assert b"hugepagesz=1G" in content
+    with tarfile.open(target) as tar:
+        kept = tar.extractfile(source.lstrip("/")).read()
+    assert b'CONFIG_DEFAULT_HOSTNAME=""\n' in kept
+    assert b"\nCONFIG_TRANSPARENT_HUGEPAGE=y\n" in kept
 
 
 FORBIDDEN = ("smaps", "smaps_rollup", "numa_maps")
@@ -343,6 +351,20 @@ def test_hostile_tar_harms_nothing(answer, tmp_path):
     assert document["host"]["release"] == "6.12.117"
     assert document["host"]["distribution"] is None
     assert sorted(tmp_path.iterdir()) == [tar]
+
+
+def test_paths_without_end_in_a_tar_file_are_not_followed(refused, answer, tmp_path, monkeypatch):
+    """Each member would need a directory for each of its names."""
+
+    def member(name):
+        return tarfile.TarInfo(name), None
+
+    deep, wide = tmp_path / "deep.tar", tmp_path / "wide.tar"
+    hostile_tar(deep, member("proc/" + "a/" * 20_000 + "b"))
+    assert answer("host", "--root", deep)["mappings"] == []
+    monkeypatch.setattr("pfnmap.host.tree._NAMES", 200)
+    hostile_tar(wide, *(member(f"{n}/" + "a/" * 40 + "b") for n in range(10)))
+    assert "directories" in refused("host", "--root", wide)
 
 
 @pytest.mark.parametrize("content", [b"", b"no tar file", b"\0" * 100, b"\x1f\x8b" + bytes(40)])

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import field, replace
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
+from pfnmap.boundary import calling
 from pfnmap.config import Config
 from pfnmap.contract.kernel import THP_SETTINGS
 from pfnmap.contract.placement import Vmm
@@ -202,5 +203,7 @@ def _asked(question: Question, steps: Sequence[Candidate]) -> Question:
         return question
     options = [f"{name}={value}" for name, value in vmm.options.items()]
     # Of a version that is newer than what is known the newest known was taken, and is taken again.
-    changed = type(vmm)(vmm.version if version is None else version, [*options, *more], newest=True)
+    with calling(vmm.name, "__init__()") as gave:
+        again = type(vmm)(vmm.version if version is None else version, [*options, *more], newest=True)
+        changed = gave(again, type(vmm))
     return replace(question, vmms=dict.fromkeys(question.vmms, changed))
