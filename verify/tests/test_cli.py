@@ -115,7 +115,7 @@ def test_modules_of_another_kernel(verify: Verify, image: Path, tmp_path: Path, 
 def test_an_existing_recording_is_not_overwritten(verify: Verify, image: Path, tmp_path: Path) -> None:
     (tmp_path / "out.json.gz").write_bytes(b"precious")
     code, said = verify("--kernel", image, "--record", tmp_path / "out.json.gz")
-    assert (code, said) == (2, f"pfnmap: {tmp_path}/out.json.gz: exists; --force overwrites it")
+    assert (code, said) == (2, f"pfnmap: {tmp_path}/out.json.gz: is there already; --force writes over it")
     assert (tmp_path / "out.json.gz").read_bytes() == b"precious"
 
 

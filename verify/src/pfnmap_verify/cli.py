@@ -18,6 +18,7 @@ import typer
 from pfnmap.cli.options import JsonOption, KernelOptions, Settings, kernel_options, linked
 from pfnmap.cli.terminal import complain, heading, print_json, show, styled, table
 from pfnmap.errors import BadInput, Refused
+from pfnmap.output import check_writable
 
 if TYPE_CHECKING:
     from pfnmap.kernel import Kernel
@@ -71,7 +72,8 @@ def command(
     settings: Settings = context.obj
     registry = settings.registry
     for path in (record, junit):
-        _check_writable(path, force)
+        if path is not None:
+            check_writable(path, force=force)
     if seed is not None and random is None:
         raise BadInput("--seed", "goes with --random")
     with ExitStack() as stack, _terminated():
@@ -115,15 +117,6 @@ def _terminated() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _check_writable(path: str | None, force: bool) -> None:
-    if path is None:
-        return
-    if Path(path).exists() and not force:
-        raise BadInput(path, "exists; --force overwrites it")
-    if not Path(path).absolute().parent.is_dir():
-        raise BadInput(path, "no directory to write it to")
 
 
 def _record(session: Session, path: str | None) -> Refused | None:
