@@ -70,7 +70,7 @@ class KernelOptions:
     ] = None
     config: Annotated[
         str | None,
-        _option("--config", "FILE", "A real .config, plain or .gz; else the documented defaults."),
+        _option("--config", "FILE", "A real .config, plain or packed; else the documented defaults."),
     ] = None
     set_: Annotated[list[str] | None, _option("--set", "SYM=VAL", "Set a Kconfig symbol; repeatable.")] = None
     page_size: Annotated[

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pfnmap.contract.module import Driver
-from pfnmap.errors import BadInput, PluginError
+from pfnmap.errors import PluginError
 from pfnmap.host.capture import captured, write
 from pfnmap.host.machine import read_host
 from pfnmap.host.processes import SMAPS_READERS
+from pfnmap.output import check_writable
 from pfnmap.recognition import Recognition
 from pfnmap.survey.running import claims_of, known_vmms
 
@@ -36,10 +36,10 @@ def capture(
     """Write what is read of a host to a tar file; return a line for each file in it. `warn` is told of drivers that
     fail to say what is theirs.
 
-    Raises BadInput for a file that is there and is not to be replaced, and for a process that is not there.
+    Raises BadInput for a file that cannot be written, or is there and is not to be replaced, and for a process that is
+    not there.
     """
-    if os.path.lexists(path) and not replace:
-        raise BadInput(path, "is there already; --force replaces it")
+    check_writable(path, force=replace)
     vmms, drivers = known_vmms(registry), {}
     for name in registry.names("driver"):
         with suppress(PluginError):

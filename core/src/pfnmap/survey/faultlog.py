@@ -18,6 +18,7 @@ from pfnmap.contract.fault import VM_FAULT_FALLBACK, VM_FAULT_NOPAGE, vm_fault_n
 from pfnmap.contract.mapping import LoggedFault
 from pfnmap.contract.plan import LEAF_LEVELS, LeafLevel
 from pfnmap.errors import BadInput
+from pfnmap.plan.reasons import thp_disabled
 
 if TYPE_CHECKING:
     from pfnmap.host.paste import Line
@@ -139,6 +140,9 @@ def contradictions(one: BarLog, kernel: Kernel, rows: Sequence[Row]) -> Iterator
         mapped = sum(f.order == order and f.ret == VM_FAULT_NOPAGE for f in one.faults)
         if mapped and level != "pte" and not kernel.pfnmap(level):
             yield f"{mapped} faults of order {order} were mapped, and this kernel has no {level} pfnmap"
+    huge = sum(fault.order > 0 for fault in one.faults)
+    if huge and (why := thp_disabled(kernel, madvised=True)):  # __handle_mm_fault asks thp_vma_allowable_order first
+        yield f"{huge} faults of orders above 0 were asked for: {why}"
     mine = [row for row in rows if row.plan.bar == one.bar and one.device in row.attached.candidates]
     if mine:
         yield from _against(one, mine[0], levels, kernel.geometry.PAGE_SIZE)
