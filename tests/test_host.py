@@ -185,6 +185,21 @@ def test_what_else_a_process_maps_is_allowed_for(answer, hosts, laid_out):
     assert (256 << 9) * 4096 <= check["others_at_most"] <= (256 << 9) * 4096 + (2 << 20)
 
 
+@pytest.mark.parametrize("where", ["/usr/local/bin", "/opt/qemu/bin", "/home/alice/qemu"])
+def test_executable_that_no_package_has_is_of_no_package_s_version(answer, pfnmap, hosts, laid_out, tmp_path, where):
+    """Ubuntu's QEMU is installed, and the process runs another."""
+    root = laid_out(hosts.h200_host("9.2"), **{"/proc/4242/exe": hosts.Link(f"{where}/qemu-system-x86_64")})
+    capture = tmp_path / "x.tar"
+    assert pfnmap("host", "--root", root, "--capture", capture).exit_code == 0
+    for tree in (root, capture):
+        document = answer("host", "--root", tree)
+        (vmm,) = document["host"]["vmms"]
+        assert (vmm["name"], vmm["version"], vmm["policy"], vmm["package"]) == ("qemu", None, None, None)
+        (missing,) = (row for row in document["missing"] if "4242" in row["what"])
+        assert "no package" in missing["why"]
+    assert answer("host", "--root", laid_out(hosts.h200_host("9.2")))["host"]["vmms"][0]["package"]
+
+
 def test_reader_of_smaps_is_warned_of(answer, hosts, laid_out):
     reader = {"/proc/99/status": b"Name:\tsmem\n", "/proc/99/maps": b""}
     assert "smem" in answer("host", "--root", laid_out(hosts.h200_host("9.2"), **reader))["warnings"][0]
