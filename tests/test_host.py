@@ -156,6 +156,13 @@ def test_missing_piece_is_named_and_the_rest_is_answered(answer, hosts, laid_out
         assert {row["device"] for row in document["mappings"]} == {None}
 
 
+def test_process_without_status_is_answered_without_vmpte(answer, hosts, laid_out):
+    document = answer("host", "--root", laid_out(hosts.h200_host("9.2"), **{"/proc/4242/status": None}))
+    assert len(document["mappings"]) == 24
+    assert {row["vmpte"]["kernel"] for row in document["mappings"]} == {None}
+    assert document["host"]["vmms"][0]["name"] == "qemu"
+
+
 def test_container_without_anything_is_answered(answer, tmp_path):
     document = answer("host", "--root", tmp_path)
     assert document["mappings"] == []
@@ -183,6 +190,21 @@ def test_what_else_a_process_maps_is_allowed_for(answer, hosts, laid_out):
     """256G of other memory take at most a table for each 2M of it, and one for each 1G."""
     check = answer("host", "--root", laid_out(hosts.h200_host("9.2")))["mappings"][0]["vmpte"]
     assert (256 << 9) * 4096 <= check["others_at_most"] <= (256 << 9) * 4096 + (2 << 20)
+
+
+@pytest.mark.parametrize("where", ["/usr/local/bin", "/opt/qemu/bin", "/home/alice/qemu"])
+def test_executable_that_no_package_has_is_of_no_package_s_version(answer, pfnmap, hosts, laid_out, tmp_path, where):
+    """Ubuntu's QEMU is installed, and the process runs another."""
+    root = laid_out(hosts.h200_host("9.2"), **{"/proc/4242/exe": hosts.Link(f"{where}/qemu-system-x86_64")})
+    capture = tmp_path / "x.tar"
+    assert pfnmap("host", "--root", root, "--capture", capture).exit_code == 0
+    for tree in (root, capture):
+        document = answer("host", "--root", tree)
+        (vmm,) = document["host"]["vmms"]
+        assert (vmm["name"], vmm["version"], vmm["policy"], vmm["package"]) == ("qemu", None, None, None)
+        (missing,) = (row for row in document["missing"] if "4242" in row["what"])
+        assert "no package" in missing["why"]
+    assert answer("host", "--root", laid_out(hosts.h200_host("9.2")))["host"]["vmms"][0]["package"]
 
 
 def test_reader_of_smaps_is_warned_of(answer, hosts, laid_out):

@@ -488,9 +488,9 @@ class HighTablesHaveTwoAddressBitsSwapped(Plain):
         return super().pud_pgtable(swapped(pud, 49, 50))
 
 
-class CpuLoadsWhatMayBeExecuted(Plain):
+class CpuStoresWhereItMayNotLoad(Plain):
     def mmu_access(self, level: Any, entry: int, write: bool) -> tuple[int, bool]:
-        after, allowed = super().mmu_access(level, entry | (READ if entry & EXEC else 0), write)
+        after, allowed = super().mmu_access(level, entry | (READ if write else 0), write)
         return after & ~(READ if not entry & READ else 0), allowed
 
 
@@ -579,6 +579,19 @@ class WriteCombiningIsCached(Plain):
         return prot
 
 
+class BitOfSoftwareForbidsStores(Plain):
+    """And the format, which is told of all but this bit, does not know."""
+
+    def mmu_access(self, level: Any, entry: int, write: bool) -> tuple[int, bool]:
+        return (entry, False) if entry & MOVED << 1 else super().mmu_access(level, entry, write)
+
+
+class SharedPagesHaveAnotherBit(Plain):
+    @property
+    def protection_map(self) -> tuple[int, ...]:
+        return tuple(prot | (MOVED if flags & 8 else 0) for flags, prot in enumerate(super().protection_map))
+
+
 class FormatTellsOfA65thBit(Plain):
     def word_format(self, level: Any) -> Any:
         return replace(super().word_format(level), software=SPECIAL | 3 << 10 | 1 << 64)
@@ -628,7 +641,7 @@ class MprotectMakesOldLeavesAccessible(Plain):
 ALONE: list[tuple[type[Arch], str]] = [
     (LargeLeavesHaveTwoAddressBitsSwapped, "format-leaf:pmd"),
     (HighTablesHaveTwoAddressBitsSwapped, "format-table:pud"),
-    (CpuLoadsWhatMayBeExecuted, "format-access:pte"),
+    (CpuStoresWhereItMayNotLoad, "format-access:pte"),
     (MprotectLeavesExecution, "modify-grants:pte"),
     (DirtySetsAReservedBit, "own-bits:pmd"),
     (NoncachedAndWriteCombiningExchanged, "noncached-as-said:pte"),
@@ -640,6 +653,8 @@ ALONE: list[tuple[type[Arch], str]] = [
     (NewLeavesAreOld, "new-leaf-accessible:pte"),
     (WriteCombiningIsCached, "writecombine-uncached"),
     (LargeLeavesSayTheSizeOfAPage, "leaf-size:pmd"),
+    (BitOfSoftwareForbidsStores, "format-complete:pte"),
+    (SharedPagesHaveAnotherBit, "shared-as-private"),
     (FormatTellsOfA65thBit, "format-fits"),
     (FormatGivesAnAddressBitToSoftware, "format-fits"),
     (SoftDirtyWithoutItsSymbol, "soft-dirty-claim"),

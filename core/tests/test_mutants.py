@@ -111,13 +111,14 @@ def test_what_would_change_nothing_is_not_tried(package):
         "from pfnmap.vm_flags import VM_EXEC\nfrom pfnmap_tiny.bits import ALSO, DIRTY, FIRST\nUSER = 4\n"
         "def pte_dirty(pte):\n    for bit in (DIRTY, FIRST):\n        pte |= bit\n    return pte & USER\n"
         "def pte_young(pte):\n    return pte & VM_EXEC & (ALSO | DIRTY)\n"
-        "def pmd_populate(pa):\n    return pa\ndef empty(level):\n    return level in ('pte', 'pmd')\n"
+        "def pmd_populate(pa):\n    return pa if pa in (1, 2) else pa\n"
+        "def empty(level):\n    return level in ('pte', 'pmd')\n"
     )
     assert "1 << 0 -> 1 >> 0" not in changes(package, "bits.py")
     assert "FIRST << 5 -> FIRST >> 5" in changes(package, "bits.py")
     found = changes(package, "arch.py")
     assert not found & {"ALSO -> DIRTY", "ALSO | DIRTY -> ALSO", "USER -> VM_EXEC", "(DIRTY, FIRST) -> (FIRST, DIRTY)"}
-    assert not found & {"pa -> pa", "('pte', 'pmd') -> ('pmd', 'pte')"}
+    assert not found & {"(1, 2) -> (2, 1)", "pa -> pa", "('pte', 'pmd') -> ('pmd', 'pte')"}
     assert {"DIRTY -> FIRST", "VM_EXEC -> ALSO"} <= found
 
 

@@ -20,7 +20,7 @@ from pfnmap.host.bounded import unpacked
 from pfnmap.host.dotconfig import LIMIT as CONFIG_LIMIT
 from pfnmap.host.machine import MACHINE, PAGE_SIZE, RELEASE, THP, Host
 from pfnmap.host.packages import DPKG_STATUS, installed
-from pfnmap.host.processes import Process, Vma
+from pfnmap.host.processes import Process, Vma, packaged
 from pfnmap.host.sysfs import PCI_DEVICES, PciFunction
 from pfnmap.host.tree import Tree
 from pfnmap.output import write_whole
@@ -154,7 +154,8 @@ def _process(process: Process, drivers: Recognition, of_interest: bool) -> Files
         status += f"VmPTE:\t{process.vmpte // 1024:8} kB\n"
     files: Files = {f"{where}/status": status.encode()}
     if called:
-        files[f"{where}/exe"] = PurePosixPath(called)
+        elsewhere = process.executable is not None and not packaged(process.executable)
+        files[f"{where}/exe"] = PurePosixPath("/opt" if elsewhere else "", called)
     if process.maps is not None:
         files[f"{where}/maps"] = "".join(_vma(vma, mapped(vma)) for vma in vmas).encode()
     for n, file in enumerate(process.files or ()):

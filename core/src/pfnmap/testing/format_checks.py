@@ -114,6 +114,24 @@ def access_is_as_said(subject: ArchSubject, level: Level) -> None:
                     raise Violation(f"the CPU refuses a {verb} through {what}, which the format allows")
 
 
+def other_bits_decide_nothing(subject: ArchSubject, level: Level) -> None:
+    how = subject.word_format(level)
+    assert how.load is not None
+    assert how.store is not None
+    named = how.valid[0] | how.load[0] | how.store[0] | how.marks | (how.table[0] if how.table else 0)
+    leaves = subject.leaves(level)
+    for leaf in leaves[:: len(leaves) // _FLIPPED or 1]:
+        for write in (False, True):
+            allowed = subject.arch.mmu_access(level, leaf.entry, write)[1]
+            for n in (n for n in range(64) if not named >> n & 1):
+                word = leaf.entry ^ 1 << n
+                if word != how.shared and subject.arch.mmu_access(level, word, write)[1] != allowed:
+                    raise Violation(
+                        f"bit {n}, in which the format sees no permission, decides on a {'store' if write else 'load'} "
+                        f"through {shown(level, leaf)}"
+                    )
+
+
 def modify_grants_as_asked(subject: ArchSubject, level: Level) -> None:
     execute, load = subject.permissions(level)
     modify, pfn = subject.op(level, "modify"), subject.pfns(level)[-1]
@@ -219,6 +237,13 @@ CHECKS = (
         "format-access",
         "a load and a store are allowed through exactly those leaves whose format says so, once they are marked",
         access_is_as_said,
+        (*_LEAF, "stores"),
+        LEAF_LEVELS,
+    ),
+    Check(
+        "format-complete",
+        "no bit decides on a load or a store but those that the format gives to validity, permissions and marks",
+        other_bits_decide_nothing,
         (*_LEAF, "stores"),
         LEAF_LEVELS,
     ),

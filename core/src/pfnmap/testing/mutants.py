@@ -230,9 +230,13 @@ def _code(node: ast.AST) -> Iterator[ast.AST]:
             for child in value if isinstance(value, list) else [value]:
                 if isinstance(child, ast.AST):
                     inside = _code(child)
-                    if name == "iter" and isinstance(child, ast.Tuple):
+                    if isinstance(child, ast.Tuple) and (name == "iter" or _is_membership(node)):
                         next(inside)  # its order
                     yield from inside
+
+
+def _is_membership(node: ast.AST) -> bool:
+    return isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.In | ast.NotIn)
 
 
 def _of_node(node: ast.AST, masks: list[str]) -> Iterator[tuple[ast.expr, str]]:
