@@ -6,8 +6,8 @@ prints every mutant that no test sees, as FILE:LINE and the change, and how many
 written to the tree. The tests are collected once, and run once to learn which function each reaches; each mutant is a
 forked process in which one function has the mutated code, and which runs the tests that reach it, the quickest first.
 What the tests compute when they are imported, or in processes of their own, is not mutated: a survivor is a question,
-not a verdict. Ctrl-C ends it with what was tried so far. Property tests run with a few examples each; tests that break the code themselves are left out. A mutant
-that takes many times the seconds of a test, or memory without end, is caught.
+not a verdict. Property tests run with a few examples each; tests that break the code themselves are left out. A mutant
+that takes many times the seconds of a test, or memory without end, is caught. Ctrl-C ends it with what was tried.
 """
 
 from __future__ import annotations

@@ -29,9 +29,9 @@ Kind: TypeAlias = Literal["file", "directory", "link", "other"]
 _CONTROL: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _LINKS: Final = 40
 """Symbolic links that are followed on the way to one file (MAXSYMLINKS)."""
-_NAMES: Final = 1 << 18
+_NAMES: Final = 1 << 17
 """Names in a directory, and members of a tar file."""
-TAR_LIMIT: Final = 256 * MIB
+TAR_LIMIT: Final = 192 * MIB
 """Bytes of a tar file, once decompressed."""
 
 Parts: TypeAlias = tuple[str, ...]
@@ -181,10 +181,11 @@ class TarFile(Tree):
         self._below: dict[Parts, dict[str, None]] = {(): {}}
         try:
             with tarfile.open(fileobj=io.BytesIO(self._data), mode="r:", errorlevel=1) as tar:
-                for count, member in enumerate(tar):
+                for count, member in enumerate(iter(tar.next, None)):
                     if count >= _NAMES:
                         raise BadInput(self.name, f"more than {_NAMES} members, which is the most that is read")
                     self._add(member)
+                    tar.members.clear()  # it keeps all that it ever saw
         except (tarfile.TarError, ValueError, OverflowError, RecursionError, EOFError) as error:
             raise BadInput(self.name, f"not a tar file that can be read: {error}") from None
 
