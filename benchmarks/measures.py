@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import volatility
 
 from pfnmap.contract.device import Device, DeviceBar
 from pfnmap.contract.step import Step
 from pfnmap.host.bounded import MIB, read_json
 from pfnmap.kernel import Kernel
 from pfnmap.mm.fault import user_access
+from pfnmap.mm.leaves import leaves
 from pfnmap.plan import Request, plan
 from pfnmap.plugins import Registry
 from pfnmap.replay import replay
@@ -33,6 +35,7 @@ VA = 0x100000000000
 PHYS = 0x8000000000
 RECORDINGS = Path(__file__).parents[1] / "tests" / "data" / "recordings"
 VECTORS = Path(__file__).parents[1] / "plugins" / "x86_64" / "tests" / "data"
+WALKED = {"1G": GIB, "4G": 4 * GIB, "16G": 16 * GIB}
 BARS = {"1G": GIB, "16G": 16 * GIB, "128G": 128 * GIB}
 
 
@@ -119,6 +122,8 @@ def filled(size: int) -> Run:
 def whole(size: int, op: str, **arguments: Any) -> tuple[float, float]:
     """Do something to all of a BAR that is mapped with 4K entries, against copying as many bytes."""
     run = mapped(size, 0, "6.1.192") if op == "touch" else filled(size)
+    if op == "dma_unmap":
+        run.step(Step("dma_map", DMA(size)))
     work = cpu(lambda: run.step(Step(op, arguments)))
     old = np.ones(size // PAGE, dtype=np.uint64)
     new = np.zeros_like(old)
@@ -129,6 +134,55 @@ def whole(size: int, op: str, **arguments: Any) -> tuple[float, float]:
 def wholly(op: str, arguments: Callable[[int], dict[str, Any]]) -> Callable[[int], tuple[float, float]]:
     """Return `whole` of a step."""
     return lambda size: whole(size, op, **arguments(size))
+
+
+def walked(size: int) -> tuple[Run, list[int]]:
+    """A BAR that is mapped with 4K entries, and addresses in it."""
+    return filled(size), random_pages(size)
+
+
+def random_pages(size: int) -> list[int]:
+    """Addresses of pages in any order."""
+    addresses: list[int] = (VA + PAGE * np.random.default_rng(0).integers(0, size // PAGE, 1 << 15)).tolist()
+    return addresses
+
+
+def walking(size: int) -> tuple[float, float]:
+    """Walk to addresses one by one, against volatility3's Intel layer over the same tables."""
+    run, addresses = walked(size)
+    layer, leaf = volatility.intel_layer(run.parent), run.parent.tables.leaf
+    for one in addresses:  # both have been everywhere before
+        assert leaf(one) is not None
+        assert layer._translate(one)[0] == PHYS + one - VA
+    return cpu(lambda: [leaf(one) for one in addresses]), cpu(lambda: [layer._translate(one) for one in addresses])
+
+
+def following(size: int) -> tuple[float, float]:
+    """follow_pfnmap_start and _end of addresses, against the walk to them."""
+    run = mapped(size, PAGE)
+    run.step(Step("touch", {"va": VA + PAGE, "length": size, "access": "read"}))
+    addresses = [one + PAGE for one in random_pages(size)]
+    vma = run.parent.vma_lookup(VA + PAGE)
+    mm = run.machine.mm
+
+    def follow() -> None:
+        for one in addresses:
+            args = mm.FollowPfnmapArgs(vma, one)
+            mm.follow_pfnmap_start(args)
+            mm.follow_pfnmap_end(args)
+
+    leaf = run.parent.tables.leaf
+    with mm.mmap_lock(run.parent):
+        return cpu(follow), cpu(lambda: [leaf(one) for one in addresses])
+
+
+def walking_arrays(size: int) -> tuple[float, float]:
+    """Walk to an array of as many addresses as there are pages, against as many one by one (a part is, scaled)."""
+    run, addresses = walked(size)
+    many = np.random.default_rng(1).permutation(np.arange(VA, VA + size, PAGE, dtype=np.uint64))
+    leaf = run.parent.tables.leaf
+    one_by_one = cpu(lambda: [leaf(one) for one in addresses]) * len(many) / len(addresses)
+    return cpu(lambda: leaves(run.parent, many)), one_by_one
 
 
 def planning(requests: int) -> tuple[float, float]:
@@ -163,6 +217,10 @@ def ALL(size: int, **more: Any) -> dict[str, Any]:
     return {"addr": VA, "length": size, **more}
 
 
+def DMA(size: int) -> dict[str, Any]:
+    return {"iova": 0, "va": VA, "length": size, "prot": "rw"}
+
+
 def moved(size: int) -> dict[str, Any]:
     flags = ["MAYMOVE", "FIXED"]
     return {"addr": VA, "old_len": size, "new_len": size, "new_addr": VA + (1 << 44) + PAGE, "flags": flags}
@@ -189,7 +247,14 @@ MEASURES: tuple[Measure, ...] = (
     Measure("fork", "the entries are copied to a child", BARS, wholly("fork", lambda size: {}), 4),
     Measure("mprotect", "all becomes read-only", BARS, wholly("mprotect", lambda size: ALL(size, prot="r")), 4),
     Measure("munmap", "all is unmapped", BARS, wholly("munmap", lambda size: ALL(size)), 4),
-    Measure("mremap", "all moves by a page", {"1G": GIB, "4G": 4 * GIB, "16G": 16 * GIB}, wholly("mremap", moved), 4),
+    Measure("mremap", "all moves by a page", BARS, wholly("mremap", moved), 4),
+    Measure("dma_map", "a device gets all of it, page by page", BARS, wholly("dma_map", DMA), 4),
+    Measure(
+        "dma_unmap", "it is taken away again", BARS, wholly("dma_unmap", lambda size: {"iova": 0, "length": size}), 4
+    ),
+    Measure("walk", walking.__doc__ or "", WALKED, walking, 0.2, lacks=volatility.LACKS),
+    Measure("follow", following.__doc__ or "", WALKED, following, 3),
+    Measure("walks", walking_arrays.__doc__ or "", WALKED, walking_arrays, 0.02),
     Measure("plan", planning.__doc__ or "", {"10": 10, "100": 100, "1000": 1000}, planning, 20),
     Measure("vectors", checking.__doc__ or "", {"1": 1, "2": 2, "3": 3}, checking, 3),
     Measure("replay", replaying.__doc__ or "", {"1": 1, "2": 2, "3": 3}, replaying, 20),

@@ -54,7 +54,7 @@ def main() -> int:
             found.append(row)
             sign = "<=" if measure.at_most else ">="
             print(
-                f"{row['measure']:18} {row['size']:>8} {row['seconds']:10.6f} {row['peer']:10.6f} {row['ratio']:8.2f}"
+                f"{row['measure']:18} {row['size']:>8} {row['seconds']:10.6f} {row['peer']:10.6f} {row['ratio']:8.3g}"
                 f"  {sign} {row['aim']:g}",
                 flush=True,
             )

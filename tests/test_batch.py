@@ -327,4 +327,4 @@ def test_hostile_results_are_broken_or_shown_escaped(pfnmap):
     ]
     result = pfnmap("fleet", input="".join(f"{json.dumps(line)}\n" for line in lines))
     assert "\x1b" not in result.stdout + result.stderr
-    assert result.stdout.startswith("0 hosts, 0 devices, 4 lines broken")
+    assert result.stdout.startswith("0 hosts, 0 BARs, 4 lines broken")

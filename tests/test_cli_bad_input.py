@@ -207,46 +207,49 @@ def test_a_scenario_that_cannot_be(pfnmap, tmp_path, text, says):
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "said"),
     [
-        lambda d: d.pop("schema"),
-        lambda d: d.pop("machine"),
-        lambda d: d.update(devices=7),
-        lambda d: d.update(records=[7]),
-        lambda d: d["records"][0].pop("steps"),
-        lambda d: d["records"][0]["steps"][0].update(op=7),
-        lambda d: d["machine"].update(release="9.9"),
-        lambda d: d["machine"].update(cpu={"la75": True}),
-        lambda d: d["kernel"].update(arch="vax"),
-        lambda d: d["devices"][0]["bars"][0].update(phys=None),
+        (lambda d: d.pop("schema"), "r.json: no recording: schema pfnmap-recording/1 or"),
+        (lambda d: d.pop("machine"), "r.json: machine is missing"),
+        (lambda d: d.update(devices=7), "r.json: devices = 7 is of the wrong kind"),
+        (lambda d: d.update(records=[7]), "r.json: record #0: a table was expected"),
+        (lambda d: d["records"][0].pop("steps"), "r.json: record entry.pud.8G.read_then_write: steps is missing"),
+        (lambda d: d["records"][0]["steps"][0].update(op=7), "write step 0: a step is a table with an op"),
+        (lambda d: d["machine"].update(release="9.9"), "r.json: machine: unknown release '9.9'"),
+        (lambda d: d["machine"].update(cpu={"la75": True}), "r.json: machine: unknown cpu key of x86_64 'la75'"),
+        (lambda d: d["kernel"].update(arch="vax"), "r.json: machine: unknown architecture 'vax'"),
+        (lambda d: d["devices"][0]["bars"][0].update(phys=None), "r.json: device 0 bar 0: phys = None is of the wrong"),
     ],
 )
-def test_a_recording_that_cannot_be(refused, root, tmp_path, change):
+def test_a_recording_that_cannot_be(refused, root, tmp_path, change, said):
     document = json.loads((root / "tests/data/cli/recording.json").read_text())
     change(document)
     path = tmp_path / "r.json"
     path.write_text(json.dumps(document))
-    refused("replay", path)
+    assert said in refused("replay", path)
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "said"),
     [
-        lambda d: d.pop("schema"),
-        lambda d: d.pop("machine"),
-        lambda d: d.update(vectors=[1]),
-        lambda d: d.update(kernel="9.9"),
-        lambda d: d["vectors"]["pmd_special"].append(["0xg", "0x0"]),
-        lambda d: d["vectors"]["pmd_special"].append(["0x0"]),
-        lambda d: d["machine"].update(cpu={"la75": True}),
+        (lambda d: d.pop("schema"), "v.json: schema: None, expected 'pfnmap-vectors/1'"),
+        (lambda d: d.pop("machine"), "v.json: machine: expected an object"),
+        (lambda d: d.update(vectors=[1]), "v.json: vectors: expected an object"),
+        (lambda d: d.update(kernel="9.9"), "unknown release '9.9'"),
+        (
+            lambda d: d["vectors"]["pmd_special"].append(["0xg", "0x0"]),
+            "v.json: pmd_special row 40: '0xg' is not a",
+        ),
+        (lambda d: d["vectors"]["pmd_special"].append(["0x0"]), "v.json: pmd_special row 40: expected a list of 2 hex"),
+        (lambda d: d["machine"].update(cpu={"la75": True}), "unknown cpu key of x86_64 'la75'"),
     ],
 )
-def test_vectors_that_cannot_be(refused, root, tmp_path, change):
+def test_vectors_that_cannot_be(refused, root, tmp_path, change, said):
     document = json.loads(gzip.decompress((root / "plugins/x86_64/tests/data/x86_64-4k.json.gz").read_bytes()))
     change(document)
     path = tmp_path / "v.json"
     path.write_text(json.dumps(document))
-    refused("check", "x86_64", "--vectors", path)
+    assert said in refused("check", "x86_64", "--vectors", path)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/dev/zero")

@@ -310,6 +310,7 @@ def test_what_contradicts_a_config_is_said(pfnmap, write, options, said):
         ("6.12.0-124.8.1.el10_1.x86_64_v2", ("x86_64", "4K", "always")),
         ("7.2.13-powerpc64le-64k", ("powerpc64", "64K", "always")),
         ("6.8.0-45-generic", ("x86_64", "4K", "always")),
+        ("Linux h 6.12.0-55.el10.aarch64+64k #1 SMP Thu Sep 18 UTC 2025 aarch64 GNU/Linux", ("arm64", "64K", "always")),
     ],
 )
 def test_name_of_a_kernel_says_architecture_and_page_size(answer, release, kernel):

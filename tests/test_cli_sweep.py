@@ -68,7 +68,7 @@ def test_the_picture_has_every_point_and_is_not_written_over(pfnmap, answer, ref
     titles = [one.text for one in ElementTree.parse(picture).iter("{http://www.w3.org/2000/svg}title")]
     for point in answer(*arguments)["sweep"]["points"]:
         assert f"{point['placement']}, {point['at']}: {point['leaves']:,}" in titles
-    assert "exists" in refused(*arguments, "-o", picture)
+    assert "is there already" in refused(*arguments, "-o", picture)
     assert pfnmap(*arguments, "-o", picture, "--force").exit_code == 0
 
 

@@ -159,10 +159,9 @@ def test_a_base_that_the_caller_names_makes_a_log_complete():
 
 
 def test_a_base_has_to_be_a_release():
-    with pytest.raises(Unknown):
-        read("", "banana")
-    with pytest.raises(Unknown):
-        read("", "PROFILE.toml")
+    for base in ("banana", "PROFILE.toml"):
+        with pytest.raises(Unknown, match=f"^unknown release '{base}'"):
+            read("", base)
 
 
 def test_the_newest_release_counts_wherever_it_stands():

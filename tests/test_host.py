@@ -156,6 +156,13 @@ def test_missing_piece_is_named_and_the_rest_is_answered(answer, hosts, laid_out
         assert {row["device"] for row in document["mappings"]} == {None}
 
 
+def test_process_without_status_is_answered_without_vmpte(answer, hosts, laid_out):
+    document = answer("host", "--root", laid_out(hosts.h200_host("9.2"), **{"/proc/4242/status": None}))
+    assert len(document["mappings"]) == 24
+    assert {row["vmpte"]["kernel"] for row in document["mappings"]} == {None}
+    assert document["host"]["vmms"][0]["name"] == "qemu"
+
+
 def test_container_without_anything_is_answered(answer, tmp_path):
     document = answer("host", "--root", tmp_path)
     assert document["mappings"] == []
@@ -185,6 +192,21 @@ def test_what_else_a_process_maps_is_allowed_for(answer, hosts, laid_out):
     assert (256 << 9) * 4096 <= check["others_at_most"] <= (256 << 9) * 4096 + (2 << 20)
 
 
+@pytest.mark.parametrize("where", ["/usr/local/bin", "/opt/qemu/bin", "/home/alice/qemu"])
+def test_executable_that_no_package_has_is_of_no_package_s_version(answer, pfnmap, hosts, laid_out, tmp_path, where):
+    """Ubuntu's QEMU is installed, and the process runs another."""
+    root = laid_out(hosts.h200_host("9.2"), **{"/proc/4242/exe": hosts.Link(f"{where}/qemu-system-x86_64")})
+    capture = tmp_path / "x.tar"
+    assert pfnmap("host", "--root", root, "--capture", capture).exit_code == 0
+    for tree in (root, capture):
+        document = answer("host", "--root", tree)
+        (vmm,) = document["host"]["vmms"]
+        assert (vmm["name"], vmm["version"], vmm["policy"], vmm["package"]) == ("qemu", None, None, None)
+        (missing,) = (row for row in document["missing"] if "4242" in row["what"])
+        assert "no package" in missing["why"]
+    assert answer("host", "--root", laid_out(hosts.h200_host("9.2")))["host"]["vmms"][0]["package"]
+
+
 def test_reader_of_smaps_is_warned_of(answer, hosts, laid_out):
     reader = {"/proc/99/status": b"Name:\tsmem\n", "/proc/99/maps": b""}
     assert "smem" in answer("host", "--root", laid_out(hosts.h200_host("9.2"), **reader))["warnings"][0]
@@ -212,7 +234,7 @@ def test_capture_asks_before_it_replaces(pfnmap, refused, hosts, laid_out, tmp_p
     assert target.read_text() == "mine"
     assert pfnmap("host", "--root", root, "--capture", target, "--force").exit_code == 0
     assert TarFile(target).text("/proc/sys/kernel/osrelease", 100) == "6.14.0-27-generic\n"
-    assert "cannot be written" in refused("host", "--root", root, "--capture", tmp_path / "no" / "x.tar")
+    assert "no directory to write it to" in refused("host", "--root", root, "--capture", tmp_path / "no" / "x.tar")
     assert "--capture" in refused("host", "--root", root, "--force")
 
 
@@ -239,12 +261,20 @@ def test_capture_leaves_out_what_is_of_nobody_s_concern(pfnmap, hosts, laid_out,
         "/sys/class/net/eth0/address": b"52:54:00:aa:bb:cc\n",
         resolved: config,
     }
+    source = next(path for path in files if path.startswith("/boot/config-"))
+    files[source] += (
+        b'# built by alice\nCONFIG_CMDLINE="ip=192.0.2.7 secrethost"\nCONFIG_DEFAULT_HOSTNAME="secrethost"\n'
+    )
     files["/proc/4242/maps"] += b"7f0000000000-7f0000001000 r--p 00000000 08:02 131 /home/alice/192.0.2.7\n"
     target = tmp_path / "x.tar"
     assert pfnmap("host", "--root", laid_out(files), "--capture", target).exit_code == 0
     content = target.read_bytes()
     assert [secret for secret in SECRETS if secret.encode() in content] == []
     assert b"hugepagesz=1G" in content
+    with tarfile.open(target) as tar:
+        kept = tar.extractfile(source.lstrip("/")).read()
+    assert b'CONFIG_DEFAULT_HOSTNAME=""\n' in kept
+    assert b"\nCONFIG_TRANSPARENT_HUGEPAGE=y\n" in kept
 
 
 FORBIDDEN = ("smaps", "smaps_rollup", "numa_maps")
@@ -343,6 +373,20 @@ def test_hostile_tar_harms_nothing(answer, tmp_path):
     assert document["host"]["release"] == "6.12.117"
     assert document["host"]["distribution"] is None
     assert sorted(tmp_path.iterdir()) == [tar]
+
+
+def test_paths_without_end_in_a_tar_file_are_not_followed(refused, answer, tmp_path, monkeypatch):
+    """Each member would need a directory for each of its names."""
+
+    def member(name):
+        return tarfile.TarInfo(name), None
+
+    deep, wide = tmp_path / "deep.tar", tmp_path / "wide.tar"
+    hostile_tar(deep, member("proc/" + "a/" * 20_000 + "b"))
+    assert answer("host", "--root", deep)["mappings"] == []
+    monkeypatch.setattr("pfnmap.host.tree._NAMES", 200)
+    hostile_tar(wide, *(member(f"{n}/" + "a/" * 40 + "b") for n in range(10)))
+    assert "directories" in refused("host", "--root", wide)
 
 
 @pytest.mark.parametrize("content", [b"", b"no tar file", b"\0" * 100, b"\x1f\x8b" + bytes(40)])

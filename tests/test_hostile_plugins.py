@@ -16,10 +16,13 @@ from pfnmap import PfnmapError
 from pfnmap.boundary import interrupt
 from pfnmap.contract.device import Device, DeviceBar
 from pfnmap.contract.step import Step
+from pfnmap.host.tree import open_tree
 from pfnmap.plan import Request, plan
 from pfnmap.plugins import Registry
 from pfnmap.run import Run
 from pfnmap.spec import KernelSpec
+from pfnmap.survey import survey
+from pfnmap.survey.capture import capture
 from pfnmap.trial import failures
 
 USELESS = "gives what is of no use"
@@ -88,6 +91,7 @@ NEEDED = {
     "mmap_offset()": "def mmap_offset(self, bar, offset): DEED",
     "mmap": "def mmap(self, file, vma): DEED",
     "_fault": "def _fault(self, vmf, order): DEED",
+    "path()": "def path(self, file): DEED",
     "evil.act": "def act(self, run): DEED",
 }
 """Doors of a driver that its own devices alone go through."""
@@ -109,6 +113,13 @@ ARCH = {
     "pte_mkspecial()": "@hookimpl\n    def pte_mkspecial(self, pte): DEED",
     "boot()": "class M(Base.module):\n        def boot(self, machine): DEED\n    module = M",
 }
+
+HOST = {
+    "mapped()": "@classmethod\n    def mapped(cls, *given): DEED",
+    "held()": "@classmethod\n    def held(cls, *given): DEED",
+}
+"""Doors at which it is asked what of a host is its."""
+LOG = "[ 1.0] vfio-pci 0000:00:01.0: vfio_pci_mmap_huge_fault(,order = 9) BAR 2 page offset 0x0: 0x100\n"
 
 Install = Callable[[str, str], Registry]
 SILENT = ("__init__()", "boot()", "setup_arch()")
@@ -192,6 +203,12 @@ def undisturbed() -> tuple[Any, Any]:
     return answers(Registry(), [])
 
 
+def surveyed(registry: Registry, root: Path) -> tuple[Any, list[str]]:
+    """What of a host is planned, and what is said of the rest."""
+    found = survey(open_tree(str(root)), registry)
+    return [row.as_json() for row in found.rows], [one.reason for one in found.skipped]
+
+
 def caught(error: pytest.ExceptionInfo[PfnmapError], door: str, deed: str) -> None:
     """Check that a plugin is named with the method and what it did."""
     text = str(error.value)
@@ -215,7 +232,7 @@ def test_a_driver_that_is_not_needed_harms_no_answer(install, undisturbed, door,
 def test_a_driver_that_a_run_needs_is_named(install, door, deed):
     registry = install("driver", of("Works", {**DRIVER, **NEEDED}[door], deed))
     with pytest.raises(PfnmapError) as error:
-        runs(registry, EVIL, Step("evil.act", {}, where="s"))
+        runs(registry, EVIL, Step("evil.act", {}, where="s"), Step("numa_maps", {"va": "m"}, where="s"))
     caught(error, door, deed)
 
 
@@ -263,6 +280,52 @@ def test_what_breaks_when_it_is_linked_or_booted_is_listed_as_broken(install, do
     failed = failures(install("driver", of("Works", DRIVER[door], deed)))
     assert list(failed) == [("driver", "evil")]
     assert door in str(failed["driver", "evil"])
+
+
+# what it is asked of a host
+
+
+@pytest.fixture(scope="module")
+def host(hosts, tmp_path_factory):
+    """A captured host, and what is planned of it."""
+    root = tmp_path_factory.mktemp("hosts") / "host"
+    hosts.write_directory(hosts.h200_host("9.2", count=1), root)
+    return root, surveyed(Registry(), root)[0]
+
+
+@each(HOST)
+def test_a_driver_that_fails_to_say_what_of_a_host_is_its_harms_no_answer(install, tmp_path, host, door, deed):
+    root, undisturbed = host
+    registry = install("driver", of("Works", HOST[door], deed))
+    rows, said = surveyed(registry, root)
+    assert rows == undisturbed
+    (failed,) = (text for text in said if "evil" in text)
+    assert door in failed
+    warnings: list[str] = []
+    capture(open_tree(str(root)), registry, str(tmp_path / "captured.tar"), warn=warnings.append)
+    assert failed in warnings
+    assert surveyed(Registry(), tmp_path / "captured.tar")[0] == undisturbed
+
+
+@deeds
+def test_what_a_driver_fails_to_say_how_it_maps_is_skipped_on_a_host(install, host, deed):
+    root, _ = host
+    bound = "kernel_names = ('vfio-pci',)\n    "
+    registry = install("driver", of("Works", bound + PLANNED["region()"], deed))
+    rows, said = surveyed(registry, root)
+    assert rows == []
+    assert any("plugin evil: region()" in text for text in said), said
+
+
+@deeds
+def test_a_driver_that_fails_at_a_log_is_named_once_and_the_others_read_it(install, pfnmap, tmp_path, deed):
+    log = tmp_path / "log"
+    log.write_text(LOG * 3)
+    undisturbed = pfnmap("log", log, "--json").stdout
+    install("driver", of("Works", "@classmethod\n    def logged(cls, line): DEED", deed))
+    done = pfnmap("log", log, "--json")
+    assert (done.exit_code, done.stdout) == (0, undisturbed), done.output
+    assert done.stderr.count("plugin evil: logged()") == 1
 
 
 # what it says of itself

@@ -93,6 +93,18 @@ def test_log_that_this_kernel_cannot_have_contradicts(read):
     assert read(text((11, 0, NOPAGE)), "--arch", "arm64", "--page-size", "16K")[0]["covered"] == 32 << 20
 
 
+@pytest.mark.parametrize(
+    ("release", "thp", "contradicts"), [("6.12.94", "never", 1), ("6.12.94", "madvise", 0), ("6.12.117", "never", 0)]
+)
+def test_huge_faults_contradict_a_kernel_that_asks_for_none(read, release, thp, contradicts):
+    """Before thp-bypass-pfnmap the handler is not called for huge leaves with `never`; with `madvise` it may be."""
+    (found,) = read(text(*SAMPLE), "--release", release, "--thp", thp, "--check", exit_code=contradicts)
+    assert len(found["contradicts"]) == contradicts
+    assert all("5 faults" in said and "never" in said for said in found["contradicts"])
+    (found,) = read(text((0, 0, NOPAGE)), "--release", release, "--thp", thp)
+    assert found["contradicts"] == []
+
+
 @pytest.fixture
 def captured(hosts, tmp_path):
     """A captured host with one H200 in a QEMU 9.2, and how it is called."""

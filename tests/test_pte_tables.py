@@ -13,19 +13,21 @@ from hypothesis import strategies as st
 from pfnmap.contract.device import Device, DeviceBar
 from pfnmap.contract.step import Step
 from pfnmap.kernel import Kernel
-from pfnmap.mm import copy_page_range, memory, move_page_tables, mprotect, pgtable, pte_tables, zap
+from pfnmap.mm import copy_page_range, follow_pfnmap, memory, move_page_tables, mprotect, pgtable, pte_tables, zap
 from pfnmap.run import Run
 from pfnmap.spec import KernelSpec
-from pfnmap.trace import Event, Install
+from pfnmap.trace import Event, Install, unrolled
 
 MACHINES = {
     "x86_64 6.1": KernelSpec("x86_64", "6.1.192"),
     "x86_64": KernelSpec("x86_64", "6.12.117", set={"TRANSPARENT_HUGEPAGE": "n", "MEM_SOFT_DIRTY": "y"}),
     "arm64": KernelSpec("arm64", "6.1.192"),
     "riscv64": KernelSpec("riscv64", "6.1.192"),
+    "x86_64 7.3": KernelSpec("x86_64", "7.3.4", set={"TRANSPARENT_HUGEPAGE": "n"}),
     "loongarch64": KernelSpec("loongarch64", "6.1.192"),
     "powerpc64 hash": KernelSpec("powerpc64", "6.1.192", cpu={"mmu": "hash"}),
 }
+MODULES = (pte_tables, memory, copy_page_range, follow_pfnmap, move_page_tables, mprotect, pgtable, zap)
 VA, TO, PHYS = 1 << 37, 1 << 38, 0x8000000000
 
 
@@ -104,12 +106,35 @@ def test_entries_move_at_once_as_one_by_one(name: str, data: st.DataObject) -> N
     compare(kernel, todo)
 
 
+@pytest.mark.parametrize("name", MACHINES)
+@settings(max_examples=8, deadline=None)
+@given(st.data())
+def test_dma_maps_look_pages_up_at_once_as_one_by_one(name: str, data: st.DataObject) -> None:
+    kernel = linked(name)
+    page, table = kernel.geometry.PAGE_SIZE, kernel.geometry.size("pmd")
+    length = 3 * table
+    at = {"device": "gpu", "bar": 2, "length": length, "addr": VA, "fixed": True, "prot": "rw", "shared": True}
+    todo = [Step("mmap", {**at, "offset": page * data.draw(st.sampled_from([0, 1])), "id": "m"})]
+    first = VA + page * data.draw(st.sampled_from([0, 5, table // page - 20]))
+    todo.append(Step("touch", {"va": first, "length": 40 * page, "access": "read"}))
+    if data.draw(st.booleans()):  # an entry that is not like its neighbours
+        todo.append(Step("touch", {"va": first + 20 * page, "access": "write"}))
+    if data.draw(st.booleans()):  # two vmas, of which only the first may be written
+        todo.append(Step("mprotect", {"addr": first + 30 * page, "length": length, "prot": "r"}))
+    for n in range(3):
+        start = data.draw(st.sampled_from([VA, first, first + page, first + 15 * page]))
+        size = data.draw(st.sampled_from([12, 30, 100])) * page
+        how = {"iova": n << 30, "va": start, "length": size, "prot": data.draw(st.sampled_from(["r", "rw"]))}
+        todo.append(Step("dma_map", how))
+    compare(kernel, [*todo, Step("dma_unmap", {"iova": 0, "length": 2 << 30})])
+
+
 def compare(kernel: Kernel, todo: list[Step]) -> None:
     """Run steps with tables at once, and one by one."""
     told: list[list[Any]] = []
     for few in (2, 1 << 30):
         with pytest.MonkeyPatch.context() as patch:
-            for module in (pte_tables, memory, copy_page_range, move_page_tables, mprotect, pgtable, zap):
+            for module in MODULES:
                 if hasattr(module, "FEW"):
                     patch.setattr(module, "FEW", few)
             run = Run(kernel, [Device("gpu", "0000:3b:00.0", {2: DeviceBar(2, 1 << 30, PHYS)})])
@@ -129,7 +154,7 @@ def compare(kernel: Kernel, todo: list[Step]) -> None:
 def _told(events: list[Event]) -> list[Event]:
     """Events, with what is installed in a row in one."""
     found: list[Event] = []
-    for event in events:
+    for event in unrolled(events):
         last = found[-1] if found else None
         if isinstance(event, Install) and isinstance(last, Install) and event.pfn == last.pfn + last.count:
             found[-1] = Install(last.level, last.va, last.pfn, last.entry, last.count + event.count)

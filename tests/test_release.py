@@ -119,6 +119,8 @@ def test_status_follows_the_evidence(release: str, change: str, expected: str):
         ("6.8.0-40-generic", "6.8.0-40-generic"),
         ("5.14.0-503.el9.x86_64", "5.14.0-503.el9.x86_64"),
         ("6.4.0-150600.23.25-default", "6.4.0-150600.23.25-default"),
+        ("Linux version 6.12.117+deb12-amd64 (debian-kernel@lists.debian.org) #1 SMP", "6.12.117"),
+        ("Linux host 6.8.0-85-generic #85-Ubuntu SMP x86_64 GNU/Linux", "6.8.0-85-generic"),
         ("6.12.0-rc3", "6.12-rc3"),
         ("6.12-rc6-amd64", "6.12-rc6"),
         ("6.13.0-0.rc3.20241220git8faabc041a00.31.fc42.x86_64", "6.13-rc3"),
@@ -150,7 +152,7 @@ def test_names_are_read(text: str, name: str):
     ],
 )
 def test_a_name_that_is_no_release_is_unknown(text: str):
-    with pytest.raises(Unknown):
+    with pytest.raises(Unknown, match=f"^unknown release {text!r}"):
         parse_release(text)
 
 

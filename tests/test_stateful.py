@@ -10,7 +10,7 @@ import hypothesis.strategies as st
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from pfnmap import Device, DeviceBar, MmStruct, Refused
+from pfnmap import Device, DeviceBar, MmStruct
 from pfnmap.contract.step import Step
 from pfnmap.kernel import Kernel
 from pfnmap.run import Run
@@ -28,6 +28,9 @@ MACHINES: dict[str, dict[str, Any]] = {
     "arm64 16K": {"arch": "arm64", "release": "6.12.117", "config": {"ARM64_16K_PAGES": "y"}},
     "arm64 64K": {"arch": "arm64", "release": "7.3.4", "config": {"ARM64_64K_PAGES": "y"}},
 }
+
+RESULTS = {"madvise": {"ok", "ENOMEM"}, "mprotect": {"ok", "ENOMEM"}, "mremap": {"ok", "EFAULT", "EINVAL"}}
+"""What a call may answer here; the others do what they are asked. Nothing is refused."""
 
 
 @cache
@@ -99,10 +102,9 @@ class Mappings(RuleBasedStateMachine):
     def do(self, op: str, by: str = "parent", **arguments: Any) -> dict[str, Any]:
         if self.run.oops is not None or (by == "child" and self.run.child is None):
             return {}
-        try:
-            return self.run.step(Step(op, arguments, by=by, where="step")).as_json()
-        except Refused:
-            return {}
+        answer = self.run.step(Step(op, arguments, by=by, where="step")).as_json()
+        assert self.run.oops is not None or answer["result"] in RESULTS.get(op, {"ok"}), (op, answer["result"])
+        return answer
 
     def where(self, slot: int, pages: int) -> int:
         return BASE + slot * self.unit + pages * self.geometry.PAGE_SIZE
@@ -130,7 +132,7 @@ class Mappings(RuleBasedStateMachine):
     @rule(slot=slots, page=st.integers(0, 600), access=st.sampled_from(["read", "write"]), by=who)
     def touch(self, slot: int, page: int, access: str, by: str) -> None:
         va = self.where(slot, page)
-        mm = self.run.child if by == "child" else self.run.parent
+        mm = self.process(by)
         if mm is None or self.run.oops is not None:
             return
         vma = mm.vma_lookup(va)
@@ -147,11 +149,21 @@ class Mappings(RuleBasedStateMachine):
 
     @rule(slot=slots, shift=shifts, length=lengths, prot=st.sampled_from(["rw", "r", "none"]), by=who)
     def mprotect(self, slot: int, shift: int, length: int, prot: str, by: str) -> None:
-        self.do("mprotect", by, addr=self.where(slot, shift), length=length * self.unit, prot=prot)
+        mm, start, size = self.process(by), self.where(slot, shift), length * self.unit
+        if mm is None:
+            return
+        whole = sum(
+            min(vma.vm_end, start + size) - max(vma.vm_start, start) for vma in mm.intersecting(start, start + size)
+        )
+        answer = self.do("mprotect", by, addr=start, length=size, prot=prot)
+        assert not answer or (answer["result"] == "ok") == (whole == size)
 
     @rule(slot=slots, shift=shifts, length=lengths, by=who)
     def munmap(self, slot: int, shift: int, length: int, by: str) -> None:
-        self.do("munmap", by, addr=self.where(slot, shift), length=length * self.unit)
+        mm, start, end = self.process(by), self.where(slot, shift), self.where(slot, shift) + length * self.unit
+        if self.do("munmap", by, addr=start, length=end - start) and mm is not None and self.run.oops is None:
+            assert not mm.intersecting(start, end)
+            assert self.leaky or not [va for va, _, _ in leaves(mm) if start <= va < end]
 
     @rule(slot=slots, shift=shifts, length=lengths, to=slots)
     def mremap(self, slot: int, shift: int, length: int, to: int) -> None:
@@ -193,6 +205,9 @@ class Mappings(RuleBasedStateMachine):
     @rule()
     def exit(self) -> None:
         self.do("exit", "child")
+
+    def process(self, by: str) -> MmStruct | None:
+        return self.run.child if by == "child" else self.run.parent
 
     def processes(self) -> list[MmStruct]:
         return [mm for mm in (self.run.parent, self.run.child) if mm is not None]

@@ -488,9 +488,9 @@ class HighTablesHaveTwoAddressBitsSwapped(Plain):
         return super().pud_pgtable(swapped(pud, 49, 50))
 
 
-class CpuLoadsWhatMayBeExecuted(Plain):
+class CpuStoresWhereItMayNotLoad(Plain):
     def mmu_access(self, level: Any, entry: int, write: bool) -> tuple[int, bool]:
-        after, allowed = super().mmu_access(level, entry | (READ if entry & EXEC else 0), write)
+        after, allowed = super().mmu_access(level, entry | (READ if write else 0), write)
         return after & ~(READ if not entry & READ else 0), allowed
 
 
@@ -579,6 +579,35 @@ class WriteCombiningIsCached(Plain):
         return prot
 
 
+class BitOfSoftwareForbidsStores(Plain):
+    """And the format, which is told of all but this bit, does not know."""
+
+    def mmu_access(self, level: Any, entry: int, write: bool) -> tuple[int, bool]:
+        return (entry, False) if entry & MOVED << 1 else super().mmu_access(level, entry, write)
+
+
+class SharedPagesHaveAnotherBit(Plain):
+    @property
+    def protection_map(self) -> tuple[int, ...]:
+        return tuple(prot | (MOVED if flags & 8 else 0) for flags, prot in enumerate(super().protection_map))
+
+
+class FormatTellsOfA65thBit(Plain):
+    def word_format(self, level: Any) -> Any:
+        return replace(super().word_format(level), software=SPECIAL | 3 << 10 | 1 << 64)
+
+
+class FormatGivesAnAddressBitToSoftware(Plain):
+    def word_format(self, level: Any) -> Any:
+        return replace(super().word_format(level), software=SPECIAL | 3 << 10 | 1 << 40)
+
+
+class SoftDirtyWithoutItsSymbol(SoftDirty):
+    @hookimpl
+    def kconfig(self, has: Any) -> str:
+        return Plain.kconfig(self, has)
+
+
 class LargeLeavesSayTheSizeOfAPage(Plain):
     """As the TTEs of SPARC, whose page size is in bits of the word."""
 
@@ -612,7 +641,7 @@ class MprotectMakesOldLeavesAccessible(Plain):
 ALONE: list[tuple[type[Arch], str]] = [
     (LargeLeavesHaveTwoAddressBitsSwapped, "format-leaf:pmd"),
     (HighTablesHaveTwoAddressBitsSwapped, "format-table:pud"),
-    (CpuLoadsWhatMayBeExecuted, "format-access:pte"),
+    (CpuStoresWhereItMayNotLoad, "format-access:pte"),
     (MprotectLeavesExecution, "modify-grants:pte"),
     (DirtySetsAReservedBit, "own-bits:pmd"),
     (NoncachedAndWriteCombiningExchanged, "noncached-as-said:pte"),
@@ -624,6 +653,11 @@ ALONE: list[tuple[type[Arch], str]] = [
     (NewLeavesAreOld, "new-leaf-accessible:pte"),
     (WriteCombiningIsCached, "writecombine-uncached"),
     (LargeLeavesSayTheSizeOfAPage, "leaf-size:pmd"),
+    (BitOfSoftwareForbidsStores, "format-complete:pte"),
+    (SharedPagesHaveAnotherBit, "shared-as-private"),
+    (FormatTellsOfA65thBit, "format-fits"),
+    (FormatGivesAnAddressBitToSoftware, "format-fits"),
+    (SoftDirtyWithoutItsSymbol, "soft-dirty-claim"),
     (StoresForgottenByWrprotect, "dirty-survives:pmd"),
     (MkhugeAlsoDirties, "mkhuge-alone:pmd"),
     (DevmapReadsAnotherBit, "devmap-agrees:pte"),
@@ -686,6 +720,131 @@ ARCHES: list[tuple[type[Arch], str]] = [
     (ModifyMovesPresent, "words-protection:pmd"),
     (ProtNoneCanBeReadAfterMprotect, "words-protection:pmd"),
 ]
+
+# One thing wrong for each thing that a check looks at, where the wrong architectures above break another of its rules
+
+
+def geometry(**changed: Any) -> dict[str, Any]:
+    def setup_arch(self: Any, config: Mapping[str, str], cpu: Mapping[str, Any], has: Any) -> None:
+        Plain.setup_arch(self, config, cpu, has)
+        walk = changed.get("walk", lambda levels: levels)(self.geometry.walk)
+        self.geometry = replace(self.geometry, **{**changed, "walk": walk})
+
+    return {"setup_arch": setup_arch}
+
+
+def symbols(change: Any) -> dict[str, Any]:
+    def kconfig(self: Any, has: Any) -> Any:
+        return change(Plain.kconfig(self, has))
+
+    return {"kconfig": hookimpl(kconfig)}
+
+
+def protections(change: Any) -> dict[str, Any]:
+    return {"protection_map": property(lambda self: tuple(map(change, Plain.protection_map.fget(self))))}  # type: ignore[attr-defined]
+
+
+def cpu(allows: Any) -> dict[str, Any]:
+    def mmu_access(self: Any, level: Any, entry: int, write: bool) -> tuple[int, bool]:
+        after, allowed = Plain.mmu_access(self, level, entry, write)
+        return (after, allowed) if allows(entry, write) is None else (entry, bool(allows(entry, write)))
+
+    return {"mmu_access": mmu_access}
+
+
+RULES: list[tuple[str, dict[str, Any], str]] = [
+    (
+        "prot-round-trip:pte",
+        {"pte_pgprot": hookimpl(lambda self, pte: clear(pte, ADDRESS | EXEC))},
+        "made again of its own pfn and pgprot",
+    ),
+    (
+        "pgprot-less-pfn:pte",
+        {"pte_pgprot": hookimpl(lambda self, pte: clear(pte, ADDRESS | EXEC))},
+        "the entry less its pfn is",
+    ),
+    ("special-agrees:pte", {"pte_special": hookimpl(lambda self, pte: bit(pte, PRESENT))}, "pte_special is 1 for"),
+    (
+        "modify-keeps:pte",
+        {"pte_modify": lambda self, pte, prot: Plain.pte_modify(self, pte, prot) | pte & WRITE},
+        "its new pgprot forbids",
+    ),
+    ("mkhuge-alone:pmd", {"pmd_mkhuge": lambda self, pmd: pmd ^ LEAF}, "of what is huge already"),
+    (
+        "access-permitted:pte",
+        {"pte_access_permitted": hookimpl(lambda self, pte, write: bit(pte, WRITE))},
+        "refuses to read through",
+    ),
+    ("cpu-access:pte", cpu(lambda entry, write: False), "the CPU refuses a load"),
+    (
+        "cpu-access:pte",
+        {"mmu_access": lambda self, level, e, write: (e | ACCESSED | write * DIRTY, not write or bool(e & WRITE))},
+        "whose mapping has no permissions",
+    ),
+    ("hardware-marks:pte", cpu(lambda entry, write: None if entry & DIRTY or not write else False), "CPU sets dirty"),
+    ("answers-are-words", {"pte_young": lambda self, pte: pte & ACCESSED}, "a predicate is 0 or 1"),
+    (
+        "arrays-agree",
+        {"pte_young": lambda self, pte: bit(pte, ACCESSED) if isinstance(pte, int) else pte.astype("int64")},
+        "no such array",
+    ),
+    ("format-leaf:pmd", {"pmd_mkhuge": lambda self, pmd: pmd}, "takes the pmd leaf"),
+    ("format-table:pmd", {"pmd_populate": lambda self, pa: pa}, "is not valid to the walker"),
+    ("format-table:pmd", {"pmd_populate": lambda self, pa: pa | PRESENT | LEAF}, "for a leaf"),
+    ("format-access:pte", cpu(lambda entry, write: None if entry & EXEC else False), "which the format allows"),
+    (
+        "format-fits",
+        {"word_format": lambda self, level: replace(Plain.word_format(self, level), load=(READ, READ | EXEC))},
+        "it never holds",
+    ),
+    ("levels-fit", geometry(walk=lambda levels: tuple(levels[n] for n in (0, 2, 1, 3))), "it starts at pgd"),
+    ("levels-fit", geometry(walk=lambda levels: (*levels[:-1], replace(levels[-1], shift=13))), "PAGE_SHIFT is 12"),
+    ("levels-fit", geometry(walk=lambda levels: (*levels[:-1], replace(levels[-1], ptrs=500))), "no power of two"),
+    ("constants-fit", geometry(P4D_SHIFT=20), "an upper level maps no less"),
+    (
+        "constants-fit",
+        symbols(lambda text: f"{text}\nconfig PAGE_SHIFT\n\tint\n\tdefault 13\n"),
+        "the configuration says 13",
+    ),
+    ("addresses-resolve", geometry(task_size=(1 << 47) - 1), "no multiple of the page size"),
+    ("addresses-resolve", geometry(PTRS_PER_PMD=256), "the walk takes"),
+    ("folded-levels", {"pgd_populate": hookimpl(lambda self, pa: pa | PRESENT)}, "where nothing is written"),
+    ("kconfig-fragment", symbols(lambda text: text.replace("\tselect HAVE_PCI\n", "")), "HAVE_PCI is not selected"),
+    ("pgtable-levels", symbols(lambda text: text.replace("config PGTABLE_LEVELS", "config LEVELS")), "has no value"),
+    ("protection-map:pte", {"protection_map": (0,) * 8}, "protection_map has 8 pgprots"),
+    ("protection-map:pte", {"pte_present": lambda self, pte: bit(pte, WRITE)}, "pte_present is 0 of"),
+    ("protection-map:pte", protections(lambda prot: clear(prot, READ)), "the CPU refuses a load"),
+    ("access-error", {"access_error": lambda self, vm_flags, write: 99}, "no si_code of SIGSEGV"),
+    ("cache-modes", {"pgprot_noncached": hookimpl(lambda self, prot: prot)}, "pgprot_noncached changes nothing"),
+    ("cache-modes", {"pgprot_device": hookimpl(lambda self, prot: prot)}, "pgprot_device changes nothing"),
+    (
+        "cache-modes",
+        {"pgprot_noncached": hookimpl(lambda self, prot: clear(prot, COMBINING) ^ UNCACHED)},
+        "pgprot_noncached twice gives",
+    ),
+    ("cache-keeps-permissions:pte", {"pgprot_writecombine": lambda self, prot: prot | COMBINING | EXEC}, "execute"),
+    ("table-is-a-table:pmd", {"pmd_pgtable": lambda self, pmd: (pmd & ADDRESS) ^ 1 << 20}, "pmd_populate was given"),
+    ("linear-map:pmd", {"linear_map": (1 << 40) + 1}, "no multiple of the page size"),
+    (
+        "words-life:pte",
+        {"pmd_populate": lambda self, pa: pa << 1 | PRESENT, "pmd_pgtable": lambda self, pmd: (pmd & ADDRESS) >> 1},
+        "where no table is",
+    ),
+    ("mm-life:pte", {"track_pfn_copy": hookimpl(lambda self, dst, src: -EINVAL)}, "fork failed"),
+    ("mm-life:pte", {"pte_special": hookimpl(lambda self, pte: pte & 0)}, "a leaf that is not special"),
+    ("mm-life:pte", {"pte_pfn": lambda self, pte: (clear(pte, 1 << 51) & ADDRESS) >> 12}, "is looked up as"),
+    (
+        "mm-protection:pte",
+        {"pte_modify": lambda self, pte, prot: Plain.pte_modify(self, pte, prot) | pte & WRITE},
+        "after mprotect to read-only",
+    ),
+    (
+        "mm-protection:pte",
+        {"pte_modify": lambda self, pte, prot: Plain.pte_modify(self, pte, prot) | pte & READ},
+        "after mprotect to PROT_NONE",
+    ),
+]
+"""A check, what of the kit's own architecture is replaced, and what the check then says."""
 
 
 # One wrong driver a check
@@ -912,6 +1071,12 @@ def test_what_one_law_alone_sees_is_caught_by_it_and_by_nothing_else(arch: type[
 def test_a_wrong_driver_is_caught_by_the_check_that_should(driver: type[Driver], name: str):
     result = run_one(driver_kit(driver), f"plain {MACHINE}", name)
     assert (result.status, bool(result.detail)) == ("failed", True), result
+
+
+@pytest.mark.parametrize(("name", "ops", "text"), RULES, ids=lambda value: value if isinstance(value, str) else "")
+def test_a_check_reports_each_thing_that_it_looks_at(name: str, ops: dict[str, Any], text: str):
+    result = run_one(arch_kit(type("Wrong", (Plain,), ops)), MACHINE, name)
+    assert (result.status, text) == ("failed", text if text in result.detail else result.detail)
 
 
 class HookThatNoMachineUses(Plain):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from io import StringIO
 
 from hypothesis import given
@@ -57,3 +58,30 @@ def test_a_wide_terminal_shows_what_a_pipe_gets(rows, ruled, indent) -> None:
         del shown[1], plain[1]
         shown, plain = ([" ".join(line.split()) for line in lines] for lines in (shown, plain))
     assert shown == plain
+
+
+LONG = st.text("ab12 ", min_size=1, max_size=40).filter(str.strip)
+NUMBERS = st.integers(0, 10**12).map("{:,}".format)
+
+
+@given(st.lists(st.tuples(LONG, NUMBERS, LONG, NUMBERS), min_size=1, max_size=3), st.integers(24, 90), st.booleans())
+def test_a_narrow_terminal_cuts_nothing_and_no_number_in_two(rows, width, ruled) -> None:
+    columns = ("a", "first", "b", "second")
+    cells = [[Text(c) for c in row] for row in rows]
+    shown = drawn(Table(columns, cells, ("first", "second"), widths=(0, 17, 0, 0), ruled=ruled), width)
+    assert max(map(len, shown.splitlines())) <= width
+    for row in rows:
+        assert {row[1], row[3]} <= set(shown.split())
+    assert not Counter("".join(c for row in rows for c in row if not c.isspace())) - Counter(shown)
+
+
+def test_a_row_that_does_not_fit_stands_below_its_first_cell() -> None:
+    rows = [[Text("qemu"), Text("0x7fdff7fff000"), Text("33,554,432")], [Text("  before"), Text(""), Text("1")]]
+    table = Table(("placement", "VA", "DMA cold"), rows, ("DMA cold",), ruled=False, indent=2)
+    assert [line.rstrip() for line in drawn(table, 30).splitlines()] == [
+        "  qemu",
+        "    VA 0x7fdff7fff000",
+        "    DMA cold 33,554,432",
+        "    before",
+        "      DMA cold 1",
+    ]

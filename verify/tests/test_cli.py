@@ -71,6 +71,7 @@ def test_a_broken_package(verify: Verify, tmp_path: Path) -> None:
     (tmp_path / "x.deb").write_bytes(b"!<arch>\ndebian")
     code, said = verify("--deb", tmp_path / "x.deb")
     assert (code, "x.deb" in said) == (2, True)
+    assert verify("--rpm", tmp_path / "x.deb") == (2, f"pfnmap: {tmp_path / 'x.deb'}: is no rpm package")
 
 
 def test_an_image_of_another_architecture_than_asked_for(verify: Verify, image: Path) -> None:
@@ -114,8 +115,14 @@ def test_modules_of_another_kernel(verify: Verify, image: Path, tmp_path: Path, 
 def test_an_existing_recording_is_not_overwritten(verify: Verify, image: Path, tmp_path: Path) -> None:
     (tmp_path / "out.json.gz").write_bytes(b"precious")
     code, said = verify("--kernel", image, "--record", tmp_path / "out.json.gz")
-    assert (code, said) == (2, f"pfnmap: {tmp_path}/out.json.gz: exists; --force overwrites it")
+    assert (code, said) == (2, f"pfnmap: {tmp_path}/out.json.gz: is there already; --force writes over it")
     assert (tmp_path / "out.json.gz").read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("options", [("--random", "0"), ("--random", "-1"), ("--seed", "5")])
+def test_what_says_no_program_is_bad_input(verify: Verify, image: Path, options: tuple[str, ...]) -> None:
+    code, said = verify("--kernel", image, *options)
+    assert (code, options[0] in said) == (2, True)
 
 
 def test_an_unknown_suite_has_the_known_ones_beside_it(verify: Verify, image: Path) -> None:

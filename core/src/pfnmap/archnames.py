@@ -67,16 +67,17 @@ def arch_of_release(release: str, registry: Registry) -> KernelName:
     Looked at are the words after the version: names of architectures, and suffixes (`pfnmap.Arch.release_suffixes`),
     which may stand at the end of a word (Oracle's ``el9uek64k``).
     """
-    words = [word for word in re.split(r"[.+~-]", release.lower())[1:] if _HAS_LETTERS_AND_DIGITS.fullmatch(word)]
+    said = re.sub(r"^Linux \S+ ", "", release).lower()  # uname -a has the host's name in front
+    words = [word for word in re.split(r"[.+~\s-]", said)[1:] if _HAS_LETTERS_AND_DIGITS.fullmatch(word)]
     if not words:
         return KernelName()
     ends = [found[0] for word in words if (found := _PAGE_SIZE.search(word))]
-    said = next((name for word in words if (name := canonical_arch(word, registry)) in registry.names("arch")), None)
+    known = next((name for word in words if (name := canonical_arch(word, registry)) in registry.names("arch")), None)
     for name, arch in _loaded(registry):
         sizes: Mapping[str, str] = arch.release_suffixes
-        if said in (None, name) and (size := next((sizes[end] for end in ends if end in sizes), None)):
+        if known in (None, name) and (size := next((sizes[end] for end in ends if end in sizes), None)):
             return KernelName(name, size)
-    return KernelName(said)
+    return KernelName(known)
 
 
 def _loaded(registry: Registry) -> Iterator[tuple[str, Any]]:

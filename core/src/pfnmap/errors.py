@@ -6,7 +6,6 @@ carries the exit code of the command line: 2 for bad input, 3 for a refusal.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from typing import Self
 
@@ -29,6 +28,8 @@ _FEW = 10
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return a hint such as ``"; did you mean 'x86_64'?"`` for a misspelt name; of a few names all if none is near."""
     names = list(known)
+    import difflib  # few errors suggest a name
+
     close = difflib.get_close_matches(name, names, n=2, cutoff=0.6)
     if close:
         return f"; did you mean {' or '.join(repr(c) for c in close)}?"

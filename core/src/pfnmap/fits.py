@@ -65,15 +65,19 @@ def _anything(value: Any, depth: int) -> str:
 
 
 def _union(kind: Any, arguments: tuple[Any, ...]) -> Check:
-    checks = [_check(argument) for argument in arguments]
     whole = _whole(kind)
-    optional = len(arguments) == 2 and arguments[1] is NoneType
+    checks = [_check(argument) for argument in arguments if argument is not NoneType]
+    optional = len(arguments) == 2 and NoneType in arguments
 
     def check(value: Any, depth: int) -> str:
         if type(value) in whole:
             return ""
-        found = [one(value, depth) for one in checks]
-        return "" if "" in found else (found[0] if optional else _not(value, kind))
+        wrong = ""
+        for one in checks:
+            wrong = one(value, depth)
+            if not wrong:
+                return ""
+        return wrong if optional else _not(value, kind)
 
     return check
 

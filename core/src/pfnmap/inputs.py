@@ -24,9 +24,10 @@ from pfnmap.errors import BadInput, PfnmapError
 from pfnmap.host.input import Input
 from pfnmap.host.paste import Line
 from pfnmap.host.pci import Bar, PciDevice, Skipped
-from pfnmap.host.reading import InputKind, Mapping, Reading
+from pfnmap.host.reading import InputKind, Reading
 from pfnmap.limits import MAPPINGS
 from pfnmap.plugins import calling
+from pfnmap.recognition import Recognition
 
 __all__ = ["Selection", "Wanted", "kinds_of", "of_inputs"]
 
@@ -185,17 +186,11 @@ def _of_mappings(
 ) -> Iterator[Request]:
     """Yield a request for each mapping of a BAR, at the address where the process has it."""
     known = _Bars(devices)
+    recognition = Recognition(drivers, wanted.notes.append)
     by_name = {device.bdf: device for device in devices}
     for read in inputs:
         for n, mapping in enumerate(read.mappings):
-            found = next(
-                (
-                    (name, part)
-                    for name, driver in drivers.items()
-                    if (part := _mapped(name, driver, mapping, has, wanted)) is not None
-                ),
-                None,
-            )
+            found = next(recognition.mapped(mapping.path, mapping.offset, has), None)
             if found is None:
                 continue
             name, part = found
@@ -223,18 +218,6 @@ def _of_mappings(
                 candidates=tuple(d.bdf for d, _ in fits if d.bdf) if device is None else (),
                 input=InputName(read.source, read.kind),
             )
-
-
-def _mapped(name: str, driver: Any, mapping: Mapping, has: Has, wanted: Wanted) -> MappedPart | None:
-    """Ask a driver which part of a BAR a mapping is of. One that fails is not asked for its opinion, which is noted."""
-    try:
-        with calling(name, "mapped()") as gave:
-            part: MappedPart | None = gave(driver.mapped(mapping.path, mapping.offset, has), MappedPart | None)
-    except PfnmapError as error:
-        if str(error) not in wanted.notes:
-            wanted.notes.append(str(error))
-        return None
-    return part
 
 
 def kinds_of(drivers: Iterable[type[Driver]]) -> dict[str, InputKind]:

@@ -13,6 +13,7 @@ import io
 import os
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any, Final
 
@@ -72,26 +73,33 @@ class _Tree(LIB.Kconfig):  # type: ignore[misc, name-defined]
 def parse(fragments: Sequence[tuple[str, str]]) -> Any:
     """Parse fragments (`pfnmap.kconfig.Fragment`) as one Kconfig. Raises LinkError that names fragment and line; its
     `plugin` is whose fragment that is, if it is not the core's."""
-    starts: list[tuple[int, str]] = []
-    whole: list[str] = []
-    for name, text in fragments:
-        starts.append((len(whole), name))
-        whole += text.splitlines()
+    lines = [(name, number, line) for name, text in fragments for number, line in _lines(text)]
 
     def place(match: re.Match[str]) -> str:
-        line = int(match[1])
-        start, name = max(start for start in starts if start[0] < line)
-        return f"Kconfig of {name}, line {line - start}"
+        name, number, _ = lines[int(match[1]) - 1]
+        return f"Kconfig of {name}, line {number}"
 
     try:
-        return _Tree("\n".join(whole) + "\n")
+        return _Tree("\n".join(line for _, _, line in lines) + "\n")
     except LIB.KconfigError as error:
         text = re.sub(r"\bKconfig:(\d+)", place, " ".join(str(error).split()))
-        named = (name for name in re.findall(r"Kconfig of (.+?), line \d", text) if name != starts[0][1])
+        named = (name for name in re.findall(r"Kconfig of (.+?), line \d", text) if name != fragments[0][0])
         raise LinkError(text).of(next(named, "")) from None
     except RecursionError:
-        name = next((name for name, text in fragments if _too_deep(text)), starts[0][1])
+        name = next((name for name, text in fragments if _too_deep(text)), fragments[0][0])
         raise LinkError(f"Kconfig of {name}: nested too deeply").of(name) from None
+
+
+@lru_cache(maxsize=32)  # an architecture differs from the next by one of them
+def _lines(text: str) -> tuple[tuple[int, str], ...]:
+    """Return the lines of a fragment with their numbers, but for comments and empty ones: a third, which take as long
+    to parse as the others."""
+    found, joined = [], False
+    for number, line in enumerate(text.splitlines(), 1):
+        if joined or line.lstrip()[:1] not in ("", "#"):
+            found.append((number, line))
+        joined = line.endswith("\\")
+    return tuple(found)
 
 
 def _too_deep(text: str) -> bool:

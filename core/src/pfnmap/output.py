@@ -4,10 +4,24 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Final
 
 from pfnmap.errors import BadInput
 
-__all__ = ["write_whole"]
+__all__ = ["check_writable", "write_whole"]
+
+_THERE: Final = "is there already; --force writes over it"
+
+
+def check_writable(path: str | os.PathLike[str], *, force: bool) -> None:
+    """Say of a file that could not be written, before the work is done that it is for.
+
+    Raises BadInput for one that is there already, unless `force`, and for one in no directory.
+    """
+    if os.path.lexists(path) and not force:
+        raise BadInput(str(path), _THERE)
+    if not Path(path).absolute().parent.is_dir():
+        raise BadInput(str(path), "no directory to write it to")
 
 
 def write_whole(path: str | os.PathLike[str], content: bytes, *, force: bool) -> None:
@@ -31,6 +45,6 @@ def write_whole(path: str | os.PathLike[str], content: bytes, *, force: bool) ->
             new.unlink()
             raise
     except FileExistsError:
-        raise BadInput(str(path), "is there already; --force writes over it") from None
+        raise BadInput(str(path), _THERE) from None
     except (OSError, ValueError) as error:
         raise BadInput(str(path), f"cannot be written: {getattr(error, 'strerror', None) or error}") from None

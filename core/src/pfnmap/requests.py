@@ -6,13 +6,13 @@ Every function returns `pfnmap.plan.Request`s; `placed` then says where they go.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pfnmap.contract.region import Msix, Span
 from pfnmap.errors import BadInput, Unknown
 from pfnmap.limits import MAPPINGS
 from pfnmap.plan import POLICIES, Request
+from pfnmap.records import replace
 from pfnmap.sizes import parse_bar, parse_bar_size, parse_size
 
 if TYPE_CHECKING:
@@ -124,6 +124,8 @@ def described(
     for text in sparse:
         bar, offset, length = _fields(text, "--sparse", "BAR:OFFSET:LENGTH", (3,), bars)
         areas[bar] = (*areas.get(bar, ()), Span(offset, length))
+    if not tables and not areas and msix_mappable:
+        return list(requests)
     return [
         replace(
             request,

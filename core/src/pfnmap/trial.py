@@ -39,7 +39,7 @@ def failures(registry: Registry) -> dict[tuple[Kind, str], PfnmapError]:
         drivers = []
     others: tuple[Kind, ...] = ("vmm", "recording")
     for kind in others:
-        for name in registry.names(kind):
+        for name in (p.name for p in registry.plugins(kind) if p.status == "ok" and p.package != "pfnmap"):
             try:
                 with calling(name, "__init__()"):
                     registry.load(kind, name)()

@@ -24,7 +24,7 @@ def test_a_page_is_made_of_a_file_and_is_not_written_over(tmp_path: Path):
     first = page.read_bytes()
     again = report("-o", page, "--from", DATA / "run.json")
     assert again.returncode == 2
-    assert again.stderr == f"pfnmap: {page}: exists; --force writes onto it\n"
+    assert again.stderr == f"pfnmap: {page}: is there already; --force writes over it\n"
     assert page.read_bytes() == first
     assert report("-o", page, "--from", DATA / "run.json", "--force").returncode == 0
     assert page.read_bytes() != first
@@ -35,6 +35,7 @@ def test_a_page_is_made_of_a_file_and_is_not_written_over(tmp_path: Path):
     ("content", "said"),
     [
         ('{"schema": "pfnmap-plan/2"}', "cannot be drawn"),
+        ('{"schema": "pfnmap-plan/1", "kernel": {}, "sweep": {}}', "a sweep; plan --sweep with -o FILE.svg draws it"),
         ('{"schema": "pfnmap-plan/1", "kernel": {"arch": "x"}, "mappings": []}', "says: KeyError: 'release'"),
         ("no JSON", ""),
     ],
@@ -60,7 +61,7 @@ def test_a_command_that_fails_says_why_itself_and_nothing_is_written(tmp_path: P
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path):
     done = report("-o", tmp_path / "none" / "page.html", "--from", DATA / "plan.json")
     assert done.returncode == 2
-    assert done.stderr == f"pfnmap: {tmp_path}/none/page.html: cannot be written: No such file or directory\n"
+    assert done.stderr == f"pfnmap: {tmp_path}/none/page.html: no directory to write it to\n"
 
 
 def test_a_file_and_a_command_exclude_each_other(tmp_path: Path):

@@ -18,6 +18,7 @@ import typer
 from pfnmap.cli.options import JsonOption, KernelOptions, Settings, kernel_options, linked
 from pfnmap.cli.terminal import complain, heading, print_json, show, styled, table
 from pfnmap.errors import BadInput, Refused
+from pfnmap.output import check_writable
 
 if TYPE_CHECKING:
     from pfnmap.kernel import Kernel
@@ -52,8 +53,10 @@ def command(
     scenario: Annotated[
         list[str] | None, _option("--scenario", "FILE", "A scenario, or the programs of a recording; repeatable.")
     ] = None,
-    random: Annotated[int | None, _option("--random", "N", "So many programs drawn at random.")] = None,
-    seed: Annotated[int, typer.Option("--seed", metavar="S", help="What they are drawn from.")] = 0,
+    random: Annotated[
+        int | None, typer.Option("--random", metavar="N", min=1, help="So many programs drawn at random.")
+    ] = None,
+    seed: Annotated[int | None, _option("--seed", "S", "What they are drawn from; 0 if nothing is said.")] = None,
     record: Annotated[str | None, _option("--record", "OUT.json.gz", "Write what was recorded.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Write onto a file that exists.")] = False,
     limit: Annotated[float, typer.Option("--time-limit", metavar="SECONDS", help="For all of it.")] = 3600.0,
@@ -69,7 +72,10 @@ def command(
     settings: Settings = context.obj
     registry = settings.registry
     for path in (record, junit):
-        _check_writable(path, force)
+        if path is not None:
+            check_writable(path, force=force)
+    if seed is not None and random is None:
+        raise BadInput("--seed", "goes with --random")
     with ExitStack() as stack, _terminated():
         subject = _subject(kernel, image, modules, deb or [], rpm or [], stack)
         model = linked(subject.spec, registry)
@@ -111,15 +117,6 @@ def _terminated() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _check_writable(path: str | None, force: bool) -> None:
-    if path is None:
-        return
-    if Path(path).exists() and not force:
-        raise BadInput(path, "exists; --force overwrites it")
-    if not Path(path).absolute().parent.is_dir():
-        raise BadInput(path, "no directory to write it to")
 
 
 def _record(session: Session, path: str | None) -> Refused | None:
@@ -179,7 +176,7 @@ def _subject(
 
 
 def _programs(
-    suite: str | None, scenarios: list[str], random: int | None, seed: int, model: Kernel
+    suite: str | None, scenarios: list[str], random: int | None, seed: int | None, model: Kernel
 ) -> tuple[list[Program], Sequence[PciTestdev]]:
     """Return what is to be run, and the devices that it needs; what the model expects to oops is to boot alone."""
     from pfnmap_verify.compare import kills
@@ -201,7 +198,7 @@ def _programs(
     if not scenarios:
         devices = {device.name: device for device in DEVICES}
         programs = (
-            draw(seed, random, model)
+            draw(seed or 0, random, model)
             if random is not None
             else suite_named(suite or "core", model.arch.name, model.geometry.PAGE_SIZE)
         )

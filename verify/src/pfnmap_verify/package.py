@@ -19,6 +19,7 @@ _IMAGES = ("boot/vmlinu[xz]*", "boot/Image*", "lib/modules/*/vmlinu[xz]*", "usr/
 _CONFIGS = ("boot/config*", "lib/modules/*/config", "usr/lib/modules/*/config")
 _MOST = 100_000
 _AR_MAGIC, _AR_HEADER = b"!<arch>\n", 60
+_RPM_MAGIC = b"\xed\xab\xee\xdb"
 
 
 class PackagedKernel:
@@ -87,6 +88,9 @@ def _rpm(package: str) -> Iterator[tuple[str, IO[bytes]]]:
     import rpmfile
 
     _check_readable(package)
+    with open(package, "rb") as file:
+        if file.read(len(_RPM_MAGIC)) != _RPM_MAGIC:
+            raise BadInput(package, "is no rpm package")
     with rpmfile.open(package) as rpm:
         for member in rpm.getmembers():
             if not member.isdir and (name := _name(member.name)):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import typer
+from typer.core import TyperCommand
 from typer.main import get_command
 
 from pfnmap.boundary import blamed, may_pass, said
@@ -29,15 +31,17 @@ class Commands(Mapping[str, Any]):
     """The commands by name. Iterating gives the names and imports nothing; a disabled one is left out, but there.
 
     A command that cannot be had (broken, disabled, claimed by two distributions) is one that says so when it is called.
+    `listed`: what they give is to be shown in a list, not called.
     """
 
-    def __init__(self, registry: Callable[[], Registry]) -> None:
+    def __init__(self, registry: Callable[[], Registry], *, listed: bool = False) -> None:
         self._registry = registry
+        self._get = _listed if listed else command_of
 
     def __getitem__(self, name: str) -> Any:
         registry = self._registry()
         try:
-            return command_of(registry, name)
+            return self._get(registry, name)
         except (NotInstalled, PluginError) as error:
             return _failing(name, error)
         except Unknown:
@@ -56,6 +60,16 @@ def command_of(registry: Registry, name: str) -> Any:
     owns = (p.package == _OWN for p in registry.plugins("command") if p.name == name and p.status == "ok")
     command.invoke = _own(command.invoke, registry) if any(owns) else _brought(command.invoke, name)
     return command
+
+
+def _listed(registry: Registry, name: str) -> Any:
+    """Return what a list of commands shows of one: of the core's own its name and its help."""
+    plugin = next((p for p in registry.plugins("command") if p.name == name and p.status == "ok"), None)
+    if plugin and plugin.package == _OWN:
+        loaded = registry.load("command", name)
+        if not isinstance(loaded, typer.Typer):
+            return TyperCommand(name, help=inspect.getdoc(loaded))
+    return command_of(registry, name)
 
 
 def _command(name: str, loaded: Any) -> Any:

@@ -186,6 +186,7 @@ class _Worker:
             for word in parameter.opts
             if word.startswith("--") and word not in ("--batch", "--jobs", "--dask", "--json", "--help")
         }
+        self.meta = dict(context.meta)
         self.answers: OrderedDict[str, bytes] = OrderedDict()
         self.kept = self.broken = 0
 
@@ -231,7 +232,7 @@ class _Worker:
                     values[name.replace("_", "-")] = _value(parameter, name, value)
         self.taken.clear()
         self.warnings.clear()
-        context = SimpleNamespace(obj=self.settings, params=said, meta={**plugin_values, DESK: self.desk})
+        context = SimpleNamespace(obj=self.settings, params=said, meta={**self.meta, **plugin_values, DESK: self.desk})
         self.function(**{**said, "context": context, "batch": False, "jobs": None, "dask": None})
         document = {**self.taken[0], "warnings": [*self.taken[0].get("warnings", ()), *self.warnings]}
         body = json.dumps(document)[1:].encode()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
+from pfnmap.packages import file_text
 
 __all__ = ["epilog", "examples"]
 
@@ -11,7 +11,7 @@ def examples() -> dict[str, list[str]]:
     """Return the examples by command."""
     import tomli
 
-    return tomli.loads((files("pfnmap.cli") / "examples.toml").read_text(encoding="utf-8"))
+    return tomli.loads(file_text("pfnmap", "cli/examples.toml") or "")
 
 
 def epilog(command: str) -> str | None:

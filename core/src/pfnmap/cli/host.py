@@ -58,7 +58,7 @@ def command(
     if capture is not None:
         from pfnmap.survey.capture import capture as write_capture
 
-        found = write_capture(tree, settings.registry, capture, replace=force, pid=number)
+        found = write_capture(tree, settings.registry, capture, replace=force, pid=number, warn=desk.warn)
         if json:
             print_json("host", {"captured": {"file": capture, "files": found}})
         else:

@@ -40,12 +40,14 @@ def command(
     from pfnmap.host.bounded import source_name
     from pfnmap.host.paste import lines_of, read_paste
     from pfnmap.host.tree import open_tree
+    from pfnmap.recognition import Recognition
     from pfnmap.report.faultlog import render_log
     from pfnmap.survey import survey
     from pfnmap.survey.faultlog import read_log
 
     registry = (context.obj or Settings()).registry
-    log = read_log(lines_of(read_paste(file), source_name(file)), source_name(file), _drivers(registry))
+    asked = Recognition(_drivers(registry), warn)
+    log = read_log(lines_of(read_paste(file), source_name(file)), source_name(file), asked)
     rows: Sequence[Row] = ()
     if root is None:
         image = linked(kernel.over(), registry)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
@@ -70,7 +70,7 @@ class KernelOptions:
     ] = None
     config: Annotated[
         str | None,
-        _option("--config", "FILE", "A real .config, plain or .gz; else the documented defaults."),
+        _option("--config", "FILE", "A real .config, plain or packed; else the documented defaults."),
     ] = None
     set_: Annotated[list[str] | None, _option("--set", "SYM=VAL", "Set a Kconfig symbol; repeatable.")] = None
     page_size: Annotated[
@@ -130,7 +130,7 @@ def kernel_options(*left_out: str) -> Callable[[Callable[..., int]], Callable[..
     """Give a command the options of `KernelOptions` in place of its parameter ``kernel``, but those `left_out`."""
 
     def decorate(command: Callable[..., int]) -> Callable[..., int]:
-        hints = get_type_hints(KernelOptions, include_extras=True)
+        hints = _hints()
         names = [field.name for field in fields(KernelOptions) if field.name not in left_out]
         options = [
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hints[name])
@@ -150,6 +150,11 @@ def kernel_options(*left_out: str) -> Callable[[Callable[..., int]], Callable[..
         return expanded
 
     return decorate
+
+
+@cache
+def _hints() -> Mapping[str, Any]:
+    return get_type_hints(KernelOptions, include_extras=True)
 
 
 def linked(spec: KernelSpec, registry: Registry) -> Kernel:

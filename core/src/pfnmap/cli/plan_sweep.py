@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from pfnmap.cli.plan_sides import Question, side_of
 from pfnmap.cli.terminal import print_json, show
-from pfnmap.errors import BadInput
 
 if TYPE_CHECKING:
     from pfnmap.plan import Plan, Request
@@ -19,15 +18,13 @@ __all__ = ["sweep_of"]
 
 def sweep_of(question: Question, spec: KernelSpec, over: str, output: str | None, force: bool, json: bool) -> int:
     """Ask the question of every point of a sweep; show the costs, and draw them."""
-    from pathlib import Path
-
-    from pfnmap.output import write_whole
+    from pfnmap.output import check_writable, write_whole
     from pfnmap.release import facts
     from pfnmap.report.plot import render_sweep, sweep_svg
     from pfnmap.sweep import kind_of, sweep
 
-    if output is not None and Path(output).exists() and not force:
-        raise BadInput(output, "exists; --force writes onto it")
+    if output is not None:
+        check_writable(output, force=force)
 
     def ask(spec: KernelSpec, requests: Sequence[Request] | None) -> tuple[Sequence[Request], Plan]:
         asked = question if requests is None else replace(question, scenario=None, requests=requests, va=None, vmm=())

@@ -74,13 +74,15 @@ def _probed(
     from pfnmap.cli.commands import command_of
     from pfnmap.plugins import Offer, offer
 
+    if plugin.package == "pfnmap":  # the core's own are no news
+        return plugin, [], Offer()
     plugin, hooks = registry.probe(plugin)
     if plugin.status != "ok":
         return plugin, hooks, Offer()
     try:
         if failed := failures.get((plugin.kind, plugin.name)):
             raise failed
-        if plugin.kind == "command" and plugin.package != "pfnmap":
+        if plugin.kind == "command":
             command_of(registry, plugin.name)
         return plugin, hooks, offer(registry.load(plugin.kind, plugin.name))
     except PfnmapError as error:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pfnmap.cli.options import JsonOption, LimitOption, Settings
+from pfnmap.cli.processes import JobsOption, in_processes
 from pfnmap.cli.terminal import only_kernel, print_json, progress_bar, recorded_heading, show, styled, table, warn
-from pfnmap.errors import BadInput, PfnmapError
+from pfnmap.errors import BadInput
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,9 +37,7 @@ def command(
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Show every disagreement in full, and every refused record.")
     ] = False,
-    jobs: Annotated[
-        int, typer.Option("--jobs", "-j", metavar="N", min=1, help="In so many processes; a limit is each file's then.")
-    ] = 1,
+    jobs: JobsOption = 1,
     limit: LimitOption = None,
     json: JsonOption = False,
 ) -> int:
@@ -52,7 +51,7 @@ def command(
     stopped: KeyboardInterrupt | None = None
     try:
         if jobs > 1 and len(files) > 1:
-            results.extend(_in_processes(files, min(jobs, len(files)), settings.no_plugins, limit))
+            results.extend(in_processes(jobs, _replayed, files, settings.no_plugins, limit))
         else:
             results.extend(_one_by_one(files, settings.registry, budget))
     except KeyboardInterrupt as error:
@@ -80,33 +79,12 @@ def _one_by_one(files: list[str], registry: Registry, budget: Budget) -> Iterato
             yield replay(recording, registry, progress, budget)
 
 
-def _in_processes(files: list[str], jobs: int, no_plugins: bool, limit: list[str] | None) -> Iterator[ReplayResult]:
-    from concurrent.futures import ProcessPoolExecutor
-
-    with ProcessPoolExecutor(jobs) as pool, progress_bar(len(files), f"{len(files)} files") as progress:
-        waiting = [pool.submit(_replayed, file, no_plugins, limit) for file in files]
-        try:
-            for number, future in enumerate(waiting, 1):
-                result = future.result()
-                if isinstance(result, PfnmapError):
-                    raise result
-                yield result
-                progress(number)
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _replayed(file: str, no_plugins: bool, limit: list[str] | None) -> ReplayResult | PfnmapError:
-    """Replay a file in a process of its own; what is wrong with it is returned."""
+def _replayed(file: str, no_plugins: bool, limit: list[str] | None) -> ReplayResult:
+    """Replay a file in a process of its own."""
     from pfnmap.budget import Budget
     from pfnmap.plugins import Registry
 
-    try:
-        (result,) = _one_by_one([file], Registry(disabled=no_plugins), Budget.of(limit or ()))
-    except PfnmapError as error:
-        told = PfnmapError(str(error))
-        told.exit_code = error.exit_code
-        return told
+    (result,) = _one_by_one([file], Registry(disabled=no_plugins), Budget.of(limit or ()))
     return result
 
 

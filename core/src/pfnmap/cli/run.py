@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json as _json
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
 from pfnmap.cli.options import JsonOption, KernelOptions, LimitOption, Settings, kernel_options, linked
+from pfnmap.cli.processes import JobsOption
 from pfnmap.cli.terminal import heading, print_json, progress_bar, show, styled, warn
 from pfnmap.errors import BadInput, Refused
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pfnmap.budget import Budget
     from pfnmap.contract.step import Step
     from pfnmap.contract.vma import MmStruct
+    from pfnmap.plugins import Registry
     from pfnmap.report.page_tables import EntryRow
     from pfnmap.run import Run
     from pfnmap.trace import Event
@@ -26,11 +28,24 @@ _UNSHOWN = ("result", "upper", "handle_mm_fault", "calls", "runs", "messages")
 """Results that people are not shown, or not in a step's line."""
 
 
+class Ran(NamedTuple):
+    """What became of a scenario: the machine, the document, and what stopped it."""
+
+    run: Run
+    document: dict[str, Any]
+    stopped: Refused | KeyboardInterrupt | None
+
+
 @kernel_options()
 def command(
     context: typer.Context,
     kernel: KernelOptions,
-    scenario: Annotated[str, typer.Argument(metavar="SCENARIO.toml", help="Scenario file.", show_default=False)],
+    scenarios: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SCENARIO.toml...", help="Scenario file; of several, what each came to.", show_default=False
+        ),
+    ],
     trace: Annotated[
         bool,
         typer.Option(
@@ -40,35 +55,67 @@ def command(
     ] = False,
     dump: Annotated[bool, typer.Option("--dump", help="Show the page tables at the end.")] = False,
     maps: Annotated[bool, typer.Option("--map", help="Draw what of each BAR is mapped at the end.")] = False,
+    jobs: JobsOption = 1,
     limit: LimitOption = None,
     json: JsonOption = False,
 ) -> int:
     """Run a scenario bit by bit on a simulated machine; options override the kernel that it names."""
+    settings: Settings = context.obj
+    if len(scenarios) > 1:
+        from pfnmap.cli.run_many import run_many
+
+        if maps or ((trace or dump) and not json):
+            raise BadInput("", "--trace, --dump and --map show one scenario; of several --json has trace and dump")
+        return run_many(scenarios, kernel, settings, jobs, limit, trace, dump, json)
+    run, document, stopped = carried_out(scenarios[0], kernel, settings.registry, limit, trace, dump, quiet=json)
+    if maps and not json:
+        from pfnmap.report.bar_map import render
+        from pfnmap.report.run_map import run_maps
+
+        drawn = render(run_maps(run))
+        show(*drawn) if drawn else show("", "nothing of a BAR is mapped at the end")
+    if json:
+        print_json("run", document)
+    if stopped is not None:
+        raise stopped
+    return 1 if document["failed"] else 0
+
+
+def carried_out(
+    scenario: str,
+    kernel: KernelOptions,
+    registry: Registry,
+    limit: list[str] | None,
+    trace: bool,
+    dump: bool,
+    *,
+    quiet: bool,
+) -> Ran:
+    """Run a scenario, and show what happens unless `quiet`: the document then has it."""
     from pfnmap.budget import Budget
     from pfnmap.replay import unmet
     from pfnmap.scenario import read_scenario
 
     budget = Budget.of(limit or ())
-    settings: Settings = context.obj
     read = read_scenario(scenario)
     if not read.steps:
         raise BadInput(scenario, "no [[step]] in it, so there is nothing to run")
-    image = linked(kernel.over(read.kernel), settings.registry)
+    image = linked(kernel.over(read.kernel), registry)
     run = read.boot(image)
     for name in run.machine.left_out:
         warn(f"{run.left_out[name]}; it is left out")
     document: dict[str, Any] = {"kernel": image.describe(), "steps": [], "failed": []}
-    if not json:
+    if not quiet:
         heading(document["kernel"])
     budget.watch(run.machine)
     events: list[Event] = []
-    run.machine.trace.listeners.append(events.append if json else _show_event if trace else _show_complaint)
+    run.machine.trace.listeners.append(events.append if quiet else _show_event if trace else _show_complaint)
     stopped: Refused | KeyboardInterrupt | None = None
     tables: list[dict[str, Any]] = []
     with progress_bar(len(read.steps), "steps") as progress:
         for number, step in enumerate(read.steps):
             progress(number)
-            if not json:
+            if not quiet:
                 _show_call(number, step)
             try:
                 budget.look()
@@ -88,32 +135,26 @@ def command(
             ]
             document["failed"] += failed
             document["steps"].append({"op": step.op, "call": _call(step), **result, **_events(events, trace)})
-            if json and dump and trace and (held := _tables(run, budget)) != tables:
+            if quiet and dump and trace and (held := _tables(run, budget)) != tables:
                 document["steps"][-1]["page_tables"] = tables = held
-            if not json:
+            if not quiet:
                 _show_result(result)
                 for one in failed:
-                    text = f"{one['field']}: expected {_text(one['expected'])}, got {_text(one['got'])}"
-                    show(styled(f"    {text}", "bold red"))
+                    show(styled(f"    {difference(one)}", "bold red"))
     try:
-        if dump and json:
+        if dump and quiet:
             document["page_tables"] = _tables(run, budget)
         elif dump:
             _show_tables(run, budget)
     except Refused as error:
         document["refused"] = {"step": len(document["steps"]), "op": "--dump", "reason": str(error)}
         stopped = stopped or error.placed("--dump")
-    if maps and not json:
-        from pfnmap.report.bar_map import render
-        from pfnmap.report.run_map import run_maps
+    return Ran(run, document, stopped)
 
-        drawn = render(run_maps(run))
-        show(*drawn) if drawn else show("", "nothing of a BAR is mapped at the end")
-    if json:
-        print_json("run", document)
-    if stopped is not None:
-        raise stopped
-    return 1 if document["failed"] else 0
+
+def difference(failed: Mapping[str, Any]) -> str:
+    """Return what of an `expect` did not hold, in words."""
+    return f"{failed['field']}: expected {_text(failed['expected'])}, got {_text(failed['got'])}"
 
 
 def _events(events: list[Event], trace: bool) -> dict[str, Any]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pfnmap.report.text import Table, Text
 
 __all__ = [
+    "beside_others",
     "complain",
     "counting",
     "heading",
@@ -40,6 +41,8 @@ _PIPE_WIDTH = 240
 """Columns for a tree in a file or a pipe: nothing is to be folded there, and rich takes a pipe for 80 columns wide."""
 
 
+_alone: Final[ContextVar[bool]] = ContextVar("alone", default=True)
+"""Whether the terminal is this process's to draw on."""
 _above: Final[ContextVar[Console | None]] = ContextVar("above", default=None)
 """What draws a progress bar on stdout's terminal, and what stands above it."""
 
@@ -129,11 +132,16 @@ def heading(kernel: Mapping[str, Any]) -> None:
     show(styled(kernel_line(kernel), "bold"), *(styled(line, "dim") for line in assumed_lines(kernel)))
 
 
+def beside_others() -> None:
+    """Leave the terminal's progress bar to the process that started this one."""
+    _alone.set(False)
+
+
 @contextmanager
 def progress_bar(total: int, what: str) -> Iterator[Callable[[int], None]]:
     """Show a progress bar where stderr is a terminal, below what `show` prints meanwhile; yield what to call with the
     number done so far."""
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or not _alone.get():
         yield lambda done: None
         return
     from rich.console import Console

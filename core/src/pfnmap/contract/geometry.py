@@ -134,13 +134,17 @@ class Geometry:
 
     def shift(self, level: Level) -> int:
         """Return the kernel's shift of a level in bits (PAGE_SHIFT for ``pte``, PGDIR_SHIFT for ``pgd``)."""
+        return self._shifts[level]
+
+    @cached_property
+    def _shifts(self) -> dict[Level, int]:
         return {
             "pte": self.PAGE_SHIFT,
             "pmd": self.PMD_SHIFT,
             "pud": self.PUD_SHIFT,
             "p4d": self.P4D_SHIFT,
             "pgd": self.PGDIR_SHIFT,
-        }[level]
+        }
 
     def size(self, level: Level) -> int:
         """Return the bytes that one entry of a level maps."""

@@ -57,6 +57,7 @@ class MmFunctions:
     follow_pfnmap_end: Callable[[FollowPfnmapArgs], None]
     follow_pfnmap: Callable[[VmArea, int], AbstractContextManager[FollowPfnmapArgs | None]]
     follow_pte: Callable[[VmArea, int], int | None]
+    follow_again: Callable[[VmArea, int, int], int]
     generic_access_phys: Callable[[VmArea, int, int, bool], int]
     access_process_vm: Callable[[MmStruct, int, int, int], int]
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import mmap
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
-from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from pfnmap.contract.slot import Table
@@ -20,8 +19,6 @@ if TYPE_CHECKING:  # for the type checker alone: numpy is imported where it is u
     from numpy.typing import NDArray
 
 __all__ = ["Tables"]
-
-_start = attrgetter("start")
 
 
 class _Section(NamedTuple):
@@ -35,7 +32,9 @@ class _Section(NamedTuple):
 
 
 _SECTION = 1 << 18
-"""Bytes of the first section; each later one is as large as all before it, up to the largest."""
+"""Bytes of the first section."""
+_GROWTH = 15
+"""By how much each later section is larger than all before it, up to the largest."""
 _LARGEST_SECTION = 1 << 28
 _LARGE = 1 << 22
 _AT_ONCE = 1 << 19
@@ -57,19 +56,30 @@ class Tables(Mapping[int, Table]):
         """`frame`: bytes that the address of every table is a multiple of."""
         self._frame = frame
         self._sections: list[_Section] = []
+        self._starts: list[int] = []
         self._windows: dict[int, Table] = {}
 
     def __getitem__(self, address: int) -> Table:
         window = self._windows.get(address)
         if window is None:
-            at = self._section_of(address)
-            section = self._sections[at] if at >= 0 else None
-            frame, odd = divmod(address - section.start, self._frame) if section is not None else (0, 1)
-            if section is None or odd or address >= section.end or not section.kinds[frame]:
+            kind = self._kind(address)
+            if not kind:
                 raise KeyError(address)
-            first = frame * self._frame // 8
-            window = self._windows[address] = section.words[first : first + (1 << section.kinds[frame])]
+            section = self._sections[self._section_of(address)]
+            first = (address - section.start) // 8
+            window = self._windows[address] = section.words[first : first + (1 << kind)]
         return window
+
+    def __contains__(self, address: object) -> bool:
+        return isinstance(address, int) and self._kind(address) != 0
+
+    def _kind(self, address: int) -> int:
+        """Return the binary logarithm of the slots of the table at an address, 0 where no table is."""
+        at = self._section_of(address)
+        if at < 0 or address >= self._sections[at].end or address % self._frame:
+            return 0
+        section = self._sections[at]
+        return section.kinds[(address - section.start) // self._frame]
 
     def __iter__(self) -> Iterator[int]:
         for section in self._sections:
@@ -109,6 +119,27 @@ class Tables(Mapping[int, Table]):
             left += [a[count:]] if a[count:] else []
             right += [b[count:]] if b[count:] else []
 
+    def read(
+        self, addresses: NDArray[np.uint64], which: NDArray[np.intp], index: NDArray[np.intp]
+    ) -> NDArray[np.uint64]:
+        """Return the words at `index` of the tables at `addresses[which]`, as many as there are of either."""
+        import numpy as np
+
+        starts = np.array(self._starts, np.uint64)
+        section = np.searchsorted(starts, addresses, "right") - 1
+        first = ((addresses - starts[section]) // 8).astype(np.intp)
+        at = first[which]
+        at += index
+        used = np.unique(section).tolist()
+        if len(used) == 1:
+            return np.frombuffer(self._sections[used[0]].words, np.uint64).take(at, mode="clip")
+        found = np.empty(len(at), np.uint64)
+        of = section.astype(np.uint8)[which]
+        for n in used:
+            here = np.flatnonzero(of == n)
+            found[here] = np.frombuffer(self._sections[n].words, np.uint64).take(at[here], mode="clip")
+        return found
+
     def _rows(self, piece: range, ptrs: int) -> NDArray[np.uint64]:
         import numpy as np
 
@@ -141,13 +172,14 @@ class Tables(Mapping[int, Table]):
             run = run[count:]
 
     def _section_of(self, address: int) -> int:
-        return bisect_right(self._sections, address, key=_start) - 1
+        return bisect_right(self._starts, address) - 1
 
     def _add_section(self, address: int, size: int) -> int:
         there = sum(section.end - section.start for section in self._sections)
-        size = max(size, min(max(there, _SECTION), _LARGEST_SECTION))
+        size = max(size, min(max(there * _GROWTH, _SECTION), _LARGEST_SECTION))
         at = self._section_of(address) + 1
         if at < len(self._sections):
             size = min(size, self._sections[at].start - address)
+        self._starts.insert(at, address)
         self._sections.insert(at, _Section(address, address + size, _zeroed(size), bytearray(size // self._frame)))
         return at

@@ -2,24 +2,29 @@
 
 Left out is what is of nobody's concern: serial numbers, MAC and IP addresses, names of hosts, users and guests, command
 lines, paths of files, all processes but those that map BARs, that are VMMs or that read smaps. Of the PCI configuration
-space the header and the MSI-X capability are kept, of other mappings than a BAR's their addresses.
+space the header and the MSI-X capability are kept, of other mappings than a BAR's their addresses, of the kernel's
+configuration no text (CONFIG_CMDLINE, CONFIG_DEFAULT_HOSTNAME) but what names its release and compiler.
 """
 
 from __future__ import annotations
 
+import gzip
 import io
 import re
 import tarfile
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
+from pfnmap.host.bounded import unpacked
+from pfnmap.host.dotconfig import LIMIT as CONFIG_LIMIT
 from pfnmap.host.machine import MACHINE, PAGE_SIZE, RELEASE, THP, Host
 from pfnmap.host.packages import DPKG_STATUS, installed
-from pfnmap.host.processes import Process, Vma
+from pfnmap.host.processes import Process, Vma, packaged
 from pfnmap.host.sysfs import PCI_DEVICES, PciFunction
 from pfnmap.host.tree import Tree
 from pfnmap.output import write_whole
+from pfnmap.recognition import Recognition
 
 __all__ = ["Files", "captured", "write"]
 
@@ -32,6 +37,8 @@ _CPUINFO: Final = re.compile(
     r"processor|vendor_id|cpu family|model( name)?|stepping|flags|address sizes|Features|CPU (implementer|architecture|"
     r"variant|part|revision)|isa|mmu|cpu|MMU|platform|facilities|Model Name|CPU Family"
 )
+_CONFIG_LINE: Final = re.compile(r"\s*(CONFIG_\w+=|# CONFIG_\w+ is not set|# Linux/\S+ \S+ Kernel Configuration)")
+_TEXT: Final = re.compile(r'(\s*CONFIG_(?!(?:VERSION_SIGNATURE|LOCALVERSION|CC_VERSION_TEXT)=)\w+=)".*')
 _MSIX_AT, _MSIX_LENGTH, _HEADER = 0x40, 12, 0x40
 _NO_PATH: Final = "00000000 00:00 0"
 
@@ -39,18 +46,20 @@ _NO_PATH: Final = "00000000 00:00 0"
 def captured(
     tree: Tree,
     host: Host,
-    drivers: Mapping[str, Any],
+    drivers: Recognition,
     of_interest: Callable[[Process], bool],
     packages: Collection[str],
 ) -> Files:
     """Return the files of a host that was read, in the order of their paths.
 
-    `drivers`: the classes of the drivers by name, which tell their mappings and open files; `of_interest`: tells
-    processes that are kept besides those that map BARs; `packages`: those whose version is kept.
+    `drivers` tell their mappings and open files; `of_interest` tells processes that are kept besides those that map
+    BARs; `packages`: those whose version is kept.
     """
     files: Files = {}
-    for path in (RELEASE, MACHINE, THP, *((host.config_source,) if host.config_source else ())):
+    for path in (RELEASE, MACHINE, THP):
         _copy(tree, path, files)
+    if host.config_source:
+        files[host.config_source] = _configuration(tree, host.config_source)
     _lines(tree, "/etc/os-release", files, lambda line: line.partition("=")[0] in _OS_RELEASE)
     if host.parameters or tree.kind("/proc/cmdline"):
         files["/proc/cmdline"] = (" ".join(host.parameters) + "\n").encode()
@@ -89,6 +98,14 @@ def _lines(tree: Tree, path: str, files: Files, kept: Callable[[str], bool]) -> 
     files[path] = "".join(f"{line}\n" for line in text.splitlines() if kept(line)).encode()
 
 
+def _configuration(tree: Tree, path: str) -> bytes:
+    """Return a kernel's configuration, whose other texts are empty; compressed where its name says so."""
+    text = unpacked(tree.read(path, CONFIG_LIMIT), CONFIG_LIMIT, path).decode("utf-8", "replace")
+    lines = (_TEXT.sub(r'\1""', line) for line in text.splitlines() if _CONFIG_LINE.match(line))
+    content = "".join(f"{line}\n" for line in lines).encode()
+    return gzip.compress(content, mtime=0) if path.endswith(".gz") else content
+
+
 def _function(tree: Tree, function: PciFunction) -> Files:
     bdf = function.device.bdf
     path = f"{PCI_DEVICES}/{bdf}"
@@ -123,9 +140,9 @@ def _config(config: bytes, function: PciFunction) -> bytes:
     return bytes(kept.ljust(_MSIX_AT + _MSIX_LENGTH, b"\0"))
 
 
-def _process(process: Process, drivers: Mapping[str, Any], of_interest: bool) -> Files:
+def _process(process: Process, drivers: Recognition, of_interest: bool) -> Files:
     def mapped(vma: Vma) -> bool:
-        return any(driver.mapped(vma.path, vma.offset, lambda change: True) for driver in drivers.values())
+        return any(True for _ in drivers.mapped(vma.path, vma.offset, lambda change: True))
 
     vmas = process.maps or ()
     if not of_interest and not any(mapped(vma) for vma in vmas):
@@ -137,11 +154,12 @@ def _process(process: Process, drivers: Mapping[str, Any], of_interest: bool) ->
         status += f"VmPTE:\t{process.vmpte // 1024:8} kB\n"
     files: Files = {f"{where}/status": status.encode()}
     if called:
-        files[f"{where}/exe"] = PurePosixPath(called)
+        elsewhere = process.executable is not None and not packaged(process.executable)
+        files[f"{where}/exe"] = PurePosixPath("/opt" if elsewhere else "", called)
     if process.maps is not None:
         files[f"{where}/maps"] = "".join(_vma(vma, mapped(vma)) for vma in vmas).encode()
     for n, file in enumerate(process.files or ()):
-        if any(driver.held(file.link, file.fdinfo) for driver in drivers.values()):
+        if drivers.held(file.link, file.fdinfo) is not None:
             files[f"{where}/fd/{n}"] = PurePosixPath(file.link)
             files[f"{where}/fdinfo/{n}"] = file.fdinfo.encode()
     return files

@@ -15,7 +15,7 @@ from pfnmap.host.maps import MAPS
 from pfnmap.host.tree import Tree
 from pfnmap.records import dataclass
 
-__all__ = ["MAPS_LIMIT", "SMAPS_READERS", "OpenFile", "Process", "Vma", "pids", "read_process"]
+__all__ = ["MAPS_LIMIT", "SMAPS_READERS", "OpenFile", "Process", "Vma", "packaged", "pids", "read_process"]
 
 MAPS_LIMIT = 1 << 24
 SMAPS_READERS: Final[Mapping[str, str]] = {
@@ -29,6 +29,7 @@ SMAPS_READERS: Final[Mapping[str, str]] = {
 """Programs that read files which drop 1G leaves (FINDINGS F5), by the name that a process shows, and who says so. By
 their documentation, not run."""
 
+_OF_PACKAGES: Final = re.compile(r"/(usr/(?!local/)|s?bin/|lib\w*/)")
 _LIMIT = 1 << 14
 _FILES = 1 << 16
 _SHARED_AND_INODE = re.compile(r"\S+ \S\S\S(\S) \S+ \S+ (\d+)")
@@ -75,6 +76,12 @@ class Process:
     files: tuple[OpenFile, ...] | None
 
 
+def packaged(executable: str) -> bool:
+    """Tell whether a distribution's package can have an executable: none is in /usr/local, /home, /opt, /nix (FHS 3.0:
+    packages of a distribution are in /usr and what links there). A name without a path says nothing against it."""
+    return not executable.startswith("/") or bool(_OF_PACKAGES.match(executable))
+
+
 def pids(tree: Tree) -> list[int]:
     """Return the processes that there are. Raises OSError where there is no /proc."""
     return sorted(int(name) for name in tree.names("/proc") if name.isdecimal() and name.isascii())
@@ -86,7 +93,7 @@ def read_process(tree: Tree, pid: int) -> Process | None:
     try:
         status = tree.text(f"{where}/status", _LIMIT)
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ESRCH, errno.ENOTDIR):
+        if error.errno in (errno.ENOENT, errno.ESRCH, errno.ENOTDIR) and tree.kind(f"{where}/maps") is None:
             return None
         status = ""
     return Process(

@@ -30,7 +30,9 @@ _CONTROL: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u2
 _LINKS: Final = 40
 """Symbolic links that are followed on the way to one file (MAXSYMLINKS)."""
 _NAMES: Final = 1 << 17
-"""Names in a directory, and members of a tar file."""
+"""Names in a directory, and members and directories of a tar file."""
+_DEPTH: Final = 64
+"""Names in a path of a member: nothing that is read lies nearly as deep."""
 TAR_LIMIT: Final = 192 * MIB
 """Bytes of a tar file, once decompressed."""
 
@@ -186,12 +188,14 @@ class TarFile(Tree):
                         raise BadInput(self.name, f"more than {_NAMES} members, which is the most that is read")
                     self._add(member)
                     tar.members.clear()  # it keeps all that it ever saw
+                    if len(self._below) > _NAMES:
+                        raise BadInput(self.name, f"more than {_NAMES} directories, which is the most that is read")
         except (tarfile.TarError, ValueError, OverflowError, RecursionError, EOFError) as error:
             raise BadInput(self.name, f"not a tar file that can be read: {error}") from None
 
     def _add(self, member: tarfile.TarInfo) -> None:
         parts = tuple(part for part in member.name.split("/") if part not in ("", "."))
-        if not parts or ".." in parts:
+        if not parts or ".." in parts or len(parts) > _DEPTH:
             return
         for depth in range(len(parts)):
             self._below.setdefault(parts[:depth], {})[parts[depth]] = None

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from errno import EINVAL
+from operator import attrgetter
 
 from pfnmap.contract.entry import Level
 from pfnmap.contract.follow import FollowOutputs, FollowPfnmapArgs, caller
@@ -18,12 +19,24 @@ from pfnmap.contract.slot import Slot
 from pfnmap.contract.vma import VmArea
 from pfnmap.errors import Misuse, Refused
 from pfnmap.mm.locking import i_mmap_rwsem, mmap_lock, page_table_lock
-from pfnmap.trace import Call
+from pfnmap.mm.pte_tables import FEW, in_a_row
+from pfnmap.trace import Call, Repeat
 from pfnmap.vm_flags import VM_IO, VM_PFNMAP
 
-__all__ = ["FollowPfnmapArgs", "follow_pfnmap", "follow_pfnmap_end", "follow_pfnmap_start", "follow_pte"]
+__all__ = [
+    "FollowPfnmapArgs",
+    "follow_again",
+    "follow_pfnmap",
+    "follow_pfnmap_end",
+    "follow_pfnmap_start",
+    "follow_pte",
+]
 
 _WORD = (1 << 64) - 1
+_OUTPUTS = {
+    level: attrgetter(*(f"{level}_{what}" for what in ("pfn", "pgprot", "write", "special")))
+    for level in ("pte", "pmd", "pud")
+}
 
 
 def follow_pfnmap_start(args: FollowPfnmapArgs) -> int:
@@ -55,6 +68,23 @@ def follow_pfnmap_end(args: FollowPfnmapArgs) -> None:
     page_table_lock(args.vma.vm_mm).release()
 
 
+def follow_again(vma: VmArea, address: int, pages: int) -> int:
+    """Look up those of `pages` pages from `address` on that answer as the page before them did, which was looked up
+    just now: PTEs with the same flags that map the PFNs that follow. Return how many; 0 for a few, to be looked up one
+    by one."""
+    mm = vma.vm_mm
+    page = mm.kernel.geometry.PAGE_SIZE
+    if mmap_lock(mm).contended or page_table_lock(mm).contended:
+        return 0
+    before = address - page
+    count = in_a_row(mm, before, min(address + pages * page, vma.vm_end)) - 1
+    if count <= FEW:
+        return 0
+    function = "follow_pfnmap_start" if mm.kernel.has("huge-pfnmap") else "follow_pte"
+    mm.machine.trace.emit(Repeat((Call(function, address, "ok"),), count, page, 1))
+    return count
+
+
 @contextmanager
 def follow_pfnmap(vma: VmArea, address: int) -> Iterator[FollowPfnmapArgs | None]:
     """follow_pfnmap_start and _end around a block; None in it where nothing was found."""
@@ -70,10 +100,7 @@ def follow_pfnmap(vma: VmArea, address: int) -> Iterator[FollowPfnmapArgs | None
 
 def _assert_locked(vma: VmArea) -> None:
     """pfnmap_lockdep_assert."""
-    held = mmap_lock(vma.vm_mm).held
-    if vma.vm_file is not None:
-        held = held or i_mmap_rwsem(vma.vm_file.f_mapping).held
-    if not held:
+    if not mmap_lock(vma.vm_mm).held and (vma.vm_file is None or not i_mmap_rwsem(vma.vm_file.f_mapping).held):
         raise Misuse(caller(3), "follow_pfnmap_start() needs mmap_lock, or i_mmap_rwsem of the file's mapping")
 
 
@@ -83,6 +110,13 @@ def _start(kernel: LinkedKernel, vma: VmArea, address: int) -> FollowOutputs | N
     tables = vma.vm_mm.tables
     ops = kernel.ops
     lock = page_table_lock(vma.vm_mm)
+    found = None if lock.contended else tables.slot("pte", address)
+    if found is not None:  # nothing changes on the way to a PTE
+        table, index = found
+        if not ops.pte_present(table[index]):
+            return None
+        lock.acquire()
+        return _outputs(kernel, "pte", table[index], address)
     recheck = kernel.has("follow-recheck-under-lock")
     while True:
         slot = tables.pud_slot(address)
@@ -125,15 +159,11 @@ def _start_pte(kernel: LinkedKernel, vma: VmArea, pmd: Slot, address: int) -> Fo
 
 def _outputs(kernel: LinkedKernel, level: Level, entry: int, address: int) -> FollowOutputs:
     """pfnmap_args_setup."""
-    ops = kernel.ops
-    size = kernel.geometry.size(level)
-    return FollowOutputs(
-        getattr(ops, f"{level}_pfn")(entry) + ((address & (size - 1)) >> kernel.geometry.PAGE_SHIFT),
-        getattr(ops, f"{level}_pgprot")(entry),
-        bool(getattr(ops, f"{level}_write")(entry)),
-        bool(getattr(ops, f"{level}_special")(entry)),
-        -size & _WORD,
-    )
+    geometry = kernel.geometry
+    size = geometry.size(level)
+    pfn, pgprot, write, special = _OUTPUTS[level](kernel.ops)
+    within = (address & (size - 1)) >> geometry.PAGE_SHIFT
+    return FollowOutputs(pfn(entry) + within, pgprot(entry), bool(write(entry)), bool(special(entry)), -size & _WORD)
 
 
 def follow_pte(vma: VmArea, address: int) -> int | None:

@@ -6,7 +6,7 @@ from pfnmap.contract.machine import MmFunctions
 from pfnmap.mm import gup, huge_memory, locking, memory, memory_failure, mmu_notifier, uaccess, zap
 from pfnmap.mm.access_process_vm import access_process_vm, generic_access_phys
 from pfnmap.mm.folio_walk import folio_walk_start
-from pfnmap.mm.follow_pfnmap import follow_pfnmap, follow_pfnmap_end, follow_pfnmap_start, follow_pte
+from pfnmap.mm.follow_pfnmap import follow_again, follow_pfnmap, follow_pfnmap_end, follow_pfnmap_start, follow_pte
 from pfnmap.mm.ioremap import ioremap, iounmap
 from pfnmap.mm.mmap import do_mmap
 from pfnmap.mm.resource import iomem_is_exclusive, release_mem_region, request_mem_region
@@ -32,6 +32,7 @@ FUNCTIONS = MmFunctions(
     follow_pfnmap_end=follow_pfnmap_end,
     follow_pfnmap=follow_pfnmap,
     follow_pte=follow_pte,
+    follow_again=follow_again,
     generic_access_phys=generic_access_phys,
     access_process_vm=access_process_vm,
     ioremap=ioremap,

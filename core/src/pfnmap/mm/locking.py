@@ -23,6 +23,11 @@ class Lock:
         self.held = 0
         self._contenders: deque[Callable[[], None]] = deque()
 
+    @property
+    def contended(self) -> bool:
+        """Whether another CPU has it when it is taken next."""
+        return bool(self._contenders)
+
     def acquire(self) -> None:
         """Take the lock, after another CPU that has it did what it wanted and let go."""
         if self._contenders:
@@ -63,7 +68,7 @@ def page_table_lock(mm: MmStruct) -> Lock:
 
 def _lock(owner: object, name: str) -> Lock:
     """Locks are made when they are first asked for: most address spaces of a run never need one."""
-    locks: dict[str, Lock] = owner.__dict__.setdefault("_locks", {})
-    if name not in locks:
-        locks[name] = Lock()
-    return locks[name]
+    found: Lock | None = owner.__dict__.get(name)
+    if found is None:
+        found = owner.__dict__[name] = Lock()
+    return found

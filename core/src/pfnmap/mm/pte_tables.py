@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # for the type checker alone: numpy is imported where it is u
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["FEW", "count_of", "fill", "following", "pte_rows", "pte_rows_of_two", "pte_tables", "turned"]
+__all__ = ["FEW", "count_of", "fill", "following", "in_a_row", "pte_rows", "pte_rows_of_two", "pte_tables", "turned"]
 
 FEW = 8
 """As many tables are as fast one by one."""
@@ -99,6 +99,57 @@ def fill(ops: Ops, found: Iterable[NDArray[np.uint64]], pfn: int, entry: int) ->
             done += len(more)
         entry ^= ops.pfn_pte(pfn, 0) ^ ops.pfn_pte(pfn + rows.size, 0)
         pfn += rows.size
+
+
+def in_a_row(mm: MmStruct, start: int, end: int) -> int:
+    """Return how many pages of [start, end) are mapped by PTEs that are present, have the flags of the first and map
+    the PFNs that follow; 0 for a few."""
+    import numpy as np
+
+    ops = mm.kernel.ops
+    shift = mm.kernel.geometry.PAGE_SHIFT
+    slot = mm.tables.slot("pte", start)
+    if (end - start) >> shift <= FEW or slot is None or ops.pte_none(slot.entry) or not ops.pte_present(slot.entry):
+        return 0
+    entry, pfn = slot.entry, ops.pte_pfn(slot.entry)
+    step = _step(ops, "pte", pfn, entry, (end - start) >> shift, 1)
+    near = slot.table[slot.index : slot.index + FEW]
+    if step is None or near.tolist() != list(range(entry, entry + len(near) * step, step)):
+        return 0
+    found = 0
+    above: NDArray[np.uint64] = np.empty(0, np.uint64)
+    room = above
+    for rows in _ptes(mm, start, end):
+        if above.shape != rows.shape:
+            above = np.arange(0, rows.size * step, step, dtype=np.uint64).reshape(rows.shape)
+            room = np.empty_like(above)
+        same = np.subtract(rows, np.uint64(entry + found * step), out=room) == above
+        if not same.all():
+            return found + int(same.argmin())
+        found += rows.size
+    return found
+
+
+def _ptes(mm: MmStruct, start: int, end: int) -> Iterator[NDArray[np.uint64]]:
+    """Yield the PTEs of [start, end) in rows, up to the first missing table."""
+    import numpy as np
+
+    geometry = mm.kernel.geometry
+    shift, span = geometry.PAGE_SHIFT, geometry.size("pmd")
+    while start < end:
+        pmd = mm.tables.slot("pmd", start)
+        whole = []
+        if pmd is not None and not start % span:
+            whole = pte_tables(mm.tables, *pmd, min((end - start) // span, len(pmd.table) - pmd.index))
+            yield from pte_rows(mm, whole)
+        if not whole:
+            slot = mm.tables.slot("pte", start)
+            if slot is None:
+                return
+            count = (min((start & -span) + span, end) - start) >> shift
+            yield np.frombuffer(slot.table, np.uint64)[None, slot.index : slot.index + count]
+            start += count << shift
+        start += count_of(whole) * span
 
 
 def turned(ops: Ops, words: NDArray[np.uint64], change: Callable[[int], int]) -> int | None:

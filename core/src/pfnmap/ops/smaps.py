@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pfnmap import vm_flags
+from pfnmap.boundary import calling
 from pfnmap.contract.phys import Page
 from pfnmap.contract.slot import Slot
 from pfnmap.contract.vma import MmStruct, VmArea
@@ -157,7 +158,10 @@ def _numa_maps(run: RunState, mm: MmStruct, va: int) -> dict[str, Any]:
         return {}
     tokens = [str(vma.vm_policy or "default")]
     if vma.vm_file is not None:
-        tokens.append("file=" + vma.vm_file.f_op.path(vma.vm_file).replace(" ", r"\040"))
+        its_path = vma.vm_file.f_op.path
+        with calling(its_path.__module__.partition(".")[0], "path()") as gave:
+            path = gave(its_path(vma.vm_file), str)
+        tokens.append("file=" + path.replace(" ", r"\040"))
     return {"tokens": tokens + (_numa_stats(vma, pages) if pages else [])}
 
 

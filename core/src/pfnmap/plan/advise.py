@@ -1,9 +1,10 @@
 """Advice: the smallest sets of steps that map more of a BAR with larger leaves, or cut the walks of its DMA map.
 
 A set helps towards an *end*: more bytes in PMD leaves or larger ones, more in PUD leaves, the same of a guest where one
-is asked for, fewer walks of a DMA map of what is mapped already. It is advised where none of its subsets helps towards
-that end, and where nothing is lost: no end, nothing that is mapped or mapped for DMA, no leaf that maps the wrong
-memory. Every set is planned anew.
+is asked for, fewer walks of a DMA map of what is mapped already. It is advised where no smaller set helps towards one
+of its ends, and where nothing is lost: no end, nothing that is mapped or mapped for DMA, no leaf that maps the wrong
+memory. A backport is as large as all that it requires: one that helps by what it requires alone is not advised. Every
+set is planned anew.
 """
 
 from __future__ import annotations
@@ -148,21 +149,28 @@ def _search(kernel: Kernel, question: Question, variants: Variants, most: int) -
     open_ends = {end for end, reached in before.ends.items() if reached < best[end]}
     steps = candidates(kernel, question) if open_ends else ()
     policy = question.requests[0].policy
-    met: dict[frozenset[Candidate], set[str]] = {}
+    met: dict[frozenset[str], set[str]] = {}
+    for parts, chosen in _sets(steps, most):
+        left = open_ends.difference(*(ends for smaller, ends in met.items() if smaller < parts))
+        changed = variants.plan(question, chosen) if left else None
+        if changed is None:
+            continue
+        after = Outcome.of(changed, sizes)
+        ends = {end for end in open_ends if after.ends[end] > before.ends[end]}
+        if ends & left and not after.loses(before):
+            met[parts] = ends
+            yield Advice(policy, chosen, tuple(end for end in before.ends if end in ends), _less(before, after))
+
+
+def _sets(steps: Sequence[Candidate], most: int) -> Sequence[tuple[frozenset[str], tuple[Candidate, ...]]]:
+    """Return all sets of up to `most` steps that can be taken together and what they consist of, those of least first;
+    of several that come to the same the one with the fewest steps."""
+    found: dict[frozenset[str], tuple[Candidate, ...]] = {}
     for count in range(1, most + 1):
         for chosen in combinations(steps, count):
-            if any(one.excludes(other) for one, other in combinations(chosen, 2)):
-                continue
-            smaller = (frozenset(some) for n in range(1, count) for some in combinations(chosen, n))
-            left = open_ends.difference(*(met.get(some, ()) for some in smaller))
-            changed = variants.plan(question, chosen) if left else None
-            if changed is None:
-                continue
-            after = Outcome.of(changed, sizes)
-            ends = {end for end in left if after.ends[end] > before.ends[end]}
-            if ends and not after.loses(before):
-                met[frozenset(chosen)] = ends
-                yield Advice(policy, chosen, tuple(end for end in before.ends if end in ends), _less(before, after))
+            if not any(one.excludes(other) for one, other in combinations(chosen, 2)):
+                found.setdefault(frozenset().union(*(one.parts for one in chosen)), chosen)
+    return sorted(found.items(), key=lambda pair: (len(pair[0]), len(pair[1])))
 
 
 def _less(before: Outcome, after: Outcome) -> Saves:

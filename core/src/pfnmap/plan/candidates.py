@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import field, replace
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
+from pfnmap.boundary import calling
 from pfnmap.config import Config
 from pfnmap.contract.kernel import THP_SETTINGS
 from pfnmap.contract.placement import Vmm
@@ -42,6 +43,11 @@ class Candidate:
 
     def __str__(self) -> str:
         return f"{self.step}={self.value}"
+
+    @property
+    def parts(self) -> frozenset[str]:
+        """What it consists of: for a backport it and each that it requires and the kernel lacks, else itself."""
+        return frozenset(f"with={change}" for change in self.changes) or frozenset((str(self),))
 
     def excludes(self, other: Candidate) -> bool:
         """Tell whether two of them make no set."""
@@ -197,5 +203,7 @@ def _asked(question: Question, steps: Sequence[Candidate]) -> Question:
         return question
     options = [f"{name}={value}" for name, value in vmm.options.items()]
     # Of a version that is newer than what is known the newest known was taken, and is taken again.
-    changed = type(vmm)(vmm.version if version is None else version, [*options, *more], newest=True)
+    with calling(vmm.name, "__init__()") as gave:
+        again = type(vmm)(vmm.version if version is None else version, [*options, *more], newest=True)
+        changed = gave(again, type(vmm))
     return replace(question, vmms=dict.fromkeys(question.vmms, changed))

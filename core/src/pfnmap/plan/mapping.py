@@ -122,9 +122,10 @@ class Region:
         start, end = (area.va, area.va + area.length) if area else (0, 0)
         counted = Counted.of(levels, runs, start, end)
         dma_map: DmaMap | None = None
-        if area is not None and self.placed.dma is None:
+        spans = _parts(area, self.placed.dma)
+        if spans == ((start, end),):
             dma_map = self._dma(counted.reach(levels, runs, delta))
-        elif spans := _parts(area, self.placed.dma):
+        elif spans:
             dma_map = self._dma(reach_of(levels, runs, spans, delta))
         return costs_of(self.paging, levels, runs, start, end, counted, dma_map)
 
@@ -200,7 +201,9 @@ def _parts(area: Area | None, spans: Sequence[Span] | None) -> Spans:
     """Return what of an area lies in parts of its BAR (None: all of it), as addresses."""
     if area is None:
         return ()
-    whole = Span(area.offset, area.length)
+    start, end = area.va, area.va + area.length
+    if spans is None:
+        return ((start, end),) if start < end else ()
     shift = area.va - area.offset
-    clipped = ((max(s.offset, whole.offset), min(s.end, whole.end)) for s in ((whole,) if spans is None else spans))
-    return tuple((low + shift, high + shift) for low, high in clipped if low < high)
+    clipped = [(max(span.offset + shift, start), min(span.end + shift, end)) for span in spans]
+    return tuple([(low, high) for low, high in clipped if low < high])

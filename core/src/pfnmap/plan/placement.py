@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from pfnmap.contract.placement import Area, Placed, Unmapped, Vmm
@@ -14,6 +14,7 @@ from pfnmap.offers import how_to_install
 from pfnmap.plan.policies import POLICIES
 from pfnmap.plan.space import Space, no_room, whole
 from pfnmap.plugins import calling
+from pfnmap.records import replace
 from pfnmap.sizes import format_size
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ _PACKAGE = re.compile(r"(?:[-_]|:? )v?(?=\d)")
 _BANNER = re.compile(r"(\S+)(?: \S+)* version (\d\S*)(?: \((.+)\))?")
 
 
-def vmm_named(text: str, registry: Registry, options: Sequence[str] = (), *, newest: bool = False) -> Vmm:
+@lru_cache(maxsize=64)  # a fleet is planned with few of them
+def vmm_named(text: str, registry: Registry, options: tuple[str, ...] = (), *, newest: bool = False) -> Vmm:
     """Return the placement policy that a text means, with its version.
 
     ``NAME`` or ``NAME-VERSION`` (or ``NAME-vVERSION``), where ``-`` and ``_`` in names are the same; what a package is
@@ -42,6 +44,7 @@ def vmm_named(text: str, registry: Registry, options: Sequence[str] = (), *, new
         return gave(found(_meant(text, registry)[1], options, newest=newest), found)
 
 
+@lru_cache(maxsize=64)
 def vmm_class(text: str, registry: Registry) -> type[Vmm]:
     """Return the class of the placement policy that a text means. Raises as `vmm_named` does."""
     name, _ = _meant(text, registry)
@@ -96,7 +99,8 @@ def place(
         if len(answers) != len(members):
             raise PluginError(policy.name, f"place() gave {len(answers)} answers for {len(members)} requests")
         said = (policy.assumed,) if policy.assumed else ()
-        placed.update((n, replace(one, notes=(*said, *one.notes))) for n, one in zip(members, answers, strict=True))
+        for n, one in zip(members, answers, strict=True):
+            placed[n] = replace(one, notes=(*said, *one.notes)) if said else one
     for n, request in enumerate(requests):
         for area in placed[n].areas:
             _check(space, request, area)

@@ -180,7 +180,7 @@ def _vmms(requests: Iterable[Request], registry: Registry, options: Sequence[str
     everyone = {option for taken in takes.values() for option in taken}
     found = {}
     for name in names:
-        mine = [o for o in options if (key := o.partition("=")[0]) in takes[name] or key not in everyone]
+        mine = tuple(o for o in options if (key := o.partition("=")[0]) in takes[name] or key not in everyone)
         found[name] = vmm_named(name, registry, mine, newest=newest)
     return found
 

@@ -67,7 +67,7 @@ def _metadata(distribution: Distribution | None) -> tuple[str, str, tuple[str, .
     try:
         assert distribution is not None
         metadata = distribution.metadata
-        return metadata["Name"] or "?", metadata["Version"] or "?", tuple(distribution.requires or ())
+        return metadata["Name"] or "?", metadata["Version"] or "?", tuple(metadata.get_all("Requires-Dist", ()))
     except Exception:  # not UTF-8, no such field, or whatever a finder of its own raises
         return "?", "?", ()
 

@@ -209,7 +209,8 @@ def _class(kind: Kind) -> type[Any] | None:
 
 def _load(plugin: Plugin) -> Any:
     try:
-        brought(plugin.package)
+        if plugin.package != _OWN:
+            brought(plugin.package)
     except BadInput as error:
         raise PluginError(plugin.name, str(error)) from error
     with importing(plugin.name):

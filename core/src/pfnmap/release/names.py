@@ -6,6 +6,7 @@
   releases of the line have. An enterprise kernel (``5.14.0-503.el9.x86_64``) has what the release it started from has.
 * Ubuntu's signature (/proc/version_signature: ``Ubuntu 6.14.0-37.37-generic 6.14.11``) names both: the kernel of that
   ``uname -r`` has what 6.14.11 has.
+* ``uname -a`` and /proc/version (``Linux version 6.8.0-85-generic (...) ...``) have such a name in them.
 * Of the rest a distribution may have taken anything, unknown; what was never merged it has not. What is known of
   distributions is data (`pfnmap.changes.Flavour`): that their kernels are unpatched as far as the known changes
   go, then the rest is as in the stable release, or the line; and which changes they have beside.
@@ -39,6 +40,7 @@ _NAME = re.compile(
     r"(?P<suffix>(?:\.\d+)?[-+~_]\S*)?"
 )
 _SIGNATURE = re.compile(r"Ubuntu (\d+\.\d+\.\d+-\d+)\.\S*?(-[a-z][\w-]*) (\d+\.\d+\.\d+)")
+_UNAME = re.compile(r"Linux \S+ (\d+\.\d+\S*) .*")
 _RC = re.compile(r"[-~](?:\d+\.?)?rc([0-9]{1,4})")  # -rc3, ~rc3, Fedora's -0.rc3.<date>, Ubuntu's -061200rc3
 _ENTERPRISE = re.compile(
     r"\.el\d"  # Red Hat and rebuilds, Oracle's uek
@@ -50,7 +52,7 @@ _ABI = re.compile(r"-(?!0\d{5}-)\d(?!.*\.fc\d)")
 
 
 def named(text: str, known: Facts) -> tuple[str, dict[str, Status], tuple[str, ...]]:
-    """Return name, changes and what is assumed of a tree, a release number, a uname -r or Ubuntu's signature.
+    """Return name, changes and what is assumed of a tree, a release number, a uname -r or -a, or Ubuntu's signature.
 
     Raises Unknown for a release that there is not.
     """
@@ -59,6 +61,8 @@ def named(text: str, known: Facts) -> tuple[str, dict[str, Status], tuple[str, .
         changes.update(dict.fromkeys(tree.with_, "yes"))
         changes.update(dict.fromkeys(tree.without, "no"))
         return tree.name, changes, of_base
+    if uname := _UNAME.fullmatch(text):
+        text = uname[1]
     if signature := _SIGNATURE.fullmatch(text):
         text, base = signature[1] + signature[2], signature[3]
     else:

@@ -18,7 +18,8 @@ def render_fleet(fleet: Fleet) -> list[Text | Table]:
     """Return what `pfnmap fleet` prints, in order."""
     said = fleet.as_json()
     broken = f", {fleet.broken:,} lines broken" if fleet.broken else ""
-    parts: list[Text | Table] = [Text(f"{fleet.hosts:,} hosts, {fleet.devices:,} devices{broken}", "bold")]
+    of = f" of {fleet.devices:,} devices" if fleet.devices else ""  # BARs of a --bar are of none
+    parts: list[Text | Table] = [Text(f"{fleet.hosts:,} hosts, {sum(fleet.bars.values()):,} BARs{of}{broken}", "bold")]
     levels = [(level, count) for level, count in said["bars"].items() if count or level != "none"]
     parts += _table("\nBARs by the level that maps most of them", ("level", "BARs"), levels)
     parts += _table(

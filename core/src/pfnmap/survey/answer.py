@@ -16,12 +16,14 @@ from pfnmap.archnames import arch_of_config, canonical_arch
 from pfnmap.contract.entry import Level
 from pfnmap.contract.module import Driver
 from pfnmap.contract.plan import LEAF_LEVELS, Request
-from pfnmap.errors import BadInput, PluginError, Refused, Unknown
+from pfnmap.errors import PfnmapError, PluginError, Unknown
 from pfnmap.host.machine import RELEASE, Host, Missing, read_host
 from pfnmap.host.pci import Skipped
 from pfnmap.host.processes import SMAPS_READERS
 from pfnmap.plan import Advice, MappingPlan, Plan, plan
+from pfnmap.plan.planner import region_rules
 from pfnmap.plugins import calling
+from pfnmap.recognition import Recognition
 from pfnmap.records import dataclass
 from pfnmap.release import facts, parse_release
 from pfnmap.spec import KernelSpec
@@ -196,7 +198,8 @@ def survey(
     kernel = spec.link(registry, warn) if link is None else link(spec, warn)
     drivers = {name: type(one) for name, one in kernel.drivers.items() if isinstance(one, Driver)}
     skipped = list(host.skipped)
-    found = _planned(attached(host, drivers, kernel.has, tree), kernel, drivers, skipped)
+    asked = Recognition(drivers, lambda why: skipped.append(Skipped(None, why)))
+    found = _planned(attached(host, asked, kernel.has, tree), kernel, registry, skipped)
     vmms = running_vmms(host, tree, registry, missing)
     requests = [request for _, some in found for request in some]
     answer = plan(kernel, requests, registry=registry)
@@ -248,7 +251,7 @@ def _known_release(host: Host, registry: Registry, missing: list[Missing]) -> st
 
 
 def _planned(
-    found: Sequence[Attached], kernel: Kernel, drivers: Mapping[str, type[Driver]], skipped: list[Skipped]
+    found: Sequence[Attached], kernel: Kernel, registry: Registry, skipped: list[Skipped]
 ) -> list[tuple[Attached, list[Request]]]:
     """Return the mappings with what is planned for each: one request of those that differ in nothing that the answer
     hangs on. What a driver does not say how it maps is skipped."""
@@ -257,8 +260,8 @@ def _planned(
         distinct: dict[object, Request] = {}
         for request in one.requests:
             try:
-                drivers[request.driver].region(kernel, request, [request])
-            except (BadInput, Refused) as error:
+                region_rules(kernel, request, [request], registry)
+            except PfnmapError as error:
                 skipped.append(Skipped(request.device, str(error)))
             else:
                 place = request.phys % kernel.geometry.size("pud")

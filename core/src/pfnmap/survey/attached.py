@@ -17,6 +17,7 @@ from pfnmap.host.pci import Bar
 from pfnmap.host.processes import Process, Vma
 from pfnmap.host.sysfs import PCI_DEVICES, PciFunction
 from pfnmap.host.tree import Tree
+from pfnmap.recognition import Recognition
 from pfnmap.records import dataclass
 
 if TYPE_CHECKING:
@@ -43,24 +44,25 @@ class Attached:
         return tuple(request.device for request in self.requests if request.device)
 
 
-def attached(host: Host, drivers: Mapping[str, Any], has: Has, tree: Tree) -> list[Attached]:
+def attached(host: Host, drivers: Recognition, has: Has, tree: Tree) -> list[Attached]:
     """Return the mappings of BARs of a host's processes, in the order of pids and addresses.
 
-    `drivers`: the classes of the drivers by plugin name; `has`: the changes of the release.
+    `has`: the changes of the release.
     """
     return [one for process in host.processes for one in _of_process(process, host, drivers, has, tree)]
 
 
-def _of_process(process: Process, host: Host, drivers: Mapping[str, Any], has: Has, tree: Tree) -> Iterator[Attached]:
+def _of_process(process: Process, host: Host, asked: Recognition, has: Has, tree: Tree) -> Iterator[Attached]:
     rows = [
         (vma, name, part)
         for vma in process.maps or ()
-        for name, driver in drivers.items()
-        if vma.path and (part := driver.mapped(vma.path, vma.offset, has)) is not None
+        if vma.path
+        for name, part in asked.mapped(vma.path, vma.offset, has)
     ]
     if not rows:
         return
-    held = _held(process, drivers)
+    held = _held(process, asked)
+    drivers = asked.drivers
     opened = [function for function in host.functions if _opens(held.values(), function, tree)]
     told = _devices_by_inode(process, held)
     others = opened or _bound(host, drivers)
@@ -75,12 +77,11 @@ def _of_process(process: Process, host: Host, drivers: Mapping[str, Any], has: H
         yield Attached(process.pid, vma, tuple(_requests(vma, name, part, fits, drivers)))
 
 
-def _held(process: Process, drivers: Mapping[str, Any]) -> dict[int, HeldFile]:
+def _held(process: Process, asked: Recognition) -> dict[int, HeldFile]:
     """Return what a process's open files say, by their position."""
     found = {}
     for n, file in enumerate(process.files or ()):
-        said = next((one for driver in drivers.values() if (one := driver.held(file.link, file.fdinfo))), None)
-        if said is not None:
+        if (said := asked.held(file.link, file.fdinfo)) is not None:
             found[n] = said
     return found
 

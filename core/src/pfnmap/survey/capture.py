@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pfnmap.contract.module import Driver
-from pfnmap.errors import BadInput, PluginError
+from pfnmap.errors import PluginError
 from pfnmap.host.capture import captured, write
 from pfnmap.host.machine import read_host
 from pfnmap.host.processes import SMAPS_READERS
+from pfnmap.output import check_writable
+from pfnmap.recognition import Recognition
 from pfnmap.survey.running import claims_of, known_vmms
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pfnmap.host.processes import Process
     from pfnmap.host.tree import Tree
     from pfnmap.plugins import Registry
@@ -21,13 +24,22 @@ if TYPE_CHECKING:
 __all__ = ["capture"]
 
 
-def capture(tree: Tree, registry: Registry, path: str, *, replace: bool = False, pid: int | None = None) -> list[str]:
-    """Write what is read of a host to a tar file; return a line for each file in it.
+def capture(
+    tree: Tree,
+    registry: Registry,
+    path: str,
+    *,
+    replace: bool = False,
+    pid: int | None = None,
+    warn: Callable[[str], None] = lambda text: None,
+) -> list[str]:
+    """Write what is read of a host to a tar file; return a line for each file in it. `warn` is told of drivers that
+    fail to say what is theirs.
 
-    Raises BadInput for a file that is there and is not to be replaced, and for a process that is not there.
+    Raises BadInput for a file that cannot be written, or is there and is not to be replaced, and for a process that is
+    not there.
     """
-    if os.path.lexists(path) and not replace:
-        raise BadInput(path, "is there already; --force replaces it")
+    check_writable(path, force=replace)
     vmms, drivers = known_vmms(registry), {}
     for name in registry.names("driver"):
         with suppress(PluginError):
@@ -39,7 +51,7 @@ def capture(tree: Tree, registry: Registry, path: str, *, replace: bool = False,
         return process.command in SMAPS_READERS or bool(claims_of(process, vmms))
 
     packages = {package for vmm in vmms.values() for package in vmm.packages}
-    files = captured(tree, read_host(tree, pid), drivers, of_interest, packages)
+    files = captured(tree, read_host(tree, pid), Recognition(drivers, warn), of_interest, packages)
     write(files, path, replace=replace)
     return [
         f"{name} ({len(content)} bytes)" if isinstance(content, bytes) else f"{name} -> {content}"

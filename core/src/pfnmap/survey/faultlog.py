@@ -18,11 +18,12 @@ from pfnmap.contract.fault import VM_FAULT_FALLBACK, VM_FAULT_NOPAGE, vm_fault_n
 from pfnmap.contract.mapping import LoggedFault
 from pfnmap.contract.plan import LEAF_LEVELS, LeafLevel
 from pfnmap.errors import BadInput
+from pfnmap.plan.reasons import thp_disabled
 
 if TYPE_CHECKING:
-    from pfnmap.contract.module import Module
     from pfnmap.host.paste import Line
     from pfnmap.kernel import Kernel
+    from pfnmap.recognition import Recognition
     from pfnmap.survey.answer import Row
 
 __all__ = ["BarLog", "FaultLog", "read_log"]
@@ -96,15 +97,15 @@ class FaultLog:
         }
 
 
-def read_log(lines: Iterable[Line], source: str, drivers: Mapping[str, type[Module]]) -> FaultLog:
+def read_log(lines: Iterable[Line], source: str, asked: Recognition) -> FaultLog:
     """Read a log (dmesg in any form, journalctl, syslog). Raises BadInput for one without a line of a fault."""
-    names = [re.escape(name) for driver in drivers.values() for name in driver.log_functions]
+    names = [re.escape(name) for driver in asked.drivers.values() for name in driver.log_functions]
     dropped = re.compile(rf"\b(?:{'|'.join(names) or '(?!)'}): (\d{{1,10}}) callbacks suppressed")
     found: dict[tuple[str, int], list[LoggedFault]] = {}
     times: list[float | None] = []
     suppressed = 0
     for _, line in lines:
-        if (fault := _fault(line, drivers)) is not None:
+        if (fault := asked.logged(line)) is not None:
             found.setdefault((fault.device, fault.bar), []).append(fault)
             time = _TIME.search(line)
             times.append(float(time[1]) if time else None)
@@ -114,10 +115,6 @@ def read_log(lines: Iterable[Line], source: str, drivers: Mapping[str, type[Modu
         raise BadInput(source, "no line of a driver's fault handler; dynamic debug prints them (docs/host.md)")
     bars = tuple(BarLog(device, bar, faults) for (device, bar), faults in sorted(found.items()))
     return FaultLog(bars, suppressed, not suppressed and not _may_end_suppressed(times))
-
-
-def _fault(line: str, drivers: Mapping[str, Any]) -> LoggedFault | None:
-    return next((fault for driver in drivers.values() if (fault := driver.logged(line)) is not None), None)
 
 
 def _may_end_suppressed(times: Sequence[float | None]) -> bool:
@@ -143,6 +140,9 @@ def contradictions(one: BarLog, kernel: Kernel, rows: Sequence[Row]) -> Iterator
         mapped = sum(f.order == order and f.ret == VM_FAULT_NOPAGE for f in one.faults)
         if mapped and level != "pte" and not kernel.pfnmap(level):
             yield f"{mapped} faults of order {order} were mapped, and this kernel has no {level} pfnmap"
+    huge = sum(fault.order > 0 for fault in one.faults)
+    if huge and (why := thp_disabled(kernel, madvised=True)):  # __handle_mm_fault asks thp_vma_allowable_order first
+        yield f"{huge} faults of orders above 0 were asked for: {why}"
     mine = [row for row in rows if row.plan.bar == one.bar and one.device in row.attached.candidates]
     if mine:
         yield from _against(one, mine[0], levels, kernel.geometry.PAGE_SIZE)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pfnmap.errors import PfnmapError, PluginError
 from pfnmap.host.machine import Host, Missing
 from pfnmap.host.packages import DPKG_STATUS, installed
-from pfnmap.host.processes import Process
+from pfnmap.host.processes import Process, packaged
 from pfnmap.host.tree import Tree
 from pfnmap.records import dataclass
 
@@ -63,6 +63,10 @@ def running_vmms(host: Host, tree: Tree, registry: Registry, missing: list[Missi
         except OSError as error:
             why = (error.strerror or str(error)).lower()
             missing.append(Missing(DPKG_STATUS, why, "the versions of the VMMs (no file of dpkg's or rpm's)"))
+    for process, claims in claimed:
+        if process.executable is not None and not packaged(process.executable):
+            why = "no package of the distribution has it"
+            missing.append(Missing(f"{process.executable} (process {process.pid})", why, f"which {claims[0]} it is"))
     return [_running(process, claims, known, versions) for process, claims in claimed]
 
 
@@ -81,9 +85,10 @@ def claims_of(process: Process, known: Mapping[str, type[Vmm]]) -> list[str]:
 def _running(
     process: Process, claims: Sequence[str], known: Mapping[str, type[Vmm]], versions: Mapping[str, str]
 ) -> RunningVmm:
+    of_package = process.executable is None or packaged(process.executable)
     for name in claims:
         for package in known[name].packages:
-            if package in versions:
+            if of_package and package in versions:
                 version, policy = _version(name, known[name], versions[package])
                 said = f"{package} {versions[package]}"
                 return RunningVmm(process.pid, name, version, policy, process.executable, said)

@@ -170,25 +170,29 @@ def idempotent(subject: ArchSubject, level: Level) -> None:
 
 
 def modify_keeps(subject: ArchSubject, level: Level) -> None:
-    modify, pfn_of = subject.op(level, "modify"), subject.op(level, "pfn")
-    kept = [name for name in ("special", "devmap", "dirty") if subject.has(f"{level}_{name}")]
-    write = subject.op(level, "write")
+    modify, pfn_of, write = subject.op(level, "modify"), subject.op(level, "pfn"), subject.op(level, "write")
+    names = [name for name in ("special", "devmap", "dirty") if subject.has(f"{level}_{name}")]
+    kept = [("pfn", pfn_of), *((name, subject.op(level, name)) for name in names)]
     writable: dict[int, int] = {}
-    marked = [subject.op(level, "mkdevmap")] if subject.has(f"{level}_mkdevmap") else []
+    marks = [subject.op(level, "mkdevmap")] if subject.has(f"{level}_mkdevmap") else []
     for leaf in subject.leaves(level):
+        entries = (leaf.entry, *(mark(leaf.entry) for mark in marks))
+        told = [[(name, predicate, predicate(entry)) for name, predicate in kept] for entry in entries]
         for flags in range(leaf.vm_flags & VM_SHARED, (leaf.vm_flags & VM_SHARED) + 8):
             prot = subject.mprotected(leaf.prot, flags)
-            for before in (leaf.entry, *(mark(leaf.entry) for mark in marked)):
-                entry = modify(before, prot)
-                how = f"{level}_modify({before:#x}, {prot:#x}) = {entry:#x}"
-                _same(level, "pfn", leaf.pfn, pfn_of(entry), leaf, how)
-                for name in kept:
-                    predicate = subject.op(level, name)
-                    _same(level, name, predicate(before), predicate(entry), leaf, how)
             if prot not in writable:
                 writable[prot] = write(subject.fresh(level, leaf.pfn, prot))
-            if write(entry) > writable[prot]:
-                raise Violation(f"{how} can be written, its new pgprot forbids that; for {shown(level, leaf)}")
+            for before, answers in zip(entries, told, strict=True):
+                entry = modify(before, prot)
+                for name, predicate, answer in answers:
+                    if (got := predicate(entry)) != answer:
+                        how = f"{level}_modify({before:#x}, {prot:#x}) = {entry:#x}"
+                        _same(level, name, answer, got, leaf, how)
+                if write(entry) > writable[prot]:
+                    raise Violation(
+                        f"{level}_modify({before:#x}, {prot:#x}) = {entry:#x} can be written, its new pgprot forbids "
+                        f"that; for {shown(level, leaf)}"
+                    )
 
 
 def mkhuge_alone(subject: ArchSubject, level: Level) -> None:

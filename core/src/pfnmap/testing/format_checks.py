@@ -7,11 +7,11 @@ pfnmap uses, where `pfnmap.testing.mm_checks` does not come.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from pfnmap.contract.entry import Level
-from pfnmap.contract.geometry import WordFormat
+from pfnmap.contract.geometry import Fields, WordFormat
 from pfnmap.testing.arch_subject import LEAF_LEVELS, ArchSubject, shown
 from pfnmap.testing.check import Check, Violation, bits
 from pfnmap.testing.raw_walk import gathered, holds
@@ -21,6 +21,39 @@ __all__ = ["CHECKS"]
 
 _ACCESS = VM_READ | VM_WRITE | VM_EXEC
 _FLIPPED: Final = 40  # leaves of which each bit of the format is turned over
+
+
+def format_fits(subject: ArchSubject) -> None:
+    for walked in subject.geometry.walk:
+        how = subject.arch.word_format(walked.name)
+        assert how is not None
+        told = {
+            name: bits_of
+            for name in ("valid", "table", "load", "execute", "store", "uncached", "size")
+            if (bits_of := getattr(how, name)) is not None
+        }
+        told |= {name: (getattr(how, name) or 0,) * 2 for name in ("software", "marks")}
+        fields = {"address": how.address, "next_table": how.next_table or ()}
+        masks = {name: mask for name, (mask, _) in told.items()} | {
+            name: mask for name, pairs in fields.items() for mask, _ in pairs
+        }
+        for name, mask in masks.items():
+            if not 0 <= mask < 1 << 64:
+                raise Violation(f"{name} of a {walked.name} word is {mask:#x}, which is no 64 bits of a word")
+        for name, (mask, value) in told.items():
+            if value & ~mask:
+                raise Violation(f"{name} of a {walked.name} word is {value:#x} in {mask:#x}: it never holds")
+        _apart(walked.name, how.address, masks, ("valid", "load", "execute", "store", "uncached", "software", "marks"))
+        if how.table is not None:
+            _apart(walked.name, how.next_table or how.address, masks, ("valid", "table"))
+
+
+def _apart(level: Level, address: Fields, masks: Mapping[str, int], others: Iterable[str]) -> None:
+    """Raise Violation where an address lies in bits that tell something else of the same word."""
+    for field, _ in address:
+        for name in others:
+            if common := field & masks.get(name, 0):
+                raise Violation(f"{bits(common, 0)} of a {level} word are told to be both its address and {name}")
 
 
 def leaf_maps_its_pfn(subject: ArchSubject, level: Level) -> None:
@@ -81,19 +114,40 @@ def access_is_as_said(subject: ArchSubject, level: Level) -> None:
                     raise Violation(f"the CPU refuses a {verb} through {what}, which the format allows")
 
 
+def other_bits_decide_nothing(subject: ArchSubject, level: Level) -> None:
+    how = subject.word_format(level)
+    assert how.load is not None
+    assert how.store is not None
+    named = how.valid[0] | how.load[0] | how.store[0] | how.marks | (how.table[0] if how.table else 0)
+    leaves = subject.leaves(level)
+    for leaf in leaves[:: len(leaves) // _FLIPPED or 1]:
+        for write in (False, True):
+            allowed = subject.arch.mmu_access(level, leaf.entry, write)[1]
+            for n in (n for n in range(64) if not named >> n & 1):
+                word = leaf.entry ^ 1 << n
+                if word != how.shared and subject.arch.mmu_access(level, word, write)[1] != allowed:
+                    raise Violation(
+                        f"bit {n}, in which the format sees no permission, decides on a {'store' if write else 'load'} "
+                        f"through {shown(level, leaf)}"
+                    )
+
+
 def modify_grants_as_asked(subject: ArchSubject, level: Level) -> None:
     execute, load = subject.permissions(level)
-    modify = subject.op(level, "modify")
+    modify, pfn = subject.op(level, "modify"), subject.pfns(level)[-1]
+    asked: dict[int, tuple[bool, bool]] = {}
     for leaf in subject.leaves(level):
         for flags in range(leaf.vm_flags & VM_SHARED, (leaf.vm_flags & VM_SHARED) + 8):
             prot = subject.mprotected(leaf.prot, flags)
-            entry, fresh = modify(leaf.entry, prot), subject.fresh(level, leaf.pfn, prot)
-            for verb, permission in (("read", load), ("execute", execute)):
-                if holds(permission, entry) != holds(permission, fresh):
+            if prot not in asked:
+                fresh = subject.fresh(level, pfn, prot)
+                asked[prot] = holds(load, fresh), holds(execute, fresh)
+            entry = modify(leaf.entry, prot)
+            for verb, permission, granted in zip(("read", "execute"), (load, execute), asked[prot], strict=True):
+                if holds(permission, entry) != granted:
                     raise Violation(
                         f"{level}_modify(..., {prot:#x}) = {entry:#x}, which user space may "
-                        f"{'' if holds(permission, entry) else 'not '}{verb}, unlike the leaf {fresh:#x} of that "
-                        f"pgprot; for {shown(level, leaf)}"
+                        f"{'not ' if granted else ''}{verb}, unlike a new leaf of that pgprot; for {shown(level, leaf)}"
                     )
 
 
@@ -160,6 +214,12 @@ _LEAF = ("leaf:X", "words")
 
 CHECKS = (
     Check(
+        "format-fits",
+        "what a format says of a word is 64 bits, can hold, and gives no bit both to an address and to something else",
+        format_fits,
+        ("words",),
+    ),
+    Check(
         "format-leaf",
         "the walker finds in a leaf the address that it was made for, and takes none for a table",
         leaf_maps_its_pfn,
@@ -177,6 +237,13 @@ CHECKS = (
         "format-access",
         "a load and a store are allowed through exactly those leaves whose format says so, once they are marked",
         access_is_as_said,
+        (*_LEAF, "stores"),
+        LEAF_LEVELS,
+    ),
+    Check(
+        "format-complete",
+        "no bit decides on a load or a store but those that the format gives to validity, permissions and marks",
+        other_bits_decide_nothing,
         (*_LEAF, "stores"),
         LEAF_LEVELS,
     ),

@@ -4,7 +4,9 @@ What is changed is what the contract asks for (ops, `setup_arch`, `word_format`,
 what these use, by name, in the plugin's package: masks are dropped and swapped, ops and comparisons inverted, numbers
 changed by one, protections exchanged, selects left out, marks of hooks taken away. Messages, annotations and what
 tracks memory types (`track_pfn_insert` and its kind) are left alone, and so is what would change nothing: one constant
-for another of the same value, the order of what is gone through. `pfnmap.testing.mutation` runs them.
+for another of the same value, the order of what is gone through, a select of a symbol that neither code of the core or
+the plugin asks for nor another symbol that it asks for (only a record of the kernel's own conf tells those,
+`ArchConformance.kconfig`). `pfnmap.testing.mutation` runs them.
 
 `mutants_of` does the same to all functions of a module that is no plugin's, branches and calls included.
 """
@@ -14,12 +16,14 @@ from __future__ import annotations
 import ast
 import operator
 import random
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
+import pfnmap
 from pfnmap import vm_flags
 from pfnmap.contract.arch import Arch
 from pfnmap.contract.pgtable_ops import OPTIONAL_OPS
@@ -55,6 +59,7 @@ _ARITHMETIC: Final[Mapping[type[ast.AST], Callable[[int, int], int]]] = {
     ast.BitAnd: operator.and_,
     ast.BitXor: operator.xor,
 }
+_SYMBOL: Final = re.compile(r"[A-Z0-9][A-Za-z0-9_]+")
 _DROPPED: Final = (ast.BitOr, ast.BitAnd, ast.BitXor, ast.Mult)
 
 
@@ -92,8 +97,12 @@ def mutants(package: Path) -> Iterator[Mutant]:
                     same = text == ast.unparse(node) if value is None else value == values.of(_expression(text))
                     if not same:
                         yield _mutant(path.relative_to(package).as_posix(), sources[path], node, text)
-    for path in sorted(package.rglob("Kconfig")):
-        yield from _kconfig(path.relative_to(package).as_posix(), path.read_text(encoding="utf-8"))
+    fragments = {path: path.read_text(encoding="utf-8") for path in sorted(package.rglob("Kconfig"))}
+    core = Path(pfnmap.__file__).parent
+    texts = [path.read_text(encoding="utf-8") for path in (*core.rglob("*.py"), core / "Kconfig")]
+    asked = _asked_symbols([*sources.values(), *texts[:-1]], [*fragments.values(), texts[-1]])
+    for path, text in fragments.items():
+        yield from _kconfig(path.relative_to(package).as_posix(), text, asked)
 
 
 def mutants_of(file: str, source: str) -> Iterator[Mutant]:
@@ -221,9 +230,13 @@ def _code(node: ast.AST) -> Iterator[ast.AST]:
             for child in value if isinstance(value, list) else [value]:
                 if isinstance(child, ast.AST):
                     inside = _code(child)
-                    if name == "iter" and isinstance(child, ast.Tuple):
+                    if isinstance(child, ast.Tuple) and (name == "iter" or _is_membership(node)):
                         next(inside)  # its order
                     yield from inside
+
+
+def _is_membership(node: ast.AST) -> bool:
+    return isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.In | ast.NotIn)
 
 
 def _of_node(node: ast.AST, masks: list[str]) -> Iterator[tuple[ast.expr, str]]:
@@ -275,9 +288,31 @@ def _mutant(file: str, source: str, node: ast.expr, text: str) -> Mutant:
     return Mutant(file, node.lineno, f"{ast.unparse(node)} -> {text}", mutated.decode())
 
 
-def _kconfig(file: str, text: str) -> Iterator[Mutant]:
+def _asked_symbols(code: Iterable[str], fragments: Iterable[str]) -> set[str]:
+    """Return the Kconfig symbols that code names, those that these depend on, and those that select one of them."""
+    decide: dict[str, set[str]] = {}  # symbol -> those that its value hangs on
+    for fragment in fragments:
+        symbol = ""
+        for line in fragment.splitlines():
+            keyword, _, rest = line.strip().partition(" ")
+            words = set(_SYMBOL.findall(rest))
+            if keyword == "config":
+                symbol = rest.strip()
+            elif keyword in ("select", "imply"):
+                decide.setdefault(rest.split()[0], set()).update({symbol, *words} - {rest.split()[0]})
+            else:
+                decide.setdefault(symbol, set()).update(words)
+    found: set[str] = set()
+    more = {word for text in code for word in _SYMBOL.findall(text)}
+    while more:
+        found |= more
+        more = {other for symbol in more for other in decide.get(symbol, ())} - found
+    return found
+
+
+def _kconfig(file: str, text: str, asked: set[str]) -> Iterator[Mutant]:
     lines = text.splitlines(keepends=True)
     for number, line in enumerate(lines):
-        if line.strip().startswith("select "):
+        if line.strip().startswith("select ") and line.split()[1] in asked:
             without = [*lines[:number], *lines[number + 1 :]]
             yield Mutant(file, number + 1, f"without {line.strip()!r}", "".join(without))

@@ -56,6 +56,16 @@ def protection_map(subject: ArchSubject, level: Level) -> None:
                 raise Violation(f"the CPU {verb} a {'store' if store else 'load'} through {what}")
 
 
+def shared_is_as_private(subject: ArchSubject) -> None:
+    for flags in (flags for flags in range(8) if not flags & VM_WRITE):
+        private, shared = subject.prot(flags), subject.prot(flags | VM_SHARED)
+        if private != shared:
+            raise Violation(
+                f"vm_get_page_prot of a vma with {_of(flags)} is {private:#x}, and {shared:#x} of a shared one: they "
+                f"differ in {bits(private, shared)}, and nothing is written"
+            )
+
+
 def _loads(flags: int) -> bool | None:
     """Tell whether a load must be allowed; None where it depends on the CPU (execute or write alone)."""
     return True if flags & VM_READ else False if not flags & _ACCESS else None
@@ -63,12 +73,13 @@ def _loads(flags: int) -> bool | None:
 
 def execution(subject: ArchSubject, level: Level) -> None:
     executes, loads = subject.permissions(level)
+    told_apart = executes[0] & ~loads[0]  # by a bit of its own
     for flags, entry in _leaves(subject, level):
         valid = subject.word_format(level).valid
         readable = entry & valid[0] == valid[1] and entry & loads[0] == loads[1]
         executable = entry & valid[0] == valid[1] and entry & executes[0] == executes[1]
         for what, got, expected in (
-            ("executed", executable, bool(flags & VM_EXEC) or (False if executes != loads else None)),
+            ("executed", executable, bool(flags & VM_EXEC) or (False if told_apart else None)),
             ("read", readable, _loads(flags)),
         ):
             if expected is not None and got != expected:
@@ -190,6 +201,12 @@ CHECKS = (
         protection_map,
         (*_LEAF, "X_write"),
         LEAF_LEVELS,
+    ),
+    Check(
+        "shared-as-private",
+        "shared mappings have the protections of private ones, but for what may be written: copy-on-write is the "
+        "difference",
+        shared_is_as_private,
     ),
     Check(
         "protection-execute",

@@ -19,6 +19,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain, repeat
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from pfnmap.contract.arch import Arch
@@ -78,7 +80,6 @@ _CONSTANTS: Final = (
 _WRITABLE_VMA = VM_READ | VM_WRITE | VM_SHARED
 _HEX = re.compile(r"0x[0-9a-fA-F]{1,16}")
 _ALL_HEX = re.compile(rf"(?:{_HEX.pattern} )*{_HEX.pattern}")
-_HEX_VALUE = partial(int, base=16)
 
 Row = tuple[int, ...]
 
@@ -143,7 +144,9 @@ class Checked:
 
     def count_all(self, helper: str, rows: Sequence[tuple[Any, ...]], answers: Sequence[int | str]) -> None:
         """Count all rows of a helper."""
-        wrong = [n for n, (row, got) in enumerate(zip(rows, answers, strict=True)) if row[-1] != got]
+        wrong: list[int] = []
+        if list(map(itemgetter(-1), rows)) != answers:
+            wrong = [n for n, (row, got) in enumerate(zip(rows, answers, strict=True)) if row[-1] != got]
         counts = self.helpers.setdefault(helper, {"rows": 0, "agree": 0})
         for where, count in (("rows", len(rows)), ("agree", len(rows) - len(wrong))):
             counts[where] += count
@@ -261,13 +264,10 @@ def _rows(listed: Any, form: str, where: str) -> list[Row]:
     if not isinstance(listed, list):
         raise BadInput(where, "expected a list of rows")
     length = _ENTRIES.get(form, 1) + _NUMBERS.get(form, 0) + 1
-    try:
-        words = [word for row in listed for word in row]
-        good = all(type(row) is list and len(row) == length for row in listed) and _ALL_HEX.fullmatch(" ".join(words))
-    except TypeError:
-        good = None
-    if good:
-        return list(zip(*[map(_HEX_VALUE, words)] * length, strict=True))
+    if set(map(type, listed)) == {list} and set(map(len, listed)) == {length}:
+        words = list(chain.from_iterable(listed))
+        if set(map(type, words)) == {str} and _ALL_HEX.fullmatch(" ".join(words)):
+            return list(zip(*[map(int, words, repeat(16))] * length, strict=True))
     return [_row(row, length, f"{where} row {number}") for number, row in enumerate(listed)]  # which one is it?
 
 
@@ -379,13 +379,16 @@ def _evaluate_arrays(kernel: Kernel, helper: str, rows: Sequence[Row]) -> list[i
     entries = _ENTRIES.get(_FORMS[helper][0], 1)
     if not entries:
         return _evaluate(kernel, helper, rows)
+    columns = [np.array(column, dtype=np.uint64) for column in list(zip(*rows, strict=True))[:entries]]
+    if not columns or not _NUMBERS.get(_FORMS[helper][0]):
+        return _array_answers(kernel, helper, columns, ()) if columns else []
     groups: dict[Row, list[int]] = {}
     for number, row in enumerate(rows):
         groups.setdefault(row[entries:-1], []).append(number)
     answers: list[int | str] = [0] * len(rows)
     for plain, numbers in groups.items():
-        columns = [np.array([rows[n][column] for n in numbers], dtype=np.uint64) for column in range(entries)]
-        for number, answer in zip(numbers, _array_answers(kernel, helper, columns, plain), strict=True):
+        alike = [column[numbers] for column in columns]
+        for number, answer in zip(numbers, _array_answers(kernel, helper, alike, plain), strict=True):
             answers[number] = answer
     return answers
 

@@ -106,14 +106,15 @@ class Loongarch64(Arch):
         present; bit 8: writable; bit 61: no reading; bit 62: no execution. Bits 11:9, 59 and 60 the walker ignores.
         """
         shift = next(walked.shift for walked in self.geometry.walk if walked.name == level)
+        present = 0 if level == "pte" else 1 << 7  # of a huge leaf; a table's word is an address
         return WordFormat(
             valid=(1 << 7, 1 << 7) if level == "pte" else (0, 0),
             table=None if level == "pte" else (1 << 6, 0),
             address=(((1 << 48) - (1 << shift), 0),),
             next_table=(((1 << 48) - (1 << self.geometry.PAGE_SHIFT), 0),),
-            load=(1 << 61 | 3 << 2, 3 << 2),
-            execute=(1 << 62 | 3 << 2, 3 << 2),
-            store=(1 << 8 | 3 << 2, 1 << 8 | 3 << 2),
+            load=(1 << 61 | 3 << 2 | present, 3 << 2 | present),
+            execute=(1 << 62 | 3 << 2 | present, 3 << 2 | present),
+            store=(1 << 8 | 3 << 2 | present, 1 << 8 | 3 << 2 | present),
             shared=None if level == "pte" else self.empty(level),
             uncached=(3 << 4, 0),
             software=7 << 9 | 3 << 59,

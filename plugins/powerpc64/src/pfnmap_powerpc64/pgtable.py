@@ -54,9 +54,6 @@ _THP_OPS: Final = frozenset(
     | {"has_transparent_hugepage", "has_transparent_pud_hugepage"}
 )
 """Behind CONFIG_TRANSPARENT_HUGEPAGE."""
-_SOFT_DIRTY_OPS: Final = frozenset(
-    {"pte_soft_dirty", "pte_mksoft_dirty", "pte_clear_soft_dirty", "pmd_soft_dirty", "pmd_mksoft_dirty"}
-)
 
 _VM_SAO: Final = VM_ARCH_1
 _SEGV_ACCERR: Final = 2
@@ -159,8 +156,6 @@ class Powerpc64(Arch):
             undefined |= _PGPROT_OPS
         if not has("powerpc-huge-pfnmap"):
             undefined |= _HUGE_SPECIAL_OPS
-        if config.get("HAVE_ARCH_SOFT_DIRTY", "n") != "y":
-            undefined |= _SOFT_DIRTY_OPS
         if not boot.thp:
             undefined |= _THP_OPS
         if not boot.radix:

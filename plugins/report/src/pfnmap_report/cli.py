@@ -5,13 +5,12 @@ from __future__ import annotations
 import io
 import json
 from contextlib import redirect_stdout
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pfnmap.errors import BadInput
-from pfnmap.output import write_whole
+from pfnmap.output import check_writable, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,8 +39,7 @@ def command(
 
     if source is not None and context.args:
         raise BadInput("", f"--from and {context.args[0]} exclude each other")
-    if Path(output).exists() and not force:
-        raise BadInput(output, "exists; --force writes onto it")
+    check_writable(output, force=force)
     status = 0
     if source is not None:
         document = read_document(source)

@@ -35,6 +35,8 @@ def checked(document: Any, where: str) -> dict[str, Any]:
     if said != f"pfnmap-{command}/1" or command not in COMMANDS:
         known = ", ".join(f"pfnmap-{name}/1" for name in COMMANDS)
         raise BadInput(where, f"schema {said[:60]!r} cannot be drawn, only {known}")
+    if "sweep" in document:
+        raise BadInput(where, "a sweep; plan --sweep with -o FILE.svg draws it")
     for part in _PARTS[command]:
         if part not in document:
             raise BadInput(where, f"{said} without {part!r}: the document is not whole")

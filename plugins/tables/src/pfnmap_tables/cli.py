@@ -61,8 +61,8 @@ def command(
         raise BadInput("--pid", f"{pid!r} is not the number of a process")
     try:
         from pfnmap_tables.compare import compared
+        from pfnmap_tables.memory import DAMAGE
         from pfnmap_tables.opening import of_core, of_live, of_qmp
-        from pfnmap_tables.processes import DAMAGE
         from pfnmap_tables.report import render
         from pfnmap_tables.typefile import TypeFile
     except ImportError as error:
@@ -79,7 +79,7 @@ def command(
     said: list[str] = []
     try:
         found = compared(target, image, settings.registry, None if pid is None else int(pid), said.append)
-    except (*DAMAGE, LookupError) as error:
+    except DAMAGE as error:
         what = " ".join(f"{type(error).__name__}: {error}".split())
         raise Refused(target.name, f"its memory does not hold together ({what}): is it cut, or damaged?") from None
     if left_out := len(target.memory.left_out):

@@ -6,7 +6,9 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from drgn import Architecture, FaultError, Program
+from drgn import Architecture, Program
+
+from pfnmap_tables.memory import DAMAGE
 
 __all__ = ["note_in_file", "note_in_memory"]
 
@@ -34,7 +36,7 @@ def note_in_memory(program: Program) -> bytes | None:
         for start in range(first, first + _SCANNED, _CHUNK):
             try:
                 yield bytes(program.read(start, _CHUNK, physical=True))
-            except (FaultError, ValueError):
+            except DAMAGE:
                 yield b""
 
     return _note(chunks())

@@ -7,10 +7,10 @@ import socket
 from pathlib import Path
 from typing import Final
 
-from drgn import FaultError, Platform, Program, ProgramFlags
+from drgn import Platform, Program, ProgramFlags
 
 from pfnmap.errors import BadInput, Refused
-from pfnmap_tables.memory import Memory
+from pfnmap_tables.memory import DAMAGE, Memory
 from pfnmap_tables.note import note_in_file, note_in_memory
 from pfnmap_tables.target import ARCHITECTURES, Target
 from pfnmap_tables.typefile import TypeFile
@@ -38,7 +38,7 @@ def of_live(types: TypeFile | None = None) -> Target:
         raise Refused(_KCORE, "it is not there (CONFIG_PROC_KCORE, or a container hides it); a dump will do") from None
     except PermissionError:
         raise Refused(_KCORE, "only root may read it, and nobody under kernel lockdown; a dump will do") from None
-    except (OSError, ValueError, FaultError, LookupError) as error:
+    except (OSError, *DAMAGE) as error:
         raise Refused(_KCORE, f"it cannot be read ({error}); a dump will do") from None
     return Target(Memory(program, "the running kernel"), note, "the running kernel", True, types)
 
@@ -80,18 +80,25 @@ def of_qmp(address: str, arch: str | None, types: TypeFile | None = None) -> Tar
         program.set_qemu_qmp(address)
     except OSError as error:
         raise BadInput(address, f"cannot be read: {error.strerror or error}") from None
-    except (ValueError, FaultError, LookupError) as error:
+    except DAMAGE as error:
         raise Refused(address, f"no guest that is known: {_line(error)}") from None
-    note = _own_note(program) or note_in_memory(program)
+    note = _own_note(program)
     if note is None:
-        raise Refused(address, "no VMCOREINFO in its memory: is it a Linux guest, and has it booted?")
+        note = note_in_memory(program)
+        if note is None:
+            raise Refused(address, "no VMCOREINFO in its memory: is it a Linux guest, and has it booted?")
+        try:
+            program.set_linux_kernel_custom(note, True)
+        except DAMAGE as error:
+            raise Refused(address, f"its VMCOREINFO is none: {_line(error)}") from None
     return Target(Memory(program, address), note, address, True, types)
 
 
 def _loaded(path: str, platform: Platform | None, note: bytes | None) -> tuple[Program, str]:
     """Return a program of a dump, and why it is none ("": it is one)."""
-    program = Program(platform, vmcoreinfo=note)
+    program = Program(platform)
     try:
+        program = Program(platform, vmcoreinfo=note)
         program.set_core_dump(path)
     except OSError:
         raise

@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from drgn import FaultError, Object, Program, container_of
+from drgn import Object, Program, container_of, offsetof
 from drgn.helpers.linux.mm import for_each_vma, virt_to_phys
 
 from pfnmap.contract.entry import Has
 from pfnmap.contract.mapping import MappedPart
 from pfnmap.errors import BadInput
 from pfnmap.host.pci import normalize_bdf
+from pfnmap_tables.memory import DAMAGE
 
 __all__ = ["Resource", "Vma", "is_pci", "resources", "vmas"]
 
@@ -24,8 +25,6 @@ _TASKS: Final = 1 << 20
 _VMAS: Final = 1 << 20
 _NAME: Final = 256
 _BARS: Final = 6
-DAMAGE: Final = (FaultError, ValueError, OverflowError, TypeError, AttributeError, RecursionError)
-"""What drgn raises where a structure does not hold together."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ def vmas(
     for number, task in sorted(tasks.items()):
         try:
             yield from _of_process(number, task, drivers, has, page)
-        except (*DAMAGE, NotImplementedError) as error:  # an unknown kind of maple node
+        except DAMAGE as error:
             tell(f"process {number}: its mappings cannot all be read: {_line(error)}")
 
 
@@ -77,7 +76,7 @@ def _tasks(program: Program, tell: Callable[[str], None]) -> Iterator[tuple[int,
     """Yield the first task of each process and its pid (for_each_process): the list that begins at init_task, and where
     it is broken what there is from its other end."""
     first = program["init_task"]
-    offset = next(member.offset for member in first.type_.members if member.name == "tasks")
+    offset = offsetof(first.type_, "tasks")
     seen = {first.tasks.address_of_().value_()}
     for way in ("next", "prev"):
         try:
@@ -136,7 +135,7 @@ def _bars(file: Object) -> tuple[Resource, ...]:
         if not is_pci(name):
             return ()
         return tuple(_resource(pci.resource[n], name) for n in range(_BARS))
-    except (*DAMAGE, LookupError):
+    except DAMAGE:
         return ()
 
 

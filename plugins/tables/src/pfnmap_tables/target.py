@@ -14,7 +14,6 @@ from drgn import (
     Architecture,
     FaultError,
     FindObjectFlags,
-    MissingDebugInfoError,
     Object,
     Program,
 )
@@ -23,7 +22,7 @@ from drgn.helpers.linux.list import list_for_each_entry
 
 from pfnmap.errors import BadInput, Refused
 from pfnmap_tables.btf import LIMIT, Btf, TypeFinder
-from pfnmap_tables.memory import Memory
+from pfnmap_tables.memory import DAMAGE, Memory
 from pfnmap_tables.typefile import TypeFile
 
 __all__ = ["ARCHITECTURES", "Target"]
@@ -61,14 +60,15 @@ class Target:
         self.vmcoreinfo = note.decode("ascii", "replace")
         try:
             self.program = memory.program(note, live)
-            symbols = load_vmlinux_kallsyms(self.program)
-        except (LookupError, ValueError, FaultError, MissingDebugInfoError) as error:
+            symbols = load_vmlinux_kallsyms(memory.raw if memory.local else self.program)
+        except DAMAGE as error:
             raise Refused(
                 name, f"no symbols can be read (kallsyms; VMCOREINFO has them from 6.0 on): {error}"
             ) from None
         self.program.register_symbol_finder("pfnmap", symbols, enable_index=0)
         self.program.register_object_finder("pfnmap", self._object, enable_index=0)
-        self.btf = self._types(types)
+        self.btf: TypeFinder | None = None
+        self._find_types(types)
         self._check_types(types)
 
     @property
@@ -94,7 +94,7 @@ class Target:
             flags = int.from_bytes(self.program.read(self.symbol("transparent_hugepage_flags"), 8), "little")
             bits = {one.name: one.value for one in self.program.type("enum transparent_hugepage_flag").enumerators}
             always, madvise = bits["TRANSPARENT_HUGEPAGE_FLAG"], bits["TRANSPARENT_HUGEPAGE_REQ_MADV_FLAG"]
-        except (LookupError, FaultError, KeyError, TypeError):
+        except DAMAGE:
             return None
         return "always" if flags >> always & 1 else "madvise" if flags >> madvise & 1 else "never"
 
@@ -102,16 +102,15 @@ class Target:
         """Return the address of a symbol. Raises LookupError."""
         return int(self.program.symbol(name).address)
 
-    def _types(self, said: TypeFile | None) -> TypeFinder | None:
-        """Make the kernel's types known, and its modules'; return who finds those that are BTF."""
+    def _find_types(self, said: TypeFile | None) -> None:
+        """Make the kernel's types known, and where they are BTF its modules'."""
         if said is not None and said.btf is None:
             self._load_dwarf(said.path)
-            return None
+            return
         kernel = said.btf if said is not None and said.btf is not None else Btf(self._own_btf(), f"{self.name}: BTF")
-        finder = TypeFinder(self.program, [kernel])
-        self.program.register_type_finder("pfnmap", finder, enable_index=0)
-        finder.blobs += self._btf_of_modules(kernel)
-        return finder
+        self.btf = TypeFinder(self.program, [kernel])
+        self.program.register_type_finder("pfnmap", self.btf, enable_index=0)
+        self.btf.blobs += self._btf_of_modules(kernel)
 
     def _own_btf(self) -> bytes:
         try:
@@ -131,7 +130,7 @@ class Target:
     def _btf_of_modules(self, kernel: Btf) -> list[Btf]:
         """Return the BTF of modules that there is: those of vfio say which device a file is of."""
         found: list[Btf] = []
-        with suppress(LookupError, FaultError, Refused, BadInput):
+        with suppress(*DAMAGE, Refused, BadInput):
             for one, _ in zip(
                 list_for_each_entry("struct btf_module", self.program["btf_modules"].address_of_(), "list"),
                 range(_MODULES),
@@ -146,12 +145,12 @@ class Target:
     def _load_dwarf(self, path: str) -> None:
         """Let drgn read a file's DWARF. Raises BadInput for one of another kernel."""
         module = self.program.main_module("kernel", create=True)
-        built = re.search(r"^BUILD-ID=([0-9a-f]+)$", self.vmcoreinfo, re.MULTILINE)
+        built = re.search(r"^BUILD-ID=((?:[0-9a-f]{2})+)$", self.vmcoreinfo, re.MULTILINE)
         if built:
             module.build_id = bytes.fromhex(built[1])
         try:
             module.try_file(path, force=built is None)
-        except (OSError, ValueError) as error:
+        except (OSError, *DAMAGE) as error:
             raise BadInput(path, f"its debug information cannot be read: {error}") from None
         if module.wants_debug_file():
             raise BadInput(path, f"it is of another kernel: the build ID of {self.name} is {built and built[1]}")
@@ -160,7 +159,7 @@ class Target:
         """Raises BadInput for a file of types that is another kernel's, Refused where the kernel's own do not fit."""
         try:
             name = self.program["init_task"].comm.string_()
-        except (LookupError, FaultError, ValueError, TypeError, AttributeError):
+        except (*DAMAGE, BadInput):
             name = b""
         if not name.startswith(_FIRST_TASK):
             why = f"by them the first task is not called {_FIRST_TASK.decode()}"

@@ -12,10 +12,11 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy
-from drgn import FaultError, Program
+from drgn import Program
 
 from pfnmap.contract.geometry import Fields
 from pfnmap.errors import Refused
+from pfnmap_tables.memory import DAMAGE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -119,7 +120,7 @@ class _Walker:
             self.bytes += self.levels[depth].ptrs * 8
         try:
             raw = self.program.read(table + 8 * first, 8 * count, physical=True)
-        except (FaultError, ValueError, OverflowError):
+        except DAMAGE:
             self.unreadable += 1
             return numpy.empty(0, numpy.uint64)
         return numpy.frombuffer(raw, "<u8")

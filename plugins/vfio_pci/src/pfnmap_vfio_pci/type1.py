@@ -122,6 +122,8 @@ class VfioIommu:
                     if pfn != base + pinned:
                         break
                     pinned += got
+                    if got == 1:
+                        pinned += self._alike(dma, vaddr + (pinned << self._shift), npages - pinned, pfn + 1)
                     continue
             if base < 0:
                 base = batch[0]
@@ -153,6 +155,15 @@ class VfioIommu:
         if mm.pfn_valid(self._machine, pfn):
             return -EFAULT, 0
         return min(npages, pages), pfn
+
+    def _alike(self, dma: VfioDma, vaddr: int, npages: int, pfn: int) -> int:
+        """Find the pages of a pfnmap that answer as the one before them; return how many. No struct page is among them
+        for certain."""
+        vma = dma.mm.vma_lookup(vaddr)
+        if vma is None or not self._machine.phys.holds_none_of(pfn << self._shift, npages << self._shift):
+            return 0
+        with self._mm.mmap_lock(dma.mm):
+            return self._mm.follow_again(vma, vaddr, npages)
 
     def _follow_fault_pfn(self, vma: VmArea, vaddr: int, write: bool) -> tuple[int, int, int]:
         """follow_fault_pfn: look up, fault in if that fails, look up again; return (0 or -errno, PFN, pages).

@@ -111,21 +111,23 @@ class X86_64(PteOps, PmdOps, PudOps, UpperOps, PgprotOps, PatOps):
 
         Bit 0: present; bit 1: writable; bit 2: user; bit 4: cache disable; bits 5 and 6: accessed and dirty; bit 63: no
         execution; bit 7 of a PDE and a PDPTE: page size; addresses end at bit 51, less a bit that memory encryption
-        takes; bits 11:9 and 58:52 are ignored.
+        takes; bits 11:9 and 58:52 are ignored. Bits 62:59 are the protection key where there are such (CR4.PKE): Linux
+        refuses a process all but key 0.
         """
         shift = next(walked.shift for walked in self.geometry.walk if walked.name == level)
         below_52 = clear((1 << 52) - (1 << 12), self.enc)
         table = {"pte": None, "pmd": (1 << 7, 0), "pud": (1 << 7, 0)}.get(level, (0, 0))
         address, next_table = ((clear(below_52, (1 << shift) - 1), 0),), ((below_52, 0),)
         no_execute = 0 if self.unsupported else 1 << 63
+        keys = 0xF << 59 if self.denied_keys else 0
         return WordFormat(
             (1, 1),
             table,
             address,
             next_table,
-            load=(1 << 2, 1 << 2),
+            load=(1 << 2 | keys, 1 << 2),
             execute=(1 << 2 | no_execute, 1 << 2),
-            store=(6, 6),
+            store=(6 | keys, 6),
             uncached=(1 << 4, 1 << 4),
             software=7 << 9 | 0x7F << 52,
             marks=3 << 5,
