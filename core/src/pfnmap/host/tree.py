@@ -187,7 +187,7 @@ class TarFile(Tree):
                     if count >= _NAMES:
                         raise BadInput(self.name, f"more than {_NAMES} members, which is the most that is read")
                     self._add(member)
-                    tar.members.clear()  # it keeps all that it ever saw
+                    tar.members.clear()  # type: ignore[attr-defined]  # it keeps all that it saw
                     if len(self._below) > _NAMES:
                         raise BadInput(self.name, f"more than {_NAMES} directories, which is the most that is read")
         except (tarfile.TarError, ValueError, OverflowError, RecursionError, EOFError) as error:
