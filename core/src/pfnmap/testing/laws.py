@@ -22,7 +22,8 @@ from typing import Any, Final, TypeAlias
 
 from pfnmap.contract.entry import Level
 from pfnmap.testing.check import bits
-from pfnmap.testing.vectors import Row, Vectors
+from pfnmap.testing.vector_answers import Row
+from pfnmap.testing.vectors import Vectors
 
 __all__ = ["LAWS", "Broken", "Law", "Result", "judge"]
 
