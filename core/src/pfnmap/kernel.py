@@ -31,7 +31,7 @@ from pfnmap.fits import undeclared
 from pfnmap.generic import Generic
 from pfnmap.hookspecs import ENTRY_HOOKS, PROJECT, EntryHooks, LinkHooks
 from pfnmap.kconfig import fragment, page_size_symbols, resolve
-from pfnmap.plugins import Gave, Registry, calling
+from pfnmap.plugins import Gave, Registry, calling, environment
 from pfnmap.records import dataclass
 from pfnmap.release import Release, facts, parse_release
 
@@ -122,7 +122,7 @@ class Kernel(LinkedKernel):
         Raises LinkError for parts that do not fit together, Unknown for a name nobody has, PluginError for a plugin
         that fails.
         """
-        registry = registry or Registry()
+        registry = registry or environment()
         drivers, assumed = tuple(drivers), tuple(assumed)
         link_again = partial(
             cls.link,

@@ -27,7 +27,7 @@ from pfnmap.contract.arch import Arch
 from pfnmap.contract.entry import LEVELS, Level
 from pfnmap.errors import BadInput, PfnmapError, Refused
 from pfnmap.host.bounded import MIB, read_json
-from pfnmap.plugins import Registry
+from pfnmap.plugins import Registry, environment
 from pfnmap.vm_flags import VM_READ, VM_SHARED, VM_WRITE
 
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ def machine_of(
     (`Arch.vector_state`).
     """
     vectors = _parsed(vectors)
-    plugin = arch or (registry or Registry()).load("arch", vectors.arch)
+    plugin = arch or (registry or environment()).load("arch", vectors.arch)
     defaults = plugin.cpu_defaults
     told = {key: vectors.bits[name] for key, name in plugin.vector_state.items() if name in vectors.bits}
     switches = {key: key in ("nx", "hw_access_dirty") for key, value in defaults.items() if isinstance(value, bool)}
