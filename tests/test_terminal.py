@@ -206,6 +206,16 @@ def test_a_run_shows_on_a_terminal_how_far_it_is_and_in_a_pipe_nothing_of_it(tmp
     assert (piped.stderr, "━" in piped.stdout, "\x1b" in piped.stdout) == ("", False, False)
 
 
+def test_a_batch_shows_on_a_terminal_how_many_hosts_are_answered(tmp_path):
+    file = tmp_path / "hosts.jsonl"
+    file.write_text('{"bar": "1G"}\n' * 3)
+    shown = on_terminal("plan", "--batch", str(file))
+    assert re.search(r"\d hosts", shown)
+    assert shown.count('"mappings"') == 3
+    piped = subprocess.run([*PROGRAM, "plan", "--batch", str(file)], capture_output=True, text=True, check=True)
+    assert (piped.stderr, piped.stdout.count("\n")) == ("", 3)
+
+
 PRINTS = {"core/src/pfnmap/cli/terminal.py", "core/src/pfnmap/cli/__init__.py", "core/src/pfnmap/cli/streams.py"}
 """Where the gate itself is."""
 DRAWS = {
