@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from pfnmap.kconfig import declared
+
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(__file__).parent / "data"
 OUTSIDE = DATA / "outside"
@@ -223,6 +225,11 @@ NOT_INSTALLED = {
     ("vmm", "cloud-hypervisor"): "placement policy cloud-hypervisor is not installed; pip install pfnmap-vmms",
     ("caps", "arm64"): "architecture arm64 is not installed; pip install pfnmap-arm64",
     ("check", "vfio_pci"): "plugin vfio_pci is not installed; pip install pfnmap-vfio-pci",
+    ("vmm",): "no VMM is installed; pip install pfnmap-vmms",
+    ("log", OUTSIDE / "lspci.txt"): "driver vfio_pci is not installed; pip install pfnmap-vfio-pci",
+    ("caps", "--with", "vfio-pci"): "unknown change 'vfio-pci'; pfnmap-vfio-pci brings it",
+    ("caps", "--release", "posted-v2"): "unknown release 'posted-v2'; pfnmap-vfio-pci brings it",
+    ("caps", "--set", "VFIO_PCI=y"): "unknown config symbol 'VFIO_PCI'; pfnmap-vfio-pci brings it",
     ("verify",): "command verify is not installed; pip install pfnmap-verify",
     ("run", ROOT / "examples/scenarios/decode-off-on.toml"): "driver vfio_pci is not installed; pip install "
     "pfnmap-vfio-pci",
@@ -267,6 +274,13 @@ def test_what_is_said_to_bring_a_plugin_is_what_brings_it():
             kind = group.removeprefix("pfnmap.")
             if kind != "changes":  # nobody asks for one by name
                 brought.setdefault(kind, {}).update(dict.fromkeys(points, project["name"]))
+            if kind == "driver":
+                symbols = declared(*{point.partition(":")[0] for point in points.values()})
+                brought.setdefault("symbol", {}).update(dict.fromkeys(symbols, project["name"]))
+        for changes in file.parent.glob("src/*/changes.toml"):
+            its = tomllib.loads(changes.read_text())
+            brought.setdefault("change", {}).update({one["id"]: project["name"] for one in its.get("change", ())})
+            brought.setdefault("tree", {}).update({one["name"]: project["name"] for one in its.get("tree", ())})
     extras = tomllib.loads((ROOT / "core/pyproject.toml").read_text())["project"]["optional-dependencies"]
     plugins = (tomllib.loads(file.read_text())["project"]["name"] for file in ROOT.glob("plugins/*/pyproject.toml"))
     assert {line.partition(">")[0] for line in extras["all"]} == set(plugins)

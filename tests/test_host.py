@@ -156,6 +156,13 @@ def test_missing_piece_is_named_and_the_rest_is_answered(answer, hosts, laid_out
         assert {row["device"] for row in document["mappings"]} == {None}
 
 
+def test_process_without_status_is_answered_without_vmpte(answer, hosts, laid_out):
+    document = answer("host", "--root", laid_out(hosts.h200_host("9.2"), **{"/proc/4242/status": None}))
+    assert len(document["mappings"]) == 24
+    assert {row["vmpte"]["kernel"] for row in document["mappings"]} == {None}
+    assert document["host"]["vmms"][0]["name"] == "qemu"
+
+
 def test_container_without_anything_is_answered(answer, tmp_path):
     document = answer("host", "--root", tmp_path)
     assert document["mappings"] == []

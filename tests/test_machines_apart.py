@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
@@ -14,6 +15,7 @@ from pfnmap import Device, DeviceBar
 from pfnmap.contract.step import Step
 from pfnmap.kernel import Kernel
 from pfnmap.run import Run
+from pfnmap.spec import KernelSpec
 
 PAGE, MIB, GIB = 4096, 1 << 20, 1 << 30
 PHYS, BASE = 0x10_0000_0000, 0x1000_0000_0000
@@ -96,6 +98,26 @@ def test_threads_may_use_one_image():
     with ThreadPoolExecutor(4) as threads:
         together = list(threads.map(lambda _: Program(kernel, list(steps)).finish().state(), range(8)))
     assert all(state == alone for state in together)
+
+
+def test_threads_may_ask_one_configuration_why_and_what_else():
+    config = KernelSpec(release="6.12.117").link().config
+    symbols = ("ARCH_SUPPORTS_PUD_PFNMAP", "TRANSPARENT_HUGEPAGE")
+
+    def asked(number: int) -> list[Any]:
+        if number % 2:
+            return [config.levers(symbols) for _ in range(60)]
+        return [config.explain(symbol) for _ in range(60) for symbol in symbols]
+
+    alone = [asked(number) for number in (0, 1)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            together = list(threads.map(asked, range(4)))
+    finally:
+        sys.setswitchinterval(interval)
+    assert together == alone * 2
 
 
 def test_a_run_leaves_the_one_before_it_as_it_was():

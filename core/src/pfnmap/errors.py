@@ -67,11 +67,13 @@ class BadInput(PfnmapError):
 
 class Unknown(PfnmapError):
     """A name that nobody has: `kind` ("architecture", "change", ...), `name`, and the names there are; the nearest are
-    told, or with `every` all."""
+    told, or with `every` all. `by`: the distribution that brings it, which is told instead, "" where none does."""
 
-    def __init__(self, kind: str, name: str, known: Iterable[str] = (), *, every: bool = False) -> None:
+    def __init__(self, kind: str, name: str, known: Iterable[str] = (), *, every: bool = False, by: str = "") -> None:
         names = list(known)
-        hint = f"; known: {', '.join(names)}" if every and names else nearest(name, names)
+        hint = (
+            f"; known: {', '.join(names)}" if every and names else f"; {by} brings it" if by else nearest(name, names)
+        )
         super().__init__(f"unknown {kind} {name!r}{hint}")
         self.kind = kind
         self.name = name

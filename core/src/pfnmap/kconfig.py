@@ -30,10 +30,12 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
+from threading import Lock
 
 from pfnmap.config import Config, Conflict, Reason, no_levers
 from pfnmap.contract.entry import Has
 from pfnmap.errors import BadInput, LinkError, Unknown
+from pfnmap.offers import brought_by
 from pfnmap.packages import file_text
 
 __all__ = [
@@ -188,7 +190,7 @@ def resolve(
     for symbol in list(given):
         if symbol not in engine:
             if symbol not in elsewhere():
-                raise Unknown("config symbol", symbol, elsewhere())
+                raise Unknown("config symbol", symbol, elsewhere(), by=brought_by(symbol, "symbol"))
             warnings.append(f"{symbol}={given[symbol]}: unused here, no such symbol in this kernel")
 
     conflicts: tuple[Conflict, ...] = ()
@@ -210,16 +212,23 @@ def resolve(
 
     symbols = {**engine.values(), **(force or {})}
 
+    in_use = Lock()  # threads share an image; the engine works out a value when it is asked for, and tries others
+
     def explained(symbol: str) -> Reason:
         if symbol in engine:
             from pfnmap.kconfig_explain import explain
 
-            return explain(engine, symbol)
+            with in_use:
+                return explain(engine, symbol)
         if symbol in symbols:
             return Reason(symbol, symbols[symbol], (Reason("taken as it is, not declared here", symbols[symbol]),))
         if symbol not in elsewhere():
-            raise Unknown("config symbol", symbol, elsewhere())
+            raise Unknown("config symbol", symbol, elsewhere(), by=brought_by(symbol, "symbol"))
         return Reason(symbol, "undefined", (Reason("not declared in this kernel", "undefined"),))
+
+    def levers(names: Iterable[str]) -> Mapping[str, str]:
+        with in_use:
+            return engine.levers(names)
 
     return Config(
         symbols,
@@ -230,5 +239,5 @@ def resolve(
         (*warnings, *engine.refused(given)),
         () if force else tuple(engine.bad_selects()),
         explained,
-        no_levers if force else engine.levers,
+        no_levers if force else levers,
     )

@@ -9,7 +9,7 @@ import tomli
 
 from pfnmap.packages import file_text
 
-__all__ = ["action_owners", "how_to_install", "plan_options"]
+__all__ = ["action_owners", "brought_by", "how_to_install", "plan_options"]
 
 
 @cache
@@ -22,6 +22,11 @@ def how_to_install(name: str, *kinds: str) -> str:
     offers = _offers()
     found = next((offers[kind][name] for kind in kinds if name in offers.get(kind, ())), None)
     return f"pip install {found}" if found else ""
+
+
+def brought_by(name: str, kind: str) -> str:
+    """Return which distribution of this project brings a change, a tree or a symbol, "" for what none does."""
+    return _offers()[kind].get(name, "")
 
 
 def plan_options() -> Mapping[str, str]:

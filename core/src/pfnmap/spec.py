@@ -20,7 +20,7 @@ from pfnmap.contract.kernel import THP_SETTINGS
 from pfnmap.errors import BadInput, PfnmapError, Unknown
 from pfnmap.kconfig import DEFAULTS, declared
 from pfnmap.kernel import Kernel
-from pfnmap.plugins import Registry
+from pfnmap.plugins import Registry, environment
 from pfnmap.records import dataclass
 from pfnmap.release import Facts, facts, parse_release
 from pfnmap.sizes import format_size, parse_size
@@ -68,7 +68,7 @@ class KernelSpec:
 
         Raises what `Kernel.link` raises, and BadInput for a .config, a page size or a cpu value that cannot be read.
         """
-        registry = registry or Registry()
+        registry = registry or environment()
         file = _read(self.config) if self.config is not None and self.file is None else self.file
         name = arch_of_release(self.release, registry) if self.release else KernelName()
         of_file = arch_of_config(file, registry) if file else None

@@ -157,3 +157,14 @@ def test_the_pud_draft_brings_the_pud_helpers():
     draft = {f"pud_{op}" for op in ("dirty", "mkold", "mkdirty", "mkwrite", "wrprotect", "modify", "trans_huge")}
     assert draft <= boot("4K", 48).undefined
     assert not draft & boot("4K", 48, changes="arm64-pud-pfnmap").undefined
+
+
+def test_cache_mode_of_a_leaf_is_the_memory_type_of_its_protection() -> None:
+    """By the names of arch/arm64/include/asm/memory.h."""
+    arch = boot("4K", 48)
+    plain = arch.vm_get_page_prot(3)
+    said = [
+        arch.cache_mode("pmd", 1 << 30 | op(plain))
+        for op in (int, arch.pgprot_writecombine, arch.pgprot_device, arch.pgprot_noncached)
+    ]
+    assert said == ["Normal", "Normal-NC", "Device-nGnRE", "Device-nGnRnE"]

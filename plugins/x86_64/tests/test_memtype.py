@@ -449,3 +449,12 @@ def test_who_tracks(release: str, vma: str, context: str):
     kernel = Kernel.link("x86_64", release=release, config={**CONFIG, "X86_PAT": "y"})
     assert {kernel.ops.owners[hook] for hook in HOOKS} == {vma}
     assert {kernel.ops.owners[hook] for hook in CONTEXT} == {context}
+
+
+@pytest.mark.parametrize("mode", CacheMode)
+def test_cache_mode_of_a_leaf_is_that_of_its_protection(mode):
+    """4K entries have the PAT bit where larger leaves have PSE, and those have it at bit 12 (the CPU's manual)."""
+    arch = Kernel.link(arch="x86_64", config=CONFIG, release="6.12.117").arch
+    assert arch.cache_mode("pte", 1 << 40 | mode.protval) == mode.value
+    large = mode.protval & (PWT | PCD) | (mode.protval & 1 << 7) << 5 | 1 << 7
+    assert arch.cache_mode("pmd", 1 << 40 | large) == arch.cache_mode("pud", 1 << 40 | large) == mode.value

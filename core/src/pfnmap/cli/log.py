@@ -9,7 +9,8 @@ import typer
 
 from pfnmap.cli.options import JsonOption, KernelOptions, Settings, kernel_options, linked
 from pfnmap.cli.terminal import heading, print_json, show, warn
-from pfnmap.errors import PluginError
+from pfnmap.contract.defaults import DEFAULT_DRIVER
+from pfnmap.errors import BadInput, PluginError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,6 +66,7 @@ def command(
 
 def _drivers(registry: Registry) -> dict[str, Any]:
     from pfnmap.contract.module import Driver
+    from pfnmap.plugins import why_unusable
 
     found = {}
     for name in registry.names("driver"):
@@ -72,4 +74,6 @@ def _drivers(registry: Registry) -> dict[str, Any]:
             loaded = registry.load("driver", name)
             if issubclass(loaded, Driver):
                 found[name] = loaded
+    if not found:
+        raise BadInput("", why_unusable(registry, "driver", DEFAULT_DRIVER))
     return found

@@ -8,7 +8,7 @@ import typer
 
 from pfnmap.cli.options import JsonOption, KernelOptions, Settings, kernel_options, linked
 from pfnmap.cli.terminal import heading, print_json, show
-from pfnmap.errors import PluginError
+from pfnmap.errors import BadInput, PluginError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -71,6 +71,7 @@ def _asked(name: str | None, registry: Registry) -> Iterator[tuple[str, list[str
     that does the same."""
     from pfnmap.plan import POLICIES
     from pfnmap.plan.placement import vmm_class
+    from pfnmap.plugins import NO_VMM
 
     programs = [plugin for plugin in registry.names("vmm") if plugin not in POLICIES]
     for plugin in [name] if name else programs:
@@ -86,4 +87,4 @@ def _asked(name: str | None, registry: Registry) -> Iterator[tuple[str, list[str
         for versions in known.versions:
             yield f"{plugin}-{versions.rpartition(' ')[2]}", [versions]
     if not name and not programs:
-        raise PluginError("vmm", "no VMM is installed; pip install pfnmap-vmms")
+        raise BadInput("", NO_VMM)

@@ -93,7 +93,7 @@ def read_process(tree: Tree, pid: int) -> Process | None:
     try:
         status = tree.text(f"{where}/status", _LIMIT)
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ESRCH, errno.ENOTDIR):
+        if error.errno in (errno.ENOENT, errno.ESRCH, errno.ENOTDIR) and tree.kind(f"{where}/maps") is None:
             return None
         status = ""
     return Process(

@@ -61,6 +61,10 @@ def handle_mm_fault(vma: VmArea, address: int, flags: int) -> int:
     vmf = VmFault(vma, address & -kernel.geometry.PAGE_SIZE, address, flags)
     write = bool(flags & FAULT_FLAG_WRITE)
 
+    vmf.pmd = tables.slot("pmd", address)
+    if vmf.pmd is not None and tables.below["pmd"][vmf.pmd.entry] is not None:
+        return _handle_pte_fault(vmf)  # a PTE table is there: no larger order is asked for
+
     vmf.pud = pud = tables.alloc("pud", address)
     table, index = pud
     entry = table[index]

@@ -14,7 +14,7 @@ from pfnmap.errors import BadInput, Unknown, nearest
 from pfnmap.kernel import Kernel
 from pfnmap.mm.boot import boot
 from pfnmap.offers import how_to_install
-from pfnmap.plugins import Registry, blamed, calling, may_pass, why_unusable
+from pfnmap.plugins import blamed, calling, environment, may_pass, why_unusable
 from pfnmap.trace import Oops
 from pfnmap.vm_flags import VM_DONTEXPAND, VM_READ
 
@@ -101,7 +101,7 @@ class RunState:
         if module is None:
             if name in self.machine.left_out:
                 raise self.machine.left_out[name]
-            registry = Registry()
+            registry = environment()
             why = self.left_out.get(name, "")
             if how_to_install(name, "driver") or any(plugin.name == name for plugin in registry.plugins("driver")):
                 why = why or why_unusable(registry, "driver", name)

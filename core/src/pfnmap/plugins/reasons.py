@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from pfnmap.errors import PluginError, nearest
 from pfnmap.offers import how_to_install
 from pfnmap.plugins.discovery import Kind
-from pfnmap.plugins.registry import WORDS, Registry, missing
+from pfnmap.plugins.registry import WORDS, Registry, environment, missing
 
-__all__ = ["why_not_linked", "why_unusable"]
+__all__ = ["NO_VMM", "why_not_linked", "why_unusable"]
+
+
+NO_VMM: Final = "no VMM is installed; pip install pfnmap-vmms"
 
 
 def why_not_linked(name: str, arch: str) -> str:
     """Say why a kernel of architecture `arch` has no plugin of that name: a clause such as "which is not installed"."""
-    installed = [p for p in Registry().plugins() if p.kind in ("arch", "driver")]
+    installed = [p for p in environment().plugins() if p.kind in ("arch", "driver")]
     found = [p for p in installed if p.name == name]
     if not found:
         hint = f"; {hint}" if (hint := how_to_install(name, "driver", "arch")) else ""

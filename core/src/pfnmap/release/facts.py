@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from pfnmap.changes import Brought, Change, Flavour, Tree, brought
 from pfnmap.errors import BadInput, LinkError, Unknown
+from pfnmap.offers import brought_by
 from pfnmap.plugins import Registry, environment
 from pfnmap.records import dataclass
 
@@ -88,7 +89,7 @@ class Facts:
             for change in self.changes.values():
                 if change.commit and (change.commit.startswith(text.lower()) or text.lower().startswith(change.commit)):
                     return change.id
-        raise Unknown("change", text, self.changes)
+        raise Unknown("change", text, self.changes, by=brought_by(text, "change"))
 
 
 def _seen(changes: Iterable[Change]) -> frozenset[Version]:

@@ -19,6 +19,7 @@ import re
 from collections.abc import Iterable
 
 from pfnmap.errors import Unknown
+from pfnmap.offers import brought_by
 from pfnmap.release.facts import Facts, Version, version
 from pfnmap.release.rules import (
     Status,
@@ -69,7 +70,7 @@ def named(text: str, known: Facts) -> tuple[str, dict[str, Status], tuple[str, .
         base = ""
     match = _NAME.fullmatch(text)
     if not match or len(text) > _LONGEST:
-        raise Unknown("release", text, known.releases)
+        raise Unknown("release", text, known.releases, by=brought_by(text, "tree"))
     release = version(base) if base else Version(int(match["major"]), int(match["minor"]), int(match["patch"] or 0))
     suffix = match["suffix"] or ""
     latest = known.newest

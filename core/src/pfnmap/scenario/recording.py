@@ -18,7 +18,7 @@ from pfnmap.errors import BadInput, LinkError, NotInstalled, PfnmapError, Refuse
 from pfnmap.host.bounded import MIB, read_json
 from pfnmap.kernel import Kernel
 from pfnmap.offers import how_to_install
-from pfnmap.plugins import Registry, calling
+from pfnmap.plugins import Registry, calling, environment
 from pfnmap.scenario.devices import BARS, DEVICES, bars_of, machine_of, parts_of
 from pfnmap.scenario.fields import Kinds, check_items, list_of, table_of
 from pfnmap.scenario.steps import step_of
@@ -155,7 +155,7 @@ def _group(document: Any, source: str, registry: Registry | None) -> RecordingGr
     name = document.get("group")
     if not isinstance(name, str):
         raise BadInput(source, "a recording of pfnmap-recording/2 says its group")
-    registry = registry or Registry()
+    registry = registry or environment()
     found = [plugin for plugin in registry.plugins("recording") if plugin.name == name]
     if not found and (hint := how_to_install(name, "recording")):
         raise NotInstalled("group of recordings", name, hint).placed(source)

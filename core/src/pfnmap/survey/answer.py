@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from pfnmap.archnames import arch_of_config, canonical_arch
+from pfnmap.contract.defaults import DEFAULT_DRIVER
 from pfnmap.contract.entry import Level
 from pfnmap.contract.module import Driver
 from pfnmap.contract.plan import LEAF_LEVELS, Request
@@ -22,7 +23,7 @@ from pfnmap.host.pci import Skipped
 from pfnmap.host.processes import SMAPS_READERS
 from pfnmap.plan import Advice, MappingPlan, Plan, plan
 from pfnmap.plan.planner import region_rules
-from pfnmap.plugins import calling
+from pfnmap.plugins import calling, why_unusable
 from pfnmap.recognition import Recognition
 from pfnmap.records import dataclass
 from pfnmap.release import facts, parse_release
@@ -197,6 +198,9 @@ def survey(
     spec = said(spec_of(host, registry, missing))
     kernel = spec.link(registry, warn) if link is None else link(spec, warn)
     drivers = {name: type(one) for name, one in kernel.drivers.items() if isinstance(one, Driver)}
+    if not drivers:
+        why = why_unusable(registry, "driver", DEFAULT_DRIVER)
+        missing.append(Missing("drivers", why, "which BARs the processes map"))
     skipped = list(host.skipped)
     asked = Recognition(drivers, lambda why: skipped.append(Skipped(None, why)))
     found = _planned(attached(host, asked, kernel.has, tree), kernel, registry, skipped)

@@ -13,6 +13,7 @@ from pfnmap.host.machine import Host, Missing
 from pfnmap.host.packages import DPKG_STATUS, installed
 from pfnmap.host.processes import Process, packaged
 from pfnmap.host.tree import Tree
+from pfnmap.plugins import NO_VMM
 from pfnmap.records import dataclass
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ def known_vmms(registry: Registry) -> dict[str, type[Vmm]]:
 def running_vmms(host: Host, tree: Tree, registry: Registry, missing: list[Missing]) -> list[RunningVmm]:
     """Return the processes that are VMMs which plugins know; `missing` gets what cannot be told of their versions."""
     known = known_vmms(registry)
+    if not any(vmm.executables for vmm in known.values()):
+        missing.append(Missing("VMMs", NO_VMM, "which processes are VMMs, and what would mend where they map BARs"))
     claimed = [(process, claims) for process in host.processes if (claims := claims_of(process, known))]
     versions: Mapping[str, str] = {}
     if claimed:

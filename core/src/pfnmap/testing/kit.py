@@ -20,7 +20,7 @@ from pfnmap.contract.module import Module
 from pfnmap.errors import PluginError, Unwritten
 from pfnmap.hookspecs import ENTRY_HOOKS
 from pfnmap.kernel import Kernel
-from pfnmap.plugins import Registry, implemented_hooks
+from pfnmap.plugins import Registry, environment, implemented_hooks
 from pfnmap.testing import (
     driver_checks,
     entry_checks,
@@ -199,7 +199,7 @@ def arch_kit(
     `kconfig`: records of the kernel's own conf.
     Raises PfnmapError for a plugin that cannot be loaded, and for declarations that cannot be.
     """
-    plugin = (registry or Registry()).load("arch", arch) if isinstance(arch, str) else arch
+    plugin = (registry or environment()).load("arch", arch) if isinstance(arch, str) else arch
     if not (isinstance(plugin, type) and issubclass(plugin, Arch)):
         raise PluginError(str(arch), f"{plugin!r} is no subclass of pfnmap.Arch")
 
@@ -244,7 +244,7 @@ def driver_kit(
 
     It is linked with the kit's own architecture and with every architecture that is installed.
     """
-    registry = registry or Registry()
+    registry = registry or environment()
     plugin = registry.load("driver", driver) if isinstance(driver, str) else driver
     if not (isinstance(plugin, type) and issubclass(plugin, Module)):
         raise PluginError(str(driver), f"{plugin!r} is no subclass of pfnmap.Module")

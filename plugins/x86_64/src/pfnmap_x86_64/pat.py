@@ -76,10 +76,10 @@ class Pat(Module):
         """pat_pagerange_is_ram, all or some of it."""
         phys = self.machine.phys
         page = self.geometry.PAGE_SIZE
-        if end - start <= page:
-            return self.machine.mm.pfn_valid(self.machine, start // page)
         if phys.holds_none_of(start, end - start):
             return False
+        if end - start <= page:
+            return self.machine.mm.pfn_valid(self.machine, start // page)
         return any(start <= address < end for pages in (phys.ram, phys.tables) for address in pages)
 
     # until pat-pfnmap-track
