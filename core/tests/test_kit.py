@@ -621,6 +621,10 @@ class MprotectMakesOldLeavesAccessible(Plain):
     VALID = 1 << 11
     cpu_defaults: ClassVar[Mapping[str, object]] = {"hw_access_dirty": False}
 
+    def word_format(self, level: Any) -> Any:
+        how = super().word_format(level)
+        return replace(how, marks=how.marks | self.VALID) if level == "pte" else how
+
     @property
     def protection_map(self) -> tuple[int, ...]:
         return tuple(prot | self.VALID for prot in super().protection_map)
@@ -777,7 +781,7 @@ RULES: list[tuple[str, dict[str, Any], str]] = [
     ),
     ("cpu-access:pte", cpu(lambda entry, write: False), "the CPU refuses a load"),
     (
-        "cpu-access:pte",
+        "cpu-access-modified:pte",
         {"mmu_access": lambda self, level, e, write: (e | ACCESSED | write * DIRTY, not write or bool(e & WRITE))},
         "whose mapping has no permissions",
     ),
