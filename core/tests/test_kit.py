@@ -635,6 +635,9 @@ class MprotectMakesOldLeavesAccessible(Plain):
     def pte_mkyoung(self, pte: Any) -> Any:
         return pte | ACCESSED | self.VALID
 
+    def word_format(self, level: Any) -> Any:
+        return replace(super().word_format(level), marks=ACCESSED | DIRTY | self.VALID)
+
     def mmu_access(self, level: Any, entry: int, write: bool) -> tuple[int, bool]:
         if level != "pte":
             return super().mmu_access(level, entry, write)
