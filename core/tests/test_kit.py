@@ -621,10 +621,6 @@ class MprotectMakesOldLeavesAccessible(Plain):
     VALID = 1 << 11
     cpu_defaults: ClassVar[Mapping[str, object]] = {"hw_access_dirty": False}
 
-    def word_format(self, level: Any) -> Any:
-        how = super().word_format(level)
-        return replace(how, marks=how.marks | self.VALID) if level == "pte" else how
-
     @property
     def protection_map(self) -> tuple[int, ...]:
         return tuple(prot | self.VALID for prot in super().protection_map)
