@@ -90,8 +90,16 @@ def test_lines_come_from_standard_input_and_empty_ones_are_none(pfnmap):
 
 def test_line_that_is_too_long_is_broken_and_not_kept(pfnmap, tmp_path, monkeypatch):
     monkeypatch.setattr("pfnmap.batch.LINE", 100)
-    result = pfnmap("plan", "--batch", written(tmp_path, {"bar": "1G"}, "x" * 10000, {"bar": "2M"}))
+    result = pfnmap("plan", "--batch", written(tmp_path, {"bar": "1G"}, "x" * 1000, {"bar": "2M"}))
     assert ["error" in document for document in documents(result)] == [False, True, False]
+
+
+@pytest.mark.parametrize("command", [("plan", "--batch"), ("fleet",)])
+def test_an_endless_line_is_not_read_on_and_on(pfnmap, monkeypatch, command):
+    monkeypatch.setattr("pfnmap.batch.LINE", 4096)
+    result = pfnmap(*command, "/dev/zero")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "/dev/zero: a line of more than 0 MiB" in result.stderr
 
 
 def test_two_processes_give_the_same_lines_in_the_same_order(pfnmap, tmp_path):

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pfnmap import Device, DeviceBar
 from pfnmap.contract.step import Step
 from pfnmap.kernel import Kernel
+from pfnmap.plan import Request, advise, plan
 from pfnmap.run import Run
 from pfnmap.spec import KernelSpec
 
@@ -118,6 +119,18 @@ def test_threads_may_ask_one_configuration_why_and_what_else():
     finally:
         sys.setswitchinterval(interval)
     assert together == alone * 2
+
+
+def test_threads_may_plan_and_advise_on_one_image():
+    requests = [Request(0, PHYS, 4 * GIB, policy="kernel"), Request(0, PHYS + 4096, 4 * GIB, policy="aligned")]
+
+    def asked(kernel: Kernel) -> tuple[Any, Any]:
+        return plan(kernel, requests).as_json(), [one.as_json() for one in advise(kernel, requests, most=1)]
+
+    link = KernelSpec(release="6.12.117", thp="never").link
+    alone, kernel = asked(link()), link()
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(asked, [kernel] * 4)) == [alone] * 4
 
 
 def test_a_run_leaves_the_one_before_it_as_it_was():

@@ -108,7 +108,10 @@ def test_an_action_of_a_plugin_that_is_switched_off_or_misspelt_is_told(process:
     assert "plugin 'kvn', which is not installed; did you mean 'kvm'?" in misspelt.stderr
 
 
-def test_a_plugin_of_this_repository_that_is_not_installed_is_told_how_to_install(monkeypatch: pytest.MonkeyPatch):
+def test_a_plugin_of_this_repository_that_is_not_installed_is_told_how_to_install(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.syspath_prepend(tmp_path)  # of another path, nothing is known from before
     monkeypatch.setattr("pfnmap.plugins.discovery.entry_points", lambda: EntryPoints(()))
     assert why_not_linked("kvm", "x86_64") == "which is not installed; pip install pfnmap-kvm"
     assert why_not_linked("nvgrace_gpu", "x86_64") == "which is not installed; pip install pfnmap-nvgrace-gpu"

@@ -206,6 +206,24 @@ def test_a_run_shows_on_a_terminal_how_far_it_is_and_in_a_pipe_nothing_of_it(tmp
     assert (piped.stderr, "━" in piped.stdout, "\x1b" in piped.stdout) == ("", False, False)
 
 
+def test_a_batch_shows_on_a_terminal_how_many_hosts_are_answered(tmp_path):
+    file = tmp_path / "hosts.jsonl"
+    file.write_text('{"bar": "1G"}\n' * 3)
+    reader, writer = pty.openpty()
+    command = [*PROGRAM, "plan", "--batch", str(file)]
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=writer, env={**os.environ, "TERM": "xterm"}, check=True
+    )
+    os.close(writer)
+    shown = os.read(reader, 1 << 16).decode()
+    os.close(reader)
+    assert re.search(r"\d hosts", shown)
+    assert shown.endswith("\x1b[2K")  # and is gone at the end
+    assert done.stdout.count(b"\n") == 3
+    piped = subprocess.run(command, capture_output=True, check=True)
+    assert (piped.stderr, piped.stdout) == (b"", done.stdout)
+
+
 PRINTS = {"core/src/pfnmap/cli/terminal.py", "core/src/pfnmap/cli/__init__.py", "core/src/pfnmap/cli/streams.py"}
 """Where the gate itself is."""
 DRAWS = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import lzma
 import os
 import sys
@@ -178,3 +179,32 @@ def test_a_number_of_hundreds_of_digits_is_none_of_a_document(tmp_path, number):
     assert "digits" in said or "bits" in said
     assert "a number of 1004 bits" in _refusal(_file(tmp_path, b"a = 0x" + b"f" * 251), reader=read_toml)
     assert read_toml(_file(tmp_path, b"a = 0xffffffffffffffffff"), MIB) == {"a": (1 << 72) - 1}
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, lzma.compress, zstandard.compress])
+def test_a_stream_is_unpacked_while_it_is_read(pack):
+    text = (b"Linux 6.12" * 100 + b"\n") * (32 * MIB // 1001)
+    stream = io.BufferedReader(io.BytesIO(pack(text)))
+    tracemalloc.start()
+    try:
+        content = bounded.uncompressed(stream, len(text), "a log")
+        assert sum(len(line) for line in content) == len(text)
+        assert tracemalloc.get_traced_memory()[1] < 12 * MIB  # xz has a dictionary of 8 MiB
+    finally:
+        tracemalloc.stop()
+    stream.seek(0)
+    with pytest.raises(BadInput, match="a log: larger than"):
+        list(bounded.uncompressed(stream, len(text) - 1, "a log"))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a = " + "9" * 100_000, "more than 10000 digits in a row"),
+        ("[[a]]\n" * 200_000, "more than 262144 tables and lists"),
+        ("a = [" + "{}," * 400_000 + "]", "more than 524288 values"),
+    ],
+)
+def test_toml_that_would_take_much_memory_is_refused_before_it_is_parsed(tmp_path, monkeypatch, text, said):
+    monkeypatch.setattr(bounded.tomli, "loads", None)
+    assert said in _refusal(_file(tmp_path, text.encode()), 4 * MIB, read_toml)

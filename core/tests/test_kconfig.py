@@ -594,9 +594,9 @@ def test_importing_the_engine_stays_light():
 def test_resolving_is_fast():
     core = [("pfnmap", fragment("pfnmap", lambda change: True))]
     resolve(core)
-    start = time.perf_counter()
+    start = time.process_time()
     resolve(core)
-    assert time.perf_counter() - start < 0.1
+    assert time.process_time() - start < 0.1
 
 
 def test_config_is_a_mapping_that_others_can_make():

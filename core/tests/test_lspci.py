@@ -408,3 +408,8 @@ def test_pci_address_is_completed_or_refused(text, bdf):
             normalize_bdf(text)
     else:
         assert normalize_bdf(text) == bdf
+
+
+def test_breaks_of_a_web_page_are_lines_that_are_counted():
+    with pytest.raises(BadInput, match="more than 262144 lines"):
+        lines_of("<br>" * 300_000)

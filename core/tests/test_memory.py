@@ -4,23 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from errno import EINVAL
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import Any, ClassVar, Literal, NamedTuple, cast
 
 import pytest
 
 from pfnmap import Device, DeviceBar, Driver, File, VmArea, VmFault, VmOperations
 from pfnmap.contract.fault import FAULT_FLAG_VMA_LOCK, FAULT_FLAG_WRITE
 from pfnmap.contract.vma import MmStruct
+from pfnmap.errors import Refused
 from pfnmap.kernel import Kernel
 from pfnmap.mm.boot import boot
 from pfnmap.mm.fault import user_access
+from pfnmap.mm.huge_memory import thp_vma_allowable_order
 from pfnmap.mm.memory import handle_mm_fault
 from pfnmap.mm.mmap import do_mmap
 from pfnmap.release import parse_release
-from pfnmap.testing.plain import Plain
+from pfnmap.testing.plain import ACCESSED, DIRTY, Plain
 from pfnmap.testing.raw_walk import translate
-from pfnmap.trace import Fault
-from pfnmap.vm_flags import VM_DONTDUMP, VM_DONTEXPAND, VM_IO, VM_PFNMAP, VM_READ, VM_SHARED, VM_WRITE
+from pfnmap.trace import Fault, KernelDied
+from pfnmap.vm_flags import (
+    VM_DONTDUMP,
+    VM_DONTEXPAND,
+    VM_HUGEPAGE,
+    VM_IO,
+    VM_NOHUGEPAGE,
+    VM_PFNMAP,
+    VM_READ,
+    VM_SHARED,
+    VM_WRITE,
+)
 
 K, M, G = 1 << 10, 1 << 20, 1 << 30
 PHYS, VA = 64 * G, 128 * G
@@ -129,6 +141,43 @@ def test_a_driver_that_answers_a_write_keeps_its_large_leaf(length: int, level: 
     assert (on.level(), on.faults()) == (level, [(ORDERS[level], True)])
 
 
+@pytest.mark.parametrize(("length", "level"), [(2 * M, "pmd"), (G, "pud")])
+def test_a_read_fault_on_a_large_leaf_marks_it_accessed_and_not_dirty(length: int, level: Literal["pmd", "pud"]):
+    on = read_only(ReadOnlyFirst, length)
+    table, index = on.mm.tables.alloc(level, VA)
+    table[index] &= ~(ACCESSED | DIRTY)
+    before = table[index]
+    assert handle_mm_fault(on.vma, VA, 0) == 0
+    assert table[index] == before | ACCESSED
+
+
+@pytest.mark.parametrize(("length", "level"), [(4 * K, "pfn_prot"), (2 * M, "pfn_pmd"), (G, "pfn_pud")])
+def test_a_driver_that_inserts_into_a_private_mapping_kills_the_kernel(length: int, level: str):
+    on = mapping(ReadOnlyFirst, length, shared=False)
+    with pytest.raises(KernelDied, match=f"vmf_insert_{level}"):
+        handle_mm_fault(on.vma, VA, 0)
+
+
+@pytest.mark.parametrize(
+    ("thp", "flags", "allowed"),
+    [
+        ("always", VM_PFNMAP, True),
+        ("always", 0, False),
+        ("always", VM_PFNMAP | VM_NOHUGEPAGE, False),
+        ("madvise", VM_PFNMAP, False),
+        ("madvise", VM_PFNMAP | VM_HUGEPAGE, True),
+        ("never", VM_PFNMAP | VM_HUGEPAGE, False),
+    ],
+)
+def test_sysfs_and_advice_allow_large_leaves_of_a_pfnmap(
+    thp: Literal["always", "madvise", "never"], flags: int, allowed: bool
+):
+    on = mapping(ReadOnlyFirst, 2 * M, shared=True, release="6.12.94")
+    on.mm.machine.thp = cast("Any", thp)
+    on.vma.vm_flags = on.vma.vm_flags & ~VM_PFNMAP | flags
+    assert thp_vma_allowable_order(on.vma) is allowed
+
+
 class Remaps(ReadOnlyFirst):
     """Maps at once a part of the vma, from `first` on, to memory from `phys` on."""
 
@@ -190,3 +239,9 @@ def test_remapped_memory_that_begins_within_a_block_has_base_pages_up_to_the_nex
     assert [on.level(offset) for offset in (1 * M, 2 * M, 4 * M - 1)] == ["pte", "pmd", "pmd"]
     for offset in range(1 * M, 4 * M, 4 * K):
         assert cast("Any", translate(on.mm, VA + offset)).physical == PHYS + offset
+
+
+def test_more_ptes_than_a_process_can_hold_are_refused_by_name(monkeypatch):
+    monkeypatch.setattr("pfnmap.mm.memory.PTES", 4)
+    with pytest.raises(Refused, match="insert_pfns: 5 PTEs, where 4 are the most"):
+        mapping(type("Many", (Remaps,), {"name": "many"}), 20 * K, shared=True)

@@ -68,3 +68,9 @@ def test_what_is_no_kernel_is_said_so(tmp_path: Path, make: SimpleNamespace, dat
 def test_a_missing_image_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="No such file"):
         read_image(tmp_path / "none")
+
+
+def test_a_device_without_an_end_is_no_kernel_image(monkeypatch):
+    monkeypatch.setattr("pfnmap_verify.image._LIMIT", 1 << 16)
+    with pytest.raises(BadInput, match="/dev/zero: is larger than 65536 bytes"):
+        read_image(Path("/dev/zero"))

@@ -22,6 +22,8 @@ __all__ = ["Answers", "Line", "Submit", "chunks", "in_order", "lines", "over_clu
 
 LINE = 16 * MIB
 """Bytes of a line."""
+_SKIPPED = 64
+"""How many times as much is passed over in search of a line's end."""
 CHUNK = 16
 """Lines that are handed over together."""
 _CONNECT = "10s"
@@ -88,8 +90,12 @@ def _lines_of(file: str) -> Iterator[tuple[bytes, str]]:
                 if len(line) <= LINE:
                     yield line, ""
                     continue
-                while line and not line.endswith(b"\n"):
+                for _ in range(_SKIPPED):
+                    if not line or line.endswith(b"\n"):
+                        break
                     line = stream.readline(LINE)
+                else:  # such as /dev/zero, which has no end
+                    raise BadInput(file, f"a line of more than {_SKIPPED * LINE // MIB} MiB")
                 yield b"", f"longer than {LINE // MIB} MiB, which is the most that is read"
     except OSError as error:
         raise BadInput(file, f"cannot be read: {error.strerror}") from None

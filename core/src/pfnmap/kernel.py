@@ -7,16 +7,16 @@ owner. After that nothing goes through pluggy. Two kernels live side by side; no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import field, replace
-from functools import cache, partial
-from inspect import signature
+from functools import partial
 from types import MappingProxyType
-from typing import Any, NoReturn, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import pluggy
 
+from pfnmap.binding import ABSTRACT_OPS, bind, hooks_of
 from pfnmap.changes import asks
 from pfnmap.config import Config
 from pfnmap.contract.arch import Arch
@@ -25,11 +25,10 @@ from pfnmap.contract.entry import LEVELS, Has
 from pfnmap.contract.geometry import Geometry
 from pfnmap.contract.kernel import THP_SETTINGS, LinkedKernel
 from pfnmap.contract.module import Module
-from pfnmap.contract.pgtable_ops import OPTIONAL_OPS, Ops, Owner
+from pfnmap.contract.pgtable_ops import Ops
 from pfnmap.errors import BadInput, LinkError, PluginError, Refused, Unknown, Unwritten
 from pfnmap.fits import undeclared
-from pfnmap.generic import Generic
-from pfnmap.hookspecs import ENTRY_HOOKS, PROJECT, EntryHooks, LinkHooks
+from pfnmap.hookspecs import ENTRY_HOOKS, EntryHooks
 from pfnmap.kconfig import fragment, page_size_symbols, resolve
 from pfnmap.plugins import Gave, Registry, calling, environment
 from pfnmap.records import dataclass
@@ -39,31 +38,14 @@ __all__ = ["Kernel"]
 
 Part = TypeVar("Part", Arch, Module)
 
-_NOT_OPS = frozenset({"setup_arch", "mmu_access", "protection_map"})
-_ABSTRACT_OPS = frozenset(Arch.__abstractmethods__) - _NOT_OPS
-_GATED = {
-    f"{level}_{op}": symbol
-    for level, symbol in (
-        ("pte", "ARCH_HAS_PTE_SPECIAL"),
-        ("pmd", "ARCH_SUPPORTS_PMD_PFNMAP"),
-        ("pud", "ARCH_SUPPORTS_PUD_PFNMAP"),
-    )
-    for op in ("special", "mkspecial")
-}
-"""What the kernel's headers ask before they look for an architecture's special bit at a level."""
-
 _ARGUMENTS = {
     name: function.__code__.co_argcount - 1
-    for of, names in ((Arch, _ABSTRACT_OPS), (EntryHooks, ENTRY_HOOKS))
+    for of, names in ((Arch, ABSTRACT_OPS), (EntryHooks, ENTRY_HOOKS))
     for name in names
     for function in (getattr(of, name),)
     if {*function.__annotations__.values()} <= {"Entry", "int", "bool"}
 }
 """How many arguments an op takes, of those that take numbers and give one."""
-
-
-def _absent(arch: str, op: str, *_: object) -> NoReturn:
-    raise Refused(op, f"absent on {arch} with this configuration and release")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -144,7 +126,7 @@ class Kernel(LinkedKernel):
         parts = [_driver(registry, d) if isinstance(d, str) else d for d in drivers]
         linked = [_instance(part, "driver") for part in parts]
         _refuse_unasked(found, of, linked, registry)
-        manager = _manager(of, linked)
+        manager = hooks_of(of, linked)
         changes_asked: set[str] = set()
 
         def has(change: str) -> bool:
@@ -171,10 +153,9 @@ class Kernel(LinkedKernel):
         with calling(of.name, "setup_arch()") as gave:
             of.setup_arch(resolved, state, has)
             _check_settled(of, gave)
-        manager.register(_Hooks(Generic(of, resolved)), name="generic")
         return cls(
             arch=of,
-            ops=_bind(manager, of, resolved),
+            ops=bind(manager, of, resolved),
             geometry=of.geometry,
             config=resolved,
             release=replace(found, changes=MappingProxyType(dict(found.changes))),
@@ -280,45 +261,6 @@ def _instance(part: type[Part], what: str) -> Part:
         return gave(part(), part)
 
 
-class _Hooks:
-    """The hooks of a plugin alone: pluggy looks at each attribute of an object in a way that takes half of the time of
-    a link."""
-
-    def __init__(self, plugin: object) -> None:
-        kind: Any = type(plugin)
-        vars(self).update({name: getattr(plugin, name) for name in _marked(kind)})
-
-
-@cache
-def _marked(plugin: type) -> list[str]:
-    """Return the names of the hooks of a class."""
-    return [name for name in dir(plugin) if hasattr(getattr(plugin, name, None), f"{PROJECT}_impl")]
-
-
-class _Manager(pluggy.PluginManager):
-    """Looks for hooks where they are marked."""
-
-    def parse_hookimpl_opts(self, plugin: object, name: str) -> pluggy.HookimplOpts | None:
-        return getattr(getattr(plugin, name), f"{PROJECT}_impl", None)
-
-    def parse_hookspec_opts(self, module_or_class: object, name: str) -> pluggy.HookspecOpts | None:
-        return getattr(getattr(module_or_class, name, None), f"{PROJECT}_spec", None)
-
-
-def _manager(arch: Arch, drivers: list[Module]) -> pluggy.PluginManager:
-    manager = _Manager(PROJECT)
-    manager.add_hookspecs(EntryHooks)
-    manager.add_hookspecs(LinkHooks)
-    plugins: list[Arch | Module] = [arch, *drivers]
-    for plugin in plugins:
-        try:
-            manager.register(_Hooks(plugin), name=plugin.name)
-            manager.check_pending()
-        except (pluggy.PluginValidationError, ValueError) as error:
-            raise LinkError(f"plugin {plugin.name}: {' '.join(str(error).split())}").of(plugin.name) from error
-    return manager
-
-
 def _check_settled(arch: Arch, gave: Gave) -> None:
     """Refuse an architecture whose `setup_arch` leaves anything of another type than it says."""
     gave(arch.geometry, Geometry)
@@ -376,60 +318,3 @@ def _assumed(arch: Arch, cpu: Mapping[str, Any], config: Config) -> Iterable[str
     ]
     if left:
         yield f"cpu: {', '.join(left)}"
-
-
-def _bind(manager: pluggy.PluginManager, arch: Arch, config: Config) -> Ops:
-    ops = Ops()
-    owners: dict[str, Owner] = {}
-    for name in ENTRY_HOOKS:
-        function, owners[name] = _owner(manager, name, arch, config)
-        setattr(ops, name, function)
-    for name in _ABSTRACT_OPS:
-        setattr(ops, name, getattr(arch, name))
-        owners[name] = "arch"
-    for name in OPTIONAL_OPS:
-        present = hasattr(arch, name) and name not in arch.undefined
-        setattr(ops, name, getattr(arch, name) if present else partial(_absent, arch.name, name))
-        owners[name] = "arch" if present else "absent"
-    ops.owners = owners
-    return ops
-
-
-def _takes(impl: pluggy.HookImpl, names: tuple[str, ...]) -> bool:
-    """Tell whether a bound op can be called with all arguments; pluggy lets an implementation leave some out."""
-    function: Any = impl.function
-    if impl.argnames == names and not function.__code__.co_kwonlyargcount:
-        return True
-    try:
-        signature(function).bind(*names)
-    except TypeError:
-        return False
-    return True
-
-
-def _owner(manager: pluggy.PluginManager, name: str, arch: Arch, config: Config) -> tuple[Callable[..., Any], Owner]:
-    """Settle who owns an entry hook, and return its plain function."""
-    generic: Callable[..., Any] | None = None
-    claims: list[tuple[str, Callable[..., Any]]] = []
-    caller = getattr(manager.hook, name)
-    for impl in caller.get_hookimpls():
-        if impl.hookwrapper or impl.wrapper:
-            text = f"plugin {impl.plugin_name}: {name} is an entry hook and takes no wrapper"
-            raise LinkError(text).of(impl.plugin_name)
-        if not _takes(impl, caller.spec.argnames):
-            called = ", ".join(caller.spec.argnames)
-            raise LinkError(f"plugin {impl.plugin_name}: {name} is called with ({called})").of(impl.plugin_name)
-        if impl.plugin_name == "generic":
-            generic = impl.function
-        elif impl.plugin_name != arch.name or name not in arch.undefined:
-            claims.append((impl.plugin_name, impl.function))
-    if len(claims) > 1:
-        owners = sorted(who for who, _ in claims)
-        raise LinkError(f"entry hook {name} has two owners: {' and '.join(owners)}").of(
-            next(who for who in owners if who != arch.name)
-        )
-    gate = _GATED.get(name)
-    if claims and (gate is None or config.enabled(gate)):
-        return claims[0][1], "arch"
-    assert generic is not None, name
-    return generic, "generic"

@@ -100,3 +100,17 @@ def test_running_kernel_is_read_or_refused_with_what_would_help():
     except Refused as refused:
         said = str(refused)
     assert said == os.uname().release or "a dump will do" in said or "it cannot be read" in said
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(FileNotFoundError, "not there"), (PermissionError, "only root"), (ValueError, "cannot be read")],
+)
+def test_kcore_that_cannot_be_read_says_why_and_what_will_do(monkeypatch, error, said):
+    class Program:
+        def set_kernel(self):
+            raise error(1, "x")
+
+    monkeypatch.setattr("pfnmap_tables.opening.Program", Program)
+    with pytest.raises(Refused, match=f"/proc/kcore: .*{said}.*a dump will do"):
+        of_live()

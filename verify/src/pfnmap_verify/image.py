@@ -57,9 +57,10 @@ def read_image(path: Path) -> KernelImage:
     """Read a kernel image. Raises BadInput for a file that is none of an architecture that is known here."""
     where = str(path)
     try:
-        if path.stat().st_size > _LIMIT:
+        with path.open("rb") as file:
+            data = file.read(_LIMIT + 1)
+        if len(data) > _LIMIT:
             raise BadInput(where, f"is larger than {_LIMIT} bytes, so no kernel image")
-        data = path.read_bytes()
     except OSError as error:
         raise BadInput(where, error.strerror or str(error)) from None
     if data[0x202:0x206] == b"HdrS":

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pfnmap.cli.options import KernelOptions, Settings
 from pfnmap.cli.processes import in_processes
-from pfnmap.cli.run import carried_out, difference
+from pfnmap.cli.run_one import carried_out, difference
 from pfnmap.cli.terminal import print_json, show, styled, table, warn
 
 if TYPE_CHECKING:

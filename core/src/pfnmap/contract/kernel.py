@@ -74,10 +74,12 @@ class LinkedKernel:
         )
 
     def once(self, follows: Callable[[Any], T]) -> T:
-        """Return what follows from this kernel alone, as a function of it says; it is called once."""
-        if follows not in self._followed:
-            self._followed[follows] = follows(self)
-        found: T = self._followed[follows]
+        """Return what follows from this kernel alone, as a function of it says; it is called once, or by each thread
+        that asks before the first has its answer."""
+        followed = self._followed  # looked up once: threads may find different ones at first
+        if follows not in followed:
+            followed[follows] = follows(self)
+        found: T = followed[follows]
         return found
 
     @cached_property

@@ -113,7 +113,7 @@ class AddressSpace(Protocol):
 
 
 class Vmm(ABC):
-    """Who maps BARs, by program and version."""
+    """Who maps BARs, by program and version. An instance is asked any number of times, for different kernels."""
 
     name: ClassVar[str]
     """The plugin's name, as in ``--vmm``."""

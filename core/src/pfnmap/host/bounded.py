@@ -10,16 +10,20 @@ import gzip
 import io
 import json
 import os
+import re
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import tomli
 
 from pfnmap.errors import BadInput
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 __all__ = [
     "MIB",
@@ -39,6 +43,11 @@ _WAIT = 10
 """Seconds for which a named pipe may stay without a writer."""
 _VALUES = 1 << 19
 """Values in a JSON document, of which each takes about a hundred bytes; the largest recordings have a fifth of that."""
+_TABLES = 1 << 18
+"""Tables and lists in a TOML document, of which each takes some hundred bytes."""
+_NUMBER = re.compile("[0-9A-Fa-f_]{10001,}")
+_IN_A_ROW = 10_000
+"""Digits that TOML is parsed with, so that its reader says where they are: tomli takes a hundred bytes for each."""
 _DIGITS = 300
 _BITS = 1000
 """Digits and bits of a number that is read: Python writes none of thousands of digits, not into a message either."""
@@ -46,6 +55,10 @@ _XZ_MEMORY = 128 * MIB
 """What an xz decoder may take for its dictionary; `xz -9` needs 65 MiB."""
 _ZSTD_WINDOW = 128 * MIB
 """The largest window of a zstd frame; `zstd --ultra -22` has this one."""
+_ZSTD_HEADER = 18
+"""The most bytes of a frame's header."""
+_PIECE = 1 << 16
+"""Bytes that are unpacked at a time."""
 
 
 def read_bytes(path: str | os.PathLike[str], limit: int) -> bytes:
@@ -102,12 +115,14 @@ def _named_pipe(path: str | os.PathLike[str], where: str) -> BinaryIO:
 
 
 def uncompressed(stream: BinaryIO, limit: int, where: str) -> BinaryIO:
-    """Return a stream as it is, or, where it is gzip, xz or zstd, one of its content, of at most `limit` bytes; `where`
-    names it. Raises BadInput as `read_bytes` does."""
+    """Return a stream as it is, or, where it is gzip, xz or zstd, one of its content, unpacked while it is read and of
+    at most `limit` bytes; `where` names it. Raises BadInput as `read_bytes` does, then or while it is read."""
     peek = getattr(stream, "peek", None)
-    if peek is None or not any(peek(8).startswith(magic) for magic in _PACKED):
-        return stream
-    return io.BytesIO(unpacked(stream.read(limit + 1), limit, where))
+    if peek is not None:
+        for magic, (kind, unpack) in _PACKED.items():
+            if peek(8).startswith(magic):
+                return io.BufferedReader(_Unpacked(unpack(stream), limit, where, kind), _PIECE)
+    return stream
 
 
 def unpacked(raw: bytes, limit: int, where: str) -> bytes:
@@ -115,66 +130,90 @@ def unpacked(raw: bytes, limit: int, where: str) -> bytes:
 
     Raises BadInput as `read_bytes` does.
     """
-    if len(raw) <= limit:
-        for magic, (kind, unpack) in _PACKED.items():
-            if raw.startswith(magic):
-                raw = _unpacked(raw, limit, where, kind, unpack)
-                break
     if len(raw) > limit:
         raise _too_large(where, limit)
-    return raw
+    if not raw.startswith(tuple(_PACKED)):
+        return raw
+    return uncompressed(io.BufferedReader(io.BytesIO(raw)), limit, where).read(limit + 1)
 
 
-def _unpacked(raw: bytes, limit: int, where: str, kind: str, unpack: Callable[[bytes, int], bytes]) -> bytes:
-    try:
-        return unpack(raw, limit + 1)
-    except EOFError:
-        raise BadInput(where, f"truncated {kind} file") from None
-    except ImportError:
-        raise BadInput(where, f"{kind}-compressed; pip install 'pfnmap[zst]', or decompress it first") from None
-    except (OSError, zlib.error, ValueError) as error:
-        raise BadInput(where, f"damaged {kind} file: {error}") from None
+class _Unpacked(io.RawIOBase):
+    """The content of a compressed file, given in pieces."""
+
+    def __init__(self, pieces: Iterator[bytes], limit: int, where: str, kind: str) -> None:
+        self._pieces, self._limit, self._where, self._kind = pieces, limit, where, kind
+        self._piece = memoryview(b"")
+        self._count = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Buffer) -> int:
+        room = memoryview(buffer).cast("B")
+        while not self._piece and (piece := self._next()) is not None:
+            self._piece = memoryview(piece)
+            self._count += len(piece)
+            if self._count > self._limit:
+                raise _too_large(self._where, self._limit)
+        count = min(len(room), len(self._piece))
+        room[:count] = self._piece[:count]
+        self._piece = self._piece[count:]
+        return count
+
+    def _next(self) -> bytes | None:
+        try:
+            return next(self._pieces, None)
+        except EOFError:
+            raise BadInput(self._where, f"truncated {self._kind} file") from None
+        except ImportError:
+            what = f"{self._kind}-compressed; pip install 'pfnmap[zst]', or decompress it first"
+            raise BadInput(self._where, what) from None
+        except (OSError, zlib.error, ValueError) as error:
+            raise BadInput(self._where, f"damaged {self._kind} file: {error}") from None
 
 
-def _gunzip(raw: bytes, count: int) -> bytes:
-    with gzip.GzipFile(fileobj=io.BytesIO(raw)) as unpacked:
-        return unpacked.read(count)
+def _gunzip(stream: BinaryIO) -> Iterator[bytes]:
+    with gzip.GzipFile(fileobj=stream) as content:
+        while piece := content.read(_PIECE):
+            yield piece
 
 
-def _unxz(raw: bytes, count: int) -> bytes:
+def _unxz(stream: BinaryIO) -> Iterator[bytes]:
     import lzma
 
     decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ, _XZ_MEMORY)
-    try:
-        unpacked = decoder.decompress(raw, count)
-    except lzma.LZMAError as error:
-        raise ValueError(error) from None
-    if len(unpacked) < count and not decoder.eof:
-        raise EOFError
-    return unpacked
+    while not decoder.eof:
+        raw = stream.read(_PIECE) if decoder.needs_input else b""
+        if decoder.needs_input and not raw:
+            raise EOFError
+        try:
+            yield decoder.decompress(raw, _PIECE)
+        except lzma.LZMAError as error:
+            raise ValueError(error) from None
 
 
-def _unzstd(raw: bytes, count: int) -> bytes:
+def _unzstd(stream: BinaryIO) -> Iterator[bytes]:
     import zstandard
 
     decoder = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
     try:
-        whole = zstandard.frame_content_size(raw)  # -1 where the frame does not say
-        with decoder.stream_reader(raw) as stream:
-            unpacked = stream.read(count)
+        left = zstandard.frame_content_size(stream.peek(_ZSTD_HEADER))  # type: ignore[attr-defined]
+        with decoder.stream_reader(stream, closefd=False) as content:  # type: ignore[call-arg, unused-ignore]
+            while piece := content.read(_PIECE):
+                left -= len(piece)
+                yield piece
     except zstandard.ZstdError as error:
         raise ValueError(error) from None
-    if len(unpacked) < min(count, whole):
+    if left > 0:  # a frame that does not say how long it is begins with -1
         raise EOFError
-    return unpacked
 
 
-_PACKED: Mapping[bytes, tuple[str, Callable[[bytes, int], bytes]]] = {
+_PACKED: Mapping[bytes, tuple[str, Callable[[BinaryIO], Iterator[bytes]]]] = {
     b"\x1f\x8b": ("gzip", _gunzip),
     b"\xfd7zXZ\x00": ("xz", _unxz),
     b"\x28\xb5\x2f\xfd": ("zstd", _unzstd),
 }
-"""The first bytes of a compressed file -> what it is, and how at most so many bytes of it are unpacked."""
+"""The first bytes of a compressed file -> what it is, and what unpacks it."""
 
 
 def source_name(path: str | os.PathLike[str]) -> str:
@@ -222,6 +261,13 @@ def read_toml(path: str | os.PathLike[str], limit: int, checked: str = "") -> di
 def parse_toml(text: str, source: str, checked: str = "") -> dict[str, Any]:
     """Return the document in a text. Raises BadInput for other text. `checked`: the key below which the reader checks
     numbers itself, and says better where they are."""
+    for what, count, most in (
+        ("values", sum(map(text.count, ",={")), _VALUES),
+        ("tables and lists", text.count("["), _TABLES),
+        ("digits in a row", len(max(_NUMBER.findall(text), key=len, default="")), _IN_A_ROW),
+    ):
+        if count > most:  # before any of them takes memory, as in JSON
+            raise BadInput(source, f"more than {most} {what}, which is the most that is read")
     try:
         document = tomli.loads(text)
     except (ValueError, RecursionError) as error:

@@ -68,9 +68,9 @@ def lines_of(text: str, source: str = "the input") -> list[Line]:
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if _QUOTED_PRINTABLE.search(text):
         text = _QUOTED_PRINTABLE.sub(lambda found: "=" if found[1] == "3D" else " ", text.replace("=\n", ""))
-    if text.count("\n") > LINES:
-        raise BadInput(source, f"more than {LINES} lines, which is the most that is read")
     is_html = _HTML.search(text) is not None
+    if text.count("\n") + (sum(1 for _ in _BREAK.finditer(text)) if is_html else 0) > LINES:
+        raise BadInput(source, f"more than {LINES} lines, which is the most that is read")
     found = []
     for number, raw in enumerate(text.split("\n"), 1):
         for part in _BREAK.split(raw) if is_html else (raw,):

@@ -29,11 +29,11 @@ Kind: TypeAlias = Literal["file", "directory", "link", "other"]
 _CONTROL: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _LINKS: Final = 40
 """Symbolic links that are followed on the way to one file (MAXSYMLINKS)."""
-_NAMES: Final = 1 << 18
+_NAMES: Final = 1 << 17
 """Names in a directory, and members and directories of a tar file."""
 _DEPTH: Final = 64
 """Names in a path of a member: nothing that is read lies nearly as deep."""
-TAR_LIMIT: Final = 256 * MIB
+TAR_LIMIT: Final = 192 * MIB
 """Bytes of a tar file, once decompressed."""
 
 Parts: TypeAlias = tuple[str, ...]
@@ -183,10 +183,11 @@ class TarFile(Tree):
         self._below: dict[Parts, dict[str, None]] = {(): {}}
         try:
             with tarfile.open(fileobj=io.BytesIO(self._data), mode="r:", errorlevel=1) as tar:
-                for count, member in enumerate(tar):
+                for count, member in enumerate(iter(tar.next, None)):
                     if count >= _NAMES:
                         raise BadInput(self.name, f"more than {_NAMES} members, which is the most that is read")
                     self._add(member)
+                    tar.members.clear()  # type: ignore[attr-defined]  # it keeps all that it saw
                     if len(self._below) > _NAMES:
                         raise BadInput(self.name, f"more than {_NAMES} directories, which is the most that is read")
         except (tarfile.TarError, ValueError, OverflowError, RecursionError, EOFError) as error:

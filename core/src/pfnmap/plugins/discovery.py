@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from email import message_from_string
 from functools import cache, cached_property
 from importlib.metadata import Distribution, EntryPoint, distributions, entry_points
 from typing import Final, Literal, cast
@@ -63,10 +64,12 @@ class Plugin:
 
 @cache
 def _metadata(distribution: Distribution | None) -> tuple[str, str, tuple[str, ...]]:
-    """Name, version and requirements of a distribution, whose metadata are parsed each time they are asked for."""
+    """Name, version and requirements of a distribution. `Distribution.metadata` parses anew each time, and the whole
+    description with it."""
     try:
         assert distribution is not None
-        metadata = distribution.metadata
+        text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
+        metadata = message_from_string(text.partition("\n\n")[0])
         return metadata["Name"] or "?", metadata["Version"] or "?", tuple(metadata.get_all("Requires-Dist", ()))
     except Exception:  # not UTF-8, no such field, or whatever a finder of its own raises
         return "?", "?", ()

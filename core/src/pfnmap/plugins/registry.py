@@ -59,8 +59,9 @@ class Offer:
 
 def implemented_hooks(plugin: Any) -> list[str]:
     """Return the sorted names of the hooks that a plugin class or object marks with `pfnmap.hookimpl`."""
-    found = inspect.getmembers(plugin, lambda member: hasattr(member, f"{PROJECT}_impl"))
-    return sorted({getattr(member, f"{PROJECT}_impl")["specname"] or name for name, member in found})
+    members = ((name, getattr(plugin, name, None)) for name in dir(plugin))
+    marked = ((name, getattr(member, f"{PROJECT}_impl", None)) for name, member in members)
+    return sorted({options["specname"] or name for name, options in marked if options})
 
 
 class Registry:

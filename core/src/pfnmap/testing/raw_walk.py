@@ -1,7 +1,7 @@
 """A walk of the raw words in memory, as the CPU does it, that asks no op of the plugin.
 
 What it knows is the geometry (how many entries a table has, at which shift) and the format of a word that the plugin
-declares from the CPU's manual (`pfnmap.arch.WordFormat`).
+declares from the CPU's manual (`pfnmap.WordFormat`).
 """
 
 from __future__ import annotations

@@ -16,19 +16,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import chain, repeat
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pfnmap.contract.arch import Arch
-from pfnmap.contract.entry import LEVELS, Level
-from pfnmap.errors import BadInput, PfnmapError, Refused
+from pfnmap.errors import BadInput
 from pfnmap.host.bounded import MIB, read_json
 from pfnmap.plugins import Registry, environment
-from pfnmap.vm_flags import VM_READ, VM_SHARED, VM_WRITE
+from pfnmap.testing.vector_answers import ENTRIES, FORMS, NUMBERS, Row, answers, answers_to_arrays
 
 if TYPE_CHECKING:
     from pfnmap.kernel import Kernel
@@ -51,37 +49,15 @@ FILE_LIMIT: Final = 16 * MIB
 SHOWN: Final = 20
 """Disagreements that a result lists."""
 
-_PER_LEVEL = (
-    *("pfn_X", "X_pfn", "X_pgprot", "X_special", "X_mkspecial", "X_devmap", "X_mkdevmap", "X_mkhuge", "X_present"),
-    *("X_none", "X_leaf", "X_bad", "X_trans_huge", "X_write", "X_dirty", "X_young", "X_mkwrite", "X_mkwrite_novma"),
-    *("X_wrprotect", "X_mkdirty", "X_mkclean", "X_mkyoung", "X_mkold", "X_modify", "X_access_permitted"),
-    *("X_populate", "X_index", "composite_insert_pfn_X", "composite_write_upgrade_X"),
-)
-_LEVELLESS = ("pgprot_noncached", "pgprot_writecombine", "pgprot_device", "vm_get_page_prot")
-_FORMS: Final[Mapping[str, tuple[str, str]]] = {
-    **{form.replace("X", level): (form, level) for form in _PER_LEVEL for level in LEVELS},
-    **{form: (form, "") for form in _LEVELLESS},
-}
-"""Helper -> its form (with X for the level) and its level."""
-
-IN_SCOPE: Final = frozenset(_FORMS)
+IN_SCOPE: Final = frozenset(FORMS)
 """Helpers in scope: composites always, the others where a file's `defined` says arch or generic."""
-
-_ENTRIES: Final = {"pfn_X": 2, "X_modify": 2, "composite_insert_pfn_X": 2, "vm_get_page_prot": 0}
-"""How many of a form's inputs are entries, pgprots or pfns, elementwise in the ops; 1 where it is not listed."""
-
-_NUMBERS: Final = {"X_access_permitted": 1, "composite_insert_pfn_X": 1, "vm_get_page_prot": 1}
-"""How many inputs follow that are plain numbers (a write flag, vm_flags); 0 where it is not listed."""
 
 _CONSTANTS: Final = (
     *("PAGE_SHIFT", "PMD_SHIFT", "PUD_SHIFT", "P4D_SHIFT", "PGDIR_SHIFT", "PMD_ORDER", "PUD_ORDER"),
     *("PTRS_PER_PTE", "PTRS_PER_PMD", "PTRS_PER_PUD", "PTRS_PER_P4D", "PTRS_PER_PGD"),
 )
-_WRITABLE_VMA = VM_READ | VM_WRITE | VM_SHARED
 _HEX = re.compile(r"0x[0-9a-fA-F]{1,16}")
 _ALL_HEX = re.compile(rf"(?:{_HEX.pattern} )*{_HEX.pattern}")
-
-Row = tuple[int, ...]
 
 
 class Machine(NamedTuple):
@@ -182,7 +158,7 @@ def parse_vectors(document: Any, where: str = "vectors") -> Vectors:
     config = _mapping(machine.get("config", {}), f"{where}: machine.config")
     out_of_scope = {name: reason for name in all_rows if (reason := _out_of_scope(name, defined))}
     rows = {
-        name: _rows(listed, _FORMS[name][0], f"{where}: {name}")
+        name: _rows(listed, FORMS[name][0], f"{where}: {name}")
         for name, listed in all_rows.items()
         if name not in out_of_scope
     }
@@ -237,7 +213,7 @@ def check_vectors(vectors: Vectors | Mapping[str, Any], kernel: Kernel, *, array
     named = list(vectors.constants.items())
     if named:
         result.count_all("constants", named, [constants[name] for name, _ in named])
-    evaluate = _evaluate_arrays if arrays else _evaluate
+    evaluate = answers_to_arrays if arrays else answers
     for helper, rows in vectors.rows.items():
         result.count_all(helper, rows, evaluate(kernel, helper, rows))
     return result
@@ -263,7 +239,7 @@ def _out_of_scope(helper: str, defined: Mapping[str, Any]) -> str:
 def _rows(listed: Any, form: str, where: str) -> list[Row]:
     if not isinstance(listed, list):
         raise BadInput(where, "expected a list of rows")
-    length = _ENTRIES.get(form, 1) + _NUMBERS.get(form, 0) + 1
+    length = ENTRIES.get(form, 1) + NUMBERS.get(form, 0) + 1
     if set(map(type, listed)) == {list} and set(map(len, listed)) == {length}:
         words = list(chain.from_iterable(listed))
         if set(map(type, words)) == {str} and _ALL_HEX.fullmatch(" ".join(words)):
@@ -305,106 +281,3 @@ def _text(value: Any, where: str) -> str:
 
 def _shown(value: int | str) -> str:
     return value if isinstance(value, str) else hex(value)
-
-
-# Evaluation
-
-
-def _function(kernel: Kernel, helper: str) -> Callable[..., Any]:
-    """Return the function of a row's inputs that a helper stands for."""
-    form, level = _FORMS[helper]
-    match form:
-        case "X_index":
-            return lambda address: kernel.geometry.index(cast("Level", level), address)
-        case "X_mkwrite":
-            return lambda entry: _mkwrite(kernel, level, entry)
-        case "composite_insert_pfn_X":
-            return lambda pfn, prot, write: _insert_pfn(kernel, level, pfn, prot, write)
-        case "composite_write_upgrade_X":
-            return lambda old: _write_upgrade(kernel, level, old)
-    return cast("Callable[..., Any]", getattr(kernel.ops, helper, partial(_no_such_op, helper)))
-
-
-def _no_such_op(helper: str, *inputs: Any) -> Any:
-    raise Refused(helper, "no architecture of the model has such an op")
-
-
-def _mkwrite(kernel: Kernel, level: str, entry: Any) -> Any:
-    """X_mkwrite for a writable vma; that of a PUD takes no vma."""
-    op = getattr(kernel.ops, f"{level}_mkwrite")
-    return op(entry) if level == "pud" else op(entry, _WRITABLE_VMA)
-
-
-def _insert_pfn(kernel: Kernel, level: str, pfn: Any, prot: Any, write: int) -> Any:
-    """The chain of insert_pfn, insert_pfn_pmd and insert_pfn_pud (mm/memory.c, mm/huge_memory.c)."""
-    ops = kernel.ops
-    entry = getattr(ops, f"pfn_{level}")(pfn, prot)
-    if level != "pte":
-        entry = getattr(ops, f"{level}_mkhuge")(entry)
-    entry = getattr(ops, f"{level}_mkspecial")(entry)
-    if not write:
-        return entry
-    entry = getattr(ops, f"{level}_mkyoung")(getattr(ops, f"{level}_mkdirty")(entry))
-    return _mkwrite(kernel, level, entry)
-
-
-def _write_upgrade(kernel: Kernel, level: str, old: Any) -> Any:
-    """The chain of a write fault on an entry that was inserted for reading."""
-    ops = kernel.ops
-    return _mkwrite(kernel, level, getattr(ops, f"{level}_mkdirty")(getattr(ops, f"{level}_mkyoung")(old)))
-
-
-def _raised(error: Exception) -> str:
-    return str(error) if isinstance(error, PfnmapError) else f"{type(error).__name__}: {error}"
-
-
-def _evaluate(kernel: Kernel, helper: str, rows: Sequence[Row]) -> list[int | str]:
-    """Return what the kernel answers, row by row, in ints."""
-    function = _function(kernel, helper)
-    return [_answer(function, row[:-1]) for row in rows]
-
-
-def _answer(function: Callable[..., Any], inputs: tuple[int, ...]) -> int | str:
-    try:
-        answer = function(*inputs)
-    except Exception as error:  # a plugin's op may raise anything; that is an answer, and a wrong one
-        return _raised(error)
-    return answer if type(answer) is int else f"{answer!r}, which is no int"
-
-
-def _evaluate_arrays(kernel: Kernel, helper: str, rows: Sequence[Row]) -> list[int | str]:
-    """Return what the kernel answers to arrays of entries; plain numbers stay so, rows are grouped by them."""
-    import numpy as np
-
-    entries = _ENTRIES.get(_FORMS[helper][0], 1)
-    if not entries:
-        return _evaluate(kernel, helper, rows)
-    columns = [np.array(column, dtype=np.uint64) for column in list(zip(*rows, strict=True))[:entries]]
-    if not columns or not _NUMBERS.get(_FORMS[helper][0]):
-        return _array_answers(kernel, helper, columns, ()) if columns else []
-    groups: dict[Row, list[int]] = {}
-    for number, row in enumerate(rows):
-        groups.setdefault(row[entries:-1], []).append(number)
-    answers: list[int | str] = [0] * len(rows)
-    for plain, numbers in groups.items():
-        alike = [column[numbers] for column in columns]
-        for number, answer in zip(numbers, _array_answers(kernel, helper, alike, plain), strict=True):
-            answers[number] = answer
-    return answers
-
-
-def _array_answers(kernel: Kernel, helper: str, columns: list[Any], plain: Row) -> list[int | str]:
-    import numpy as np
-
-    size = len(columns[0])
-    before = [column.copy() for column in columns]
-    try:
-        answer = _function(kernel, helper)(*columns, *plain)
-    except Exception as error:  # see _answer
-        return [_raised(error)] * size
-    if not isinstance(answer, np.ndarray) or answer.dtype != np.uint64 or answer.shape != (size,):
-        return [f"{type(answer).__name__} of {getattr(answer, 'dtype', 'no dtype')}, no uint64 array"] * size
-    if any((column != original).any() for column, original in zip(columns, before, strict=True)):
-        return ["the op changed its argument"] * size
-    found: list[int | str] = answer.tolist()
-    return found

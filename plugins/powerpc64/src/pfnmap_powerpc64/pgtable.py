@@ -10,12 +10,10 @@ go through pmd_pte() and pud_pte().
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
-from pfnmap import Arch, Entry, Has, Level, Refused, WordFormat, hookimpl
-from pfnmap.contract.plan import HUGE_LEVELS, LeafLevel
-from pfnmap.kconfig import fragment
-from pfnmap.vm_flags import VM_ACCESS_FLAGS, VM_ARCH_1, VM_EXEC, VM_READ, VM_WRITE
+from pfnmap import Arch, Entry, Has, Refused, hookimpl
+from pfnmap.vm_flags import VM_ACCESS_FLAGS, VM_ARCH_1, VM_EXEC, VM_READ
 from pfnmap_powerpc64.bits import (
     ACCESS_FLAGS,
     ACCESSED,
@@ -27,10 +25,7 @@ from pfnmap_powerpc64.bits import (
     MASK64,
     NON_IDEMPOTENT,
     PA_MAX,
-    PRESENT,
-    PRIVILEGED,
     PROTECTION_MAP,
-    READ,
     RW,
     SAO,
     SOFT_DIRTY,
@@ -41,7 +36,7 @@ from pfnmap_powerpc64.bits import (
 )
 from pfnmap_powerpc64.boot import Boot
 
-__all__ = ["Powerpc64"]
+__all__ = ["Pgtable"]
 
 _DEVMAP_OPS: Final = frozenset(f"{level}_{op}" for level in ("pte", "pmd", "pud") for op in ("devmap", "mkdevmap"))
 _HUGE_SPECIAL_OPS: Final = frozenset(f"{level}_{op}" for level in ("pmd", "pud") for op in ("special", "mkspecial"))
@@ -56,7 +51,6 @@ _THP_OPS: Final = frozenset(
 """Behind CONFIG_TRANSPARENT_HUGEPAGE."""
 
 _VM_SAO: Final = VM_ARCH_1
-_SEGV_ACCERR: Final = 2
 
 
 def _is_zero(value: Entry) -> Entry:
@@ -67,60 +61,8 @@ def _all_set(entry: Entry, mask: int) -> Entry:
     return _is_zero((entry & mask) ^ mask)
 
 
-class Powerpc64(Arch):
-    """The architecture. Not modelled, taken as absent: protection keys, coprocessors, 4K pages inside of 64K ones."""
-
-    name: ClassVar[str] = "powerpc64"
-    aliases: ClassVar[tuple[str, ...]] = ("powerpc64le", "ppc64", "ppc64el", "ppc64le")
-    config_symbol: ClassVar[str] = "PPC64"
-    release_suffixes: ClassVar[Mapping[str, str]] = {"64k": "64K"}
-    """A flavour of Debian 7.2."""
-    leaf_changes: Mapping[LeafLevel, tuple[str, ...]] = dict.fromkeys(HUGE_LEVELS, ("powerpc-huge-pfnmap",))
-
-    cpu_defaults: ClassVar[Mapping[str, object]] = {"mmu": "auto", "hw_access_dirty": True, "pte_table_size": 0}
-    """`mmu`: radix (POWER9 and later), hash, or auto: what the kernel takes on a CPU with both.
-
-    `hw_access_dirty`: radix sets reference and change bits itself; without, it faults. Hash has no table walker: every
-    access that its table does not hold yet goes through the kernel.
-
-    `pte_table_size`: the variable __pte_table_size (bytes), a power of two whose lower bits are bad in hash's PMD
-    entries; 0: as hash__early_init_mmu leaves it. Golden vectors were computed before __pte_frag_size_shift was set
-    (their `bits` say 0), and hash's 64K pages take the size from that: 1 byte, so that nothing is bad. They say so."""
-
-    vector_state: ClassVar[Mapping[str, str]] = {"pte_table_size": "PTE_TABLE_SIZE"}
-
-    machines: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "hash": {"cpu": {"mmu": "hash"}},
-        "hash 4K": {"cpu": {"mmu": "hash"}, "page_size": "4K"},
-        "6.1.192": {"release": "6.1.192"},
-    }
-    expected_failures: ClassVar[Mapping[str, str]] = {
-        "kconfig-claims:pud@hash*": "FINDINGS F18: pfn_pud is BUG() under hash, whatever Kconfig promises",
-    }
-
-    def word_format(self, level: Level) -> WordFormat | None:
-        """See `pfnmap.Arch.word_format`. Source: Power ISA 3.0, Book III, "Radix Tree Translation".
-
-        Bit 63 (the manual's 0): valid; bit 62: maps memory. A leaf's address ends at bit 56, but Linux uses 53 and
-        above for other things; a table's is in 59:8. Bits 8 and 7 are reference and change, 5:4 the memory's
-        attributes, 61 and 11:9 software's. Hash walks no tables.
-        """
-        if not self._radix:
-            return None
-        shift = next(walked.shift for walked in self.geometry.walk if walked.name == level)
-        valid, leaf, address = 1 << 63, 1 << 62, (((1 << 53) - (1 << shift), 0),)
-        return WordFormat(
-            valid=(valid | leaf, valid | leaf) if level == "pte" else (valid, valid),
-            table=None if level == "pte" else (leaf, 0),
-            address=address,
-            next_table=(((1 << 60) - (1 << 8), 0),),
-            load=(0b1100, 0b0100),  # the manual's 60 to 63: privileged, read, write, execute
-            execute=(0b1001, 0b0001),
-            store=(0b1010, 0b0010),
-            uncached=(3 << 4, 2 << 4),  # non-idempotent
-            software=1 << 61 | 7 << 9,
-            marks=3 << 7,
-        )
+class Pgtable(Arch):
+    """The helpers, and what of configuration, CPU and release they hang on."""
 
     def setup_arch(self, config: Mapping[str, str], cpu: Mapping[str, Any], has: Has) -> None:
         boot = Boot.read(config, cpu)
@@ -163,32 +105,6 @@ class Powerpc64(Arch):
         if self._pfn_pmd_is_bug:
             undefined.add("pmd_mkdevmap")
         self.undefined = frozenset(undefined)
-
-    @hookimpl
-    def kconfig(self, has: Has) -> str:
-        return fragment(__package__, has)
-
-    # The CPU
-
-    def mmu_access(self, level: Level, entry: int, write: bool) -> tuple[int, bool]:
-        """Inference from the Power ISA (3.0, Book III, radix: R and C bits, EAA) and from hash_page(); nothing pins it.
-
-        Radix refuses what is not present, privileged, or lacks read or write, and then leaves the entry alone. Hash
-        walks no tables: the low-level fault (mm/book3s64/hash_utils.c, hash_page_mm) does it, grants the same accesses
-        and sets the same bits; that it notes the hash table's slot in the entry besides is left out.
-        """
-        needed = PRESENT | LEAF | (WRITE if write else READ)
-        flags = ACCESSED | (DIRTY if write else 0)
-        allowed = entry & (needed | PRIVILEGED) == needed
-        if self._radix and not self._hw_access_dirty:
-            allowed = allowed and entry & flags == flags
-        return (entry | flags if allowed else entry), allowed
-
-    def access_error(self, vm_flags: int, write: bool) -> int:
-        """Refuse as access_error in arch/powerpc/mm/fault.c: a load needs any access but execute alone."""
-        access = vm_flags & VM_ACCESS_FLAGS
-        allowed = access & VM_WRITE if write else access not in (0, VM_EXEC)
-        return 0 if allowed else _SEGV_ACCERR
 
     # pfn and prot to entry and back
 

@@ -10,11 +10,9 @@ helpers of PMD and PUD are the PTE's, as in the kernel, whose functions go throu
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
-from pfnmap import Arch, Entry, Has, Level, MmuCpu, WordFormat, hookimpl
-from pfnmap.contract.plan import LeafLevel
-from pfnmap.kconfig import fragment
+from pfnmap import Arch, Entry, Has, hookimpl
 from pfnmap.vm_flags import VM_READ, VM_WRITE
 from pfnmap_riscv64.bits import (
     ACCESSED,
@@ -34,12 +32,11 @@ from pfnmap_riscv64.bits import (
     READ,
     SOFT_DIRTY,
     SPECIAL,
-    USER,
     WRITE,
 )
 from pfnmap_riscv64.geometry import PAGE_OFFSET, geometry, levels, linear_map
 
-__all__ = ["Riscv64"]
+__all__ = ["Pgtable"]
 
 _DEVMAP_OPS: Final = frozenset(f"{level}_{op}" for level in ("pte", "pmd", "pud") for op in ("devmap", "mkdevmap"))
 _HUGE_SPECIAL_OPS: Final = frozenset(f"{level}_{op}" for level in ("pmd", "pud") for op in ("special", "mkspecial"))
@@ -56,70 +53,9 @@ _SOFT_DIRTY_OPS: Final = frozenset(
 )
 _SHADOW_STACK_OPS: Final = frozenset({"pte_mkwrite", "pmd_mkwrite", "arch_calc_vm_prot_bits"})
 
-_SEGV_ACCERR: Final = 2
 
-
-class Riscv64(Arch):
-    """The architecture. Not modelled, taken as absent: Svnapot, shadow stacks, the memory types of T-Head CPUs."""
-
-    name: ClassVar[str] = "riscv64"
-    config_symbol: ClassVar[str] = "ARCH_RV64I"
-    leaf_changes: Mapping[LeafLevel, tuple[str, ...]] = {
-        "pmd": ("riscv-huge-pfnmap",),
-        "pud": ("riscv-huge-pfnmap", "riscv-pud-thp"),
-    }
-
-    cpu_defaults: ClassVar[Mapping[str, object]] = {
-        "mode": "sv48",
-        "svpbmt": True,
-        "svrsw60t59b": False,
-        "hw_access_dirty": True,
-    }
-    """`mode`: sv39, sv48 or sv57, what the CPU has and satp is set to. `svpbmt`: memory types in entries.
-    `svrsw60t59b`: bits 59 and 60 are software's, so that there is soft-dirty. `hw_access_dirty`: the CPU sets the
-    accessed and dirty bits itself (Svadu); without, it faults (Svade)."""
-
-    machines: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "sv39": {"cpu": {"mode": "sv39"}},
-        "sv57": {"cpu": {"mode": "sv57"}},
-        "sv39 svpbmt=off": {"cpu": {"mode": "sv39", "svpbmt": False}},
-        "sv57 svpbmt=off": {"cpu": {"mode": "sv57", "svpbmt": False}},
-        "soft dirty": {"given": {"MEM_SOFT_DIRTY": "y"}, "cpu": {"svrsw60t59b": True}},
-        "6.1.192": {"release": "6.1.192"},
-    }
-    expected_failures: ClassVar[Mapping[str, str]] = {
-        **dict.fromkeys(
-            ("leaf-is-a-leaf:pud", "mm-protection:pud", "words-protection:pud"),
-            "FINDINGS F17: PROT_NONE makes a PUD leaf an entry that is bad, not present and no leaf",
-        ),
-        "cache-modes@*svpbmt=off": "without Svpbmt an entry has no memory type",
-    }
-
-    mmu_cpu = MmuCpu(
-        "pfnmap_riscv64.emulated_cpu:Riscv64", {"svpbmt": False, "svrsw60t59b": False, "hw_access_dirty": True}
-    )
-
-    def word_format(self, level: Level) -> WordFormat:
-        """See `pfnmap.Arch.word_format`. Source: the privileged specification, "Sv39" and what follows it.
-
-        Bit 0: valid; any of bits 3:1 (execute, write, read): maps memory; bit 4: user; bits 6 and 7: accessed and
-        dirty; bits 9:8: for software, under Svrsw60t59b also 60:59. Address bits 55:12 are in 53:10; a large leaf with
-        address bits below its size faults. Svpbmt's bits 62:61 are 2 for device memory.
-        """
-        shift = next(walked.shift for walked in self.geometry.walk if walked.name == level)
-        address, table = ((((1 << 56) - (1 << shift)) >> 2, 2),), (((1 << 54) - (1 << 10), 2),)
-        return WordFormat(
-            (1, 1),
-            None if level == "pte" else (0xE, 0),
-            address,
-            table,
-            load=(0x12, 0x12),
-            execute=(0x18, 0x18),
-            store=(0x16, 0x16),
-            uncached=(3 << 61, 2 << 61) if self._mtmask else None,
-            software=3 << 8 | (3 << 59 if self._svrsw60t59b else 0),
-            marks=3 << 6,
-        )
+class Pgtable(Arch):
+    """The helpers, and what of configuration, CPU and release they hang on."""
 
     def setup_arch(self, config: Mapping[str, str], cpu: Mapping[str, Any], has: Has) -> None:
         walked = levels(cpu["mode"])
@@ -167,30 +103,6 @@ class Riscv64(Arch):
         if not thp:
             undefined |= _PUD_OPS | {"pmd_devmap", "pud_devmap", "pmdp_set_access_flags"}
         self.undefined = frozenset(undefined)
-
-    @hookimpl
-    def kconfig(self, has: Has) -> str:
-        return fragment(__package__, has)
-
-    # The CPU
-
-    def mmu_access(self, level: Level, entry: int, write: bool) -> tuple[int, bool]:
-        """Walk as user mode does, with sstatus.MXR clear. From the privileged specification.
-
-        The kit's check ``mmu-access`` holds it to an emulated CPU that sets accessed and dirty; that one without faults
-        on old and clean entries is inference.
-
-        An entry that may be written and not read is reserved. A refused access changes nothing, since accessed and
-        dirty are set after all checks. Reserved bits and misaligned large leaves, which fault too, are not looked at.
-        """
-        needed = PRESENT | USER | READ | (WRITE if write else 0)
-        flags = ACCESSED | (DIRTY if write else 0)
-        allowed = entry & needed == needed and (self._hw_access_dirty or entry & flags == flags)
-        return (entry | flags if allowed else entry), allowed
-
-    def access_error(self, vm_flags: int, write: bool) -> int:
-        """Refuse as access_error in arch/riscv/mm/fault.c: write implies read, execute does not."""
-        return 0 if vm_flags & (VM_WRITE if write else VM_READ | VM_WRITE) else _SEGV_ACCERR
 
     # pfn and prot to entry and back
 

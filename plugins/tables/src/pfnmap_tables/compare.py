@@ -11,7 +11,7 @@ from pfnmap.contract.plan import LEAF_LEVELS, Request
 from pfnmap.errors import BadInput, Refused
 from pfnmap.kernel import Kernel
 from pfnmap.plan import MappingPlan, plan
-from pfnmap.plugins import Registry
+from pfnmap.plugins import Registry, calling
 from pfnmap_tables.processes import Resource, Vma, is_pci, resources, vmas
 from pfnmap_tables.target import Target
 from pfnmap_tables.walk import Run, Walk, walk
@@ -209,7 +209,9 @@ def decoded(kernel: Kernel, level: Level, entry: int) -> dict[str, Any]:
         except Refused:
             continue
         found[key] = hex(value) if key == "prot" else bool(value)
-    if (mode := kernel.arch.cache_mode(level, entry)) is not None:
+    with calling(kernel.arch.name, "cache_mode()") as gave:
+        mode = gave(kernel.arch.cache_mode(level, entry), str | None)
+    if mode is not None:
         found["cache_mode"] = mode
     return found
 

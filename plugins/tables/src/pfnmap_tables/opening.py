@@ -56,13 +56,16 @@ def of_core(path: str, arch: str | None, types: TypeFile | None = None) -> Targe
         platform = _platform(path, arch or (_MACHINES.get(kdump[1]) if kdump else None))
         program, said = _loaded(path, platform, None)
         note = None if said else _own_note(program)
-        if note is None and kdump and platform:
+        if note is None and kdump and platform is None:
+            raise Refused(path, "neither VMCOREINFO nor an architecture in its header: --arch says the second")
+        if note is None and kdump:
             bare, said = _loaded(path, platform, _PROVISIONAL)
             note = None if said else note_in_memory(bare)
         elif note is None:
             note = note_in_file(path)
         if note is None:
-            raise Refused(path, f"no dump of a Linux kernel that is known: {said or 'no VMCOREINFO in it'}")
+            why = f"{said or 'no VMCOREINFO in it'}{'; QEMU also writes ELF' if kdump else ''}"
+            raise Refused(path, f"no dump of a Linux kernel that is known: {why}")
         if not program.flags & ProgramFlags.IS_LINUX_KERNEL:
             program, said = _loaded(path, platform or program.platform, note)
     except OSError as error:
