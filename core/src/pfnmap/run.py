@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
-from pfnmap.contract.device import Device
 from pfnmap.contract.step import LISTED_FAULTS, Action, Step, StepEvents, StepResult
 from pfnmap.contract.vma import MmStruct
 from pfnmap.errors import BadInput, PfnmapError, Refused, Unknown
@@ -24,7 +24,7 @@ from pfnmap.plugins import calling, why_not_linked
 from pfnmap.trace import Call, Event, Fault, KernelDied, Message, Split, counted, unrolled
 
 if TYPE_CHECKING:
-    from pfnmap.kernel import Kernel
+    pass
 
 __all__ = ["Run", "Step"]
 
@@ -37,18 +37,9 @@ _FOLLOWS = ("follow_pfnmap_start", "follow_pte")
 class Run(RunState):
     """A run: `RunState`, and the steps that change it."""
 
-    def __init__(
-        self,
-        kernel: Kernel,
-        devices: list[Device],
-        driver: str = "",
-        *,
-        image: bool = False,
-        installed: int | None = None,
-    ) -> None:
-        super().__init__(kernel, devices, driver, image=image, installed=installed)
-        self._offered = dict(self._plugin_actions())
-        self._actions = self._by_name()
+    @cached_property
+    def _offered(self) -> dict[str, Mapping[str, Action]]:
+        return dict(self._plugin_actions())
 
     def _plugin_actions(self) -> Iterator[tuple[str, Mapping[str, Action]]]:
         """Yield the plugins with their actions; one that fails to tell them is left out."""
@@ -59,7 +50,8 @@ class Run(RunState):
             except PfnmapError as error:
                 self.left_out[plugin] = str(error)
 
-    def _by_name(self) -> dict[str, tuple[str, Action]]:
+    @cached_property
+    def _actions(self) -> dict[str, tuple[str, Action]]:
         """Actions with the plugins that they are of, by "plugin.action", and by the bare name where one alone has
         it."""
         full = {f"{p}.{name}": (p, action) for p, actions in self._offered.items() for name, action in actions.items()}
