@@ -10,7 +10,7 @@ from pfnmap.kernel import Kernel
 from pfnmap.mm.boot import boot
 from pfnmap.testing.check import cases
 from pfnmap.testing.kit import ARCH_CHECKS, Item, arch_kit
-from pfnmap.testing.plain import ADDRESS, LEAF, Plain, bit, is_zero
+from pfnmap.testing.plain import ADDRESS, LEAF, PRESENT, Plain, bit, is_zero
 
 INVALID_TABLE = 0x30_0000
 MACHINE = "7.3.4"
@@ -36,7 +36,12 @@ class Shared(Plain):
 
     def word_format(self, level: Any) -> Any:
         found = super().word_format(level)
-        return found if level == "pte" else replace(found, valid=(0, 0), shared=INVALID_TABLE)
+        if level == "pte":
+            return found
+        present = {  # of a leaf; a table's word is an address
+            name: tuple(bits | PRESENT for bits in getattr(found, name)) for name in ("load", "execute", "store")
+        }
+        return replace(found, valid=(0, 0), shared=INVALID_TABLE, **present)
 
     def pmd_none(self, pmd: Any) -> Any:
         return is_zero(pmd ^ INVALID_TABLE)
