@@ -631,6 +631,9 @@ class MprotectMakesOldLeavesAccessible(Plain):
     def pte_mkyoung(self, pte: Any) -> Any:
         return pte | ACCESSED | self.VALID
 
+    def word_format(self, level: Any) -> Any:
+        return replace(super().word_format(level), marks=ACCESSED | DIRTY | self.VALID)
+
     def mmu_access(self, level: Any, entry: int, write: bool) -> tuple[int, bool]:
         if level != "pte":
             return super().mmu_access(level, entry, write)
@@ -777,7 +780,7 @@ RULES: list[tuple[str, dict[str, Any], str]] = [
     ),
     ("cpu-access:pte", cpu(lambda entry, write: False), "the CPU refuses a load"),
     (
-        "cpu-access:pte",
+        "cpu-access-modified:pte",
         {"mmu_access": lambda self, level, e, write: (e | ACCESSED | write * DIRTY, not write or bool(e & WRITE))},
         "whose mapping has no permissions",
     ),

@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from pfnmap.kernel import Kernel
+from pfnmap.ops.state import frame_bits
 
 __all__ = ["entry_at"]
 
@@ -40,8 +41,13 @@ async def entry_at(
             table = None if empty or leaf else getattr(ops, f"{op}_pgtable")(word)
     *above, (level, value) = met
     entry: dict[str, Any] = {"level": level, "value": hex(value)}
-    if level == "pte" and ops.pte_present(value) and ops.pte_pfn(value) << kernel.geometry.PAGE_SHIFT in ram:
-        entry = {"level": level, "ram": True, "flags": hex(value & ~page_bits)}
+    pfn = None
+    if level == "pte" and ops.pte_present(value):
+        pfn = ops.pte_pfn(value)
+    elif level == "pmd" and ops.pmd_present(value) and ops.pmd_leaf(value):
+        pfn = ops.pmd_pfn(value)
+    if pfn is not None and pfn << kernel.geometry.PAGE_SHIFT in ram:
+        entry = {"level": level, "ram": True, "flags": hex(value & ~frame_bits(kernel))}
     names = {name for name, _ in met}
     return {
         "entry": entry,

@@ -248,6 +248,13 @@ class PageTables:
         self._phys.free_table(self._deposited.pop(address))
         self.pgtables_bytes -= self.bytes["pte"]
 
+    def populate_deposited(self, slot: Slot, address: int) -> Table:
+        """pgtable_trans_huge_withdraw and pmd_populate: put the PTE table that was kept for the PMD leaf at `address`
+        in its place, and return it."""
+        pa = self._deposited.pop(address)
+        slot.table[slot.index] = self._ops.pmd_populate(pa)
+        return self._phys.tables[pa]
+
     def pgd_offset(self, address: int) -> Slot:
         """Return the top slot of an address."""
         return Slot(self.pgd, (address >> self._top_shift) & self._top_mask)

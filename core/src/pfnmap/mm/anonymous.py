@@ -50,8 +50,9 @@ def do_anonymous_page(vmf: VmFault) -> int:
 
 
 def _do_huge_pmd_anonymous_page(vmf: VmFault) -> int:
-    """A write maps a new huge page (`map_fixed_anon` of KVM guests), with a table kept for its split. What is done to
-    it later is refused (`refuse_anonymous_huge_page`), and so is the huge zero page of a read."""
+    """A write maps a new huge page (`map_fixed_anon` of KVM guests), with a table kept for its split. Of what is
+    done to it later copies and moves are refused (`refuse_anonymous_huge_page`), and so is the huge zero page of a
+    read."""
     vma = vmf.vma
     mm = vma.vm_mm
     kernel = mm.kernel

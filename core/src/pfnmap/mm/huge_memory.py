@@ -10,6 +10,7 @@ from pfnmap.contract.fault import VM_FAULT_NOPAGE, VM_FAULT_SIGBUS
 from pfnmap.contract.slot import Slot
 from pfnmap.contract.vma import MmStruct, VmArea, VmFault
 from pfnmap.errors import Refused
+from pfnmap.mm.contpte import contpte_fold
 from pfnmap.mm.mmu_notifier import mmu_notifier_invalidate_range
 from pfnmap.mm.pfnmap_track import setup_cachemode
 from pfnmap.trace import Call, Install, KernelDied, Oops, Split
@@ -17,6 +18,7 @@ from pfnmap.vm_flags import VM_HUGEPAGE, VM_MAYWRITE, VM_NOHUGEPAGE, VM_PFNMAP, 
 
 __all__ = [
     "anonymous_thp_orders",
+    "anonymous_wp_huge_pmd",
     "bug_on_cow",
     "change_huge_pmd",
     "change_huge_pud",
@@ -24,6 +26,7 @@ __all__ = [
     "copy_huge_pud",
     "huge_pmd_set_accessed",
     "huge_pud_set_accessed",
+    "is_anonymous_huge_page",
     "is_cow_mapping",
     "move_huge_pmd",
     "refuse_anonymous_huge_page",
@@ -193,18 +196,65 @@ def huge_pud_set_accessed(vmf: VmFault) -> None:
     table[index] = ops.pud_mkdirty(entry) if vmf.write else entry
 
 
-def refuse_anonymous_huge_page(vma: VmArea, entry: int) -> None:
-    """Refuse what is done to a PMD leaf of memory (`do_huge_pmd_anonymous_page`), which is mapped and pinned, no more.
-
-    A pfnmap's leaf that is left over in such a vma (FINDINGS F3) maps no memory.
-    """
+def is_anonymous_huge_page(vma: VmArea, entry: int) -> bool:
+    """Tell whether a PMD leaf maps memory (`do_huge_pmd_anonymous_page`). A pfnmap's leaf that is left over in such a
+    vma (FINDINGS F3) maps none."""
     machine = vma.vm_mm.machine
-    if vma.is_anonymous and machine.kernel.ops.pmd_pfn(entry) << machine.kernel.geometry.PAGE_SHIFT in machine.phys.ram:
+    return (
+        vma.is_anonymous and machine.kernel.ops.pmd_pfn(entry) << machine.kernel.geometry.PAGE_SHIFT in machine.phys.ram
+    )
+
+
+def refuse_anonymous_huge_page(vma: VmArea, entry: int) -> None:
+    """Refuse what is not modelled of a PMD leaf of memory: it is mapped, pinned, protected, split, zapped, no more
+    (tests/data/recordings/huge-*)."""
+    if is_anonymous_huge_page(vma, entry):
         raise Refused("anonymous huge page", "what is done to it once it is mapped")
 
 
+def anonymous_wp_huge_pmd(vmf: VmFault) -> int:
+    """do_huge_pmd_wp_page: a write to a read-only leaf of the process's own makes it writable in place."""
+    vma = vmf.vma
+    kernel = vma.vm_mm.machine.kernel
+    ops = kernel.ops
+    assert vmf.pmd is not None
+    vma.vm_mm.machine.trace.emit(Call("do_huge_pmd_wp_page", vmf.address))
+    table, index = vmf.pmd
+    if not vma.vm_mm.machine.phys.ram[ops.pmd_pfn(table[index]) << kernel.geometry.PAGE_SHIFT].exclusive:
+        refuse_anonymous_huge_page(vma, table[index])
+    if vmf.write:
+        entry = ops.pmd_mkdirty(ops.pmd_mkyoung(table[index]))
+        table[index] = ops.pmdp_set_access_flags(table[index], ops.pmd_mkwrite(entry, vma.vm_flags))
+    return 0
+
+
+def _refill(vma: VmArea, slot: Slot, address: int) -> None:
+    """Put PTEs of the same pages in the place of a PMD leaf of memory, in the table that was kept for them: writable,
+    old, dirty and soft-dirty as that was (__split_huge_pmd_locked).
+
+    6.1.192 makes them clean, which is refused: that ended with 6.4, and so do kernels without `per-vma-lock-faults`.
+    """
+    mm = vma.vm_mm
+    if not mm.kernel.has("per-vma-lock-faults"):
+        raise Refused("anonymous huge page", "its split before 6.4")
+    ops = mm.kernel.ops
+    leaf = slot.entry
+    pfn = ops.pmd_pfn(leaf)
+    table = mm.tables.populate_deposited(slot, address)
+    for n in range(len(table)):
+        entry = ops.pfn_pte(pfn + n, vma.vm_page_prot)
+        if ops.pmd_write(leaf):
+            entry = ops.pte_mkwrite(entry, vma.vm_flags)
+        if not ops.pmd_young(leaf):
+            entry = ops.pte_mkold(entry)
+        if ops.pmd_dirty(leaf):
+            entry = ops.pte_mkdirty(entry)
+        table[n] = entry
+    contpte_fold(mm, table, 0, len(table))
+
+
 def split_huge_pmd(vma: VmArea, slot: Slot, address: int) -> None:
-    """__split_huge_pmd: a pfnmap's PMD leaf is dropped, not refilled with PTEs; any other entry is left alone."""
+    """__split_huge_pmd: a pfnmap's PMD leaf is dropped, one of memory becomes PTEs; any other entry is left alone."""
     mm = vma.vm_mm
     machine = mm.machine
     kernel = machine.kernel
@@ -216,8 +266,10 @@ def split_huge_pmd(vma: VmArea, slot: Slot, address: int) -> None:
     entry = slot.entry
     if not ops.pmd_trans_huge(entry) and not ops.pmd_devmap(entry):
         return
-    refuse_anonymous_huge_page(vma, entry)
     machine.trace.emit(Split("pmd", address))
+    if is_anonymous_huge_page(vma, entry):
+        _refill(vma, slot, address)
+        return
     slot.table[slot.index] = kernel.arch.empty("pmd")
     if ops.arch_needs_pgtable_deposit():
         mm.tables.withdraw(address)
@@ -273,10 +325,14 @@ def change_huge_pmd(vma: VmArea, slot: Slot, address: int, newprot: int, try_wri
     machine = vma.vm_mm.machine
     kernel = machine.kernel
     ops = kernel.ops
-    refuse_anonymous_huge_page(vma, slot.entry)
     machine.trace.emit(Call("change_huge_pmd", address))
     entry = ops.pmd_modify(slot.entry, newprot)
-    if try_writable and ops.pmd_dirty(entry) and ops.pmd_soft_dirty(entry) and not ops.pmd_write(entry):
+    if is_anonymous_huge_page(vma, slot.entry):
+        page = machine.phys.ram[ops.pmd_pfn(slot.entry) << kernel.geometry.PAGE_SHIFT]
+        upgraded = try_writable and page.exclusive and kernel.has("mprotect-clean-exclusive")
+    else:
+        upgraded = try_writable and bool(ops.pmd_dirty(entry) and ops.pmd_soft_dirty(entry))
+    if upgraded and not ops.pmd_write(entry):
         entry = ops.pmd_mkwrite(entry, vma.vm_flags)
     slot.table[slot.index] = entry
 
@@ -352,10 +408,16 @@ def is_cow_mapping(vm_flags: int) -> bool:
 def zap_huge_pmd(vma: VmArea, slot: Slot, address: int) -> None:
     """Drop a PMD leaf; `address` is the leaf's."""
     mm = vma.vm_mm
-    refuse_anonymous_huge_page(vma, slot.entry)
+    entry = slot.entry
+    anonymous = is_anonymous_huge_page(vma, entry)
     mm.machine.trace.emit(Call("zap_huge_pmd", address))
     slot.table[slot.index] = mm.kernel.arch.empty("pmd")
-    if mm.kernel.ops.arch_needs_pgtable_deposit():
+    if anonymous:
+        geometry = mm.kernel.geometry
+        first = mm.kernel.ops.pmd_pfn(entry) << geometry.PAGE_SHIFT
+        for page in range(first, first + geometry.size("pmd"), geometry.PAGE_SIZE):
+            mm.machine.phys.unmap_page(page)
+    if anonymous or mm.kernel.ops.arch_needs_pgtable_deposit():
         mm.tables.withdraw(address)
 
 

@@ -145,6 +145,8 @@ def _wp_huge_pmd(vmf: VmFault) -> int:
         if not ret & VM_FAULT_FALLBACK:
             return ret
     assert vmf.pmd is not None
+    if huge_memory.is_anonymous_huge_page(vmf.vma, vmf.pmd.entry):
+        return huge_memory.anonymous_wp_huge_pmd(vmf)
     huge_memory.split_huge_pmd(vmf.vma, vmf.pmd, vmf.address)
     return VM_FAULT_FALLBACK
 

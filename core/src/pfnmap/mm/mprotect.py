@@ -157,6 +157,8 @@ def _change(vma: VmArea, table: Table, depth: int, start: int, end: int, try_wri
                 huge_memory.change_huge_pmd(vma, slot, address, vma.vm_page_prot, try_writable)
             else:
                 huge_memory.split_huge_pmd(vma, slot, address)
+                if (below := tables.below["pmd"][table[slot.index]]) is not None:
+                    _change(vma, below, depth + 1, address, stop, try_writable)
         elif not tables.none_or_clear_bad(walked.name, slot):
             child = mm.machine.phys.tables[step.pgtable(entry)]
             _change(vma, child, depth + 1, address, stop, try_writable)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pfnmap.contract.slot import Slot, Table
 from pfnmap.contract.vma import MmStruct, VmArea
 from pfnmap.errors import Refused
-from pfnmap.mm.huge_memory import refuse_anonymous_huge_page, split_huge_pud
+from pfnmap.mm.huge_memory import split_huge_pud
 from pfnmap.trace import Misbehaviour
 from pfnmap.vm_flags import VM_PFNMAP
 
@@ -116,10 +116,7 @@ def pmd_trans_huge_lock(vma: VmArea, slot: Slot) -> bool:
     entry = slot.entry
     if ops.pmd_none(entry):
         return False
-    leaf = bool(not ops.pmd_present(entry) or ops.pmd_trans_huge(entry) or ops.pmd_devmap(entry))
-    if leaf:
-        refuse_anonymous_huge_page(vma, entry)
-    return leaf
+    return bool(not ops.pmd_present(entry) or ops.pmd_trans_huge(entry) or ops.pmd_devmap(entry))
 
 
 def pte_slots(vma: VmArea, slot: Slot, start: int, end: int) -> Iterator[tuple[int, Slot]]:

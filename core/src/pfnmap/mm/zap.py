@@ -69,6 +69,8 @@ def _zap(vma: VmArea, table: Table, depth: int, start: int, end: int, mmap_locke
                 huge_memory.zap_huge_pmd(vma, slot, address)
             else:
                 huge_memory.split_huge_pmd(vma, slot, address)
+                if (child := tables.below["pmd"][table[index]]) is not None:
+                    _zap(vma, child, depth + 1, address, stop, mmap_locked)
         elif not tables.none_or_clear_bad(walked.name, slot):
             child = mm.machine.phys.tables[step.pgtable(table[slot[1]])]
             _zap(vma, child, depth + 1, address, stop, mmap_locked)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from functools import cached_property
 
 from pfnmap.contract.device import Device, DeviceBar
+from pfnmap.contract.kernel import LinkedKernel
 from pfnmap.contract.module import Driver
 from pfnmap.contract.step import FoundEntry
 from pfnmap.contract.vma import AnonVma, File, MmStruct, VmArea
@@ -18,13 +19,21 @@ from pfnmap.plugins import blamed, calling, environment, may_pass, why_unusable
 from pfnmap.trace import Oops
 from pfnmap.vm_flags import VM_DONTEXPAND, VM_READ
 
-__all__ = ["RunState"]
+__all__ = ["RunState", "frame_bits"]
 
 _IMAGE_TEXT = 0x400000
 """Where a static program's first segment lies; what matters is only that it is low (FINDINGS, "Also true of the
 files")."""
 
 _TABLE_MASK = (1 << 48) - 1
+
+
+def frame_bits(kernel: LinkedKernel) -> int:
+    """Return the bits of a leaf that hold the frame's number, plain or, in a PROT_NONE entry of x86, inverted
+    (`min.anon_none.entry`)."""
+    ops = kernel.ops
+    first = ops.pfn_pte(0, ops.vm_get_page_prot(VM_READ))
+    return sum(1 << bit for bit in range(64) if ops.pte_pfn(first | 1 << bit) != ops.pte_pfn(first))
 
 
 def _top(part: object) -> str:
@@ -159,15 +168,15 @@ class RunState:
         page_bits = _TABLE_MASK & -self.kernel.geometry.PAGE_SIZE
         ops = self.kernel.ops
         value = slot.entry
-        frame = ops.pte_pfn(value) << self.kernel.geometry.PAGE_SHIFT if level == "pte" else None
-        ram = frame in self.machine.phys.ram and bool(ops.pte_present(value))
+        pfn = None
+        if level == "pte" and ops.pte_present(value):
+            pfn = ops.pte_pfn(value)
+        elif level == "pmd" and ops.pmd_present(value) and ops.pmd_leaf(value):
+            pfn = ops.pmd_pfn(value)
+        ram = pfn is not None and pfn << self.kernel.geometry.PAGE_SHIFT in self.machine.phys.ram
         upper = tuple((name, s.entry & ~page_bits) for name, s in above)
         return FoundEntry(level, value & ~self._frame_bits if ram else value, ram, upper)
 
     @cached_property
     def _frame_bits(self) -> int:
-        """The bits of a PTE that hold the frame's number, plain or, in a PROT_NONE entry of x86, inverted
-        (`min.anon_none.entry`)."""
-        ops = self.kernel.ops
-        first = ops.pfn_pte(0, ops.vm_get_page_prot(VM_READ))
-        return sum(1 << bit for bit in range(64) if ops.pte_pfn(first | 1 << bit) != ops.pte_pfn(first))
+        return frame_bits(self.kernel)
