@@ -55,7 +55,7 @@ _STATUS: Final[Mapping[Verdict, Status]] = {
 
 _ROOT: Final = "Linux-2.6.12-rc2"
 _RELEASE: Final = re.compile(r"Linux v?([0-9]{1,4}\.[0-9]{1,4}(?:\.[0-9]{1,4})?(?:-rc[0-9]{1,4})?)")
-_MAX_PACKED: Final = 32 * MIB
+_MAX_PACKED: Final = 16 * MIB
 """Bytes of a compressed log, once decompressed: what is read in seconds. One that is not packed is read as it comes."""
 _MAX_EVENTS: Final = 200_000
 """Commits that are known changes or revert something; the whole history of Linux has some ten thousands."""
