@@ -489,6 +489,13 @@ def test_fragment_that_reaches_out_or_does_not_parse_is_refused_with_its_place(l
         resolve([("pfnmap", CORE), ("bad", f"config X\n\tbool\n{line}\n")])
 
 
+def test_a_last_line_that_goes_on_goes_on_in_no_other_fragment():
+    torn = "config TORN\n\tbool\n\tselect THP if \\"
+    for behind in ([], [("next", "config NEXT\n\tbool\n")]):
+        with pytest.raises(LinkError, match=r"Kconfig of torn, line 3: .*malformed expression"):
+            resolve([("pfnmap", CORE), ("torn", torn), *behind])
+
+
 SHELL = "$(shell,touch PWNED)"
 
 

@@ -99,6 +99,8 @@ def _lines(text: str) -> tuple[tuple[int, str], ...]:
         if joined or line.lstrip()[:1] not in ("", "#"):
             found.append((number, line))
         joined = line.endswith("\\")
+    if joined:  # its last line goes on in no other fragment
+        found.append((number, ""))
     return tuple(found)
 
 
