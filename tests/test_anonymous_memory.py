@@ -56,6 +56,36 @@ def test_a_write_maps_the_largest_block_that_fits_and_has_no_entry():
     assert machine.there(64)[32:] == [True] * 32
 
 
+def _huge_page() -> Machine:
+    machine = Machine()
+    machine.map(512)
+    machine.touch(BASE, "write")
+    assert machine("walk", va=BASE)["entry"]["level"] == "pmd"
+    return machine
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"op": "fork"},
+        {"op": "mremap", "addr": BASE, "old_len": 2 << 20, "new_len": 2 << 20, "new_addr": BASE + GIB},
+    ],
+)
+def test_a_huge_page_is_neither_copied_nor_moved(step: dict[str, Any]):
+    machine = _huge_page()
+    flags = {"flags": ["MAYMOVE", "FIXED"]} if step["op"] == "mremap" else {}
+    with pytest.raises(Refused, match="anonymous huge page"):
+        machine(**step, **flags)
+
+
+def test_memory_of_a_huge_page_is_given_back_whole():
+    machine = _huge_page()
+    ram = machine.run.machine.phys.ram
+    kept = len(ram)  # the zero page's is never given back
+    machine("munmap", addr=BASE, length=2 << 20)
+    assert len(ram) == kept - 512
+
+
 @pytest.mark.parametrize("setting", ["never", "madvise"])
 def test_without_advice_or_permission_a_write_maps_one_page(setting: str):
     machine = Machine()

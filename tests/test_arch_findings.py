@@ -52,6 +52,22 @@ def test_a_smaller_block_under_hash_gets_16m_leaves_and_a_table_behind_each():
     assert touched["table_bytes"] == 1024 * 8 + 1024 * 8 + 256 * 8
 
 
+def test_the_table_behind_a_leaf_goes_where_the_leaf_goes():
+    size, elsewhere, deposited = 32 << 20, VA + GIB, 256 * 8
+    run = mapped("powerpc64", size, {"mmu": "hash"})
+
+    def grown(op: str, **arguments: Any) -> int:
+        step = run.step(Step(op, arguments))
+        assert step.result == "ok"
+        return step.table_bytes
+
+    assert grown("touch", va=VA, access="read", length=size) == 2 * 1024 * 8 + 2 * deposited
+    flags = ["MAYMOVE", "FIXED"]
+    assert grown("mremap", addr=VA, old_len=size, new_len=size, new_addr=elsewhere, flags=flags) == 0
+    assert grown("mprotect", addr=elsewhere, length=1 << 16, prot="r") == -deposited
+    assert grown("munmap", addr=elsewhere, length=size) == -2 * 1024 * 8 - deposited
+
+
 def test_a_plan_refuses_leaves_that_powerpc_hash_would_die_of() -> None:
     kernel = Kernel.link(
         "powerpc64",

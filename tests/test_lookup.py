@@ -182,6 +182,24 @@ def test_an_entry_zapped_before_the_lock_is_found_only_without_the_recheck(level
     assert not page_table_lock(machine.mm).held
 
 
+@pytest.mark.parametrize("contended", [False, True])
+def test_a_pte_is_found_whether_or_not_somebody_holds_its_lock(contended: bool):
+    machine = Machine("6.12.117")
+    machine.map_each_level()
+    address, lock = PLACES["pte"], page_table_lock(machine.mm)
+    vma = machine.vma(address)
+    for there in (True, False):
+        if contended:
+            lock.contend(lambda: None)
+        with mmap_lock(machine.mm), machine.run.machine.mm.follow_pfnmap(vma, address) as args:
+            assert (args is not None) == there
+            assert lock.held == there
+            if args is not None:
+                assert args.pfn == machine.kernel.ops.pte_pfn(machine.entry(address))
+        assert not lock.held
+        machine.run.machine.mm.zap_vma_ptes(vma, vma.vm_start, vma.size)
+
+
 def test_an_entry_that_changed_before_the_lock_is_looked_at_again():
     machine = Machine("6.12.117")
     machine.map_each_level()
