@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 from functools import cache
-from itertools import chain, combinations
+from itertools import chain, combinations, pairwise
 from typing import Any
 
 import pytest
 
 from pfnmap.kernel import Kernel
 from pfnmap.plan import Request, advise
-from pfnmap.plan.advise import MOST, Outcome
-from pfnmap.plan.candidates import Variants, candidates
+from pfnmap.plan.advise import MOST, Advice, Outcome, Saves
+from pfnmap.plan.candidates import Candidate, Variants, candidates
 from pfnmap.plan.planner import Planner, Question
 from pfnmap.spec import KernelSpec
 
@@ -92,6 +92,26 @@ def test_what_saves_most_comes_first_and_what_takes_least_before_its_like() -> N
     assert [str(step) for step in found[0].steps] == ["release=7.2.8"]
     lifting = [str(advice.steps[0]) for advice in found if advice.ends == ("pmd", "pud")]
     assert lifting == ["thp=always", "with=thp-bypass-pfnmap", "release=6.12.115"]
+
+
+def test_of_what_saves_alike_page_tables_count_then_fewer_steps_then_cheaper_ones() -> None:
+    va, thp, release = (
+        Candidate("va", "congruent", ""),
+        Candidate("thp", "always", ""),
+        Candidate("release", "6.12", ""),
+    )
+    found = [
+        Advice(None, (va, thp), ("pmd",), Saves(1, 8192, 0)),
+        Advice(None, (thp,), ("pmd",), Saves(0, 4096, 1)),
+        Advice(None, (release,), ("pmd",), Saves(1, 4096, 0)),
+        Advice(None, (va, thp), ("pmd",), Saves(1, 4096, 0)),
+    ]
+    assert all(one.rank < other.rank for one, other in pairwise(found))
+
+
+def test_what_helps_a_guest_too_has_its_ends() -> None:
+    found = sets(linked("6.12.94", "never"), Request(0, PHYS, GIB, policy="aligned"), hypervisor="kvm", most=1)
+    assert found["thp=always",] == ("pmd", "guest_pmd", "pud", "guest_pud")
 
 
 def test_a_slow_dma_map_is_mended_by_the_one_backport_with_what_it_requires() -> None:
