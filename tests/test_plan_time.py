@@ -38,6 +38,19 @@ def test_toggles_that_are_said_replace_the_published(answer):
     assert "boot_batched_sizing_s" not in time
 
 
+def test_a_boot_is_as_many_maps_as_decode_is_toggled(answer):
+    """Least toggles of the fastest map, most of the slowest; a guest that sizes BARs in a batch does one or two."""
+    time = answer("plan", *H100)["time"]
+    low, high = time["dma_map_s"]
+    assert time["boot_s"] == [pytest.approx(20 * low, rel=0.02), pytest.approx(40 * high, rel=0.02)]
+    assert time["boot_batched_sizing_s"] == [pytest.approx(low, rel=0.02), pytest.approx(2 * high, rel=0.02)]
+
+
+def test_a_billion_toggles_are_too_many(answer, refused):
+    assert answer("plan", *H100, "--toggles", "999999999")["time"]["toggles"] == [999_999_999] * 2
+    assert "'1000000000' is not a number of toggles" in refused("plan", *H100, "--toggles", "1000000000")
+
+
 def test_boot_takes_no_time_where_a_vmm_keeps_its_maps(answer):
     document = answer("plan", "--bar", "128G", "--vmm", "cloud_hypervisor-53", "--time")
     assert "dma" not in document["mappings"][0]["redone"]
@@ -54,6 +67,26 @@ def test_own_figures_count_walks_faults_and_table_pages(answer, tmp_path):
     spent = cold["walks"] * 100 + cold["driver_calls"] * 1000 + row["table_bytes"] // 4096 * 50
     assert document["time"]["dma_map_s"] == [pytest.approx(spent * 1e-9, rel=0.01)] * 2
     assert str(path) in document["time"]["sources"][0]
+
+
+@pytest.mark.parametrize(
+    ("text", "left_out"), [("ns_per_walk = 100", True), ("ns_per_walk = 100\nns_per_fault = 0", False)]
+)
+def test_that_faults_are_not_counted_is_said_where_nobody_measured_them(answer, tmp_path, text, left_out):
+    path = tmp_path / "own.toml"
+    path.write_text(text)
+    assert "time of faults is not in it" in answer("plan", *H100)["time"]["sources"]
+    own = answer("plan", *H100, "--calibrate", path)["time"]["sources"]
+    assert ("time of faults is not in it" in own) is left_out
+
+
+def test_a_calibration_has_64_kib_at_most(answer, refused, tmp_path):
+    path = tmp_path / "own.toml"
+    text = "ns_per_walk = 100\n#"
+    path.write_text(text.ljust(1 << 16, "x"))
+    assert answer("plan", *H100, "--calibrate", path)["time"]["dma_map_s"]
+    path.write_text(text.ljust((1 << 16) + 1, "x"))
+    assert str(path) in refused("plan", *H100, "--calibrate", path)
 
 
 def test_two_policies_have_an_estimate_each(answer):
