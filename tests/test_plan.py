@@ -147,6 +147,16 @@ def test_not_congruent_tells_how_far_off() -> None:
     assert not blocked(mapping, "pmd")
 
 
+def test_an_address_that_is_not_congruent_stands_in_no_way_where_nobody_checks_it() -> None:
+    """posted-v2 maps leaves at any VA that is aligned (and maps the wrong memory); before the series none would fit."""
+    request = Request(2, PHYS, GIB, va=WINDOW + 4096)
+    reasons = {
+        release: {name for row in one(linked("x86_64", release), request).blocked for name in (row.reason, *row.also)}
+        for release in ("posted-v2", "6.1.192")
+    }
+    assert reasons == {"posted-v2": {"vma_edge"}, "6.1.192": {"release", "not_congruent", "vma_edge"}}
+
+
 def test_what_would_still_block_stands_in_also() -> None:
     kernel = linked("x86_64", "6.12.94", (("TRANSPARENT_HUGEPAGE", "n"),), "never")
     ((reason, detail, also),) = blocked(one(kernel, Request(2, PHYS, 2 * MIB, va=WINDOW + 4096)), "pud")
@@ -200,6 +210,7 @@ def test_small_bars() -> None:
     assert [run.count for run in one(X86, alone).runs] == [1]
     into = one(X86, replace(alone, phys=0xFE00_0100))
     assert (into.runs, into.costs.table_bytes, into.costs.driver_calls) == ((), 0, 0)
+    assert (into.before.counts["pte"], into.before.table_bytes, into.before.driver_calls) == (0, 0, 0)
     assert blocked(into, "pte")[0][:2] == ("not_mmapable", "the BAR has 256 bytes and starts 0x100 into its 4K page")
     neighbour = replace(alone, bar=1, phys=0xFE00_0800)
     found = plan(X86, [alone, neighbour]).mappings[0]
