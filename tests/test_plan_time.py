@@ -18,6 +18,7 @@ def test_published_machines_are_within_their_own_range(answer):
     assert time["boot_s"][0] <= 120 <= time["boot_s"][1]
     assert time["toggles"] == [20, 40]
     assert any("topofmind.dev" in source for source in time["sources"])
+    assert {source.partition(" ns a walk")[0] for source in time["sources"][:4]} == {"60", "94 to 103", "95", "119"}
     assert time["estimate"] is True
 
 
@@ -69,6 +70,13 @@ def test_own_figures_count_walks_faults_and_table_pages(answer, tmp_path):
     assert str(path) in document["time"]["sources"][0]
 
 
+def test_own_figures_count_nothing_where_the_map_fails(answer, tmp_path):
+    path = tmp_path / "own.toml"
+    path.write_text("ns_per_walk = 99.5\nns_per_table_page = 50\n")
+    refused_by_iommufd = ("--dma", "iommufd", "--time", "--calibrate", path)
+    assert answer("plan", "--bar", "1G", "--vmm", "aligned", *refused_by_iommufd)["time"] == {"policy": "aligned"}
+
+
 @pytest.mark.parametrize(
     ("text", "left_out"), [("ns_per_walk = 100", True), ("ns_per_walk = 100\nns_per_fault = 0", False)]
 )
@@ -97,6 +105,7 @@ def test_two_policies_have_an_estimate_each(answer):
 def test_what_is_not_mapped_for_dma_takes_no_time(answer, pfnmap):
     time = answer("plan", "--bar", "1G", "--vmm", "aligned", "--dma", "iommufd", "--time")["time"]
     assert time == {"policy": "aligned"}
+    assert answer("plan", "--bar", "1G", "--vmm", "aligned", "--driver", "pci_sysfs", "--time")["time"] == time
     assert "nothing is mapped for DMA" in pfnmap("plan", "--bar", "1G", "--dma", "iommufd", "--time").stdout
 
 
@@ -129,6 +138,7 @@ def test_calibration_that_is_no_time_is_one_line(refused, tmp_path, text, said):
         (("--calibrate", "x"), "--calibrate: goes with --time"),
         (("--time", "--toggles", "-1"), "--toggles"),
         (("--time", "--toggles", "x"), "--toggles"),
+        (("--time", "--toggles", "٣"), "--toggles"),
     ],
 )
 def test_bad_usage_is_one_line(refused, words, said):
