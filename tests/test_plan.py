@@ -273,6 +273,15 @@ def test_policy_kernel_by_release() -> None:
     assert "luck" in lucky.notes[0]
 
 
+def test_luck_is_reckoned_with_the_address_at_the_offset_that_is_mapped() -> None:
+    """mmap(NULL) aligns to the offset in 6.12.y: of the 2M blocks of a 1G leaf one is congruent to the BAR's."""
+    part = Request(2, PHYS, 8 * GIB, offset=4096, length=4 * GIB, policy="kernel")
+    assert one(X86, part).area.luck == 1 / 512
+    (lucky,) = plan(linked("x86_64", "7.3.4"), [part], mmap_base=0x7FFF_F000_1000).mappings
+    assert [run.level for run in lucky.runs] == ["pte", "pmd", "pte"]
+    assert "congruent modulo 2M by luck" in lucky.notes[0]
+
+
 @pytest.mark.parametrize(
     ("request_", "words"),
     [
