@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from importlib.metadata import EntryPoints, entry_points
 from pathlib import Path
@@ -266,6 +267,12 @@ def test_an_architecture_says_what_a_hypervisor_does_on_it(monkeypatch: pytest.M
 def test_a_hypervisor_that_there_is_not() -> None:
     with pytest.raises(Unknown, match="unknown hypervisor 'xen'; known: kvm"):
         plan(linked(), [Request(0, PHYS, GIB, policy="aligned")], hypervisor="xen")
+
+
+def test_what_a_driver_that_was_left_out_may_have_brought_is_unknown_and_says_why() -> None:
+    kernel = replace(linked(), left_out={"xen": "plugin xen: broken"})
+    with pytest.raises(Unknown, match="unknown hypervisor 'xen'; known: kvm; left out: plugin xen: broken"):
+        plan(kernel, [Request(0, PHYS, GIB, policy="aligned")], hypervisor="xen")
 
 
 def test_an_architecture_s_changes_gate_its_levels() -> None:
