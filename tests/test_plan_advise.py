@@ -112,6 +112,7 @@ def test_of_what_saves_alike_page_tables_count_then_fewer_steps_then_cheaper_one
 def test_what_helps_a_guest_too_has_its_ends() -> None:
     found = sets(linked("6.12.94", "never"), Request(0, PHYS, GIB, policy="aligned"), hypervisor="kvm", most=1)
     assert found["thp=always",] == ("pmd", "guest_pmd", "pud", "guest_pud")
+    assert all(len(steps) == 1 for steps in found)
 
 
 def test_a_slow_dma_map_is_mended_by_the_one_backport_with_what_it_requires() -> None:
