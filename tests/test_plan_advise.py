@@ -115,6 +115,15 @@ def test_what_helps_a_guest_too_has_its_ends() -> None:
     assert all(len(steps) == 1 for steps in found)
 
 
+@pytest.mark.parametrize(("dma", "reached"), [("type1", (GIB, 2 * MIB - 4 * KIB)), ("iommufd", (0, 0))])
+def test_an_outcome_has_what_is_mapped_of_each_bar_and_what_of_it_for_dma(dma: str, reached: tuple[int, int]) -> None:
+    bars = (Request(0, PHYS, GIB, policy="aligned"), Request(2, 2 * PHYS, 2 * MIB, offset=4 * KIB, policy="aligned"))
+    planned = Planner(linked("6.12.117"), Question.of(bars, dma=dma)).answer()
+    assert Outcome.of(planned, planned[0].sizes).mapped == (GIB, reached[0], 2 * MIB - 4 * KIB, reached[1])
+    within_a_page = Question.of([Request(0, 0xFE00_0100, 256, policy="aligned")], dma=dma)
+    assert Outcome.of(Planner(linked("6.12.117"), within_a_page).answer(), planned[0].sizes).mapped[0] == 0
+
+
 def test_a_slow_dma_map_is_mended_by_the_one_backport_with_what_it_requires() -> None:
     (backport, *_) = advise(linked("6.12.117"), [Request(0, PHYS, 8 * GIB, policy="aligned")])
     assert [str(step) for step in backport.steps] == ["with=type1-pfnmap-batch"]
