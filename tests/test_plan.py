@@ -86,6 +86,13 @@ def test_natural_mappings_on_arm64(symbols: Any, size: int, counts: tuple[int, i
     assert blocked(mapping, "pud")[0][0] == "arch_no_level"
 
 
+def test_s390_has_a_table_more_where_a_mapping_ends_beyond_4_tib() -> None:
+    """A new process has three levels; a region-third table is 16 KiB."""
+    ends = (16 * GIB, 4 * TIB, 4 * TIB + GIB)
+    tables = [one(linked("s390", "7.3.4"), Request(0, 1 << 62, GIB, va=end - GIB)).costs.table_bytes for end in ends]
+    assert tables == [2_113_536, 2_113_536, 2_113_536 + 16 * KIB]
+
+
 @pytest.mark.parametrize(
     ("size", "table_bytes"),
     [
