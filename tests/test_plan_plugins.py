@@ -16,6 +16,7 @@ from pfnmap import BadInput, PluginError, Refused, Unknown
 from pfnmap.kernel import Kernel
 from pfnmap.plan import POLICIES, Plan, Request, plan
 from pfnmap.plugins import Registry
+from pfnmap.spec import KernelSpec
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 PHYS = 0x80_0000_0000
@@ -370,6 +371,12 @@ def test_only_what_alters_the_answer_is_assumed_of_changes() -> None:
     assert any("thp-bypass-pfnmap" in text for text in kernel.assumed)
     natural = Request(2, PHYS, GIB, va=PHYS)
     assert not any("taken as absent" in text for text in plan(kernel, [natural]).kernel["assumed"])
+    ubuntu = KernelSpec(arch="x86_64", release="6.8.0-90-generic").link()
+    said = [
+        any("has pat-fork-failure" in text for text in assumed)
+        for assumed in (ubuntu.assumed, plan(ubuntu, [natural]).kernel["assumed"])
+    ]
+    assert said == [True, False]
     gated = Kernel.link("x86_64", ["vfio_pci"], defaults=THP, release="6.18.20", thp="never")
     (sentence,) = (text for text in plan(gated, [natural]).kernel["assumed"] if "taken as absent" in text)
     assert sentence == "not known for 6.18.20, taken as absent: thp-bypass-pfnmap"
