@@ -86,6 +86,13 @@ def test_natural_mappings_on_arm64(symbols: Any, size: int, counts: tuple[int, i
     assert blocked(mapping, "pud")[0][0] == "arch_no_level"
 
 
+def test_s390_has_a_table_more_where_a_mapping_ends_beyond_4_tib() -> None:
+    """A new process has three levels; a region-third table is 16 KiB."""
+    ends = (16 * GIB, 4 * TIB, 4 * TIB + GIB)
+    tables = [one(linked("s390", "7.3.4"), Request(0, 1 << 62, GIB, va=end - GIB)).costs.table_bytes for end in ends]
+    assert tables == [2_113_536, 2_113_536, 2_113_536 + 16 * KIB]
+
+
 @pytest.mark.parametrize(
     ("size", "table_bytes"),
     [
@@ -147,6 +154,16 @@ def test_not_congruent_tells_how_far_off() -> None:
     assert not blocked(mapping, "pmd")
 
 
+def test_an_address_that_is_not_congruent_stands_in_no_way_where_nobody_checks_it() -> None:
+    """posted-v2 maps leaves at any VA that is aligned (and maps the wrong memory); before the series none would fit."""
+    request = Request(2, PHYS, GIB, va=WINDOW + 4096)
+    reasons = {
+        release: {name for row in one(linked("x86_64", release), request).blocked for name in (row.reason, *row.also)}
+        for release in ("posted-v2", "6.1.192")
+    }
+    assert reasons == {"posted-v2": {"vma_edge"}, "6.1.192": {"release", "not_congruent", "vma_edge"}}
+
+
 def test_what_would_still_block_stands_in_also() -> None:
     kernel = linked("x86_64", "6.12.94", (("TRANSPARENT_HUGEPAGE", "n"),), "never")
     ((reason, detail, also),) = blocked(one(kernel, Request(2, PHYS, 2 * MIB, va=WINDOW + 4096)), "pud")
@@ -200,6 +217,7 @@ def test_small_bars() -> None:
     assert [run.count for run in one(X86, alone).runs] == [1]
     into = one(X86, replace(alone, phys=0xFE00_0100))
     assert (into.runs, into.costs.table_bytes, into.costs.driver_calls) == ((), 0, 0)
+    assert (into.before.counts["pte"], into.before.table_bytes, into.before.driver_calls) == (0, 0, 0)
     assert blocked(into, "pte")[0][:2] == ("not_mmapable", "the BAR has 256 bytes and starts 0x100 into its 4K page")
     neighbour = replace(alone, bar=1, phys=0xFE00_0800)
     found = plan(X86, [alone, neighbour]).mappings[0]
@@ -260,6 +278,15 @@ def test_policy_kernel_by_release() -> None:
     (lucky,) = plan(linked("x86_64", "7.3.4"), [whole], mmap_base=0x7FFF_F000_0000).mappings
     assert [run.level for run in lucky.runs] == ["pmd"]
     assert "luck" in lucky.notes[0]
+
+
+def test_luck_is_reckoned_with_the_address_at_the_offset_that_is_mapped() -> None:
+    """mmap(NULL) aligns to the offset in 6.12.y: of the 2M blocks of a 1G leaf one is congruent to the BAR's."""
+    part = Request(2, PHYS, 8 * GIB, offset=4096, length=4 * GIB, policy="kernel")
+    assert one(X86, part).area.luck == 1 / 512
+    (lucky,) = plan(linked("x86_64", "7.3.4"), [part], mmap_base=0x7FFF_F000_1000).mappings
+    assert [run.level for run in lucky.runs] == ["pte", "pmd", "pte"]
+    assert "congruent modulo 2M by luck" in lucky.notes[0]
 
 
 @pytest.mark.parametrize(

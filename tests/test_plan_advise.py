@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 from functools import cache
-from itertools import chain, combinations
+from itertools import chain, combinations, pairwise
 from typing import Any
 
 import pytest
 
 from pfnmap.kernel import Kernel
 from pfnmap.plan import Request, advise
-from pfnmap.plan.advise import MOST, Outcome
-from pfnmap.plan.candidates import Variants, candidates
+from pfnmap.plan.advise import MOST, Advice, Outcome, Saves
+from pfnmap.plan.candidates import Candidate, Variants, candidates
 from pfnmap.plan.planner import Planner, Question
 from pfnmap.spec import KernelSpec
 
@@ -92,6 +92,36 @@ def test_what_saves_most_comes_first_and_what_takes_least_before_its_like() -> N
     assert [str(step) for step in found[0].steps] == ["release=7.2.8"]
     lifting = [str(advice.steps[0]) for advice in found if advice.ends == ("pmd", "pud")]
     assert lifting == ["thp=always", "with=thp-bypass-pfnmap", "release=6.12.115"]
+
+
+def test_of_what_saves_alike_page_tables_count_then_fewer_steps_then_cheaper_ones() -> None:
+    va, thp, release = (
+        Candidate("va", "congruent", ""),
+        Candidate("thp", "always", ""),
+        Candidate("release", "6.12", ""),
+    )
+    found = [
+        Advice(None, (va, thp), ("pmd",), Saves(1, 8192, 0)),
+        Advice(None, (thp,), ("pmd",), Saves(0, 4096, 1)),
+        Advice(None, (release,), ("pmd",), Saves(1, 4096, 0)),
+        Advice(None, (va, thp), ("pmd",), Saves(1, 4096, 0)),
+    ]
+    assert all(one.rank < other.rank for one, other in pairwise(found))
+
+
+def test_what_helps_a_guest_too_has_its_ends() -> None:
+    found = sets(linked("6.12.94", "never"), Request(0, PHYS, GIB, policy="aligned"), hypervisor="kvm", most=1)
+    assert found["thp=always",] == ("pmd", "guest_pmd", "pud", "guest_pud")
+    assert all(len(steps) == 1 for steps in found)
+
+
+@pytest.mark.parametrize(("dma", "reached"), [("type1", (GIB, 2 * MIB - 4 * KIB)), ("iommufd", (0, 0))])
+def test_an_outcome_has_what_is_mapped_of_each_bar_and_what_of_it_for_dma(dma: str, reached: tuple[int, int]) -> None:
+    bars = (Request(0, PHYS, GIB, policy="aligned"), Request(2, 2 * PHYS, 2 * MIB, offset=4 * KIB, policy="aligned"))
+    planned = Planner(linked("6.12.117"), Question.of(bars, dma=dma)).answer()
+    assert Outcome.of(planned, planned[0].sizes).mapped == (GIB, reached[0], 2 * MIB - 4 * KIB, reached[1])
+    within_a_page = Question.of([Request(0, 0xFE00_0100, 256, policy="aligned")], dma=dma)
+    assert Outcome.of(Planner(linked("6.12.117"), within_a_page).answer(), planned[0].sizes).mapped[0] == 0
 
 
 def test_a_slow_dma_map_is_mended_by_the_one_backport_with_what_it_requires() -> None:

@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 
+from pfnmap.plan import Request, difference, plan
+from pfnmap.spec import KernelSpec
+
 BAR = ("plan", "--bar", "8G@0x800000000", "--release", "6.12.94", "--thp", "never", "--vmm", "kernel")
 ARM = "examples/configs/config-6.12.117+deb13-arm64.gz"
 
@@ -78,3 +81,11 @@ def test_what_cannot_be_the_other_side_is_one_line_and_exit_2(pfnmap, spec, said
     assert result.exit_code == 2
     assert said in result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_bar_that_the_other_side_alone_has_stands_beside_none() -> None:
+    kernel = KernelSpec(arch="x86_64", release="6.12.117").link()
+    here, more = Request(0, 1 << 35, 1 << 30, policy="aligned"), Request(2, 1 << 36, 1 << 21, policy="kernel")
+    (row,) = difference(plan(kernel, [here]), plan(kernel, [here, more])).mappings
+    assert (row.bar, row.policies, row.sides[0]) == (2, (None, "kernel"), None)
+    assert row.sides[1] is not None

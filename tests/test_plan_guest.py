@@ -191,6 +191,11 @@ def test_an_unknown_change_is_planned_both_ways():
     assert "arm64-kvm-pfnmap-block" not in {row.change for row in plan(kernel, [request]).undetermined}
 
 
+def test_a_guest_faults_nothing_in_of_a_bar_that_is_not_mapped():
+    guest = planned("x86_64", "7.3.4", Request(0, 0xFE00_0100, 256, policy="aligned")).guest
+    assert (guest.runs, guest.faults, guest.fixups, guest.driver_calls) == ((), 0, 0, 0)
+
+
 def test_the_document_has_a_guest_only_where_it_is_asked_for():
     kernel = linked("x86_64", "7.3.4")
     request = Request(0, PHYS, 3 * MIB, va=VA, gpa=GUEST_BASE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from importlib.metadata import EntryPoints, entry_points
 from pathlib import Path
@@ -15,6 +16,7 @@ from pfnmap import BadInput, PluginError, Refused, Unknown
 from pfnmap.kernel import Kernel
 from pfnmap.plan import POLICIES, Plan, Request, plan
 from pfnmap.plugins import Registry
+from pfnmap.spec import KernelSpec
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 PHYS = 0x80_0000_0000
@@ -268,6 +270,12 @@ def test_a_hypervisor_that_there_is_not() -> None:
         plan(linked(), [Request(0, PHYS, GIB, policy="aligned")], hypervisor="xen")
 
 
+def test_what_a_driver_that_was_left_out_may_have_brought_is_unknown_and_says_why() -> None:
+    kernel = replace(linked(), left_out={"xen": "plugin xen: broken"})
+    with pytest.raises(Unknown, match="unknown hypervisor 'xen'; known: kvm; left out: plugin xen: broken"):
+        plan(kernel, [Request(0, PHYS, GIB, policy="aligned")], hypervisor="xen")
+
+
 def test_an_architecture_s_changes_gate_its_levels() -> None:
     planned = plan(linked("6.12.117", "riscv64"), [Request(0, PHYS, GIB, va=1 << 36)])
     details = {detail for _, reason, detail in reasons(planned) if reason == "release"}
@@ -363,6 +371,12 @@ def test_only_what_alters_the_answer_is_assumed_of_changes() -> None:
     assert any("thp-bypass-pfnmap" in text for text in kernel.assumed)
     natural = Request(2, PHYS, GIB, va=PHYS)
     assert not any("taken as absent" in text for text in plan(kernel, [natural]).kernel["assumed"])
+    ubuntu = KernelSpec(arch="x86_64", release="6.8.0-90-generic").link()
+    said = [
+        any("has pat-fork-failure" in text for text in assumed)
+        for assumed in (ubuntu.assumed, plan(ubuntu, [natural]).kernel["assumed"])
+    ]
+    assert said == [True, False]
     gated = Kernel.link("x86_64", ["vfio_pci"], defaults=THP, release="6.18.20", thp="never")
     (sentence,) = (text for text in plan(gated, [natural]).kernel["assumed"] if "taken as absent" in text)
     assert sentence == "not known for 6.18.20, taken as absent: thp-bypass-pfnmap"

@@ -18,6 +18,7 @@ def test_published_machines_are_within_their_own_range(answer):
     assert time["boot_s"][0] <= 120 <= time["boot_s"][1]
     assert time["toggles"] == [20, 40]
     assert any("topofmind.dev" in source for source in time["sources"])
+    assert {source.partition(" ns a walk")[0] for source in time["sources"][:4]} == {"60", "94 to 103", "95", "119"}
     assert time["estimate"] is True
 
 
@@ -38,6 +39,19 @@ def test_toggles_that_are_said_replace_the_published(answer):
     assert "boot_batched_sizing_s" not in time
 
 
+def test_a_boot_is_as_many_maps_as_decode_is_toggled(answer):
+    """Least toggles of the fastest map, most of the slowest; a guest that sizes BARs in a batch does one or two."""
+    time = answer("plan", *H100)["time"]
+    low, high = time["dma_map_s"]
+    assert time["boot_s"] == [pytest.approx(20 * low, rel=0.02), pytest.approx(40 * high, rel=0.02)]
+    assert time["boot_batched_sizing_s"] == [pytest.approx(low, rel=0.02), pytest.approx(2 * high, rel=0.02)]
+
+
+def test_a_billion_toggles_are_too_many(answer, refused):
+    assert answer("plan", *H100, "--toggles", "999999999")["time"]["toggles"] == [999_999_999] * 2
+    assert "'1000000000' is not a number of toggles" in refused("plan", *H100, "--toggles", "1000000000")
+
+
 def test_boot_takes_no_time_where_a_vmm_keeps_its_maps(answer):
     document = answer("plan", "--bar", "128G", "--vmm", "cloud_hypervisor-53", "--time")
     assert "dma" not in document["mappings"][0]["redone"]
@@ -56,6 +70,33 @@ def test_own_figures_count_walks_faults_and_table_pages(answer, tmp_path):
     assert str(path) in document["time"]["sources"][0]
 
 
+def test_own_figures_count_nothing_where_the_map_fails(answer, tmp_path):
+    path = tmp_path / "own.toml"
+    path.write_text("ns_per_walk = 99.5\nns_per_table_page = 50\n")
+    refused_by_iommufd = ("--dma", "iommufd", "--time", "--calibrate", path)
+    assert answer("plan", "--bar", "1G", "--vmm", "aligned", *refused_by_iommufd)["time"] == {"policy": "aligned"}
+
+
+@pytest.mark.parametrize(
+    ("text", "left_out"), [("ns_per_walk = 100", True), ("ns_per_walk = 100\nns_per_fault = 0", False)]
+)
+def test_that_faults_are_not_counted_is_said_where_nobody_measured_them(answer, tmp_path, text, left_out):
+    path = tmp_path / "own.toml"
+    path.write_text(text)
+    assert "time of faults is not in it" in answer("plan", *H100)["time"]["sources"]
+    own = answer("plan", *H100, "--calibrate", path)["time"]["sources"]
+    assert ("time of faults is not in it" in own) is left_out
+
+
+def test_a_calibration_has_64_kib_at_most(answer, refused, tmp_path):
+    path = tmp_path / "own.toml"
+    text = "ns_per_walk = 100\n#"
+    path.write_text(text.ljust(1 << 16, "x"))
+    assert answer("plan", *H100, "--calibrate", path)["time"]["dma_map_s"]
+    path.write_text(text.ljust((1 << 16) + 1, "x"))
+    assert str(path) in refused("plan", *H100, "--calibrate", path)
+
+
 def test_two_policies_have_an_estimate_each(answer):
     time = answer("plan", "--bar", "1G", "--time")["time"]
     assert [one["policy"] for one in time["policies"]] == ["kernel", "aligned"]
@@ -64,6 +105,7 @@ def test_two_policies_have_an_estimate_each(answer):
 def test_what_is_not_mapped_for_dma_takes_no_time(answer, pfnmap):
     time = answer("plan", "--bar", "1G", "--vmm", "aligned", "--dma", "iommufd", "--time")["time"]
     assert time == {"policy": "aligned"}
+    assert answer("plan", "--bar", "1G", "--vmm", "aligned", "--driver", "pci_sysfs", "--time")["time"] == time
     assert "nothing is mapped for DMA" in pfnmap("plan", "--bar", "1G", "--dma", "iommufd", "--time").stdout
 
 
@@ -96,6 +138,7 @@ def test_calibration_that_is_no_time_is_one_line(refused, tmp_path, text, said):
         (("--calibrate", "x"), "--calibrate: goes with --time"),
         (("--time", "--toggles", "-1"), "--toggles"),
         (("--time", "--toggles", "x"), "--toggles"),
+        (("--time", "--toggles", "٣"), "--toggles"),
     ],
 )
 def test_bad_usage_is_one_line(refused, words, said):

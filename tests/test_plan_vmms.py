@@ -227,6 +227,11 @@ def test_capabilities_by_hand(answer: Any) -> None:
     assert areas == [{"offset": 0, "length": 2 * MIB}, {"offset": 4 * MIB, "length": 8192}]
 
 
+def test_a_vmm_leaves_all_of_a_bar_that_cannot_be_mapped(answer: Any) -> None:
+    (row,) = answer("plan", "--bar", "256@0xfe000100", "--vmm", "qemu-9.2")["mappings"]
+    assert [(part["offset"], part["length"]) for part in row["unmapped"]] == [(0, 256)]
+
+
 def test_a_newer_version_is_taken_for_the_newest_if_asked(answer: Any, refused: Any) -> None:
     said = refused("plan", "--bar", "32M", "--vmm", "qemu-12.0")
     assert said.endswith("unknown version of qemu '12.0'; known: 2.8 to 9.1, 9.2 to 10.2, 11.0")

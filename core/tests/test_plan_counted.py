@@ -41,3 +41,11 @@ def test_a_whole_mapping_is_counted_as_the_part_that_is_all_of_it(
 def test_what_is_not_mapped_costs_nothing() -> None:
     faulted = Levels(SIZES, "fault", frozenset(HUGE_LEVELS), frozenset(HUGE_LEVELS), True, 2, 0)
     assert Counted.of(faulted, (), 0, 0) == Counted(0, 0, 0, 0, {SIZES["pmd"]: 0, SIZES["pud"]: 0})
+
+
+@given(st.lists(st.integers(0, 12), unique=True, min_size=2).map(sorted), st.sampled_from([1, 2, 4]))
+def test_a_block_that_several_parts_touch_is_counted_once(edges: list[int], size: int) -> None:
+    """Held against the set of the blocks of every page."""
+    parts = list(zip(edges[::2], edges[1::2], strict=False))
+    blocks = {page // size for start, end in parts for page in range(start, end)}
+    assert touched([(start * PAGE, end * PAGE) for start, end in parts], size * PAGE) == len(blocks)
