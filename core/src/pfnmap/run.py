@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from itertools import islice
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from pfnmap.contract.step import LISTED_FAULTS, Action, Step, StepEvents, StepResult
 from pfnmap.contract.vma import MmStruct
@@ -22,9 +22,6 @@ from pfnmap.ops.arguments import address_value, argument_value
 from pfnmap.ops.state import RunState
 from pfnmap.plugins import calling, why_not_linked
 from pfnmap.trace import Call, Event, Fault, KernelDied, Message, Split, counted, unrolled
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["Run", "Step"]
 

@@ -11,8 +11,6 @@ so an entry that holds vm_pgoff plus its offset is the pfnmap's, and any other i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from pfnmap.contract.entry import Level
 from pfnmap.contract.kernel import MachineState
 from pfnmap.contract.vma import VmArea
@@ -20,9 +18,6 @@ from pfnmap.errors import Refused
 from pfnmap.mm.huge_memory import is_cow_mapping
 from pfnmap.trace import Bug
 from pfnmap.vm_flags import VM_MIXEDMAP, VM_PFNMAP
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["is_zero_pfn", "pfn_valid", "vm_normal_page", "vm_normal_page_pmd", "vm_normal_page_pud"]
 

@@ -7,7 +7,7 @@ several devices all of them are `candidates`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from pfnmap.contract.entry import Has
 from pfnmap.contract.mapping import HeldFile, MappedPart
@@ -19,9 +19,6 @@ from pfnmap.host.sysfs import PCI_DEVICES, PciFunction
 from pfnmap.host.tree import Tree
 from pfnmap.recognition import Recognition
 from pfnmap.records import dataclass
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["Attached", "attached"]
 
@@ -44,12 +41,12 @@ class Attached:
         return tuple(request.device for request in self.requests if request.device)
 
 
-def attached(host: Host, drivers: Recognition, has: Has, tree: Tree) -> list[Attached]:
+def attached(host: Host, asked: Recognition, has: Has, tree: Tree) -> list[Attached]:
     """Return the mappings of BARs of a host's processes, in the order of pids and addresses.
 
     `has`: the changes of the release.
     """
-    return [one for process in host.processes for one in _of_process(process, host, drivers, has, tree)]
+    return [one for process in host.processes for one in _of_process(process, host, asked, has, tree)]
 
 
 def _of_process(process: Process, host: Host, asked: Recognition, has: Has, tree: Tree) -> Iterator[Attached]:
@@ -62,10 +59,9 @@ def _of_process(process: Process, host: Host, asked: Recognition, has: Has, tree
     if not rows:
         return
     held = _held(process, asked)
-    drivers = asked.drivers
     opened = [function for function in host.functions if _opens(held.values(), function, tree)]
     told = _devices_by_inode(process, held)
-    others = opened or _bound(host, drivers)
+    others = opened or _bound(host, asked.drivers)
     page = host.page_size or 1 << 12
     fitting = []
     for vma, _, part in rows:
@@ -74,7 +70,7 @@ def _of_process(process: Process, host: Host, asked: Recognition, has: Has, tree
     if _tells_devices_apart(process, held):
         fitting = _of_one_device(rows, fitting)
     for (vma, name, part), fits in zip(rows, fitting, strict=True):
-        yield Attached(process.pid, vma, tuple(_requests(vma, name, part, fits, drivers)))
+        yield Attached(process.pid, vma, tuple(_requests(vma, name, part, fits, asked.drivers)))
 
 
 def _held(process: Process, asked: Recognition) -> dict[int, HeldFile]:

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from pfnmap.contract.vma import MmStruct
 from pfnmap.mm.follow_pfnmap import follow_pfnmap, follow_pte
 from pfnmap.mm.locking import mmap_lock
 from pfnmap.testing.check import Violation
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["lookup"]
 
