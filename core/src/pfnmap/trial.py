@@ -39,7 +39,7 @@ def failures(registry: Registry) -> dict[tuple[Kind, str], PfnmapError]:
         drivers = []
     others: tuple[Kind, ...] = ("vmm", "recording")
     for kind in others:
-        for name in (p.name for p in registry.plugins(kind) if p.status == "ok" and p.package != "pfnmap"):
+        for name in (p.name for p in registry.plugins(kind) if p.status == "ok" and not p.of_core):
             try:
                 with calling(name, "__init__()"):
                     registry.load(kind, name)()

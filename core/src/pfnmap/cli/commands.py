@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ClickError", "Commands", "command_of", "plainly"]
 
-_OWN = "pfnmap"
-
 ClickError: type[Exception] = typer.BadParameter.__mro__[2]
 """The base of what typer raises for bad usage; it has no public name there."""
 
@@ -57,7 +55,7 @@ class Commands(Mapping[str, Any]):
 def command_of(registry: Registry, name: str) -> Any:
     """Return the command of that name as typer has it. Raises Unknown, and PluginError for one that cannot be had."""
     command = _command(name, registry.load("command", name))
-    owns = (p.package == _OWN for p in registry.plugins("command") if p.name == name and p.status == "ok")
+    owns = (p.of_core for p in registry.plugins("command") if p.name == name and p.status == "ok")
     command.invoke = _own(command.invoke, registry) if any(owns) else _brought(command.invoke, name)
     return command
 
@@ -65,7 +63,7 @@ def command_of(registry: Registry, name: str) -> Any:
 def _listed(registry: Registry, name: str) -> Any:
     """Return what a list of commands shows of one: of the core's own its name and its help."""
     plugin = next((p for p in registry.plugins("command") if p.name == name and p.status == "ok"), None)
-    if plugin and plugin.package == _OWN:
+    if plugin and plugin.of_core:
         loaded = registry.load("command", name)
         if not isinstance(loaded, typer.Typer):
             return TyperCommand(name, help=inspect.getdoc(loaded))
@@ -128,7 +126,7 @@ def _own(invoke: _Invoke, registry: Registry) -> _Invoke:
         except BaseException as error:
             if may_pass(error) or isinstance(error, _TYPERS):
                 raise
-            packages = {plugin.package: plugin.name for plugin in registry.plugins() if plugin.package != _OWN}
+            packages = {plugin.package: plugin.name for plugin in registry.plugins() if not plugin.of_core}
             if (culprit := blamed(error, packages)) is None:
                 raise
             raise culprit from error

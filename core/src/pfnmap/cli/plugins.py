@@ -74,7 +74,7 @@ def _probed(
     from pfnmap.cli.commands import command_of
     from pfnmap.plugins import Offer, offer
 
-    if plugin.package == "pfnmap":  # the core's own are no news
+    if plugin.of_core:  # the core's own are no news
         return plugin, [], Offer()
     plugin, hooks = registry.probe(plugin)
     if plugin.status != "ok":

@@ -61,6 +61,11 @@ class Plugin:
         """The top-level package that it is in, where its Kconfig fragment and its changes.toml are."""
         return re.split(r"[.:\s]", self.entry_point.value.strip())[0]
 
+    @property
+    def of_core(self) -> bool:
+        """Whether the core itself brings it, as it does its commands and policies."""
+        return self.package == "pfnmap"
+
 
 @cache
 def _metadata(distribution: Distribution | None) -> tuple[str, str, tuple[str, ...]]:
@@ -111,7 +116,7 @@ def _with_policies(found: Iterable[Plugin]) -> Iterator[Plugin]:
     """Yield plugins, and the placement policies of the core, which brings them as it brings its commands."""
     own = None
     for plugin in found:
-        own = own or (plugin.source if plugin.package == "pfnmap" else None)
+        own = own or (plugin.source if plugin.of_core else None)
         yield plugin
     for name, value in POLICIES.items():
         yield Plugin(name, "vmm", EntryPoint(name, value, f"{_GROUP}vmm"), own)

@@ -102,7 +102,7 @@ class Registry:
 
     def packages(self) -> tuple[str, ...]:
         """Return the top-level packages of the plugins that may be used, each once; the core's is not among them."""
-        return tuple(dict.fromkeys(p.package for p in self._plugins if p.status == "ok" and p.package != _OWN))
+        return tuple(dict.fromkeys(p.package for p in self._plugins if p.status == "ok" and not p.of_core))
 
     def distribution_of(self, package: str) -> str:
         """Return the name of the distribution that brings a top-level package, "?" where no plugin is in it."""
@@ -210,7 +210,7 @@ def _class(kind: Kind) -> type[Any] | None:
 
 def _load(plugin: Plugin) -> Any:
     try:
-        if plugin.package != _OWN:
+        if not plugin.of_core:
             brought(plugin.package)
     except BadInput as error:
         raise PluginError(plugin.name, str(error)) from error
