@@ -38,6 +38,7 @@ MAPS = """\
 7137c0000000-7157c0000000 rw-s 20000000000 00:0f 1050                    anon_inode:[vfio-device]
 7157c0200000-7157c1200000 rw-s 00000000 00:0f 1050                       anon_inode:[vfio-device]
 """
+BY_ADDRESS = MAPS.replace("20000000000", "84000000000").replace("rw-s 00000000", "rw-s 88042000000")
 TRACE = """\
 vfio_region_setup Device 0000:3b:00.0, region 0 "0000:3b:00.0 BAR 0", flags: 0xf, offset: 0x0, size: 0x1000000
 4711@1732780000.1:vfio_region_setup Device 0000:3b:00.0, region 2 "0000:3b:00.0 BAR 2", flags: 0x7, offset: \
@@ -150,19 +151,34 @@ def test_a_mapping_of_one_of_two_alike_devices_is_of_neither(answer, pfnmap, wri
 
 
 def test_offsets_that_the_release_does_not_have_are_said(pfnmap, write):
-    text = MAPS.replace("20000000000", "84000000000")
-    said = pfnmap("plan", write(text)).stderr
+    said = pfnmap("plan", write(BY_ADDRESS)).stderr
     assert "by its offsets this kernel lacks vfio-unmap-mapping-range; give its --release" in said
-    assert "offsets" not in pfnmap("plan", write(text), "--release", "6.1.192").stderr
+    assert "offsets" not in pfnmap("plan", write(BY_ADDRESS), "--release", "6.1.192").stderr
     assert "offsets" not in pfnmap("plan", write(MAPS)).stderr
 
 
 def test_offsets_of_older_kernels_are_physical_addresses(answer, write):
-    text = MAPS.replace("20000000000", "84000000000")
     for release in ("6.1.192", "7.3.4"):  # no BAR has the index that it would be of a newer one
-        first = answer("plan", write(text), "--release", release)["mappings"][0]
+        first = answer("plan", write(BY_ADDRESS), "--release", release)["mappings"][0]
         assert (first["phys"], first["length"]) == ("0x84000000000", 128 << 30)
-    assert answer("plan", write(MAPS), "--release", "6.1.192")["mappings"][0]["phys"] == "0x20000000000"
+    text = BY_ADDRESS.replace("84000000000", "20000000000")
+    assert answer("plan", write(text), "--release", "6.1.192")["mappings"][0]["phys"] == "0x20000000000"
+
+
+@pytest.mark.parametrize("offset", ["d0000000", "f800000000", "38000000000"])
+def test_an_offset_far_into_a_bar_is_an_address_whatever_release_is_assumed(answer, pfnmap, write, offset):
+    text = "".join(MAPS.splitlines(keepends=True)[:2]).replace("20000000000", offset)
+    assert "this kernel lacks vfio-unmap-mapping-range" in pfnmap("plan", write(text)).stderr
+    first = answer("plan", write(text))["mappings"][0]
+    assert (int(first["phys"], 16), first["bar"]) == (int(offset, 16), 0)
+
+
+def test_one_offset_tells_how_all_of_a_process_are_meant(answer, pfnmap, write):
+    """An enterprise kernel may have the change; no BAR is at address 0, and at 2T one may be."""
+    enterprise = ("--release", "5.14.0-503.11.1.el9_5.x86_64")
+    assert "this kernel has vfio-unmap-mapping-range" in pfnmap("plan", write(MAPS), *enterprise).stderr
+    found = [(m["bar"], m["length"]) for m in answer("plan", write(MAPS), *enterprise)["mappings"]]
+    assert found == [(2, 128 << 30), (0, 16 << 20)]
 
 
 def test_sysfs_mappings_are_those_of_their_own_driver(answer, write):
