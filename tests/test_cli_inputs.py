@@ -288,6 +288,34 @@ def test_blanks_around_the_lines_of_a_config_do_not_matter(answer, write):
     assert kernel_of(answer("plan", *BAR, "--config", path)) == ("arm64", "64K", "always")
 
 
+EXCERPT = "CONFIG_X86_64=y\nCONFIG_TRANSPARENT_HUGEPAGE=y\n# CONFIG_TRANSPARENT_HUGEPAGE_ALWAYS is not set\n"
+EXCERPT += "CONFIG_TRANSPARENT_HUGEPAGE_MADVISE=y\nCONFIG_VFIO_PCI=m\n"
+POSTED = {
+    "grep": lambda n, line: f"/boot/config-6.1.0-28-amd64:{line}",
+    "grep -n": lambda n, line: f"{n}:{line}",
+    "grep -Cn": lambda n, line: f"{n}{':' if n % 2 else '-'}{line}",
+    "quoted": lambda n, line: f"> > {line}",
+    "fence": lambda n, line: f"```\n{line}\n```",
+    "prompt": lambda n, line: f"root@host:~# zcat /proc/config.gz\n{line}",
+    "colour": lambda n, line: line.replace("HUGE", "\x1b[01;31m\x1b[KHUGE\x1b[m\x1b[K"),
+}
+
+
+@pytest.mark.parametrize("posted", POSTED.values(), ids=POSTED)
+def test_a_config_as_posted(answer, write, posted):
+    text = "".join(f"{posted(n, line)}\n" for n, line in enumerate(EXCERPT.splitlines(), 1))
+    kernel = answer("plan", *BAR, "--config", write(text))["kernel"]
+    assert (kernel["arch"], kernel["thp"]) == ("x86_64", "madvise")
+    assert (kernel["release"] == "6.1.0-28-amd64") == ("/boot/config-6" in text)
+
+
+def test_a_config_of_the_time_before_vfio_names_its_release(refused, write):
+    path = write(
+        "#\n# Automatically generated make config: don't edit\n# Linux kernel version: 2.6.32\n#\nCONFIG_X86_64=y\n"
+    )
+    assert "2.6.32 lacks vfio-pci (first in 3.6)" in refused("plan", *BAR, "--config", path, exit_code=3)
+
+
 def test_a_config_of_an_architecture_that_is_not_installed_is_refused(refused, write):
     path = write("# Linux/arm 6.12.1 Kernel Configuration\nCONFIG_MMU=y\n")
     assert "unknown architecture 'arm'" in refused("plan", *BAR, "--config", path)
@@ -326,6 +354,8 @@ def test_what_contradicts_a_config_is_said(pfnmap, write, options, said):
         ("6.12.0-124.8.1.el10_1.x86_64_v2", ("x86_64", "4K", "always")),
         ("7.2.13-powerpc64le-64k", ("powerpc64", "64K", "always")),
         ("6.8.0-45-generic", ("x86_64", "4K", "always")),
+        ("linux-image-6.12.43+deb13-arm64", ("arm64", "4K", "always")),
+        ("kernel-64k-core-5.14.0-570.12.1.el9_6.aarch64", ("arm64", "64K", "always")),
         ("Linux h 6.12.0-55.el10.aarch64+64k #1 SMP Thu Sep 18 UTC 2025 aarch64 GNU/Linux", ("arm64", "64K", "always")),
     ],
 )
