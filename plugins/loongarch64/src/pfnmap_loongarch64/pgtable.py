@@ -62,7 +62,7 @@ class Loongarch64(Arch):
         for release in ("6.12.117", "7.3.4")
     } | {"16KB_3LEVEL 6.1.192": {"release": "6.1.192"}}
     expected_failures: ClassVar[Mapping[str, str]] = {
-        "folded-levels@16KB_2LEVEL *": "F33: pud_leaf is loongarch's own also where pgtable-nopmd.h folds the PUD",
+        "folded-leaf:pud@16KB_2LEVEL *": "F33: pud_leaf is loongarch's own also where pgtable-nopmd.h folds the PUD",
         "mkhuge-alone:pmd": "a second pmd_mkhuge takes HUGE for GLOBAL, which is the same bit, and sets HGLOBAL",
     }
 
