@@ -603,6 +603,15 @@ class FormatGivesAnAddressBitToSoftware(Plain):
         return replace(super().word_format(level), software=SPECIAL | 3 << 10 | 1 << 40)
 
 
+class WaitsForAChangeThatThePlannerIsNotToldOf(Plain):
+    __module__ = Plain.__module__  # whose package brings the change
+
+    @hookimpl
+    def kconfig(self, has: Any) -> str:
+        text: str = super().kconfig(has)
+        return text if has("per-vma-lock-faults") else text.replace("\tselect ARCH_SUPPORTS_HUGE_PFNMAP", "\tselect X")
+
+
 class DirtyOfWritableLeavesSetsAnotherBit(Plain):
     """Which mkwrite of a dirty leaf forgets: as the TLB's dirty bit beside the kernel's modified bit (LoongArch)."""
 
@@ -695,6 +704,7 @@ ALONE: list[tuple[type[Arch], str]] = [
     (WriteCombiningIsCached, "writecombine-uncached"),
     (LargeLeavesSayTheSizeOfAPage, "leaf-size:pmd"),
     (BitOfSoftwareForbidsStores, "format-complete:pte"),
+    (WaitsForAChangeThatThePlannerIsNotToldOf, "leaf-changes:pud"),
     (DirtyOfWritableLeavesSetsAnotherBit, "marks-in-any-order:pmd"),
     (WhatIsNoneMayBeALeaf, "none-is-nothing-else:pud"),
     (HugeWithoutBeingPresent, "huge-is-a-leaf:pmd"),
@@ -856,6 +866,11 @@ RULES: list[tuple[str, dict[str, Any], str]] = [
     ("addresses-resolve", geometry(PTRS_PER_PMD=256), "the walk takes"),
     ("folded-levels:pgd", {"pgd_populate": hookimpl(lambda self, pa: pa | PRESENT)}, "where nothing is written"),
     ("kconfig-fragment", symbols(lambda text: text.replace("\tselect HAVE_PCI\n", "")), "HAVE_PCI is not selected"),
+    (
+        "leaf-changes:pmd",
+        {"__module__": Plain.__module__, "leaf_changes": {"pmd": ("per-vma-lock-faults",)}},
+        "there are still pmd leaves of pfnmaps",
+    ),
     ("pgtable-levels", symbols(lambda text: text.replace("config PGTABLE_LEVELS", "config LEVELS")), "has no value"),
     ("protection-map:pte", {"protection_map": (0,) * 8}, "protection_map has 8 pgprots"),
     ("protection-map:pte", {"pte_present": lambda self, pte: bit(pte, WRITE)}, "pte_present is 0 of"),
@@ -1123,6 +1138,11 @@ def test_a_wrong_driver_is_caught_by_the_check_that_should(driver: type[Driver],
 def test_a_check_reports_each_thing_that_it_looks_at(name: str, ops: dict[str, Any], text: str):
     result = run_one(arch_kit(type("Wrong", (Plain,), ops)), MACHINE, name)
     assert (result.status, text) == ("failed", text if text in result.detail else result.detail)
+
+
+def test_what_all_releases_of_the_kit_have_is_left_out_of_one_machine():
+    subject: Any = arch_kit(Plain).subject(f"{MACHINE} without kconfig-6.10")
+    assert not subject.kernel.release.has("kconfig-6.10")
 
 
 class HookThatNoMachineUses(Plain):
