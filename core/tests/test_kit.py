@@ -576,6 +576,9 @@ class NewLeavesAreOld(Plain):
 
 
 class WriteCombiningIsCached(Plain):
+    def word_format(self, level: Any) -> Any:
+        return replace(super().word_format(level), combining=None)
+
     def pgprot_writecombine(self, prot: Any) -> Any:
         return prot
 
@@ -610,6 +613,17 @@ class WaitsForAChangeThatThePlannerIsNotToldOf(Plain):
     def kconfig(self, has: Any) -> str:
         text: str = super().kconfig(has)
         return text if has("per-vma-lock-faults") else text.replace("\tselect ARCH_SUPPORTS_HUGE_PFNMAP", "\tselect X")
+
+
+class FormatSaysThatEverythingMayBeExecuted(Plain):
+    def word_format(self, level: Any) -> Any:
+        return replace(super().word_format(level), execute=(PRESENT, PRESENT))
+
+
+class GupReadsWhatMayBeExecuted(Plain):
+    @hookimpl
+    def pud_access_permitted(self, pud: Any, write: int) -> Any:
+        return bit(pud, PRESENT) & (bit(pud, READ) | bit(pud, EXEC)) & (bit(pud, WRITE) | (1 - write))
 
 
 class DirtyOfWritableLeavesSetsAnotherBit(Plain):
@@ -694,7 +708,7 @@ ALONE: list[tuple[type[Arch], str]] = [
     (CpuStoresWhereItMayNotLoad, "format-access:pte"),
     (MprotectLeavesExecution, "modify-grants:pte"),
     (DirtySetsAReservedBit, "own-bits:pmd"),
-    (NoncachedAndWriteCombiningExchanged, "noncached-as-said:pte"),
+    (NoncachedAndWriteCombiningExchanged, "memory-types:pte"),
     (MprotectMakesOldLeavesAccessible, "cpu-access-modified:pte"),
     (SoftDirtyMarksNothing, "soft-dirty:pte"),
     (SoftDirtyLostByMprotect, "soft-dirty:pte"),
@@ -704,6 +718,7 @@ ALONE: list[tuple[type[Arch], str]] = [
     (WriteCombiningIsCached, "writecombine-uncached"),
     (LargeLeavesSayTheSizeOfAPage, "leaf-size:pmd"),
     (BitOfSoftwareForbidsStores, "format-complete:pte"),
+    (GupReadsWhatMayBeExecuted, "gup-reads:pud"),
     (WaitsForAChangeThatThePlannerIsNotToldOf, "leaf-changes:pud"),
     (DirtyOfWritableLeavesSetsAnotherBit, "marks-in-any-order:pmd"),
     (WhatIsNoneMayBeALeaf, "none-is-nothing-else:pud"),
@@ -724,6 +739,7 @@ ALONE: list[tuple[type[Arch], str]] = [
     (FiveLevelsSaidAndFourThere, "pgtable-levels"),
     (TablesPastTheLinearMap, "linear-map:pud"),
     (PrivatePagesAreWritable, "protection-map:pte"),
+    (FormatSaysThatEverythingMayBeExecuted, "protection-execute:pte"),
     (EverythingMayBeExecuted, "protection-execute:pte"),
     (ExecutablePagesCannotBeRead, "access-error"),
     (NoncachedLeavesWriteCombining, "cache-modes"),
@@ -847,6 +863,7 @@ RULES: list[tuple[str, dict[str, Any], str]] = [
     ("format-leaf:pmd", {"pmd_mkhuge": lambda self, pmd: pmd}, "takes the pmd leaf"),
     ("format-table:pmd", {"pmd_populate": lambda self, pa: pa}, "is not valid to the walker"),
     ("format-table:pmd", {"pmd_populate": lambda self, pa: pa | PRESENT | LEAF}, "for a leaf"),
+    ("memory-types:pmd", {"pgprot_writecombine": lambda self, prot: prot | 1 << 10}, "is not what the CPU takes for"),
     ("format-access:pte", cpu(lambda entry, write: None if entry & EXEC else False), "which the format allows"),
     (
         "format-fits",

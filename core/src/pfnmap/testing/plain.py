@@ -124,6 +124,7 @@ class Plain(Arch):
             execute=(EXEC, EXEC),
             store=(READ | WRITE, READ | WRITE),
             uncached=(UNCACHED, UNCACHED),
+            combining=(COMBINING, COMBINING),
             software=SPECIAL | 3 << 10,
             marks=ACCESSED | DIRTY,
         )
