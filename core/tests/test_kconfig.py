@@ -597,7 +597,6 @@ def test_importing_the_engine_stays_light():
     assert run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
-
 def test_config_is_a_mapping_that_others_can_make():
     config = Config({"THP": "y"}, "by hand")
     assert dict(config) == {"THP": "y"}
