@@ -32,8 +32,10 @@ class CacheMode(Enum):
     WT = "write-through"
     WP = "write-protected"
 
-    protval: int
-    """cachemode2protval, for the PAT that the kernel programs."""
+    @property
+    def protval(self) -> int:
+        """cachemode2protval, for the PAT that the kernel programs."""
+        return _PROTVAL[self._name_]
 
     @property
     def number(self) -> int:
@@ -52,12 +54,8 @@ _SLOTS: Final = (
 )
 """The PAT (pat_bp_init): what each value of the bits PAT, PCD and PWT means."""
 
-CacheMode.WB.protval = 0
-CacheMode.WC.protval = PWT
-CacheMode.UC_MINUS.protval = PCD
-CacheMode.UC.protval = PCD | PWT
-CacheMode.WP.protval = PAT | PWT
-CacheMode.WT.protval = PAT | PCD | PWT
+_PROTVAL: Final = {"WB": 0, "WC": PWT, "UC_MINUS": PCD, "UC": PCD | PWT, "WP": PAT | PWT, "WT": PAT | PCD | PWT}
+"""By name: an enum's member is slow to hash."""
 
 _NOT_INSTEAD_OF: Final = {
     CacheMode.UC_MINUS: {CacheMode.WB},
