@@ -127,6 +127,8 @@ class PageTables:
         self.pgd = self._phys.tables[self.pgd_pa]
         self.stride = self._phys.rounded(kernel.geometry.PTRS_PER_PTE * 8)
         """Bytes from a PTE table to the next that lies right behind it."""
+        self.rise = self._ops.pmd_populate(self.stride) - self._ops.pmd_populate(0)
+        """By how much the PMD entry of that one is above the entry of the first."""
         self.bytes = {name: kernel.geometry.ptrs(name) * 8 if name in _COUNTED else 0 for name in names}
         for level in _PARENT:
             offset = self._offset(level)

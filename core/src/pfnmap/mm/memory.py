@@ -241,12 +241,12 @@ def _insert_under_pud(vma: VmArea, pmd: Slot, start: int, end: int, pfn: int, pr
         if made:
             whole = count_of(made)
             count = whole * geometry.PTRS_PER_PTE
-            fill(ops, pte_rows(mm, made), pfn, entry)
+            fill(ops, pte_rows(mm, made), pfn, entry, count)
         else:
             whole = 1
             ptes, first = tables.pte_alloc(Slot(table, index), address)
             count = (min((address & -span) + span, end) - address) >> shift
-            fill(ops, [np.frombuffer(ptes, np.uint64)[None, first : first + count]], pfn, entry)
+            fill(ops, [np.frombuffer(ptes, np.uint64)[None, first : first + count]], pfn, entry, count)
         mm.machine.trace.emit(Install("pte", address, pfn, entry, count))
         pfn += count
         address += count << shift
