@@ -38,7 +38,8 @@ class Step(NamedTuple):
 class Below(dict[int, "Table | None"]):
     """Entry of a walked level above pte -> the table that it points to, or None: it is empty, a leaf, or not present.
 
-    The ops are asked once for each entry that points to a table: their answer never changes, nor where a table is.
+    The ops are asked once for each entry that is empty or points to a table: their answer never changes, nor where a
+    table is.
     """
 
     def __init__(self, step: Step, ops: Ops, tables: Mapping[int, Table]) -> None:
@@ -49,7 +50,10 @@ class Below(dict[int, "Table | None"]):
 
     def __missing__(self, entry: int) -> Table | None:
         step = self._step
-        if step.none(entry) or step.leaf(entry) or not step.present(entry) or any(huge(entry) for huge in self._huge):
+        if step.none(entry):  # there are few such entries, and many of leaves
+            self[entry] = None
+            return None
+        if step.leaf(entry) or not step.present(entry) or any(huge(entry) for huge in self._huge):
             return None
         found = self._tables.get(step.pgtable(entry))
         if found is not None:
@@ -118,10 +122,13 @@ class PageTables:
         self._top_shift, self._top_mask = top.shift, top.ptrs - 1
         self._last_shift, self._last_mask = last.shift, last.ptrs - 1
         self._down = {level: self._path(level) for level in LEVELS}
+        self._above = [(w.shift, w.mask, w.below, w.step) for w in self._walked]
         self.pgd_pa = self._phys.alloc_table(top.ptrs, self.empty[top.name])
         self.pgd = self._phys.tables[self.pgd_pa]
         self.stride = self._phys.rounded(kernel.geometry.PTRS_PER_PTE * 8)
         """Bytes from a PTE table to the next that lies right behind it."""
+        self.rise = self._ops.pmd_populate(self.stride) - self._ops.pmd_populate(0)
+        """By how much the PMD entry of that one is above the entry of the first."""
         self.bytes = {name: kernel.geometry.ptrs(name) * 8 if name in _COUNTED else 0 for name in names}
         for level in _PARENT:
             offset = self._offset(level)
@@ -214,6 +221,17 @@ class PageTables:
         assert table is not None
         return slot_of((table, (address >> last_shift) & last_mask))
 
+    def pte(self, address: int) -> tuple[Table, int] | None:
+        """Return the PTE table of an address and the index in it, or None where there is none: `slot`, in half the
+        time."""
+        table = self.pgd
+        for shift, mask, below, _ in self._above:
+            under = below[table[(address >> shift) & mask]]
+            if under is None:
+                return None
+            table = under
+        return table, (address >> self._last_shift) & self._last_mask
+
     def reach(self, end: int) -> None:
         """Have tables that reach up to `end` (bytes): crst_table_upgrade of arch/s390/mm/pgalloc.c, nothing elsewhere.
 
@@ -281,7 +299,7 @@ class PageTables:
         The level is the one whose ops work on the leaf: the lowest that is folded into the walked one.
         """
         table = self.pgd
-        for _, shift, mask, below, step in self._walked:
+        for shift, mask, below, step in self._above:
             index = (address >> shift) & mask
             entry = table[index]
             under = below[entry]
