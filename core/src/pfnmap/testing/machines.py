@@ -85,12 +85,12 @@ def _other_way_round(arch: type[Arch], machines: Iterable[Machine]) -> Iterator[
     of = [parse_release(name) for name in {str(m.arguments.get("release", newest())) for m in machines}]
     for change in sorted(change for change in kernel.asked if known[change].package == package):
         if len(had := {release.has(change) for release in of}) == 1:
-            verb, key = ("without", "without") if had.pop() else ("with", "with_")
+            out = [change] if had.pop() else []
             try:
-                release = parse_release(newest(), **{key: [change]})
+                release = parse_release(newest(), () if out else [change], out)
             except PfnmapError:  # another change requires it
                 continue
-            yield Machine(f"{newest()} {verb} {change}", {"release": release}, tried=True)
+            yield Machine(f"{newest()} {'without' if out else 'with'} {change}", {"release": release}, tried=True)
 
 
 def _named(cpu: Mapping[str, object]) -> str:
