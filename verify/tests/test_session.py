@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -135,8 +137,6 @@ def test_what_a_kernel_lacks_ends_it(session: Session, monkeypatch: pytest.Monke
 
 def test_the_time_limit_is_for_all_of_it(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     async def forever(*arguments: Any) -> None:
-        import asyncio
-
         await asyncio.sleep(60)
 
     monkeypatch.setattr(FakeGuest, "set_up", forever)
@@ -144,3 +144,39 @@ def test_the_time_limit_is_for_all_of_it(session: Session, monkeypatch: pytest.M
     error = run_session(session, programs("a"))
     assert isinstance(error, GuestLost)
     assert "the time limit of 0 s is over" in str(error)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_keeps_what_was_recorded_and_strikes_no_task(
+    session: Session, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], number: int
+) -> None:
+    def handler(number: int, frame: object) -> None:
+        raise AssertionError("within the event loop")
+
+    async def run_program(guest: Any, kernel: Any, program: Program, seconds: float) -> dict[str, Any]:
+        if program.id == "b":
+            signal.raise_signal(number)
+            while True:
+                await asyncio.sleep(0)
+        return {"id": program.id, "steps": []}
+
+    monkeypatch.setattr(pfnmap_verify.session, "run_program", run_program)
+    before = signal.signal(number, handler)
+    try:
+        error = run_session(session, programs("a", "b", "c", "alone"))
+        assert signal.getsignal(number) is handler
+    finally:
+        signal.signal(number, before)
+    assert isinstance(error, KeyboardInterrupt)
+    assert ids(session) in (["a"], ["a", "alone"])
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_interrupt_that_is_ignored_stays_so(session: Session) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        signal.raise_signal(signal.SIGINT)
+        assert run_session(session, programs("a")) is None
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pfnmap.boundary import Interrupted
 from pfnmap.errors import BadInput, PfnmapError, Refused
 from pfnmap.kernel import Kernel
 from pfnmap_verify.guest import Guest
@@ -20,6 +22,7 @@ from pfnmap_verify.subject import Subject
 
 __all__ = ["Failure", "Session", "run_session"]
 
+_INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 _MOST_GUESTS = 2
 """Guests at a time: each has one CPU and 1 GiB."""
 
@@ -166,9 +169,31 @@ class Session:
 
 
 def run_session(session: Session, programs: Sequence[Program]) -> PfnmapError | KeyboardInterrupt | None:
-    """Run programs to their end; return what ended it before. What was recorded until then is in the session."""
+    """Run programs to their end; return what ended it before. What was recorded until then is in the session.
+
+    SIGINT and SIGTERM cancel what runs: raised by a handler, an interrupt would strike any task or the event loop.
+    """
+    before = {n: handler for n in _INTERRUPTS if (handler := signal.getsignal(n)) is not signal.SIG_IGN}
+    ended: list[PfnmapError | KeyboardInterrupt] = []
+
+    async def run() -> None:
+        task, loop = asyncio.ensure_future(session.run(programs)), asyncio.get_running_loop()
+
+        def interrupt() -> None:
+            ended.append(Interrupted())
+            task.cancel()
+
+        for number in before:
+            loop.add_signal_handler(number, interrupt)
+        await task
+
     try:
-        asyncio.run(session.run(programs))
-    except (PfnmapError, KeyboardInterrupt) as error:
-        return error
-    return None
+        asyncio.run(run())
+    except PfnmapError as error:
+        ended.append(error)
+    except asyncio.CancelledError:
+        pass  # by an interrupt
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return ended[0] if ended else None

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from pfnmap.contract.entry import LEVELS, Level
 from pfnmap.errors import PfnmapError, Refused
+from pfnmap.testing.vector_rows import Row, Rows
 from pfnmap.vm_flags import VM_READ, VM_SHARED, VM_WRITE
 
 if TYPE_CHECKING:
     from pfnmap.kernel import Kernel
 
-__all__ = ["ENTRIES", "FORMS", "NUMBERS", "Row", "answers", "answers_to_arrays"]
+__all__ = ["FORMS", "WIDTHS", "Wrong", "wrong_answers", "wrong_answers_to_arrays"]
 
-Row = tuple[int, ...]
+Wrong: TypeAlias = "tuple[int, int | str]"
+"""A row on which a kernel disagrees, by its position, and what it answers: an entry, or the text of what was raised."""
 
 _PER_LEVEL = (
     *("pfn_X", "X_pfn", "X_pgprot", "X_special", "X_mkspecial", "X_devmap", "X_mkdevmap", "X_mkhuge", "X_present"),
@@ -30,11 +32,16 @@ FORMS: Final[Mapping[str, tuple[str, str]]] = {
 }
 """Helper -> its form (with X for the level) and its level."""
 
-ENTRIES: Final = {"pfn_X": 2, "X_modify": 2, "composite_insert_pfn_X": 2, "vm_get_page_prot": 0}
+_ENTRIES: Final = {"pfn_X": 2, "X_modify": 2, "composite_insert_pfn_X": 2, "vm_get_page_prot": 0}
 """How many of a form's inputs are entries, pgprots or pfns, elementwise in the ops; 1 where it is not listed."""
 
-NUMBERS: Final = {"X_access_permitted": 1, "composite_insert_pfn_X": 1, "vm_get_page_prot": 1}
+_NUMBERS: Final = {"X_access_permitted": 1, "composite_insert_pfn_X": 1, "vm_get_page_prot": 1}
 """How many inputs follow that are plain numbers (a write flag, vm_flags); 0 where it is not listed."""
+
+WIDTHS: Final[Mapping[str, int]] = {
+    helper: _ENTRIES.get(form, 1) + _NUMBERS.get(form, 0) + 1 for helper, (form, _) in FORMS.items()
+}
+"""Helper -> how many words a row of it has."""
 
 _WRITABLE_VMA = VM_READ | VM_WRITE | VM_SHARED
 
@@ -87,10 +94,10 @@ def _raised(error: Exception) -> str:
     return str(error) if isinstance(error, PfnmapError) else f"{type(error).__name__}: {error}"
 
 
-def answers(kernel: Kernel, helper: str, rows: Sequence[Row]) -> list[int | str]:
-    """Return what the kernel answers, row by row, in ints."""
+def wrong_answers(kernel: Kernel, helper: str, rows: Rows) -> list[Wrong]:
+    """Return the rows on which the kernel disagrees, one by one, in ints."""
     function = _function(kernel, helper)
-    return [_answer(function, row[:-1]) for row in rows]
+    return [(n, got) for n, row in enumerate(rows) if (got := _answer(function, row[:-1])) != row[-1]]
 
 
 def _answer(function: Callable[..., Any], inputs: tuple[int, ...]) -> int | str:
@@ -101,39 +108,38 @@ def _answer(function: Callable[..., Any], inputs: tuple[int, ...]) -> int | str:
     return answer if type(answer) is int else f"{answer!r}, which is no int"
 
 
-def answers_to_arrays(kernel: Kernel, helper: str, rows: Sequence[Row]) -> list[int | str]:
-    """Return what the kernel answers to arrays of entries; plain numbers stay so, rows are grouped by them."""
-    import numpy as np
-
-    entries = ENTRIES.get(FORMS[helper][0], 1)
+def wrong_answers_to_arrays(kernel: Kernel, helper: str, rows: Rows) -> list[Wrong]:
+    """Return the rows on which the kernel disagrees where it is given arrays of entries, which it cannot write to;
+    plain numbers stay so, rows are grouped by them."""
+    form = FORMS[helper][0]
+    entries = _ENTRIES.get(form, 1)
     if not entries:
-        return answers(kernel, helper, rows)
-    columns = [np.array(column, dtype=np.uint64) for column in list(zip(*rows, strict=True))[:entries]]
-    if not columns or not NUMBERS.get(FORMS[helper][0]):
-        return _array_answers(kernel, helper, columns, ()) if columns else []
-    groups: dict[Row, list[int]] = {}
-    for number, row in enumerate(rows):
-        groups.setdefault(row[entries:-1], []).append(number)
-    found: list[int | str] = [0] * len(rows)
-    for plain, numbers in groups.items():
-        alike = [column[numbers] for column in columns]
-        for number, answer in zip(numbers, _array_answers(kernel, helper, alike, plain), strict=True):
-            found[number] = answer
-    return found
+        return wrong_answers(kernel, helper, rows)
+    if not len(rows):
+        return []
+    function, words = _function(kernel, helper), rows.words
+    if form not in _NUMBERS:
+        return _wrong_in_arrays(function, words, entries, ())
+    numbers = words[:, entries]
+    found: list[Wrong] = []
+    for number in set(numbers.tolist()):
+        where = (numbers == number).nonzero()[0]
+        some = words[where]
+        some.flags.writeable = False
+        found += [(int(where[n]), got) for n, got in _wrong_in_arrays(function, some, entries, (number,))]
+    return sorted(found)
 
 
-def _array_answers(kernel: Kernel, helper: str, columns: list[Any], plain: Row) -> list[int | str]:
+def _wrong_in_arrays(function: Callable[..., Any], words: Any, entries: int, plain: Row) -> list[Wrong]:
     import numpy as np
 
-    size = len(columns[0])
-    before = [column.copy() for column in columns]
+    size = len(words)
     try:
-        answer = _function(kernel, helper)(*columns, *plain)
+        answer = function(*words.T[:entries], *plain)
     except Exception as error:  # see _answer
-        return [_raised(error)] * size
+        return [(n, _raised(error)) for n in range(size)]
     if not isinstance(answer, np.ndarray) or answer.dtype != np.uint64 or answer.shape != (size,):
-        return [f"{type(answer).__name__} of {getattr(answer, 'dtype', 'no dtype')}, no uint64 array"] * size
-    if any((column != original).any() for column, original in zip(columns, before, strict=True)):
-        return ["the op changed its argument"] * size
-    found: list[int | str] = answer.tolist()
-    return found
+        said = f"{type(answer).__name__} of {getattr(answer, 'dtype', 'no dtype')}, no uint64 array"
+        return [(n, said) for n in range(size)]
+    wrong = (answer != words[:, -1]).nonzero()[0].tolist()
+    return list(zip(wrong, answer[wrong].tolist(), strict=True)) if wrong else []

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from pfnmap.contract.entry import Level
-from pfnmap.testing.vector_answers import Row
+from pfnmap.testing.vector_rows import Row
 from pfnmap.testing.vectors import Vectors
 
 __all__ = ["Facts"]

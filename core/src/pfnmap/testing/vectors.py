@@ -15,18 +15,16 @@ the geometry constants, which count as the rows of a helper called ``constants``
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, repeat
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pfnmap.contract.arch import Arch
 from pfnmap.errors import BadInput
 from pfnmap.host.bounded import MIB, read_json
 from pfnmap.plugins import Registry, environment
-from pfnmap.testing.vector_answers import ENTRIES, FORMS, NUMBERS, Row, answers, answers_to_arrays
+from pfnmap.testing.vector_answers import FORMS, WIDTHS, Wrong, wrong_answers, wrong_answers_to_arrays
+from pfnmap.testing.vector_rows import HEX, Rows, hex_number, rows_of
 
 if TYPE_CHECKING:
     from pfnmap.kernel import Kernel
@@ -56,8 +54,6 @@ _CONSTANTS: Final = (
     *("PAGE_SHIFT", "PMD_SHIFT", "PUD_SHIFT", "P4D_SHIFT", "PGDIR_SHIFT", "PMD_ORDER", "PUD_ORDER"),
     *("PTRS_PER_PTE", "PTRS_PER_PMD", "PTRS_PER_PUD", "PTRS_PER_P4D", "PTRS_PER_PGD"),
 )
-_HEX = re.compile(r"0x[0-9a-fA-F]{1,16}")
-_ALL_HEX = re.compile(rf"(?:{_HEX.pattern} )*{_HEX.pattern}")
 
 
 class Machine(NamedTuple):
@@ -82,7 +78,7 @@ class Vectors:
     cpu: Mapping[str, Any]
     constants: Mapping[str, int]
     defined: Mapping[str, str]
-    rows: Mapping[str, Sequence[Row]]
+    rows: Mapping[str, Rows]
     out_of_scope: Mapping[str, str]
     trapped: Mapping[str, int] = field(default_factory=dict)
     physical_bits: int = 0
@@ -118,17 +114,14 @@ class Checked:
     disagree: list[Disagreement] = field(default_factory=list)
     helpers: dict[str, dict[str, int]] = field(default_factory=dict)
 
-    def count_all(self, helper: str, rows: Sequence[tuple[Any, ...]], answers: Sequence[int | str]) -> None:
-        """Count all rows of a helper."""
-        wrong: list[int] = []
-        if list(map(itemgetter(-1), rows)) != answers:
-            wrong = [n for n, (row, got) in enumerate(zip(rows, answers, strict=True)) if row[-1] != got]
+    def count(self, helper: str, rows: Sequence[tuple[Any, ...]], wrong: Sequence[Wrong]) -> None:
+        """Count all rows of a helper; `wrong`: those that disagree, in order."""
         counts = self.helpers.setdefault(helper, {"rows": 0, "agree": 0})
         for where, count in (("rows", len(rows)), ("agree", len(rows) - len(wrong))):
             counts[where] += count
             setattr(self, where, getattr(self, where) + count)
-        for n in wrong[: max(SHOWN - len(self.disagree), 0)]:
-            self.disagree.append(Disagreement(helper, rows[n][:-1], rows[n][-1], answers[n]))
+        for n, got in wrong[: max(SHOWN - len(self.disagree), 0)]:
+            self.disagree.append(Disagreement(helper, rows[n][:-1], rows[n][-1], got))
 
     def as_dict(self) -> dict[str, Any]:
         """Return it for JSON."""
@@ -157,27 +150,23 @@ def parse_vectors(document: Any, where: str = "vectors") -> Vectors:
     constants = _mapping(top.get("constants"), f"{where}: constants")
     config = _mapping(machine.get("config", {}), f"{where}: machine.config")
     out_of_scope = {name: reason for name in all_rows if (reason := _out_of_scope(name, defined))}
-    rows = {
-        name: _rows(listed, FORMS[name][0], f"{where}: {name}")
-        for name, listed in all_rows.items()
-        if name not in out_of_scope
-    }
+    listed = {name: rows for name, rows in all_rows.items() if name not in out_of_scope}
     return Vectors(
         arch=_text(top.get("arch"), f"{where}: arch"),
         release=_text(top.get("kernel"), f"{where}: kernel"),
         config={name: _text(value, f"{where}: machine.config.{name}") for name, value in config.items()},
         cpu=_mapping(machine.get("cpu", {}), f"{where}: machine.cpu"),
         constants={
-            name: _number(constants[name], f"{where}: constants.{name}") for name in _CONSTANTS if name in constants
+            name: hex_number(constants[name], f"{where}: constants.{name}") for name in _CONSTANTS if name in constants
         },
         defined={name: _text(owner, f"{where}: defined.{name}") for name, owner in defined.items() if name in IN_SCOPE},
-        rows=rows,
+        rows=rows_of(listed, {name: WIDTHS[name] for name in listed}, where),
         out_of_scope=out_of_scope,
-        physical_bits=_number(constants.get("MAX_PHYSMEM_BITS", "0x0"), f"{where}: constants.MAX_PHYSMEM_BITS"),
+        physical_bits=hex_number(constants.get("MAX_PHYSMEM_BITS", "0x0"), f"{where}: constants.MAX_PHYSMEM_BITS"),
         bits={
             name: int(value, 16)
             for name, value in _mapping(top.get("bits", {}), f"{where}: bits").items()
-            if isinstance(value, str) and _HEX.fullmatch(value)
+            if isinstance(value, str) and HEX.fullmatch(value)
         },
         trapped=_counts(top.get("trapped_inputs_skipped", {}), f"{where}: trapped_inputs_skipped"),
     )
@@ -212,10 +201,10 @@ def check_vectors(vectors: Vectors | Mapping[str, Any], kernel: Kernel, *, array
     constants = kernel.geometry.constants()
     named = list(vectors.constants.items())
     if named:
-        result.count_all("constants", named, [constants[name] for name, _ in named])
-    evaluate = answers_to_arrays if arrays else answers
+        result.count("constants", named, [(n, got) for n, (c, v) in enumerate(named) if (got := constants[c]) != v])
+    wrong = wrong_answers_to_arrays if arrays else wrong_answers
     for helper, rows in vectors.rows.items():
-        result.count_all(helper, rows, evaluate(kernel, helper, rows))
+        result.count(helper, rows, wrong(kernel, helper, rows))
     return result
 
 
@@ -234,29 +223,6 @@ def _out_of_scope(helper: str, defined: Mapping[str, Any]) -> str:
         return ""
     owner = defined.get(helper, "no owner in `defined`")
     return "" if owner in ("arch", "generic") else str(owner)
-
-
-def _rows(listed: Any, form: str, where: str) -> list[Row]:
-    if not isinstance(listed, list):
-        raise BadInput(where, "expected a list of rows")
-    length = ENTRIES.get(form, 1) + NUMBERS.get(form, 0) + 1
-    if set(map(type, listed)) == {list} and set(map(len, listed)) == {length}:
-        words = list(chain.from_iterable(listed))
-        if set(map(type, words)) == {str} and _ALL_HEX.fullmatch(" ".join(words)):
-            return list(zip(*[map(int, words, repeat(16))] * length, strict=True))
-    return [_row(row, length, f"{where} row {number}") for number, row in enumerate(listed)]  # which one is it?
-
-
-def _row(row: Any, length: int, where: str) -> Row:
-    if not isinstance(row, list) or len(row) != length:
-        raise BadInput(where, f"expected a list of {length} hex strings")
-    return tuple(_number(value, where) for value in row)
-
-
-def _number(value: Any, where: str) -> int:
-    if not isinstance(value, str) or not _HEX.fullmatch(value):
-        raise BadInput(where, f"{value!r:.40} is not a hex string of at most 64 bits")
-    return int(value, 16)
 
 
 def _mapping(value: Any, where: str) -> Mapping[str, Any]:
