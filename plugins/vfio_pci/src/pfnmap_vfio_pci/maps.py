@@ -15,7 +15,7 @@ from pfnmap.contract.mapping import MappedPart
 
 __all__ = ["mapped"]
 
-_PATH = re.compile(r"(?:anon_inode:)?\[vfio-device\]|(?:/dev/vfio/devices/)?vfio\d+")
+_PATH = r"(?:anon_inode:)?\[vfio-device\]|(?:/dev/vfio/devices/)?vfio\d+"
 """As maps prints it, and without folders, as pmap does."""
 _BY_REGION = "vfio-unmap-mapping-range"
 _VFIO_PCI_OFFSET_SHIFT = 40
@@ -24,7 +24,7 @@ _BARS = 6
 
 def mapped(path: str, offset: int | None, has: Has) -> MappedPart | None:
     """See `pfnmap.Driver.mapped`."""
-    if not _PATH.fullmatch(path):
+    if not re.fullmatch(_PATH, path):
         return None
     if offset is None:
         return MappedPart()
