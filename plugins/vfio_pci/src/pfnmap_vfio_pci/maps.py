@@ -17,7 +17,7 @@ from pfnmap.contract.mapping import MappedPart
 
 __all__ = ["mapped"]
 
-_PATH = re.compile(r"(?:anon_inode:)?\[vfio-device\]|(?:/dev/vfio/devices/)?vfio\d+")
+_PATH = r"(?:anon_inode:)?\[vfio-device\]|(?:/dev/vfio/devices/)?vfio\d+"
 """As maps prints it, and without folders, as pmap does."""
 _BY_REGION = "vfio-unmap-mapping-range"
 _VFIO_PCI_OFFSET_SHIFT = 40
@@ -30,7 +30,7 @@ _LOWEST = 1 << 24
 
 def mapped(path: str, offset: int | None, has: Has) -> MappedPart | None:
     """See `pfnmap.Driver.mapped`."""
-    if not _PATH.fullmatch(path):
+    if not re.fullmatch(_PATH, path):
         return None
     if offset is None:
         return MappedPart()
