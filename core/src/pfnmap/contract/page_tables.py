@@ -8,8 +8,9 @@ include/linux/pgtable.h, mm/memory.c, mm/pgtable-generic.c.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pfnmap.contract.entry import LEVELS, Level
 from pfnmap.contract.geometry import WalkLevel
@@ -71,6 +72,22 @@ class _Walked(NamedTuple):
     step: Step
 
 
+@cache
+def _to_pte(levels: tuple[WalkLevel, ...]) -> Callable[..., Callable[[int], tuple[Table, int] | None]]:
+    """Return what makes `PageTables.pte`, of the top table and of what is below each level above pte. The levels stand
+    one after the other in it: a loop over them takes twice as long, and a fault walks five times."""
+    *above, last = levels
+    below = [f"below_{level.name}" for level in above]
+    lines = [f"def make(table_, {', '.join(below)}):", " def pte(address):", "  table = table_"]
+    for level, name in zip(above, below, strict=True):
+        lines += [f"  table = {name}[table[address >> {level.shift} & {level.ptrs - 1}]]", "  if table is None: return"]
+    lines += [f"  return table, address >> {last.shift} & {last.ptrs - 1}", " return pte"]
+    made: dict[str, Any] = {}
+    exec("\n".join(lines), made)  # numbers and names of levels alone
+    make: Callable[..., Callable[[int], tuple[Table, int] | None]] = made["make"]
+    return make
+
+
 _COUNTED = ("pud", "pmd", "pte")
 """What VmPTE counts (mm_inc_nr_puds, _pmds, _ptes); p4d and pgd tables are not."""
 
@@ -89,6 +106,9 @@ class PageTables:
     pte_offset: Callable[[Slot, int], Slot]
     pmd_alloc: Callable[[Slot, int], Slot]
     pte_alloc: Callable[[Slot, int], Slot]
+    pte: Callable[[int], tuple[Table, int] | None]
+    """``pte(address)``: the PTE table of an address and the index in it, None where there is none: `slot`, in a third
+    of the time."""
 
     def __init__(self, machine: MachineState, levels: tuple[WalkLevel, ...] | None = None) -> None:
         """`levels`: those that are walked, if not a new process's."""
@@ -122,9 +142,9 @@ class PageTables:
         self._top_shift, self._top_mask = top.shift, top.ptrs - 1
         self._last_shift, self._last_mask = last.shift, last.ptrs - 1
         self._down = {level: self._path(level) for level in LEVELS}
-        self._above = [(w.shift, w.mask, w.below, w.step) for w in self._walked]
         self.pgd_pa = self._phys.alloc_table(top.ptrs, self.empty[top.name])
         self.pgd = self._phys.tables[self.pgd_pa]
+        self.pte = _to_pte(levels)(self.pgd, *(w.below for w in self._walked))
         self.stride = self._phys.rounded(kernel.geometry.PTRS_PER_PTE * 8)
         """Bytes from a PTE table to the next that lies right behind it."""
         self.rise = self._ops.pmd_populate(self.stride) - self._ops.pmd_populate(0)
@@ -221,17 +241,6 @@ class PageTables:
         assert table is not None
         return slot_of((table, (address >> last_shift) & last_mask))
 
-    def pte(self, address: int) -> tuple[Table, int] | None:
-        """Return the PTE table of an address and the index in it, or None where there is none: `slot`, in half the
-        time."""
-        table = self.pgd
-        for shift, mask, below, _ in self._above:
-            under = below[table[(address >> shift) & mask]]
-            if under is None:
-                return None
-            table = under
-        return table, (address >> self._last_shift) & self._last_mask
-
     def reach(self, end: int) -> None:
         """Have tables that reach up to `end` (bytes): crst_table_upgrade of arch/s390/mm/pgalloc.c, nothing elsewhere.
 
@@ -298,16 +307,19 @@ class PageTables:
 
         The level is the one whose ops work on the leaf: the lowest that is folded into the walked one.
         """
+        pte = self.pte(address)
+        if pte is not None:
+            table, index = pte
+            return None if self._ops.pte_none(table[index]) else ("pte", slot_of(pte))
         table = self.pgd
-        for shift, mask, below, step in self._above:
+        for _, shift, mask, below, step in self._walked:
             index = (address >> shift) & mask
             entry = table[index]
             under = below[entry]
             if under is None:
                 return (step.op, slot_of((table, index))) if step.leaf(entry) and not step.none(entry) else None
             table = under
-        index = (address >> self._last_shift) & self._last_mask
-        return None if self._ops.pte_none(table[index]) else ("pte", slot_of((table, index)))
+        return None
 
     def pmd_slot(self, address: int) -> Slot | None:
         """mm_find_pmd's walk: the PMD slot of an address, or None where a table above is missing or a leaf."""

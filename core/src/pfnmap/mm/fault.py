@@ -18,8 +18,8 @@ from pfnmap.contract.fault import (
     ILL_ILLADR,
     SEGV_ACCERR,
     SEGV_MAPERR,
+    VM_FAULT_ERROR,
     VM_FAULT_HWPOISON,
-    VM_FAULT_OOM,
     VM_FAULT_RETRY,
     VM_FAULT_SIGBUS,
     VM_FAULT_SIGSEGV,
@@ -115,12 +115,12 @@ def _do_user_fault(mm: MmStruct, address: int, write: bool) -> AccessResult | No
         ret = handle_mm_fault(vma, address, flags | FAULT_FLAG_VMA_LOCK)
     if ret & VM_FAULT_RETRY:
         ret = handle_mm_fault(vma, address, flags)
+    if not ret & VM_FAULT_ERROR:
+        return None
     if ret & VM_FAULT_SIGBUS:
         return AccessResult("SIGBUS", BUS_ADRERR, address)
     if ret & VM_FAULT_HWPOISON:
         return AccessResult("SIGBUS", BUS_MCEERR_AR, address)
     if ret & VM_FAULT_SIGSEGV:
         return AccessResult("SIGSEGV", SEGV_ACCERR, address)
-    if ret & VM_FAULT_OOM:
-        raise Refused("touch", "out of memory")
-    return None
+    raise Refused("touch", "out of memory")

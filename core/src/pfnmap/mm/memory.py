@@ -120,8 +120,9 @@ def _huge_fault(vmf: VmFault, order: int) -> int:
 
 
 def _traced(vmf: VmFault, order: int, ret: int) -> int:
-    lock = bool(vmf.flags & FAULT_FLAG_VMA_LOCK)
-    vmf.vma.vm_mm.machine.trace.emit(Fault(order, vm_fault_name(ret), vmf.address, vmf.write, lock))
+    flags = vmf.flags
+    write, vma_lock = flags & FAULT_FLAG_WRITE != 0, flags & FAULT_FLAG_VMA_LOCK != 0
+    vmf.vma.vm_mm.machine.trace.emit(Fault(order, vm_fault_name(ret), vmf.address, write, vma_lock))
     return ret
 
 

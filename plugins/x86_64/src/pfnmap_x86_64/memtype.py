@@ -161,13 +161,13 @@ class Memtypes:
 
     def lookup(self, address: int, page: int) -> CacheMode:
         """lookup_memtype of the page at an address: uncached-minus where nothing is reserved."""
-        if is_untracked_pat_range(address, address + page) or self._is_ram(address, address + page):
-            return CacheMode.WB
         end = address + page
-        for entry in self.entries:
+        if is_untracked_pat_range(address, end):
+            return CacheMode.WB
+        for entry in self.entries:  # of no RAM
             if entry.start < end and address < entry.end:
                 return entry.mode
-        return CacheMode.UC_MINUS
+        return CacheMode.WB if self._is_ram(address, end) else CacheMode.UC_MINUS
 
     def alike_until(self, start: int, end: int) -> int:
         """Return up to where in [start, end), which has no RAM in it, every page is of the type of the first."""
