@@ -190,7 +190,7 @@ def test_interrupted_it_ends_with_what_was_answered(jobs):
 def test_memory_is_flat_over_the_number_of_lines(process):
     code = """
 import resource, sys, io, json
-from pfnmap.cli import app
+from pfnmap.cli.app import app
 class Endless(io.RawIOBase):
     def __init__(self, n): self.n = n; self.rest = b""
     def readable(self): return True
