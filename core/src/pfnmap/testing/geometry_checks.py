@@ -43,6 +43,16 @@ def constants_fit(subject: ArchSubject) -> None:
                 f"{walked.name} is walked with shift {walked.shift} and {walked.ptrs} entries, the constants say "
                 f"{shift} and {ptrs}: below the top level the two are one"
             )
+    for folded, above in pairwise(LEVELS[1:]):
+        # asm-generic/pgtable-nop4d.h and its kind; what a boot folds has a table's entries in the macros.
+        ptrs, shift = geometry.ptrs(folded), geometry.shift(folded)
+        if geometry.folded(folded) and not (
+            (ptrs == 1 and shift == geometry.shift(above)) or ptrs == geometry.PAGE_SIZE // 8
+        ):
+            raise Violation(
+                f"{folded} is folded and has {ptrs} entries of {shift} bits; it has 1, of the size of one of the level "
+                "above, or a table's"
+            )
     shifts = [geometry.shift(level) for level in LEVELS]
     if shifts != sorted(shifts):
         raise Violation(f"the shifts of {', '.join(LEVELS)} are {shifts}: an upper level maps no less than a lower one")
