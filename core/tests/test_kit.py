@@ -669,6 +669,64 @@ class NovmaWritesNothing(Plain):
         return pte | WRITE
 
 
+class NewLeavesAreSoftDirty(SoftDirty):
+    def pfn_pte(self, pfn: Any, prot: Any) -> Any:
+        return super().pfn_pte(pfn, prot) | MOVED
+
+
+class WalkerReadsAnAddressBitThatNoOpReads(Plain):
+    linear_map = 1 << 48
+
+    def pmd_pgtable(self, pmd: Any) -> Any:
+        return pmd & ADDRESS & (1 << 48) - 1
+
+    pud_pgtable = pmd_pgtable
+    p4d_pgtable = pmd_pgtable
+
+
+class PudLeavesWithoutPfnmapsHaveNoPfn(Plain):
+    """Where an architecture has no transparent huge pages of that size, only what it maps for itself is a leaf."""
+
+    @hookimpl
+    def kconfig(self, has: Any) -> str:
+        text: str = super().kconfig(has)
+        text = text.replace("\tselect HAVE_ARCH_TRANSPARENT_HUGEPAGE_PUD\n", "")
+        return text.replace("\tselect ARCH_SUPPORTS_HUGE_PFNMAP if TRANSPARENT_HUGEPAGE\n", "")
+
+    @hookimpl
+    def pud_pfn(self, pud: Any) -> Any:
+        return pud & 0
+
+    pmd_special = pud_special = pmd_mkspecial = pud_mkspecial = pud_trans_huge = None
+
+
+class ReservedBitInEveryPgprot(Plain):
+    @property
+    def protection_map(self) -> tuple[int, ...]:
+        return tuple(prot | 1 << 62 for prot in super().protection_map)
+
+
+class PgprotsOfTheKernel(Plain):
+    """As s390's pte_pgprot, which is for a mapping of the kernel's own; this one forbids what the leaf allows."""
+
+    expected_failures: ClassVar[Mapping[str, str]] = {
+        "prot-round-trip:pte": "the kernel's pgprot is another",
+        "pgprot-less-pfn:pte": "the kernel's pgprot is another",
+    }
+
+    @hookimpl
+    def pte_pgprot(self, pte: Any) -> Any:
+        return clear(pte, ADDRESS | WRITE)
+
+
+class FewerLevelsAtFirst(Plain):
+    """As s390, whose words say which table they are of; these do not."""
+
+    def setup_arch(self, config: Mapping[str, str], cpu: Mapping[str, Any], has: Any) -> None:
+        super().setup_arch(config, cpu, has)
+        self.geometry = replace(self.geometry, new_process_levels=3)
+
+
 class DirtyOfWritableLeavesSetsAnotherBit(Plain):
     """Which mkwrite of a dirty leaf forgets: as the TLB's dirty bit beside the kernel's modified bit (LoongArch)."""
 
@@ -767,6 +825,12 @@ ALONE: list[tuple[type[Arch], str]] = [
     (MappingsAreNotEncrypted, "decryption"),
     (FoldedP4dOfTwoEntries, "constants-fit"),
     (NovmaWritesNothing, "mkwrite-wrprotect:pte"),
+    (NewLeavesAreSoftDirty, "soft-dirty:pte"),
+    (WalkerReadsAnAddressBitThatNoOpReads, "format-table-read:p4d"),
+    (PudLeavesWithoutPfnmapsHaveNoPfn, "format-leaf-read:pud"),
+    (ReservedBitInEveryPgprot, "reserved-bits:pte"),
+    (PgprotsOfTheKernel, "mapped-again:pte"),
+    (FewerLevelsAtFirst, "shorter-walks"),
     (WaitsForAChangeThatThePlannerIsNotToldOf, "leaf-changes:pud"),
     (DirtyOfWritableLeavesSetsAnotherBit, "marks-in-any-order:pmd"),
     (WhatIsNoneMayBeALeaf, "none-is-nothing-else:pud"),

@@ -90,6 +90,19 @@ def pgprot_less_pfn(subject: ArchSubject, level: Level) -> None:
             )
 
 
+def mapped_again(subject: ArchSubject, level: Level) -> None:
+    pgprot, access = subject.op(level, "pgprot"), subject.arch.mmu_access
+    make = getattr(subject.ops, f"pfn_{level}")
+    for leaf in subject.leaves(level):
+        again = make(leaf.pfn, pgprot(leaf.entry))
+        for write in (False, True):
+            if access(level, leaf.entry, write)[1] and not access(level, again, write)[1]:
+                raise Violation(
+                    f"the CPU refuses a {'store' if write else 'load'} through {again:#x}, the page mapped again by "
+                    f"{level}_pgprot, and allows it through {shown(level, leaf)}"
+                )
+
+
 def pfn_survives(subject: ArchSubject, level: Level) -> None:
     pfn_of = subject.op(level, "pfn")
     for leaf in subject.leaves(level):
@@ -423,6 +436,13 @@ CHECKS = (
         "pgprot-less-pfn",
         "pgprot is the entry less its pfn: follow_pfnmap gives it to whoever maps the page again",
         pgprot_less_pfn,
+        (*_LEAF, "X_pgprot"),
+        LEAF_LEVELS,
+    ),
+    Check(
+        "mapped-again",
+        "what can be accessed through a leaf can be through one of its pgprot: so the kernel maps a BAR for itself",
+        mapped_again,
         (*_LEAF, "X_pgprot"),
         LEAF_LEVELS,
     ),

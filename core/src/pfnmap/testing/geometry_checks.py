@@ -103,6 +103,16 @@ def folded_level_has_no_leaf(subject: ArchSubject, level: Level) -> None:
         _folded(subject, level, word, {"leaf": 0})
 
 
+def shorter_walks_are_folded(subject: ArchSubject) -> None:
+    geometry, ops = subject.geometry, subject.ops
+    for count in range(geometry.new_process_levels, len(geometry.walk)):
+        top = LEVELS[count - 1]
+        words = [subject.arch.empty(top), *(getattr(ops, f"{top}_populate")(table) for table in subject.tables())]
+        for level in LEVELS[count:]:
+            for word in words:
+                _folded(subject, level, word, {"present": 1, "none": 0, "bad": 0})
+
+
 def _folded(subject: ArchSubject, level: Level, word: int, expected: Mapping[str, int]) -> None:
     for name, answer in expected.items():
         got = subject.op(level, name)(word)
@@ -131,6 +141,12 @@ CHECKS = (
         folded_level_answers_so,
         ("folded:X",),
         _FOLDABLE,
+    ),
+    Check(
+        "shorter-walks",
+        "where processes begin with fewer levels, the ops above take a word of their top table for a folded level's",
+        shorter_walks_are_folded,
+        ("shorter-walks",),
     ),
     Check(
         "folded-leaf",

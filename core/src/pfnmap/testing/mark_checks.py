@@ -118,6 +118,8 @@ def soft_dirty(subject: ArchSubject, level: Level) -> None:
     clear = changes.pop("clear_soft_dirty", None)
     others = [(name, subject.op(level, name)) for name in _SEEN if subject.has(f"{level}_{name}")]
     for leaf in subject.leaves(level):
+        if tells(fresh := subject.fresh(level, leaf.pfn, leaf.prot)):
+            raise Violation(f"{level}_soft_dirty({fresh:#x}) is 1 of a leaf that is new, of pgprot {leaf.prot:#x}")
         marked = mark(leaf.entry)
         outcomes = {"mksoft_dirty": marked, **{name: change(marked) for name, change in changes.items()}}
         if subject.has(f"{level}_modify"):
