@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
+from typing import Final
 
-from pfnmap.contract.entry import LEVELS
+from pfnmap.contract.entry import LEVELS, Level
 from pfnmap.testing.arch_subject import ArchSubject
 from pfnmap.testing.check import Check, Violation
 
 __all__ = ["CHECKS"]
+
+_FOLDABLE: Final = LEVELS[1:]
 
 
 def levels_fit(subject: ArchSubject) -> None:
@@ -38,6 +42,16 @@ def constants_fit(subject: ArchSubject) -> None:
             raise Violation(
                 f"{walked.name} is walked with shift {walked.shift} and {walked.ptrs} entries, the constants say "
                 f"{shift} and {ptrs}: below the top level the two are one"
+            )
+    for folded, above in pairwise(LEVELS[1:]):
+        # asm-generic/pgtable-nop4d.h and its kind; what a boot folds has a table's entries in the macros.
+        ptrs, shift = geometry.ptrs(folded), geometry.shift(folded)
+        if geometry.folded(folded) and not (
+            (ptrs == 1 and shift == geometry.shift(above)) or ptrs == geometry.PAGE_SIZE // 8
+        ):
+            raise Violation(
+                f"{folded} is folded and has {ptrs} entries of {shift} bits; it has 1, of the size of one of the level "
+                "above, or a table's"
             )
     shifts = [geometry.shift(level) for level in LEVELS]
     if shifts != sorted(shifts):
@@ -74,24 +88,39 @@ def addresses_resolve(subject: ArchSubject) -> None:
             )
 
 
-def folded_levels_answer_so(subject: ArchSubject) -> None:
-    expected = {"present": 1, "none": 0, "bad": 0, "leaf": 0}
-    for level in LEVELS[1:]:
-        if f"slots:{level}" in subject.capabilities:
-            continue
-        for word in subject.words():
-            for name, answer in expected.items():
-                got = subject.op(level, name)(word)
-                if got != answer:
-                    raise Violation(
-                        f"{level}_{name}({word:#x}) is {got}; {level} is folded in this boot (the walk has no slots "
-                        f"for its ops), where it must be {answer}"
-                    )
-            if got := getattr(subject.ops, f"{level}_populate")(word):
-                raise Violation(
-                    f"{level}_populate({word:#x}) is {got:#x}; {level} is folded in this boot, "
-                    "where nothing is written: 0"
-                )
+def folded_level_answers_so(subject: ArchSubject, level: Level) -> None:
+    expected = {"present": 1, "none": 0, "bad": 0}
+    for word in subject.words():
+        _folded(subject, level, word, expected)
+        if got := getattr(subject.ops, f"{level}_populate")(word):
+            raise Violation(
+                f"{level}_populate({word:#x}) is {got:#x}; {level} is folded in this boot, where nothing is written: 0"
+            )
+
+
+def folded_level_has_no_leaf(subject: ArchSubject, level: Level) -> None:
+    for word in subject.words():
+        _folded(subject, level, word, {"leaf": 0})
+
+
+def shorter_walks_are_folded(subject: ArchSubject) -> None:
+    geometry, ops = subject.geometry, subject.ops
+    for count in range(geometry.new_process_levels, len(geometry.walk)):
+        top = LEVELS[count - 1]
+        words = [subject.arch.empty(top), *(getattr(ops, f"{top}_populate")(table) for table in subject.tables())]
+        for level in LEVELS[count:]:
+            for word in words:
+                _folded(subject, level, word, {"present": 1, "none": 0, "bad": 0})
+
+
+def _folded(subject: ArchSubject, level: Level, word: int, expected: Mapping[str, int]) -> None:
+    for name, answer in expected.items():
+        got = subject.op(level, name)(word)
+        if got != answer:
+            raise Violation(
+                f"{level}_{name}({word:#x}) is {got}; {level} is folded in this boot (the walk has no slots for its "
+                f"ops), where it must be {answer}"
+            )
 
 
 CHECKS = (
@@ -109,6 +138,21 @@ CHECKS = (
     Check(
         "folded-levels",
         "the ops of a folded level answer as the headers that fold it do: present, and nothing to fill in",
-        folded_levels_answer_so,
+        folded_level_answers_so,
+        ("folded:X",),
+        _FOLDABLE,
+    ),
+    Check(
+        "shorter-walks",
+        "where processes begin with fewer levels, the ops above take a word of their top table for a folded level's",
+        shorter_walks_are_folded,
+        ("shorter-walks",),
+    ),
+    Check(
+        "folded-leaf",
+        "there is no leaf at a folded level: the headers that fold it say so of any word",
+        folded_level_has_no_leaf,
+        ("folded:X",),
+        _FOLDABLE,
     ),
 )

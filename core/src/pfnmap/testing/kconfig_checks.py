@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from pfnmap.contract.entry import Level
+from pfnmap.contract.plan import HUGE_LEVELS, LeafLevel
 from pfnmap.hookspecs import ENTRY_HOOKS
 from pfnmap.plugins import implemented_hooks
 from pfnmap.testing.arch_subject import ArchSubject
@@ -36,6 +38,9 @@ def has_a_fragment(subject: ArchSubject) -> None:
         raise Violation("the hook kconfig gives no fragment that declares a symbol")
     if not subject.kernel.config.enabled("HAVE_PCI"):
         raise Violation("HAVE_PCI is not selected: there is no BAR to map")
+    for symbol in ("64BIT", "MMU"):
+        if not subject.kernel.config.enabled(symbol):
+            raise Violation(f"{symbol} is not set: there are no tables, or not of 64-bit entries")
 
 
 def selects_are_met(subject: ArchSubject) -> None:
@@ -100,6 +105,28 @@ def levels_as_said(subject: ArchSubject) -> None:
         )
 
 
+def leaf_changes_are_those(subject: ArchSubject, level: LeafLevel) -> None:
+    kernel = subject.kernel
+    package, release = type(subject.arch).__module__.partition(".")[0], kernel.release
+    said = ("huge-pfnmap", *subject.arch.leaf_changes.get(level, ()))
+    for change in sorted(kernel.asked):
+        if release.known[change].package == package and release.has(change):
+            less = replace(release, changes={**release.changes, change: "no"}, settled=release.settled | {change})
+            gone = not kernel.relink(less).pfnmap(level)
+            if gone != (change in said):
+                verb = "does not tell" if gone else "tells"
+                raise Violation(
+                    f"without {change} there are {'no' if gone else 'still'} {level} leaves of pfnmaps, and "
+                    f"leaf_changes {verb} the planner that they wait for it"
+                )
+
+
+def one_way_of_tracking(subject: ArchSubject) -> None:
+    owned = [name for name in ("track_pfn_insert", "pfnmap_track") if subject.ops.owners[name] == "arch"]
+    if len(owned) > 1:
+        raise Violation(f"{' and '.join(owned)} are both provided: a release declares the one or the other")
+
+
 def hooks_are_marked(subject: ArchSubject) -> None:
     implemented = set(implemented_hooks(subject.arch))
     for name in ENTRY_HOOKS:
@@ -147,6 +174,18 @@ CHECKS = (
         "pgtable-levels",
         "PGTABLE_LEVELS are the levels that the kernel is compiled for; a boot walks them, or folds some",
         levels_as_said,
+    ),
+    Check(
+        "leaf-changes",
+        "leaf_changes tells the planner exactly those changes without which a level has no leaves of pfnmaps",
+        leaf_changes_are_those,
+        ("pfnmap:X",),
+        HUGE_LEVELS,
+    ),
+    Check(
+        "tracking-claim",
+        "memory types of pfnmaps are tracked by vma or by range: include/linux/pgtable.h of a release has one of them",
+        one_way_of_tracking,
     ),
     Check(
         "hooks-marked",

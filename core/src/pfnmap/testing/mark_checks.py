@@ -6,8 +6,11 @@ insert_pfn); afterwards the CPU marks, or faults.
 
 from __future__ import annotations
 
+from itertools import combinations
+from typing import Final
+
 from pfnmap.contract.entry import Level
-from pfnmap.testing.arch_subject import LEAF_LEVELS, ArchSubject, shown
+from pfnmap.testing.arch_subject import LEAF_LEVELS, ArchSubject, allowed, shown
 from pfnmap.testing.check import Check, Violation, bits
 from pfnmap.vm_flags import VM_READ, VM_SHARED, VM_WRITE
 
@@ -19,6 +22,7 @@ _FLAGS = {
     "dirty": ("mkdirty", "mkclean"),
     "young": ("mkyoung", "mkold"),
 }
+_SOME: Final = 5  # every so manyth leaf has all protections, cache modes and lengths of history
 
 
 def _flag(flag: str) -> Check:
@@ -26,10 +30,12 @@ def _flag(flag: str) -> Check:
     on, off = _FLAGS[flag]
 
     def check(subject: ArchSubject, level: Level) -> None:
-        changes = subject.changes(level)
+        changes = dict(subject.changes(level))
+        if subject.has(f"{level}_mkwrite_novma"):
+            changes["mkwrite_novma"] = subject.op(level, "mkwrite_novma")
         flags = {name: subject.op(level, name) for name in _FLAGS if subject.has(f"{level}_{name}")}
         for leaf in subject.leaves(level):
-            for name, answer in ((on, 1), (off, 0)):
+            for name, answer in ((on, 1), (f"{on}_novma", 1), (off, 0)):
                 if name not in changes or (answer and not leaf.vm_flags & VM_WRITE):
                     continue
                 changed = changes[name](leaf.entry)
@@ -69,6 +75,23 @@ def mkwrite_after_wrprotect(subject: ArchSubject, level: Level) -> None:
                 )
 
 
+def marks_in_any_order(subject: ArchSubject, level: Level) -> None:
+    changes = subject.changes(level)
+    about = {name: flag for flag, names in _FLAGS.items() for name in names if name in changes}
+    if f"pfnmap:{level}" in subject.capabilities:
+        changes, about = {**changes, "mkspecial": subject.op(level, "mkspecial")}, {**about, "mkspecial": "special"}
+    pairs = [pair for pair in combinations(about, 2) if about[pair[0]] != about[pair[1]]]
+    for leaf in subject.leaves(level)[::_SOME]:
+        for one, other in pairs:
+            if allowed(one, leaf.vm_flags) and allowed(other, leaf.vm_flags):
+                first, second = changes[other](changes[one](leaf.entry)), changes[one](changes[other](leaf.entry))
+                if first != second:
+                    raise Violation(
+                        f"{level}_{other} after {level}_{one} gives {first:#x}, and {second:#x} the other way round: "
+                        f"{bits(first, second)}; for {shown(level, leaf)}"
+                    )
+
+
 def dirty_survives(subject: ArchSubject, level: Level) -> None:
     dirty, changes = subject.op(level, "dirty"), dict(subject.changes(level))
     changes.pop("mkclean", None)
@@ -95,6 +118,8 @@ def soft_dirty(subject: ArchSubject, level: Level) -> None:
     clear = changes.pop("clear_soft_dirty", None)
     others = [(name, subject.op(level, name)) for name in _SEEN if subject.has(f"{level}_{name}")]
     for leaf in subject.leaves(level):
+        if tells(fresh := subject.fresh(level, leaf.pfn, leaf.prot)):
+            raise Violation(f"{level}_soft_dirty({fresh:#x}) is 1 of a leaf that is new, of pgprot {leaf.prot:#x}")
         marked = mark(leaf.entry)
         outcomes = {"mksoft_dirty": marked, **{name: change(marked) for name, change in changes.items()}}
         if subject.has(f"{level}_modify"):
@@ -150,6 +175,13 @@ CHECKS = (
         "what a write fault undoes of a write protection leaves no trace that an op sees",
         mkwrite_after_wrprotect,
         (*_LEAF, "X_wrprotect"),
+        LEAF_LEVELS,
+    ),
+    Check(
+        "marks-in-any-order",
+        "write, dirty, young and special are apart: ops about two of them make the same leaf in either order",
+        marks_in_any_order,
+        _LEAF,
         LEAF_LEVELS,
     ),
     Check(

@@ -73,8 +73,10 @@ def _loads(flags: int) -> bool | None:
 
 def execution(subject: ArchSubject, level: Level) -> None:
     executes, loads = subject.permissions(level)
-    told_apart = executes[0] & ~loads[0]  # by a bit of its own
+    pfn = subject.pfns(level)[-1]
+    own_bit = executes[0] & ~loads[0]
     for flags, entry in _leaves(subject, level):
+        told_apart = own_bit or entry != subject.fresh(level, pfn, subject.prot(flags ^ VM_EXEC))
         valid = subject.word_format(level).valid
         readable = entry & valid[0] == valid[1] and entry & loads[0] == loads[1]
         executable = entry & valid[0] == valid[1] and entry & executes[0] == executes[1]
@@ -102,6 +104,18 @@ def access_error(subject: ArchSubject) -> None:
                     f"access_error({flags}, write={write}) is {got}: a {'store to' if write else 'load from'} a vma "
                     f"with {_of(flags)} is {'allowed' if granted else 'refused'}"
                 )
+
+
+def decryption(subject: ArchSubject) -> None:
+    decrypted = subject.ops.pgprot_decrypted
+    if not any(decrypted(word) != word for word in subject.words()):
+        return  # no memory is encrypted
+    for flags in (flags for flags in range(16) if flags & _ACCESS):
+        prot = subject.prot(flags)
+        if (shared := decrypted(prot)) == prot:
+            raise Violation(f"pgprot_decrypted changes nothing of {prot:#x}, the pgprot of a vma with {_of(flags)}")
+        if (twice := decrypted(shared)) != shared:
+            raise Violation(f"pgprot_decrypted twice gives {twice:#x}, once {shared:#x}: {bits(shared, twice)}")
 
 
 # Cache modes
@@ -219,6 +233,11 @@ CHECKS = (
         "access-error",
         "an access that the vma's permissions forbid is refused before a fault, and no other",
         access_error,
+    ),
+    Check(
+        "decryption",
+        "where memory is encrypted, so is that of every mapping, until pgprot_decrypted",
+        decryption,
     ),
     Check(
         "cache-modes",

@@ -7,10 +7,12 @@ Ranges may overlap if they are of one type. Addresses are in bytes.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Enum
 from errno import EBUSY, EINVAL
 from typing import Final
+
+from pfnmap.records import dataclass
 
 from .bits import ALL, CACHE_MASK, PAT, PCD, PWT, clear
 
