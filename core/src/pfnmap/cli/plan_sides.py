@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pfnmap.scenario import Scenario
     from pfnmap.spec import KernelSpec
 
-__all__ = ["Question", "Side", "advice_on", "check_drivers", "of_host", "read", "side_of"]
+__all__ = ["Again", "Question", "Side", "advice_on", "check_drivers", "of_host", "read", "side_of"]
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,32 @@ class Side:
         return {**self.plan.as_json(), "skipped": skipped}
 
 
+@dataclass(frozen=True)
+class Again:
+    """What answers a question that is asked again of other BARs, in a batch. `kernel`: the text of what is said of it,
+    by which the desk has it; `driver`: who drives the BARs, None: who does by itself."""
+
+    question: Question
+    kernel: str
+    driver: str | None
+
+    def __call__(self, bars: Sequence[str]) -> str | None:
+        """Return the document as text, without its braces; None where the kernel is no longer there. Raises as `plan`
+        does."""
+        from pfnmap.plan import plan
+        from pfnmap.requests import driven, of_bars
+
+        image = self.question.desk.linked(self.kernel)
+        if image is None:
+            return None
+        requests = _where(self.question, driven(of_bars(bars), self.driver))
+        return f'{plan(image, requests, **_how(self.question)).dumped()}, "skipped": []'
+
+
 def side_of(question: Question, spec: KernelSpec) -> Side:
     """Link a kernel, and plan on it what is asked; what is not as it was said is warned of."""
     from pfnmap.plan import plan
-    from pfnmap.requests import at_guest_address, described, of_scenario, placed
+    from pfnmap.requests import of_scenario
 
     said: list[str] = []
     image = question.desk.link(spec, said.append)
@@ -76,11 +98,17 @@ def side_of(question: Question, spec: KernelSpec) -> Side:
         requests = wanted.requests
     for text in (*_not_built(image, requests), *said, *(_left_out(wanted) if wanted else ())):
         question.desk.warn(text)
+    requests = _where(question, requests)
+    return Side(image, requests, wanted, plan(image, requests, **_how(question)))
+
+
+def _where(question: Question, requests: Sequence[Request]) -> Sequence[Request]:
+    """Return requests with what is said of their regions and of where they go."""
+    from pfnmap.requests import at_guest_address, described, placed
+
     requests = described(requests, question.msix, question.sparse, question.msix_mappable)
     requests = placed(requests, question.va, question.vmm)
-    if question.asked.gpa is not None:
-        requests = at_guest_address(requests, question.asked.gpa)
-    return Side(image, requests, wanted, plan(image, requests, **_how(question)))
+    return requests if question.asked.gpa is None else at_guest_address(requests, question.asked.gpa)
 
 
 def _how(question: Question) -> dict[str, Any]:
