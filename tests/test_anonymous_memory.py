@@ -215,6 +215,20 @@ def test_more_than_the_machine_has_is_refused_after_the_old_mapping_was_cut(rele
     assert len(machine("vmas", start=BASE, end=BASE + 8 * GIB)["vmas"]) == left
 
 
+def test_the_memory_map_of_the_kernel_is_nobody_elses_memory():
+    machine = Machine(installed=GIB)
+    there = GIB // PAGE - (16 << 20) // PAGE
+    assert machine.map(there)["result"] == "ok"
+    assert machine.map(there + 1, va=BASE + GIB)["result"] == "ENOMEM"
+
+
+@pytest.mark.parametrize(("release", "result"), [("6.12.117", "ENOMEM"), ("6.1.192", "EINVAL")])
+def test_populating_from_a_hole_into_a_bar_meets_the_bar_before_6_10(release: str, result: str):
+    machine = Machine(release)
+    machine("mmap", device="dev", bar=0, offset=0, addr=BASE, length=2 * PAGE, fixed=True, prot="rw", shared=True)
+    assert machine("madvise", addr=BASE - PAGE, length=2 * PAGE, advice="POPULATE_READ")["result"] == result
+
+
 def test_memory_that_becomes_writable_is_counted_too():
     machine = Machine(installed=GIB)
     machine.map(2 << 18, "r")

@@ -7,6 +7,7 @@ import time
 import pytest
 
 from pfnmap.errors import BadInput
+from pfnmap.host import logforms
 from pfnmap.host.gitlog import LogReport, read_gitlog
 
 THP = "e384abeb559d10d6505aec053ede9368d81d4c71"
@@ -37,6 +38,9 @@ def _bad_logs() -> dict[str, str]:
         "reverted in one message": one + f"This reverts commit {', '.join(ids * 6)}.\n" + "This reverts\n" * 50_000,
         "remarks": item + "\n  * ".join("x" + " (a)" * 8000 for _ in range(100)) + "\n",
         "blanks": item + "\n  * ".join("x" + " " * 60_000 + "y" for _ in range(20)) + "\n",
+        "items of one letter": item + "\n* ".join("x" * 100_000),
+        "versions": "a (6.1-1) u; u=l\n" * 50_000,
+        "subjects of one letter": "".join(f"{id[:7]} x\n" for id in ids * 8),
         "an item that never ends": item + "x\n" + "    y y y y\n" * 100_000,
         "a subject that never ends": f"commit {ids[0]}\n\n" + "    y y y y\n" * 100_000,
     }
@@ -53,6 +57,19 @@ def test_ids_that_all_begin_alike_are_of_no_tree():
     text = "".join(f"abcdef0{n:033x}\n{THP_SUBJECT}\n\n" for n in range(200))
     with pytest.raises(BadInput, match="more than 100 commits whose ids begin with abcdef0"):
         read(text)
+
+
+def test_a_changelog_of_more_items_than_any_has_is_refused(monkeypatch):
+    monkeypatch.setattr(logforms, "_MAX_ITEMS", 3)
+    head = "linux (6.1.1-1) unstable; urgency=low\n\n"
+    assert read(head + "  * a\n  * b\n").commits == 3  # the version's own release is one
+    with pytest.raises(BadInput, match="more than 3 items"):
+        read(head + "  * a\n  * b\n  * c\n")
+
+
+def test_newest_release_is_told_of_many():
+    found = read("".join(f"linux (6.{minor}.1-1) unstable; urgency=low\n\n" for minor in (6, 12, 9)))
+    assert found.newest_release == "6.12.1"
 
 
 def test_a_release_of_thousands_of_digits_is_none():

@@ -128,6 +128,51 @@ def test_log_agrees_with_the_plan_of_its_host_or_says_where_not(read, captured):
     assert found["contradicts"] == []
 
 
+def test_block_that_cannot_be_contradicts_and_covers_nothing(read, captured):
+    """A block of no level, one from below the vma, one beyond all of user space; and on a host one that is larger than
+    the BAR, at an address that is no multiple of it, or over the mapping's end."""
+    root, bdf = captured
+    for order, offset, said in (
+        (11, 0, "order 11 is of no level"),
+        (99, 0, "order 99 is of no level"),
+        (18, -0x200, "0x200 pages below the vma"),
+        (9, 1 << 40, "more than user space"),
+    ):
+        (found,) = read(text((9, 0, NOPAGE), (order, offset % (1 << 52), NOPAGE)), "--check", exit_code=1)
+        assert found["covered"] == 2 << 20
+        (contradiction,) = found["contradicts"]
+        assert said in contradiction
+    for bar, order, offset, said in (
+        (4, 18, 0, "1G, and the BAR has 32M"),
+        (2, 18, 0x200, "which is no multiple of 1G"),
+        (0, 9, 0x1000, "none of process 4242's mappings"),
+        (2, 9, 0x3FFFF00, "which is no multiple of 2M"),
+    ):
+        (found,) = read(text((order, offset, NOPAGE), device=bdf, bar=bar), "--root", root)
+        assert found["covered"] == 0
+        assert said in found["contradicts"][0]
+
+
+def test_faults_of_a_bar_that_is_mapped_in_parts_are_of_either_part(hosts, read, tmp_path):
+    """Offsets count from the start of each vma: what one part cannot have is the other's."""
+    host = hosts.h200_host("9.2", count=1)
+    root = tmp_path / "host"
+    hosts.write_directory(host, root)
+    (maps,) = root.glob("proc/4242/maps")
+    old = maps.read_text()
+    line = next(line for line in old.splitlines() if "vfio-device" in line and " 20000000000 " in line)
+    area, rest = line.split(" ", 1)
+    start, end = (int(word, 16) for word in area.split("-"))
+    middle = start + (3 << 20)
+    upper = rest.replace("20000000000", f"{0x20000000000 + (3 << 20):x}")
+    maps.write_text(old.replace(line, f"{start:x}-{middle:x} {rest}\n{middle:x}-{end:x} {upper}"))
+    bdf = hosts.gpus((0, 0, 0), 1)[0].bdf
+    log = text((9, 0, NOPAGE), (9, 0x100, NOPAGE), (18, 0x3FD00, NOPAGE), device=bdf)
+    (found,) = read(log, "--root", root, "--check")
+    assert found["contradicts"] == []
+    assert found["covered"] == (1 << 30) + (2 << 21) - (1 << 20)
+
+
 def test_map_shows_what_was_mapped(pfnmap):
     shown = pfnmap("log", "-", "--release", "6.12.117", input=text(*SAMPLE))
     assert shown.exit_code == 0

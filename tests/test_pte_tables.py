@@ -139,7 +139,7 @@ def compare(kernel: Kernel, todo: list[Step]) -> None:
                     patch.setattr(module, "FEW", few)
             run = Run(kernel, [Device("gpu", "0000:3b:00.0", {2: DeviceBar(2, 1 << 30, PHYS)})])
             events: list[Event] = []
-            run.machine.trace.listeners.append(events.append)
+            run.machine.trace.listen(events.append)
             told.append([])
             for step in todo:
                 result = run.step(step).as_json()

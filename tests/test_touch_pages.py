@@ -84,7 +84,7 @@ def test_pages_touched_at_once_are_as_touched_one_by_one(name: str, data: st.Dat
         run.machine.trace.drain()
     access = {"va": va + start * page, "length": (pages - start) * page, "access": "write" if write else "read"}
     events: list[Event] = []
-    one.machine.trace.listeners.append(events.append)
+    one.machine.trace.listen(events.append)
     got = one.step(Step("touch", access)).as_json()
     outcomes = {user_access(other.parent, va + n * page, write).result for n in range(start, pages)}
     assert {got["result"]} == outcomes
@@ -117,7 +117,7 @@ def test_a_bar_of_128_gib_is_touched_page_by_page_with_a_short_trace() -> None:
     at = {"device": "gpu", "bar": 2, "length": 1 << 37, "addr": VA, "fixed": True, "prot": "rw", "shared": True}
     run.step(Step("mmap", at))
     events: list[Event] = []
-    run.machine.trace.listeners.append(events.append)
+    run.machine.trace.listen(events.append)
     got = run.step(Step("touch", {"va": VA, "length": 1 << 37, "access": "read"})).as_json()
     assert (got["touches"], got["calls"]) == (1 << 25, {"vmf_insert_pfn_pud": 128})
     last = events[-1]

@@ -291,7 +291,7 @@ static void do_mincore(void)
 	unsigned char *states = calloc(pages + 1, 1);
 	long result = mincore(addr, number_of("length"), states);
 	say_errno(result);
-	for (size_t i = 0; i < pages; i++)
+	for (size_t i = 0; i < pages && !result; i++) /* what an error leaves behind says nothing */
 		resident += states[i] & 1;
 	free(states);
 	say("pages %zu", pages);
@@ -303,7 +303,7 @@ static void do_clear_refs(void)
 	say_errno(write_file("/proc/self/clear_refs", text_of("value")));
 }
 
-/* Says the lines of a file of /proc/self that are about the vma with this address; all lines are read. */
+/* Says the lines of a file of /proc/self that are about the vma which starts at this address; all lines are read. */
 static void say_vma_lines(const char *path, unsigned long long va)
 {
 	char line[1024];
@@ -313,7 +313,7 @@ static void say_vma_lines(const char *path, unsigned long long va)
 	while (file && fgets(line, sizeof line, file)) {
 		unsigned long long start, end;
 		if (sscanf(line, "%llx-%llx", &start, &end) == 2)
-			wanted = start <= va && va < end;
+			wanted = start == va;
 		else if (strstr(path, "numa_maps"))
 			wanted = strtoull(line, NULL, 16) == va;
 		line[strcspn(line, "\n")] = 0;

@@ -6,7 +6,7 @@ import pytest
 
 from pfnmap_verify.measured import expect_of, message
 from pfnmap_verify.qemu import GuestLost
-from pfnmap_verify.recorder import oops
+from pfnmap_verify.recorder import oops, settled
 
 FUNCTIONS = {
     "hmf": "handle_mm_fault",
@@ -55,6 +55,19 @@ def test_follows_are_told_by_what_they_returned() -> None:
     assert expect["result"] == "EFAULT"
     assert expect["calls"] == {"follow_pfnmap_start": 3}
     assert expect["follow_returns"] == {"ok": 2, "EINVAL": 1}
+
+
+@pytest.mark.parametrize("op", ["smaps", "numa_maps"])
+def test_where_no_vma_starts_nothing_is_told_of_one(op: str) -> None:
+    assert expect_of(op, ["result ok", *QUIET], FUNCTIONS, 4096).keys() == {
+        *("result", "faults", "handle_mm_fault", "table_bytes")
+    }
+
+
+def test_what_a_later_touch_may_have_built_is_no_entry_of_a_refused_one() -> None:
+    runs = [{"result": result, "n": n} for n, result in enumerate(("SIGSEGV", "ok", "SIGBUS", "ok", "SIGBUS"))]
+    assert [run["n"] for run in settled(runs)] == [1, 3, 4]
+    assert settled([]) == []
 
 
 def test_a_scan_is_folded_into_runs() -> None:

@@ -54,7 +54,7 @@ class Budget:
     def watch(self, machine: Machine) -> None:
         """Count what a machine does from now on. Where it would be too much, the machine raises Refused."""
         machine.phys.table_limit = self.bytes
-        machine.trace.listeners.append(self._count)
+        machine.trace.listen(self._count)
 
     def _count(self, event: object) -> None:
         self._spent += 1

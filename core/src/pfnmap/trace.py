@@ -1,14 +1,14 @@
 """The one event stream: whatever a kernel could have traced.
 
 An event is written once and read often: nobody changes one. `Trace.events` holds the events since the last
-`Trace.drain`; listeners (``pfnmap run --trace``) are called as events happen.
+`Trace.drain`; who listens (``pfnmap run --trace``) is called as events happen.
 Nothing prints from inside the model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import field, replace
+from dataclasses import replace
 from typing import Any
 
 from pfnmap.records import dataclass
@@ -194,20 +194,33 @@ class KernelDied(Outcome):
         self.oops = oops
 
 
-@dataclass(slots=True)
 class Trace:
     """Collects events; see the module's text."""
 
-    events: list[Event] = field(default_factory=list)
-    listeners: list[Callable[[Event], None]] = field(default_factory=list)
+    events: list[Event]
+    emit: Callable[[Event], None]
+    """``emit(event)``: append an event and tell the listeners."""
 
-    def emit(self, event: Event) -> None:
-        """Append an event and tell the listeners."""
+    def __init__(self) -> None:
+        self._listeners: list[Callable[[Event], None]] = []
+        self._begin()
+
+    def _begin(self) -> None:
+        self.events = []
+        self.emit = self._tell if self._listeners else self.events.append
+
+    def _tell(self, event: Event) -> None:
         self.events.append(event)
-        for listener in self.listeners:
+        for listener in self._listeners:
             listener(event)
+
+    def listen(self, listener: Callable[[Event], None]) -> None:
+        """Have `listener` called with each event from now on, as it happens."""
+        self._listeners.append(listener)
+        self.emit = self._tell
 
     def drain(self) -> list[Event]:
         """Return the events since the last drain and forget them."""
-        events, self.events = self.events, []
+        events = self.events
+        self._begin()
         return events

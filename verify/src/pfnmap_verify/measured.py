@@ -144,11 +144,11 @@ def _smaps(kinds: Mapping[str, list[list[str]]], page: int) -> dict[str, Any]:
         name, _, rest = line.partition(":")
         words = rest.split()
         fields[name] = words if name == "VmFlags" else int(words[0])
-    return {"fields": fields}
+    return {"fields": fields} if fields else {}
 
 
 def _numa_maps(kinds: Mapping[str, list[list[str]]], page: int) -> dict[str, Any]:
-    return {"tokens": kinds["line"][0][0].split()[1:] if kinds["line"] else []}
+    return {"tokens": kinds["line"][0][0].split()[1:]} if kinds["line"] else {}
 
 
 def _vmas(kinds: Mapping[str, list[list[str]]], page: int) -> dict[str, Any]:

@@ -13,10 +13,7 @@ from pfnmap.contract.defaults import DEFAULT_DRIVER
 from pfnmap.errors import BadInput, PluginError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from pfnmap.plugins import Registry
-    from pfnmap.survey import Row
 
 
 @kernel_options()
@@ -44,23 +41,24 @@ def command(
     from pfnmap.recognition import Recognition
     from pfnmap.report.faultlog import render_log
     from pfnmap.survey import survey
-    from pfnmap.survey.faultlog import read_log
+    from pfnmap.survey.faultlog import judge, read_log
 
     registry = (context.obj or Settings()).registry
     asked = Recognition(_drivers(registry), warn)
     log = read_log(lines_of(read_paste(file), source_name(file)), source_name(file), asked)
-    rows: Sequence[Row] = ()
     if root is None:
         image = linked(kernel.over(), registry)
+        judged = judge(log, image)
     else:
         found = survey(open_tree(root), registry, kernel.over, warn)
-        image, rows = found.kernel, found.rows
-    document = log.as_json(image, rows)
+        image = found.kernel
+        judged = judge(log, image, found.rows, found.host.functions)
+    document = log.as_json(image, judged)
     if json:
         print_json("log", document)
     else:
         heading(document["kernel"])
-        show(*render_log(log, image, rows))
+        show(*render_log(log, image, judged))
     return int(check and any(one["contradicts"] for one in document["devices"]))
 
 

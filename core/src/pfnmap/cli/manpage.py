@@ -12,7 +12,7 @@ from typing import Any
 
 import typer
 
-from pfnmap.cli import app
+from pfnmap.cli.app import app
 from pfnmap.cli.commands import Commands
 from pfnmap.cli.examples import examples
 from pfnmap.cli.options import Settings

@@ -63,7 +63,7 @@ def carried_out(
         heading(document["kernel"])
     budget.watch(run.machine)
     events: list[Event] = []
-    run.machine.trace.listeners.append(events.append if quiet else _show_event if trace else _show_complaint)
+    run.machine.trace.listen(events.append if quiet else _show_event if trace else _show_complaint)
     stopped: Refused | KeyboardInterrupt | None = None
     tables: list[dict[str, Any]] = []
     with progress_bar(len(read.steps), "steps") as progress:
@@ -81,7 +81,6 @@ def carried_out(
             except KeyboardInterrupt as error:
                 stopped = error
                 document["interrupted"] = {"step": number, "op": step.op}
-                warn(f"interrupted in {step.where}")
                 break
             failed = [
                 {"step": number, "field": field, "expected": expected, "got": got}

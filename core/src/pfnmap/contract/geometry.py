@@ -40,10 +40,11 @@ class WordFormat:
     word that maps memory holds where user space may read and execute it; None where that is not said, ``(0, 0)`` where
     every such word may be. `shared`: the word of an empty slot that points to a table which all empty slots share, in
     which nothing is mapped (LoongArch's invalid_pte_table). `store`: as `load`, for writing. `uncached`: what a word
-    that maps memory holds where that is device memory, as pgprot_noncached makes it. `software`: the bits of a word
-    that maps memory which the walker leaves to software; `marks`: those by which it notes, or is told, that memory was
-    accessed and written; no marks, 0. `size`: what a word that maps memory holds for how much that is, where the word
-    itself says so (SPARC's page size).
+    that maps memory holds where that is device memory, as pgprot_noncached makes it, and `combining` where the CPU may
+    combine stores to it, as pgprot_writecombine does (None: it makes no such, and is pgprot_noncached). `software`: the
+    bits of a word that maps memory which the walker leaves to software; `marks`: those by which it notes, or is told,
+    that memory was accessed and written; no marks, 0. `size`: what a word that maps memory holds for how much that is,
+    where the word itself says so (SPARC's page size).
     """
 
     valid: Bits
@@ -55,6 +56,7 @@ class WordFormat:
     shared: int | None = None
     store: Bits | None = None
     uncached: Bits | None = None
+    combining: Bits | None = None
     software: int | None = None
     marks: int = 0
     size: Bits | None = None

@@ -92,6 +92,11 @@ class LinkedKernel:
         return self.has("per-vma-lock-faults") and self.config.enabled("PER_VMA_LOCK")
 
     @cached_property
+    def pfnmap_track_ctx(self) -> bool:
+        """Whether what is tracked of a pfnmap is tracked by a context that vmas share, and not by vma."""
+        return self.has("pat-pfnmap-track")
+
+    @cached_property
     def phys_limit(self) -> int:
         """The first physical address (bytes) that no PTE can hold."""
         shift, prot = self.geometry.PAGE_SHIFT, self.arch.protection_map[VM_READ | VM_SHARED]

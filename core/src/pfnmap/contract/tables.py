@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import mmap
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from pfnmap.contract.slot import Table
@@ -97,7 +97,8 @@ class Tables(Mapping[int, Table]):
         """These tables are tables no longer."""
         for piece in self._in_sections(run):
             self._mark(piece, 0)
-            for address in self._windows.keys() & piece if len(piece) > 1 else piece:
+            few = len(piece) < len(self._windows)
+            for address in piece if few else [one for one in self._windows if one in piece]:
                 self._windows.pop(address, None)
 
     def rows(self, runs: Iterable[range], ptrs: int) -> Iterator[NDArray[np.uint64]]:
@@ -106,18 +107,15 @@ class Tables(Mapping[int, Table]):
             for piece in self._at_once(run):
                 yield self._rows(piece, ptrs)
 
-    def rows_of_two(
-        self, one: Iterable[range], other: Iterable[range], ptrs: int
-    ) -> Iterator[tuple[NDArray[np.uint64], NDArray[np.uint64]]]:
-        """Yield the words of as many tables of each of two, as `rows` does."""
-        left = [piece for run in one for piece in self._at_once(run)][::-1]
-        right = [piece for run in other for piece in self._at_once(run)][::-1]
-        while left:
-            a, b = left.pop(), right.pop()
-            count = min(len(a), len(b))
-            yield self._rows(a[:count], ptrs), self._rows(b[:count], ptrs)
-            left += [a[count:]] if a[count:] else []
-            right += [b[count:]] if b[count:] else []
+    def rows_of(self, runs: Sequence[Iterable[range]], ptrs: int) -> Iterator[tuple[NDArray[np.uint64], ...]]:
+        """Yield the words of as many tables of each of several, as `rows` does, up to the end of the shortest."""
+        left = [[piece for run in one for piece in self._at_once(run)][::-1] for one in runs]
+        while all(left):
+            pieces = [one.pop() for one in left]
+            count = min(map(len, pieces))
+            yield tuple(self._rows(piece[:count], ptrs) for piece in pieces)
+            for one, piece in zip(left, pieces, strict=True):
+                one += [piece[count:]] if piece[count:] else []
 
     def read(
         self, addresses: NDArray[np.uint64], which: NDArray[np.intp], index: NDArray[np.intp]

@@ -114,21 +114,22 @@ def read_gitlog(stream: BinaryIO, where: str, base: str | None = None, known: Fa
     ground = _base(base, known) if base is not None else None
     marks = Marks(changes)
     events: list[Event] = []
-    releases: dict[tuple[int, ...], Commit] = {}
+    newest_commit: Commit | None = None
+    newest_key: tuple[int, ...] = ()
     commits, last, merges = 0, None, False
     log = read_log(stream, where)
     for commit in log.commits:
         commits, last = commits + 1, commit
         merges = merges or commit.merge
-        events.extend(events_of(commit, marks))
-        if len(events) > _MAX_EVENTS:
-            raise BadInput(where, f"more than {_MAX_EVENTS} commits that are known changes or reverts")
-        if (match := _RELEASE.fullmatch(commit.subject)) and commit.whole:
-            releases.setdefault(_sort_key(match[1]), commit)
+        if marks.may_be_told(commit):
+            events.extend(events_of(commit, marks))
+            if len(events) > _MAX_EVENTS:
+                raise BadInput(where, f"more than {_MAX_EVENTS} commits that are known changes or reverts")
+        if (match := _RELEASE.fullmatch(commit.subject)) and commit.whole and (key := _sort_key(match[1])) > newest_key:
+            newest_key, newest_commit = key, commit
     if last is None and ground is None:
         raise BadInput(where, f"no commit in it; the output of {FORMAT} was expected")
 
-    newest_commit = releases[max(releases)] if releases else None
     newest = _released(newest_commit, known) if newest_commit else None
     rooted = last is not None and last.subject == _ROOT
     if ground is None and log.whole and last is not None and last.whole and not merges:

@@ -87,11 +87,21 @@ class Marks:
     def __init__(self, changes: Mapping[str, Change]) -> None:
         self.commits = {change.commit[:_SHORTEST]: change for change in changes.values() if change.commit}
         self.subjects = {change.subject.casefold(): change.id for change in changes.values() if change.subject}
+        words = {"revert", "reapply", *(subject.split()[0] for subject in self.subjects)}
+        self._words = re.compile("|".join(map(re.escape, sorted(words))))
 
     def by_id(self, id: str) -> str | None:
         """Return the change whose commit an id, full or abbreviated, is."""
         change = self.commits.get(id[:_SHORTEST])
         return change.id if change and _same(id, change.commit) else None
+
+    def may_be_told(self, commit: Commit) -> bool:
+        """Tell whether a commit can be an event at all, at little cost: most can not."""
+        return (
+            commit.id[:_SHORTEST] in self.commits
+            or self._words.search(commit.subject.casefold()) is not None
+            or (bool(commit.body) and b"commit" in b"\n".join(commit.body).lower())
+        )
 
 
 def events_of(commit: Commit, marks: Marks) -> Iterator[Event]:

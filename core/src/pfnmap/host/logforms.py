@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from typing import BinaryIO, Final
 
 from pfnmap.errors import BadInput
@@ -31,6 +32,8 @@ _MAX_MESSAGE: Final = 4 << 20
 _PIECE: Final = 1 << 16
 _MAX_SUBJECT: Final = 1024
 """Bytes of a subject that are looked at; what is longer is no change that anybody knows by its subject."""
+_MAX_ITEMS: Final = 1_000_000
+"""Items and versions of a changelog; the longest ones have some hundred thousands."""
 _MAX_REMARKS: Final = 16
 """Remarks behind a changelog's item that are looked past."""
 
@@ -122,7 +125,7 @@ def read_log(stream: BinaryIO, where: str) -> Log:
             break
     else:
         return Log(True, True, iter(()))
-    rest = _again(first, lines)
+    rest = chain((first,), lines)
     if _COMMIT.fullmatch(line):
         return Log(True, True, _default(rest, where))
     if _SHORT_ID.fullmatch(line):
@@ -130,15 +133,10 @@ def read_log(stream: BinaryIO, where: str) -> Log:
     if _ONELINE.fullmatch(line):
         return Log(True, False, _oneline(rest, where))
     if _DEBIAN.fullmatch(line):
-        return Log(False, False, _changelog(rest, _debian))
+        return Log(False, False, _bounded(_changelog(rest, _debian), where))
     if _RPM.fullmatch(line):
-        return Log(False, False, _changelog(rest, _rpm))
+        return Log(False, False, _bounded(_changelog(rest, _rpm), where))
     raise BadInput(where, f"line {number} begins no log of changes that is read: {_EXPECTED}")
-
-
-def _again(first: tuple[int, bytes, bool], lines: _Lines) -> _Lines:
-    yield first
-    yield from lines
 
 
 def _lines(stream: BinaryIO, where: str) -> _Lines:
@@ -155,7 +153,8 @@ def _lines(stream: BinaryIO, where: str) -> _Lines:
         ended = piece.endswith(b"\n")
         if not inside:
             number += 1
-            yield number, _COLOUR.sub(b"", piece.rstrip(b"\r\n")), ended
+            line = piece.rstrip(b"\r\n")
+            yield number, _COLOUR.sub(b"", line) if b"\x1b" in line else line, ended
         inside = not ended
 
 
@@ -239,6 +238,12 @@ def _oneline(lines: _Lines, where: str) -> Iterator[Commit]:
         commit.subject, commit.subject_line, commit.whole = _text(match[2] or match[3] or match[4]), number, ended
         commit.merge = commit.subject.startswith("Merge ")
         yield commit
+
+
+def _bounded(items: Iterator[Commit], where: str) -> Iterator[Commit]:
+    yield from islice(items, _MAX_ITEMS)
+    if next(items, None) is not None:
+        raise BadInput(where, f"more than {_MAX_ITEMS} items, which is the most that is read of a changelog")
 
 
 def _changelog(lines: _Lines, header: Callable[[bytes], tuple[str, str] | None]) -> Iterator[Commit]:

@@ -27,12 +27,11 @@ def do_anonymous_page(vmf: VmFault) -> int:
     machine = mm.machine
     kernel = machine.kernel
     ops = kernel.ops
-    assert vmf.pmd is not None
     orders = [order for order in huge_memory.anonymous_thp_orders(vma) if _fits(vma, vmf.address, order)]
-    if ops.pmd_none(vmf.pmd.entry) and kernel.geometry.PMD_ORDER in orders:
+    if vmf.pmd is not None and ops.pmd_none(vmf.pmd.entry) and kernel.geometry.PMD_ORDER in orders:
         return _do_huge_pmd_anonymous_page(vmf)
     shift = kernel.geometry.PAGE_SHIFT
-    table, index = mm.tables.pte_alloc(vmf.pmd, vmf.address)
+    table, index = mm.tables.alloc("pte", vmf.address)
     if not vmf.write:
         table[index] = ops.pte_mkspecial(ops.pfn_pte(machine.phys.zero_page >> shift, vma.vm_page_prot))
         return 0

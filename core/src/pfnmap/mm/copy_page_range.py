@@ -11,7 +11,7 @@ from pfnmap.mm import huge_memory
 from pfnmap.mm.anonymous import private_page
 from pfnmap.mm.contpte import contpte_unfold
 from pfnmap.mm.mmu_notifier import mmu_notifier_invalidate_range
-from pfnmap.mm.pte_tables import count_of, pte_rows_of_two, pte_tables, turned
+from pfnmap.mm.pte_tables import count_of, pte_rows_of, pte_tables, turn
 from pfnmap.vm_flags import VM_MIXEDMAP, VM_PFNMAP, VM_SHARED, VM_WRITE
 
 __all__ = ["copy_page_range"]
@@ -88,13 +88,10 @@ def _copy_tables(dst: VmArea, src: VmArea, old: list[range], new: list[range]) -
     import numpy as np
 
     ops = src.vm_mm.kernel.ops
-    for olds, news in pte_rows_of_two(src.vm_mm, old, new):
-        bits = turned(ops, olds, lambda pte: _copied(src, pte))
-        if bits is not None:
-            np.bitwise_xor(olds, np.uint64(bits), out=news)
-            continue
-        news[:] = dst.vm_mm.tables.empty["pte"]
-        np.copyto(news, _copied(src, olds), where=ops.pte_none(olds) == 0)
+    for olds, news in pte_rows_of(src.vm_mm, old, new):
+        if not turn(ops, lambda pte: _copied(src, pte), olds, (olds, news)):
+            news[:] = dst.vm_mm.tables.empty["pte"]
+            np.copyto(news, _copied(src, olds), where=ops.pte_none(olds) == 0)
 
 
 def _copied(src: VmArea, pte: Any) -> Any:

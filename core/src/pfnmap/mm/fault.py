@@ -18,8 +18,8 @@ from pfnmap.contract.fault import (
     ILL_ILLADR,
     SEGV_ACCERR,
     SEGV_MAPERR,
+    VM_FAULT_ERROR,
     VM_FAULT_HWPOISON,
-    VM_FAULT_OOM,
     VM_FAULT_RETRY,
     VM_FAULT_SIGBUS,
     VM_FAULT_SIGSEGV,
@@ -49,8 +49,9 @@ _OK = AccessResult("ok")
 
 def user_access(mm: MmStruct, address: int, write: bool) -> AccessResult:
     """Load or store one byte at `address` from user space."""
-    arch = mm.kernel.arch
-    trace = mm.machine.trace
+    machine = mm.machine
+    arch = machine.kernel.arch
+    trace = machine.trace
     first_round = 0
     for _ in range(_ENDLESS):
         leaf = mm.tables.leaf(address)
@@ -58,8 +59,11 @@ def user_access(mm: MmStruct, address: int, write: bool) -> AccessResult:
             level, (table, index) = leaf
             table[index], allowed = arch.mmu_access(level, table[index], write)
             if allowed:
-                _tell_leak(mm, address, level, table[index])
-                return _consume(mm, address, level, table[index])
+                if level != "pte":
+                    _tell_leak(mm, address, level, table[index])
+                if machine.poisoned or arch.cookies_from is not None:
+                    return _consume(mm, address, level, table[index])
+                return _OK
         refused = _do_user_fault(mm, address, write)
         if refused is not None:
             return replace(refused, si_addr=arch.fault_address(address))
@@ -73,8 +77,6 @@ def user_access(mm: MmStruct, address: int, write: bool) -> AccessResult:
 
 def _tell_leak(mm: MmStruct, address: int, level: Level, entry: int) -> None:
     """Tell of a huge leaf where it does not belong: no vma is there, or other memory (FINDINGS F3, F23)."""
-    if level == "pte":
-        return
     vma = mm.vma_lookup(address)
     if vma is None:
         mm.machine.trace.emit(Misbehaviour("F3", "a leaf is used where the process has no mapping"))
@@ -88,14 +90,13 @@ def _consume(mm: MmStruct, address: int, level: Level, entry: int) -> AccessResu
     machine = mm.machine
     kernel = machine.kernel
     cookies = kernel.arch.cookies_from
-    if machine.poisoned or cookies is not None:
-        shift = kernel.geometry.PAGE_SHIFT
-        within = (address & (kernel.geometry.size(level) - 1)) >> shift
-        pfn = getattr(kernel.ops, f"{level}_pfn")(entry) + within
-        if cookies is not None and pfn << shift >= cookies:
-            return AccessResult("SIGILL", ILL_ILLADR)
-        if pfn in machine.poisoned:
-            return AccessResult("SIGBUS", BUS_MCEERR_AR, address)
+    shift = kernel.geometry.PAGE_SHIFT
+    within = (address & (kernel.geometry.size(level) - 1)) >> shift
+    pfn = getattr(kernel.ops, f"{level}_pfn")(entry) + within
+    if cookies is not None and pfn << shift >= cookies:
+        return AccessResult("SIGILL", ILL_ILLADR)
+    if pfn in machine.poisoned:
+        return AccessResult("SIGBUS", BUS_MCEERR_AR, address)
     return _OK
 
 
@@ -114,12 +115,12 @@ def _do_user_fault(mm: MmStruct, address: int, write: bool) -> AccessResult | No
         ret = handle_mm_fault(vma, address, flags | FAULT_FLAG_VMA_LOCK)
     if ret & VM_FAULT_RETRY:
         ret = handle_mm_fault(vma, address, flags)
+    if not ret & VM_FAULT_ERROR:
+        return None
     if ret & VM_FAULT_SIGBUS:
         return AccessResult("SIGBUS", BUS_ADRERR, address)
     if ret & VM_FAULT_HWPOISON:
         return AccessResult("SIGBUS", BUS_MCEERR_AR, address)
     if ret & VM_FAULT_SIGSEGV:
         return AccessResult("SIGSEGV", SEGV_ACCERR, address)
-    if ret & VM_FAULT_OOM:
-        raise Refused("touch", "out of memory")
-    return None
+    raise Refused("touch", "out of memory")

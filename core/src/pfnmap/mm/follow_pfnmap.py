@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from errno import EINVAL
-from operator import attrgetter
+from typing import TypeAlias
 
 from pfnmap.contract.entry import Level
-from pfnmap.contract.follow import FollowOutputs, FollowPfnmapArgs, caller
+from pfnmap.contract.follow import FollowPfnmapArgs, caller
 from pfnmap.contract.kernel import LinkedKernel
 from pfnmap.contract.slot import Slot
 from pfnmap.contract.vma import VmArea
@@ -32,11 +32,8 @@ __all__ = [
     "follow_pte",
 ]
 
-_WORD = (1 << 64) - 1
-_OUTPUTS = {
-    level: attrgetter(*(f"{level}_{what}" for what in ("pfn", "pgprot", "write", "special")))
-    for level in ("pte", "pmd", "pud")
-}
+_Found: TypeAlias = "tuple[Level, int, int]"
+"""`FollowPfnmapArgs.found`."""
 
 
 def follow_pfnmap_start(args: FollowPfnmapArgs) -> int:
@@ -52,19 +49,18 @@ def follow_pfnmap_start(args: FollowPfnmapArgs) -> int:
     if not kernel.has("huge-pfnmap"):
         raise Refused("follow_pfnmap_start", "not in this release (huge-pfnmap); it has follow_pte")
     _assert_locked(args.vma)
-    if args.outputs is not None:
+    if args.found is not None:
         raise Misuse(caller(2), "follow_pfnmap_start() again before follow_pfnmap_end()")
-    args.outputs = _start(kernel, args.vma, args.address)
-    found = args.outputs is not None
-    machine.trace.emit(Call("follow_pfnmap_start", args.address, "ok" if found else "EINVAL"))
-    return 0 if found else -EINVAL
+    args.found = found = _start(kernel, args.vma, args.address)
+    machine.trace.emit(Call("follow_pfnmap_start", args.address, "EINVAL" if found is None else "ok"))
+    return -EINVAL if found is None else 0
 
 
 def follow_pfnmap_end(args: FollowPfnmapArgs) -> None:
     """End what follow_pfnmap_start began: the outputs are gone, the page-table lock is free."""
-    if args.outputs is None:
+    if args.found is None:
         raise Misuse(caller(2), "follow_pfnmap_end() without a successful follow_pfnmap_start()")
-    args.outputs = None
+    args.found = None
     page_table_lock(args.vma.vm_mm).release()
 
 
@@ -104,19 +100,20 @@ def _assert_locked(vma: VmArea) -> None:
         raise Misuse(caller(3), "follow_pfnmap_start() needs mmap_lock, or i_mmap_rwsem of the file's mapping")
 
 
-def _start(kernel: LinkedKernel, vma: VmArea, address: int) -> FollowOutputs | None:
+def _start(kernel: LinkedKernel, vma: VmArea, address: int) -> _Found | None:
     if not vma.vm_start <= address < vma.vm_end or not vma.vm_flags & (VM_IO | VM_PFNMAP):
         return None
     tables = vma.vm_mm.tables
     ops = kernel.ops
     lock = page_table_lock(vma.vm_mm)
-    found = None if lock.contended else tables.slot("pte", address)
-    if found is not None:  # nothing changes on the way to a PTE
-        table, index = found
-        if not ops.pte_present(table[index]):
+    pte = None if lock.contended else tables.pte(address)
+    if pte is not None:  # nothing changes on the way to a PTE
+        table, index = pte
+        entry = table[index]
+        if not ops.pte_present(entry):
             return None
         lock.acquire()
-        return _outputs(kernel, "pte", table[index], address)
+        return "pte", entry, address
     recheck = kernel.has("follow-recheck-under-lock")
     while True:
         slot = tables.pud_slot(address)
@@ -128,7 +125,7 @@ def _start(kernel: LinkedKernel, vma: VmArea, address: int) -> FollowOutputs | N
         if ops.pud_leaf(pud):
             lock.acquire()
             if not recheck or slot.entry == pud:
-                return _outputs(kernel, "pud", pud, address)
+                return "pud", pud, address
             lock.release()
             continue
         slot = tables.pmd_offset(slot, address)
@@ -138,13 +135,13 @@ def _start(kernel: LinkedKernel, vma: VmArea, address: int) -> FollowOutputs | N
         if ops.pmd_leaf(pmd):
             lock.acquire()
             if not recheck or slot.entry == pmd:
-                return _outputs(kernel, "pmd", pmd, address)
+                return "pmd", pmd, address
             lock.release()
             continue
         return _start_pte(kernel, vma, slot, address)
 
 
-def _start_pte(kernel: LinkedKernel, vma: VmArea, pmd: Slot, address: int) -> FollowOutputs | None:
+def _start_pte(kernel: LinkedKernel, vma: VmArea, pmd: Slot, address: int) -> _Found | None:
     tables = vma.vm_mm.tables
     lock = page_table_lock(vma.vm_mm)
     lock.acquire()
@@ -152,18 +149,9 @@ def _start_pte(kernel: LinkedKernel, vma: VmArea, pmd: Slot, address: int) -> Fo
     if not kernel.ops.pmd_none(pmd.entry) and not kernel.ops.pmd_bad(pmd.entry):
         table, index = tables.pte_offset(pmd, address)
         if kernel.ops.pte_present(table[index]):
-            return _outputs(kernel, "pte", table[index], address)
+            return "pte", table[index], address
     lock.release()
     return None
-
-
-def _outputs(kernel: LinkedKernel, level: Level, entry: int, address: int) -> FollowOutputs:
-    """pfnmap_args_setup."""
-    geometry = kernel.geometry
-    size = geometry.size(level)
-    pfn, pgprot, write, special = _OUTPUTS[level](kernel.ops)
-    within = (address & (size - 1)) >> geometry.PAGE_SHIFT
-    return FollowOutputs(pfn(entry) + within, pgprot(entry), bool(write(entry)), bool(special(entry)), -size & _WORD)
 
 
 def follow_pte(vma: VmArea, address: int) -> int | None:

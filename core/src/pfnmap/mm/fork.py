@@ -42,7 +42,7 @@ def exit_mmap(mm: MmStruct) -> None:
     """Unmap everything and free every table."""
     vmas = list(mm)
     for vma in vmas:
-        unmap_single_vma(vma, vma.vm_start, vma.vm_end)
+        unmap_single_vma(vma, vma.vm_start, vma.vm_end, tables_go=True)
     for vma in vmas:
         vma_unlink(vma)
     free_pgtables(mm, [(vma.vm_start, vma.vm_end) for vma in vmas], 0, 0)

@@ -396,7 +396,7 @@ def move_huge_pmd(vma: VmArea, old: Slot, new: Slot, old_address: int, new_addre
 
 def bug_on_cow(vma: VmArea, function: str) -> None:
     """The BUG_ON of the vmf_insert_pfn functions: into a private pfnmap only remap_pfn_range may put PFNs (read)."""
-    if vma.vm_flags & VM_PFNMAP and is_cow_mapping(vma.vm_flags):
+    if vma.vm_flags & (VM_PFNMAP | VM_SHARED | VM_MAYWRITE) == VM_PFNMAP | VM_MAYWRITE:  # is_cow_mapping
         raise KernelDied(Oops(function, (function,)))
 
 

@@ -53,22 +53,20 @@ class Lock:
 
 def mmap_lock(mm: MmStruct) -> Lock:
     """Return mm->mmap_lock: taken by whoever looks at or changes the vmas of an address space."""
-    return _lock(mm, "mmap_lock")
+    return mm.__dict__.get("mmap_lock") or _lock(mm, "mmap_lock")
 
 
 def i_mmap_rwsem(mapping: AddressSpace) -> Lock:
     """Return mapping->i_mmap_rwsem: taken by whoever goes over the vmas that map a file."""
-    return _lock(mapping, "i_mmap_rwsem")
+    return mapping.__dict__.get("i_mmap_rwsem") or _lock(mapping, "i_mmap_rwsem")
 
 
 def page_table_lock(mm: MmStruct) -> Lock:
     """Return mm->page_table_lock, which stands for the locks of all tables of an address space."""
-    return _lock(mm, "page_table_lock")
+    return mm.__dict__.get("page_table_lock") or _lock(mm, "page_table_lock")
 
 
 def _lock(owner: object, name: str) -> Lock:
     """Locks are made when they are first asked for: most address spaces of a run never need one."""
-    found: Lock | None = owner.__dict__.get(name)
-    if found is None:
-        found = owner.__dict__[name] = Lock()
-    return found
+    made = owner.__dict__[name] = Lock()
+    return made

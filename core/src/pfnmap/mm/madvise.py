@@ -84,7 +84,7 @@ def do_madvise(mm: MmStruct, address: int, length: int, advice: str) -> int:
     vmas = mm.intersecting(address, end)
     if advice in _POISON:
         return _inject_error(vmas, advice)
-    if advice in _POPULATE:
+    if advice in _POPULATE and kernel.has("populate-without-vma-walk"):
         return madvise_populate(mm, address, end, advice)
     hole = False
     reached = address
@@ -119,6 +119,8 @@ def _visit(mm: MmStruct, vma: VmArea, start: int, end: int, advice: str) -> int:
         return -ENODEV if shmem_of(vma) is None else shmem_punch_hole(vma, start, end)
     if advice == "WILLNEED":
         return 0
+    if advice in _POPULATE:
+        return madvise_populate(mm, start, end, advice)
     forbidden = VM_PFNMAP | (0 if advice == "DONTNEED_LOCKED" else VM_LOCKED)
     if vma.vm_flags & forbidden or (advice == "COLLAPSE" and vma.vm_flags & VM_SPECIAL):
         return -EINVAL

@@ -19,7 +19,7 @@ from pfnmap.contract.fault import (
     VM_FAULT_SIGBUS,
     vm_fault_name,
 )
-from pfnmap.contract.slot import Slot
+from pfnmap.contract.slot import Slot, Table
 from pfnmap.contract.vma import VmArea, VmFault, answered
 from pfnmap.errors import Refused
 from pfnmap.limits import PTES, bounded
@@ -55,16 +55,15 @@ def handle_mm_fault(vma: VmArea, address: int, flags: int) -> int:
     mm = vma.vm_mm
     machine = mm.machine
     kernel = machine.kernel
-    ops = kernel.ops
     tables = mm.tables
     machine.trace.emit(Call("handle_mm_fault", address))
     vmf = VmFault(vma, address & -kernel.geometry.PAGE_SIZE, address, flags)
+    pte = tables.pte(address)
+    if pte is not None:  # a PTE table is there: no larger order is asked for
+        return _handle_pte_fault(vmf, pte)
+
+    ops = kernel.ops
     write = bool(flags & FAULT_FLAG_WRITE)
-
-    vmf.pmd = tables.slot("pmd", address)
-    if vmf.pmd is not None and tables.below["pmd"][vmf.pmd.entry] is not None:
-        return _handle_pte_fault(vmf)  # a PTE table is there: no larger order is asked for
-
     vmf.pud = pud = tables.alloc("pud", address)
     table, index = pud
     entry = table[index]
@@ -102,7 +101,7 @@ def handle_mm_fault(vma: VmArea, address: int, flags: int) -> int:
         ret = _wp_huge_pmd(vmf)
         if not ret & VM_FAULT_FALLBACK:
             return ret
-    return _handle_pte_fault(vmf)
+    return _handle_pte_fault(vmf, tables.pte(address))
 
 
 def _create_huge_pud(vmf: VmFault) -> int:
@@ -121,8 +120,9 @@ def _huge_fault(vmf: VmFault, order: int) -> int:
 
 
 def _traced(vmf: VmFault, order: int, ret: int) -> int:
-    lock = bool(vmf.flags & FAULT_FLAG_VMA_LOCK)
-    vmf.vma.vm_mm.machine.trace.emit(Fault(order, vm_fault_name(ret), vmf.address, vmf.write, lock))
+    flags = vmf.flags
+    write, vma_lock = flags & FAULT_FLAG_WRITE != 0, flags & FAULT_FLAG_VMA_LOCK != 0
+    vmf.vma.vm_mm.machine.trace.emit(Fault(order, vm_fault_name(ret), vmf.address, write, vma_lock))
     return ret
 
 
@@ -151,26 +151,23 @@ def _wp_huge_pmd(vmf: VmFault) -> int:
     return VM_FAULT_FALLBACK
 
 
-def _handle_pte_fault(vmf: VmFault) -> int:
-    vma = vmf.vma
-    mm = vma.vm_mm
-    ops = mm.kernel.ops
-    assert vmf.pmd is not None
-    table, index = vmf.pmd
-    if mm.tables.below["pmd"][table[index]] is None:
+def _handle_pte_fault(vmf: VmFault, pte: tuple[Table, int] | None) -> int:
+    """Handle a fault below the huge levels; `pte`: its place, None where there is no table."""
+    if pte is None:
         return _do_fault(vmf)
-    pte, at = mm.tables.pte_offset(vmf.pmd, vmf.address)
-    entry = pte[at]
+    ops = vmf.vma.vm_mm.kernel.ops
+    table, index = pte
+    entry = table[index]
     if ops.pte_none(entry):
         return _do_fault(vmf)
     if not ops.pte_present(entry):
         raise Refused("do_swap_page", f"PTE {entry:#x} is neither empty nor present")
     if vmf.flags & (FAULT_FLAG_WRITE | FAULT_FLAG_UNSHARE) and not ops.pte_write(entry):
-        return do_wp_page(vmf, Slot(pte, at))
+        return do_wp_page(vmf, Slot(table, index))
     if vmf.write:
-        pte[at] = ops.ptep_set_access_flags(entry, ops.pte_mkyoung(ops.pte_mkdirty(entry)))
+        table[index] = ops.ptep_set_access_flags(entry, ops.pte_mkyoung(ops.pte_mkdirty(entry)))
     else:
-        pte[at] = ops.ptep_set_access_flags(entry, ops.pte_mkyoung(entry))
+        table[index] = ops.ptep_set_access_flags(entry, ops.pte_mkyoung(entry))
     return 0
 
 
@@ -199,7 +196,7 @@ def vmf_insert_pfn(vma: VmArea, address: int, pfn: int) -> int:
     huge_memory.bug_on_cow(vma, "vmf_insert_pfn_prot")
     if not vma.vm_start <= address < vma.vm_end:
         return VM_FAULT_SIGBUS
-    table, index = tables.alloc("pte", address)
+    table, index = tables.pte(address) or tables.alloc("pte", address)
     if ops.pte_none(table[index]):
         table[index] = entry = ops.pte_mkspecial(ops.pfn_pte(pfn, setup_cachemode(vma, pfn)))
         machine.trace.emit(Install("pte", address, pfn, entry))
@@ -245,12 +242,12 @@ def _insert_under_pud(vma: VmArea, pmd: Slot, start: int, end: int, pfn: int, pr
         if made:
             whole = count_of(made)
             count = whole * geometry.PTRS_PER_PTE
-            fill(ops, pte_rows(mm, made), pfn, entry)
+            fill(ops, pte_rows(mm, made), pfn, entry, count)
         else:
             whole = 1
             ptes, first = tables.pte_alloc(Slot(table, index), address)
             count = (min((address & -span) + span, end) - address) >> shift
-            fill(ops, [np.frombuffer(ptes, np.uint64)[None, first : first + count]], pfn, entry)
+            fill(ops, [np.frombuffer(ptes, np.uint64)[None, first : first + count]], pfn, entry, count)
         mm.machine.trace.emit(Install("pte", address, pfn, entry, count))
         pfn += count
         address += count << shift

@@ -237,7 +237,7 @@ def do_munmap(mm: MmStruct, address: int, length: int) -> int:
     for vma in vmas:
         vma_unlink(vma)
     for vma in vmas:
-        unmap_single_vma(vma, vma.vm_start, vma.vm_end)
+        unmap_single_vma(vma, vma.vm_start, vma.vm_end, tables_go=True)
     free_pgtables(
         mm,
         [(vma.vm_start, vma.vm_end) for vma in vmas],

@@ -10,7 +10,7 @@ from pfnmap.contract.vma import MmStruct, VmArea
 from pfnmap.mm import huge_memory
 from pfnmap.mm.contpte import contpte_unfold
 from pfnmap.mm.mmu_notifier import mmu_notifier_invalidate_range
-from pfnmap.mm.pte_tables import FEW, count_of, pte_rows, pte_rows_of_two, pte_tables, turned
+from pfnmap.mm.pte_tables import FEW, count_of, pte_rows_of, pte_tables, turn
 from pfnmap.vm_flags import VM_PFNMAP
 
 if TYPE_CHECKING:  # for the type checker alone: numpy is imported where it is used
@@ -148,25 +148,28 @@ def _move_tables(vma: VmArea, old_pud: Slot, old: int, new_pud: Slot, new: int, 
     made = tables.populate_all(new_table, new_index + 1, last - 1)
     if shift:
         mm.machine.phys.tables[made[-1][-1]][:] = array("Q", (tables.empty["pte"],)) * geometry.PTRS_PER_PTE
-    for rows, news in pte_rows_of_two(mm, olds, pte_tables(tables, new_table, new_index, count)):
-        _move_entries(vma, rows[:, : rows.shape[1] - shift], news[:, shift:])
-    for rows, news in pte_rows_of_two(mm, olds, pte_tables(tables, new_table, new_index + 1, count)) if shift else ():
-        _move_entries(vma, rows[:, -shift:], news[:, :shift])
-    for rows in pte_rows(mm, olds):
-        rows[...] = tables.empty["pte"]
+    _move_whole_tables(vma, olds, pte_tables(tables, new_table, new_index, last), shift)
     return count * size
 
 
-def _move_entries(vma: VmArea, olds: NDArray[np.uint64], news: NDArray[np.uint64]) -> None:
-    """Write what the entries of tables become where they move to, which is empty."""
-    import numpy as np
+def _move_whole_tables(vma: VmArea, old: list[range], new: list[range], shift: int) -> None:
+    """Move the entries of PTE tables to empty ones, by `shift` entries further on: the last ones of each table come
+    to the start of the one after."""
+    mm = vma.vm_mm
+    ops = mm.kernel.ops
+    change = ops.pte_mksoft_dirty if _tracked(vma) else lambda pte: pte
+    following = _but_the_first(new) if shift else new
+    for olds, news, nexts in pte_rows_of(mm, old, new, following):
+        here = olds.shape[1] - shift
+        parts = [(olds[:, :here], news[:, shift:]), (olds[:, here:], nexts[:, :shift])]
+        if not turn(ops, change, olds, *parts):
+            for part, to in parts:
+                to[...] = _moved(vma, part)
+        olds[...] = mm.tables.empty["pte"]
 
-    ops = vma.vm_mm.kernel.ops
-    bits = turned(ops, olds, ops.pte_mksoft_dirty) if _tracked(vma) else turned(ops, olds, lambda pte: pte)
-    if bits is not None:
-        np.bitwise_xor(olds, np.uint64(bits), out=news)
-    else:
-        news[...] = _moved(vma, olds)
+
+def _but_the_first(runs: list[range]) -> list[range]:
+    return [run for run in (runs[0][1:], *runs[1:]) if run]
 
 
 def _tracked(vma: VmArea) -> bool:

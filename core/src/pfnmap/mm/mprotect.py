@@ -20,7 +20,7 @@ from pfnmap.mm.mmap import (
     vma_wants_writenotify,
 )
 from pfnmap.mm.mmu_notifier import mmu_notifier_invalidate_range
-from pfnmap.mm.pte_tables import count_of, pte_rows, pte_tables, turned
+from pfnmap.mm.pte_tables import count_of, pte_rows, pte_tables, turn
 from pfnmap.mm.vm_enough_memory import vm_enough_memory
 from pfnmap.mm.vm_normal_page import vm_normal_page
 from pfnmap.vm_flags import (
@@ -177,9 +177,7 @@ def _change_tables(vma: VmArea, runs: list[range], start: int, try_writable: boo
         return ops.pte_mkwrite(changed, vma.vm_flags) if upgraded else changed
 
     for rows in pte_rows(vma.vm_mm, runs):
-        bits = turned(ops, rows, change) if special else None
-        if bits is not None:
-            rows ^= rows.dtype.type(bits)
+        if special and turn(ops, change, rows, (rows, rows)):
             start += rows.size * page
             continue
         for row in rows:

@@ -24,18 +24,19 @@ def setup_cachemode(vma: VmArea, pfn: int) -> int:
     """Return the protection for a page that is inserted into a vma: the vma's, with the caching that the architecture
     wants for that PFN (track_pfn_insert, later pfnmap_setup_cachemode_pfn)."""
     kernel = vma.vm_mm.kernel
-    if kernel.has("pat-pfnmap-track"):
-        return int(
-            kernel.ops.pfnmap_setup_cachemode(vma.vm_mm.machine, pfn, kernel.geometry.PAGE_SIZE, vma.vm_page_prot)
-        )
-    return int(kernel.ops.track_pfn_insert(vma, vma.vm_page_prot, pfn))
+    prot: int
+    if kernel.pfnmap_track_ctx:
+        prot = kernel.ops.pfnmap_setup_cachemode(vma.vm_mm.machine, pfn, kernel.geometry.PAGE_SIZE, vma.vm_page_prot)
+    else:
+        prot = kernel.ops.track_pfn_insert(vma, vma.vm_page_prot, pfn)
+    return prot
 
 
 def track_remap(vma: VmArea, prot: int, pfn: int, address: int, size: int) -> int:
     """remap_pfn_range is about to map `size` bytes at `address`: return the protection to map them with, or -EINVAL."""
     kernel = vma.vm_mm.kernel
     ops = kernel.ops
-    if not kernel.has("pat-pfnmap-track"):
+    if not kernel.pfnmap_track_ctx:
         prot = ops.track_pfn_remap(vma, prot, pfn, address, size)
         return prot if prot >= 0 else -EINVAL
     if (address, address + size) != (vma.vm_start, vma.vm_end):
@@ -54,7 +55,7 @@ def track_remap(vma: VmArea, prot: int, pfn: int, address: int, size: int) -> in
 def untrack_remap(vma: VmArea, pfn: int, size: int) -> None:
     """remap_pfn_range failed after `track_remap`, or the vma that it filled never came to be."""
     kernel = vma.vm_mm.kernel
-    if not kernel.has("pat-pfnmap-track"):
+    if not kernel.pfnmap_track_ctx:
         kernel.ops.untrack_pfn(vma, pfn, size)
     elif vma.pfnmap_track_ctx is not None:
         kernel.ops.pfnmap_untrack(vma.vm_mm.machine, pfn, size)

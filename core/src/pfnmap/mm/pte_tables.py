@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # for the type checker alone: numpy is imported where it is u
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["FEW", "count_of", "fill", "following", "in_a_row", "pte_rows", "pte_rows_of_two", "pte_tables", "turned"]
+__all__ = ["FEW", "count_of", "fill", "following", "in_a_row", "pte_rows", "pte_rows_of", "pte_tables", "turn"]
 
 FEW = 8
 """As many tables are as fast one by one."""
@@ -29,13 +29,19 @@ FEW = 8
 def pte_tables(tables: PageTables, table: Table, index: int, count: int) -> list[range]:
     """Return the PTE tables under `count` slots of a PMD table from `index` on, up to the first slot that points to
     none; none at all where they are few."""
-    below = tables.below["pmd"]
-    if count <= FEW or below[table[index]] is None or below[table[index + FEW]] is None:
+    step = next(step for step in tables.steps.values() if step.op == "pmd")
+    if count <= FEW or any(
+        step.none(one) or step.leaf(one) or step.bad(one) for one in (table[index], table[index + FEW])
+    ):
         return []
     import numpy as np
 
-    step = next(step for step in tables.steps.values() if step.op == "pmd")
     entries = np.frombuffer(table, np.uint64)[index : index + count]
+    first, last = step.pgtable(int(entries[0])), step.pgtable(int(entries[-1]))
+    if last - first == (count - 1) * tables.stride:
+        above = np.arange(0, count * tables.rise, tables.rise, dtype=np.uint64)
+        if (entries - entries[0] == above).all():  # nothing but the address differs, and it does not overflow
+            return [range(first, last + tables.stride, tables.stride)]
     good = (step.none(entries) | step.leaf(entries) | step.bad(entries)) == 0  # type: ignore[arg-type]
     found: NDArray[np.uint64] = step.pgtable(entries if good.all() else entries[: good.argmin()])  # type: ignore
     return _runs(found, tables.stride) if len(found) > FEW else []
@@ -63,11 +69,9 @@ def pte_rows(mm: MmStruct, runs: list[range]) -> Iterator[NDArray[np.uint64]]:
     return mm.machine.phys.tables.rows(runs, mm.kernel.geometry.PTRS_PER_PTE)
 
 
-def pte_rows_of_two(
-    mm: MmStruct, one: list[range], other: list[range]
-) -> Iterator[tuple[NDArray[np.uint64], NDArray[np.uint64]]]:
-    """Yield the words of as many PTE tables of each of two, as `pte_rows` does."""
-    return mm.machine.phys.tables.rows_of_two(one, other, mm.kernel.geometry.PTRS_PER_PTE)
+def pte_rows_of(mm: MmStruct, *runs: list[range]) -> Iterator[tuple[NDArray[np.uint64], ...]]:
+    """Yield the words of as many PTE tables of each of several, as `pte_rows` does."""
+    return mm.machine.phys.tables.rows_of(runs, mm.kernel.geometry.PTRS_PER_PTE)
 
 
 def following(ops: Ops, level: Level, pfn: int, entry: int, count: int, pages: int) -> NDArray[np.uint64]:
@@ -84,21 +88,32 @@ def following(ops: Ops, level: Level, pfn: int, entry: int, count: int, pages: i
     return found
 
 
-def fill(ops: Ops, found: Iterable[NDArray[np.uint64]], pfn: int, entry: int) -> None:
-    """Fill rows of PTEs with those that have the flags of `entry`, which maps `pfn`: the first of them is that, the
-    others map the PFNs that follow."""
+def fill(ops: Ops, found: Iterable[NDArray[np.uint64]], pfn: int, entry: int, count: int) -> None:
+    """Fill rows of PTEs, `count` in all, with those that have the flags of `entry`, which maps `pfn`: the first of them
+    is that, the others map the PFNs that follow."""
     import numpy as np
 
+    step = _step(ops, "pte", pfn, entry, count, 1)
+    if step is None:
+        entries = following(ops, "pte", pfn, entry, count, 1)
+        for rows in found:
+            rows[...] = entries[: rows.size].reshape(rows.shape)
+            entries = entries[rows.size :]
+        return
+    done = first = 0  # entries before these rows, and before those that are added to
+    known: NDArray[np.uint64] | None = None
     for rows in found:
-        step = _step(ops, "pte", pfn, entry, rows.size, 1)
-        done = 1 if step else len(rows)
-        rows[:done] = following(ops, "pte", pfn, entry, rows[:done].size, 1).reshape(rows[:done].shape)
-        while step and done < len(rows):  # no room beside the rows is needed
-            more = rows[done : 2 * done]
-            np.add(rows[: len(more)], np.uint64(done * rows.shape[1] * step), out=more)
-            done += len(more)
-        entry ^= ops.pfn_pte(pfn, 0) ^ ops.pfn_pte(pfn + rows.size, 0)
-        pfn += rows.size
+        at, width = 0, rows.shape[1]
+        if known is None:
+            rows[0] = np.arange(entry, entry + width * step, step, dtype=np.uint64)
+            known, at = rows[:1], 1
+        while at < len(rows):
+            more = rows[at : at + len(known)]
+            np.add(known[: len(more)], np.uint64((done + at * width - first) * step), out=more)
+            at += len(more)
+            if at > len(known):
+                known, first = rows[:at], done
+        done += rows.size
 
 
 def in_a_row(mm: MmStruct, start: int, end: int) -> int:
@@ -152,20 +167,36 @@ def _ptes(mm: MmStruct, start: int, end: int) -> Iterator[NDArray[np.uint64]]:
         start += count_of(whole) * span
 
 
-def turned(ops: Ops, words: NDArray[np.uint64], change: Callable[[int], int]) -> int | None:
-    """Return the bits that a change turns in each of some PTEs, or None where they are not all present with the same
-    flags."""
+def turn(
+    ops: Ops, change: Callable[[int], int], words: NDArray[np.uint64], *parts: tuple[NDArray[np.uint64], ...]
+) -> bool:
+    """Write what a change makes of some PTEs, `words`, in `parts` of them: each (those before, where to). Tell whether
+    that was right: all are present, with the same flags. If not, what was written elsewhere means nothing, and `words`
+    are as they were.
+
+    It is written first and checked afterwards, when `words` are in a CPU's cache.
+    """
     import numpy as np
 
     first = int(words[0, 0])
     if ops.pte_none(first) or not ops.pte_present(first):
-        return None
+        return False
+    bits = change(first) ^ first
+    turning = np.uint64(bits)
+    for old, new in parts:
+        if bits:
+            np.bitwise_xor(old, turning, out=new)
+        elif new is not old:
+            np.copyto(new, old)
     varying = int(np.bitwise_or.reduce(words, axis=None) ^ np.bitwise_and.reduce(words, axis=None))
     other = first ^ varying
-    if first ^ ops.pfn_pte(ops.pte_pfn(first), 0) != other ^ ops.pfn_pte(ops.pte_pfn(other), 0):
-        return None
-    bits = change(first) ^ first
-    return bits if change(other) ^ other == bits else None
+    same = first ^ ops.pfn_pte(ops.pte_pfn(first), 0) == other ^ ops.pfn_pte(ops.pte_pfn(other), 0)
+    if same and change(other) ^ other == bits:
+        return True
+    for old, new in parts:
+        if new is old:
+            np.bitwise_xor(new, turning, out=new)
+    return False
 
 
 def _step(ops: Ops, level: Level, pfn: int, entry: int, count: int, pages: int) -> int | None:

@@ -127,8 +127,7 @@ def _set_pte(vmf: VmFault, address: int, page: int) -> None:
     mm = vma.vm_mm
     kernel = mm.kernel
     ops = kernel.ops
-    assert vmf.pmd is not None
-    table, index = mm.tables.pte_alloc(vmf.pmd, address)
+    table, index = mm.tables.alloc("pte", address)
     if not ops.pte_none(table[index]):
         return
     entry = ops.pfn_pte(page >> kernel.geometry.PAGE_SHIFT, vma.vm_page_prot)

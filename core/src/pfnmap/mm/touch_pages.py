@@ -213,7 +213,8 @@ class _Touching:
             return 0
         count = self._of_one_cachemode(pfn, count, pages)
         after = done[0] ^ self._ops.pfn_pte(pfn, 0) ^ self._ops.pfn_pte(pfn + pages, 0)
-        fill(self._ops, pte_rows(self._mm, tables.populate_all(table, index + 1, count)), pfn + pages, after)
+        made = tables.populate_all(table, index + 1, count)
+        fill(self._ops, pte_rows(self._mm, made), pfn + pages, after, count * pages)
         return count
 
     def _of_one_cachemode(self, pfn: int, count: int, pages: int) -> int:

@@ -18,15 +18,18 @@ from pfnmap.vm_flags import VM_PFNMAP
 __all__ = ["unmap_mapping_range", "unmap_single_vma", "zap_vma_ptes"]
 
 
-def unmap_single_vma(vma: VmArea, start: int, end: int, *, mmap_locked: bool = True) -> None:
-    """Drop every entry of [start, end) of a vma, and what the architecture tracks of a pfnmap; tables stay."""
+def unmap_single_vma(vma: VmArea, start: int, end: int, *, mmap_locked: bool = True, tables_go: bool = False) -> None:
+    """Drop every entry of [start, end) of a vma, and what the architecture tracks of a pfnmap; tables stay.
+
+    `tables_go`: those that map nothing else are freed next, before anyone looks, so that they need not be emptied.
+    """
     mmu_notifier_invalidate_range(vma.vm_mm, start, end)
     if vma.vm_flags & VM_PFNMAP:
         vma.vm_mm.kernel.ops.untrack_pfn(vma, 0, 0)
-    _zap(vma, vma.vm_mm.tables.pgd, 0, start, end, mmap_locked)
+    _zap(vma, vma.vm_mm.tables.pgd, 0, start, end, mmap_locked, tables_go)
 
 
-def _zap(vma: VmArea, table: Table, depth: int, start: int, end: int, mmap_locked: bool) -> None:
+def _zap(vma: VmArea, table: Table, depth: int, start: int, end: int, mmap_locked: bool, tables_go: bool) -> None:
     """unmap_page_range and the zap_X_range below it, over the entries of one table."""
     mm = vma.vm_mm
     ops = mm.kernel.ops
@@ -50,7 +53,7 @@ def _zap(vma: VmArea, table: Table, depth: int, start: int, end: int, mmap_locke
         if special and step.op == "pmd" and not address % size:
             whole = pte_tables(tables, table, index, (end - address) // size)
         if whole:
-            for rows in pte_rows(mm, whole):
+            for rows in () if tables_go else pte_rows(mm, whole):
                 rows[:] = tables.empty["pte"]
             address += count_of(whole) * size
             continue
@@ -70,10 +73,10 @@ def _zap(vma: VmArea, table: Table, depth: int, start: int, end: int, mmap_locke
             else:
                 huge_memory.split_huge_pmd(vma, slot, address)
                 if (child := tables.below["pmd"][table[index]]) is not None:
-                    _zap(vma, child, depth + 1, address, stop, mmap_locked)
+                    _zap(vma, child, depth + 1, address, stop, mmap_locked, tables_go)
         elif not tables.none_or_clear_bad(walked.name, slot):
             child = mm.machine.phys.tables[step.pgtable(table[slot[1]])]
-            _zap(vma, child, depth + 1, address, stop, mmap_locked)
+            _zap(vma, child, depth + 1, address, stop, mmap_locked, tables_go)
         address = stop
 
 

@@ -6,7 +6,8 @@
   releases of the line have. An enterprise kernel (``5.14.0-503.el9.x86_64``) has what the release it started from has.
 * Ubuntu's signature (/proc/version_signature: ``Ubuntu 6.14.0-37.37-generic 6.14.11``) names both: the kernel of that
   ``uname -r`` has what 6.14.11 has.
-* ``uname -a`` and /proc/version (``Linux version 6.8.0-85-generic (...) ...``) have such a name in them.
+* ``uname -a`` and /proc/version (``Linux version 6.8.0-85-generic (...) ...``) have such a name in them, as have the
+  names of packages (``linux-image-6.12.43+deb13-amd64``, ``kernel-core-6.17.7-300.fc43.x86_64``).
 * Of the rest a distribution may have taken anything, unknown; what was never merged it has not. What is known of
   distributions is data (`pfnmap.changes.Flavour`): that their kernels are unpatched as far as the known changes
   go, then the rest is as in the stable release, or the line; and which changes they have beside.
@@ -42,6 +43,7 @@ _NAME = re.compile(
 )
 _SIGNATURE = re.compile(r"Ubuntu (\d+\.\d+\.\d+-\d+)\.\S*?(-[a-z][\w-]*) (\d+\.\d+\.\d+)")
 _UNAME = re.compile(r"Linux \S+ (\d+\.\d+\S*) .*")
+_PACKAGE = re.compile(r"(?:linux|(?:proxmox-|pve-)?kernel)(?:-[a-z][a-z0-9]*|-64k)*-(\d+\.\d+\S*?)(?:-signed)?")
 _RC = re.compile(r"[-~](?:\d+\.?)?rc([0-9]{1,4})")  # -rc3, ~rc3, Fedora's -0.rc3.<date>, Ubuntu's -061200rc3
 _ENTERPRISE = re.compile(
     r"\.el\d"  # Red Hat and rebuilds, Oracle's uek
@@ -64,6 +66,8 @@ def named(text: str, known: Facts) -> tuple[str, dict[str, Status], tuple[str, .
         return tree.name, changes, of_base
     if uname := _UNAME.fullmatch(text):
         text = uname[1]
+    elif package := _PACKAGE.fullmatch(text):
+        text = package[1]
     if signature := _SIGNATURE.fullmatch(text):
         text, base = signature[1] + signature[2], signature[3]
     else:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,14 +19,16 @@ from pfnmap.contract.mapping import LoggedFault
 from pfnmap.contract.plan import LEAF_LEVELS, LeafLevel
 from pfnmap.errors import BadInput
 from pfnmap.plan.reasons import thp_disabled
+from pfnmap.sizes import format_size
 
 if TYPE_CHECKING:
     from pfnmap.host.paste import Line
+    from pfnmap.host.sysfs import PciFunction
     from pfnmap.kernel import Kernel
     from pfnmap.recognition import Recognition
     from pfnmap.survey.answer import Row
 
-__all__ = ["BarLog", "FaultLog", "read_log"]
+__all__ = ["BarLog", "FaultLog", "Judged", "judge", "read_log"]
 
 _BURST: Final = 10
 _INTERVAL: Final = 5.0
@@ -49,25 +51,21 @@ class BarLog:
         found = Counter((one.order, one.ret) for one in self.faults)
         return [(order, vm_fault_name(ret), count) for (order, ret), count in sorted(found.items(), reverse=True)]
 
-    def filled(self) -> list[tuple[int, int, int]]:
-        """Return what was mapped, in pages from the start of the vma: start, end and order, in ascending order; blocks
-        of one order that follow one another are one. What was mapped again counts as it was last."""
-        last = {one.page_offset: one.order for one in self.faults if one.ret == VM_FAULT_NOPAGE}
-        found: list[tuple[int, int, int]] = []
-        end = 0
-        for start, order in sorted(last.items()):
-            if start + (1 << order) <= end:
-                continue
-            if found and found[-1][1] == start and found[-1][2] == order:
-                found[-1] = (found[-1][0], start + (1 << order), order)
-            else:
-                found.append((max(start, end) if found else start, start + (1 << order), order))
-            end = start + (1 << order)
-        return found
 
-    def covered(self, page: int) -> int:
-        """Return how many bytes were mapped."""
-        return sum(end - start for start, end, _ in self.filled()) * page
+@dataclass(frozen=True)
+class Judged:
+    """The lines about a BAR held against a kernel and what a host's processes map: `contradicts`, in words, and
+    `filled`, what was mapped by the lines that can be: in pages from the start of the vma, start, end and order of
+    blocks, in ascending order; those of one order that follow one another are one."""
+
+    log: BarLog
+    filled: Sequence[tuple[int, int, int]]
+    contradicts: Sequence[str]
+
+    @property
+    def covered(self) -> int:
+        """How many pages were mapped."""
+        return sum(end - start for start, end, _ in self.filled)
 
 
 @dataclass(frozen=True)
@@ -78,21 +76,21 @@ class FaultLog:
     suppressed: int
     complete: bool
 
-    def as_json(self, kernel: Kernel, rows: Sequence[Row] = ()) -> dict[str, Any]:
-        """Return the document that `log --json` prints, without its schema; `rows`: what the host's processes map."""
+    def as_json(self, kernel: Kernel, judged: Sequence[Judged]) -> dict[str, Any]:
+        """Return the document that `log --json` prints, without its schema."""
         return {
             "kernel": kernel.describe(),
             "devices": [
                 {
-                    "device": one.device,
-                    "bar": one.bar,
-                    "faults": [{"order": order, "ret": ret, "count": count} for order, ret, count in one.counts()],
-                    "covered": one.covered(kernel.geometry.PAGE_SIZE),
+                    "device": one.log.device,
+                    "bar": one.log.bar,
+                    "faults": [{"order": order, "ret": ret, "count": count} for order, ret, count in one.log.counts()],
+                    "covered": one.covered * kernel.geometry.PAGE_SIZE,
                     "complete": self.complete,
                     "suppressed": self.suppressed,
-                    "contradicts": list(contradictions(one, kernel, rows)),
+                    "contradicts": list(one.contradicts),
                 }
-                for one in self.bars
+                for one in judged
             ],
         }
 
@@ -126,50 +124,117 @@ def _may_end_suppressed(times: Sequence[float | None]) -> bool:
     return first is None or end is None or end - first <= _INTERVAL
 
 
-def contradictions(one: BarLog, kernel: Kernel, rows: Sequence[Row]) -> Iterator[str]:
+def judge(
+    log: FaultLog, kernel: Kernel, rows: Sequence[Row] = (), functions: Iterable[PciFunction] = ()
+) -> list[Judged]:
+    """Hold a log against a kernel; `rows`: what the host's processes map, `functions`: its devices."""
+    sizes = {(one.device.bdf, bar.index): bar.size for one in functions for bar in one.device.bars}
+    found = []
+    for one in log.bars:
+        mine = [row for row in rows if row.plan.bar == one.bar and one.device in row.attached.candidates]
+        bar = _Bar(kernel, sizes.get((one.device, one.bar)), mine)
+        found.append(Judged(one, _filled(one.faults, bar), tuple(_contradictions(one, bar))))
+    return found
+
+
+def _filled(faults: Iterable[LoggedFault], bar: _Bar) -> list[tuple[int, int, int]]:
+    """Return `Judged.filled`. What was mapped again counts as it was last."""
+    mapped = (one for one in faults if one.ret == VM_FAULT_NOPAGE and not bar.why_not(one))
+    last = {one.page_offset: one.order for one in mapped}
+    found: list[tuple[int, int, int]] = []
+    end = 0
+    for start, order in sorted(last.items()):
+        if start + (1 << order) <= end:
+            continue
+        if found and found[-1][1] == start and found[-1][2] == order:
+            found[-1] = (found[-1][0], start + (1 << order), order)
+        else:
+            found.append((max(start, end), start + (1 << order), order))
+        end = start + (1 << order)
+    return found
+
+
+class _Bar:
+    """A BAR on a kernel: `size` in bytes, where the host tells it, and the `rows` that map it."""
+
+    def __init__(self, kernel: Kernel, size: int | None, rows: Sequence[Row]) -> None:
+        self.kernel, self.rows = kernel, rows
+        geometry = kernel.geometry
+        self.page = geometry.PAGE_SIZE
+        self.orders = {level: (geometry.size(level) // self.page).bit_length() - 1 for level in LEAF_LEVELS}
+        self.levels: dict[int, LeafLevel] = {order: level for level, order in self.orders.items()}
+        self.size = -(-size // self.page) * self.page if size else None
+
+    def why_not(self, fault: LoggedFault) -> str:
+        """Return why a block that was mapped, by its line, cannot be whatever maps the BAR; "" where it can."""
+        block = self.page << fault.order
+        if fault.order not in self.levels:
+            known = ", ".join(f"{order} ({level})" for level, order in self.orders.items())
+            return f"order {fault.order} is of no level of {self.kernel.arch.name} with {self.page} byte pages: {known}"
+        if fault.page_offset < 0:
+            return f"order {fault.order} was mapped {-fault.page_offset:#x} pages below the vma, where it falls back"
+        if self.size is not None and block > self.size:
+            return f"order {fault.order} was mapped, {format_size(block)}, and the BAR has {format_size(self.size)}"
+        if self.rows and all(why := [self._why_not_in(row, fault) for row in self.rows]):
+            return why[0]
+        end = fault.page_offset * self.page + block
+        if self.size is not None and end > self.size:
+            return f"order {fault.order} was mapped up to {end:#x} of the vma, and the BAR has {format_size(self.size)}"
+        if end > self.kernel.geometry.task_size:
+            return f"order {fault.order} was mapped up to {end:#x} of the vma, which is more than user space has"
+        return ""
+
+    def _why_not_in(self, row: Row, fault: LoggedFault) -> str:
+        """Return the same of a mapping that the host has."""
+        vma, block = row.attached.vma, self.page << fault.order
+        va = vma.start + fault.page_offset * self.page
+        if va % block:
+            return f"order {fault.order} was mapped at {va:#x}, which is no multiple of {format_size(block)}"
+        if va >= vma.end:
+            return f"{va:#x} is in none of process {row.attached.pid}'s mappings of it"
+        if va + block > vma.end:
+            return f"order {fault.order} was mapped at {va:#x}, beyond the end of process {row.attached.pid}'s mapping"
+        return ""
+
+    def otherwise(self, fault: LoggedFault) -> str:
+        """Return how a fault came out otherwise than planned for each of the mappings, "" where it is as planned."""
+        found = ""
+        for row in self.rows:
+            va = max(row.attached.vma.start + fault.page_offset * self.page, row.attached.vma.start)
+            run = next((run for run in row.plan.runs if run.va <= va < run.end), None)
+            level = self.levels.get(fault.order)
+            if run is None:
+                said = f"{va:#x} is in none of process {row.attached.pid}'s mappings of it"
+            elif fault.ret == VM_FAULT_NOPAGE and level != run.level:
+                said = f"order {fault.order} was mapped at {va:#x}, where {run.level} leaves are planned"
+            elif fault.ret == VM_FAULT_FALLBACK and level == run.level:
+                said = f"order {fault.order} fell back at {va:#x}, where {run.level} leaves are planned"
+            else:
+                return ""
+            found = said if run or not found else found
+        return found
+
+
+def _contradictions(one: BarLog, bar: _Bar) -> Iterator[str]:
     """Yield what of a log cannot be on this kernel, or is otherwise than planned for what the host's processes map."""
-    orders = {level: _order(kernel, level) for level in LEAF_LEVELS}
-    levels: dict[int, LeafLevel] = {order: level for level, order in orders.items()}
+    kernel = bar.kernel
     if not kernel.has("huge-pfnmap"):
         yield f"the handler has such lines with huge-pfnmap alone: {kernel.lacks('huge-pfnmap')}"
         return
-    for order in sorted({fault.order for fault in one.faults} - set(levels)):
-        known = ", ".join(f"{known} ({level})" for level, known in orders.items())
-        yield f"order {order} is of no level of {kernel.arch.name} with {kernel.geometry.PAGE_SIZE} byte pages: {known}"
-    for level, order in orders.items():
+    for level, order in bar.orders.items():
         mapped = sum(f.order == order and f.ret == VM_FAULT_NOPAGE for f in one.faults)
         if mapped and level != "pte" and not kernel.pfnmap(level):
             yield f"{mapped} faults of order {order} were mapped, and this kernel has no {level} pfnmap"
     huge = sum(fault.order > 0 for fault in one.faults)
     if huge and (why := thp_disabled(kernel, madvised=True)):  # __handle_mm_fault asks thp_vma_allowable_order first
         yield f"{huge} faults of orders above 0 were asked for: {why}"
-    mine = [row for row in rows if row.plan.bar == one.bar and one.device in row.attached.candidates]
-    if mine:
-        yield from _against(one, mine[0], levels, kernel.geometry.PAGE_SIZE)
+    said = Counter(filter(None, (_of_fault(fault, bar) for fault in one.faults)))
+    yield from list(said)[:_SHOWN]
+    if len(said) > _SHOWN:
+        yield f"and {len(said) - _SHOWN} more"
 
 
-def _against(one: BarLog, row: Row, levels: Mapping[int, LeafLevel], page: int) -> Iterator[str]:
-    """Yield where faults of a BAR came out otherwise than planned."""
-    told = 0
-    start = row.attached.vma.start
-    for fault in one.faults:
-        va = start + fault.page_offset * page
-        run = next((run for run in row.plan.runs if run.va <= max(va, start) < run.end), None)
-        if run is None:
-            said = f"{va:#x} is in none of process {row.attached.pid}'s mappings of it"
-        elif fault.ret == VM_FAULT_NOPAGE and levels.get(fault.order) != run.level:
-            said = f"order {fault.order} was mapped at {va:#x}, where {run.level} leaves are planned"
-        elif fault.ret == VM_FAULT_FALLBACK and levels.get(fault.order) == run.level:
-            said = f"order {fault.order} fell back at {va:#x}, where {run.level} leaves are planned"
-        else:
-            continue
-        told += 1
-        if told <= _SHOWN:
-            yield said
-    if told > _SHOWN:
-        yield f"and {told - _SHOWN} more"
-
-
-def _order(kernel: Kernel, level: LeafLevel) -> int:
-    size = kernel.geometry.size(level)
-    return (size // kernel.geometry.PAGE_SIZE).bit_length() - 1
+def _of_fault(fault: LoggedFault, bar: _Bar) -> str:
+    if fault.order not in bar.levels or fault.ret == VM_FAULT_NOPAGE:
+        return bar.why_not(fault) or bar.otherwise(fault)
+    return bar.otherwise(fault)

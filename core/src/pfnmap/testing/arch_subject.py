@@ -22,7 +22,7 @@ from pfnmap.hookspecs import ENTRY_HOOKS
 from pfnmap.kernel import Kernel
 from pfnmap.vm_flags import VM_EXEC, VM_READ, VM_SHARED, VM_WRITE
 
-__all__ = ["LEAF_LEVELS", "ArchSubject", "Leaf", "capabilities", "shown"]
+__all__ = ["LEAF_LEVELS", "ArchSubject", "Leaf", "allowed", "capabilities", "shown"]
 
 LEAF_LEVELS: Final[tuple[Level, ...]] = ("pte", "pmd", "pud")
 """Levels at which the mm core installs leaves of a pfnmap."""
@@ -50,12 +50,13 @@ def capabilities(kernel: Kernel) -> frozenset[str]:
 
     The name of every op that it provides itself; ``leaf:X``: leaves of level X are used for user memory (transparent
     huge pages); ``pfnmap:X``: also for pfnmaps (``config-pfnmap:X``: Kconfig says so); ``walked:X``: the level has
-    tables of its own; ``slots:X``: it is the ops of this level that work on the entries of a walked table; ``words``:
-    `word_format` says how the CPU reads every walked level, and ``permissions``: also what user space may do with a
-    leaf, ``stores`` and ``uncached``: what tells a writable leaf and device memory, ``software``: which bits are the
-    kernel's own, ``sizes``: how a leaf says its size; ``soft-dirty``: MEM_SOFT_DIRTY is set; ``huge-pfnmap``: the
-    release has huge pfnmaps; ``emulator``: `mmu_cpu` names an emulated CPU that
-    boots like this; every switch of the CPU state that is on (``hw_access_dirty``).
+    tables of its own; ``slots:X``: it is the ops of this level that work on the entries of a walked table, else
+    ``folded:X``; ``words``: `word_format` says how the CPU reads every walked level, and ``permissions``: also what
+    user space may do with a leaf, ``stores`` and ``uncached``: what tells a writable leaf and device memory,
+    ``software``: which bits are the kernel's own, ``sizes``: how a leaf says its size; ``soft-dirty``: MEM_SOFT_DIRTY
+    is set; ``no-huge-pages``: TRANSPARENT_HUGEPAGE is not; ``huge-pfnmap``: the release has huge pfnmaps; ``emulator``:
+    `mmu_cpu` names an emulated CPU that boots like this; every switch of the CPU state that is on
+    (``hw_access_dirty``).
     """
     ops, geometry = kernel.ops, kernel.geometry
     found = {name for name, owner in ops.owners.items() if owner == "arch"}
@@ -72,7 +73,8 @@ def capabilities(kernel: Kernel) -> frozenset[str]:
             found.add(f"pfnmap:{level}")
     walked_levels = [walked.name for walked in geometry.walk]
     found |= {f"walked:{name}" for name in walked_levels}
-    found |= {f"slots:{LEVELS[LEVELS.index(below) + 1]}" for below in walked_levels[1:]} | {"slots:pte"}
+    slots = {"pte", *(LEVELS[LEVELS.index(below) + 1] for below in walked_levels[1:])}
+    found |= {f"{'slots' if level in slots else 'folded'}:{level}" for level in LEVELS}
     formats = [_word_format(kernel.arch, walked.name) for walked in geometry.walk]
     if all(how is not None for how in formats):
         found.add("words")
@@ -81,6 +83,8 @@ def capabilities(kernel: Kernel) -> frozenset[str]:
         found.add("huge-pfnmap")
     if kernel.config.enabled("MEM_SOFT_DIRTY"):
         found.add("soft-dirty")
+    if not kernel.config.enabled("TRANSPARENT_HUGEPAGE"):
+        found.add("no-huge-pages")
     emulated = kernel.arch.mmu_cpu
     if emulated is not None and emulated.state.items() <= kernel.cpu.items():
         found.add("emulator")
@@ -259,12 +263,12 @@ class ArchSubject:
             history.append(f"{level}_mkspecial")
         changes = self.changes(level)
         for _ in range(length):
-            allowed = [name for name in changes if _allowed(name, flags)]
+            names = [name for name in changes if allowed(name, flags)]
             if self.has(f"{level}_modify"):
-                allowed += ["modify"] * 2
-            if not allowed:
+                names += ["modify"] * 2
+            if not names:
                 break
-            name = draw.choice(allowed)
+            name = draw.choice(names)
             if name == "modify":
                 flags = draw.randrange(8) | flags & VM_SHARED
                 prot = self.mprotected(prot, flags)
@@ -306,7 +310,7 @@ _NOT_ELEMENTWISE = frozenset(
 """Hooks that take no entries, and pgprot_modify, which compares pgprots as values."""
 
 
-def _allowed(name: str, flags: int) -> bool:
+def allowed(name: str, flags: int) -> bool:
     """Tell whether the mm core does this to a leaf of a vma with these flags."""
     if name in ("mkwrite", "mkdirty"):
         return bool(flags & VM_WRITE)

@@ -29,7 +29,7 @@ def format_fits(subject: ArchSubject) -> None:
         assert how is not None
         told = {
             name: bits_of
-            for name in ("valid", "table", "load", "execute", "store", "uncached", "size")
+            for name in ("valid", "table", "load", "execute", "store", "uncached", "combining", "size")
             if (bits_of := getattr(how, name)) is not None
         }
         told |= {name: (getattr(how, name) or 0,) * 2 for name in ("software", "marks")}
@@ -195,18 +195,34 @@ def leaf_says_its_size(subject: ArchSubject, level: Level) -> None:
             )
 
 
-def noncached_is_device_memory(subject: ArchSubject, level: Level) -> None:
+def memory_types_are_as_said(subject: ArchSubject, level: Level) -> None:
     how, pfn = subject.word_format(level), subject.pfns(level)[-1]
-    assert how.uncached is not None
-    for flags in range(16):
-        if not flags & _ACCESS:
-            continue
-        for mode, expected in (("", False), ("pgprot_noncached", True)):
+    types = {"pgprot_noncached": ("device memory", how.uncached), "pgprot_writecombine": ("combining", how.combining)}
+    for flags in (flags for flags in range(16) if flags & _ACCESS):
+        for mode in ("", *types):
             entry = subject.fresh(level, pfn, subject.prot(flags, mode))
-            if holds(how.uncached, entry) != expected:
+            for of, (what, held) in types.items():
+                # Where nothing combines, the headers make it noncached.
+                if held is None or (mode == "pgprot_writecombine" and how.combining is None):
+                    continue
+                if holds(held, entry) != (mode == of):
+                    raise Violation(
+                        f"the {level} leaf {entry:#x} of {mode or 'a cached pgprot'} is {'not ' if mode == of else ''}"
+                        f"what the CPU takes for {what}"
+                    )
+
+
+def gup_reads_what_can_be_read(subject: ArchSubject, level: Level) -> None:
+    how, permitted = subject.word_format(level), subject.op(level, "access_permitted")
+    assert how.load is not None
+    leaves = subject.leaves(level)
+    for leaf in leaves[:: len(leaves) // _FLIPPED or 1]:
+        for n in range(64):
+            word = leaf.entry ^ 1 << n
+            if holds(how.valid, word) and not holds(how.load, word) and permitted(word, 0):
                 raise Violation(
-                    f"the {level} leaf {entry:#x} of {mode or 'a cached pgprot'} is {'' if not expected else 'not '}"
-                    "what the CPU takes for device memory"
+                    f"{level}_access_permitted reads through {word:#x}, which user space may not read: "
+                    f"{shown(level, leaf)} with bit {n} the other way round"
                 )
 
 
@@ -269,10 +285,17 @@ CHECKS = (
         LEAF_LEVELS,
     ),
     Check(
-        "noncached-as-said",
-        "pgprot_noncached makes what the CPU takes for device memory, and a cached pgprot does not",
-        noncached_is_device_memory,
+        "memory-types",
+        "noncached is what the CPU takes for device memory, write-combining what it combines stores to; cached neither",
+        memory_types_are_as_said,
         (*_LEAF, "uncached", "pgprot_noncached"),
+        LEAF_LEVELS,
+    ),
+    Check(
+        "gup-reads",
+        "gup-fast takes no page by a valid word through which user space may not read",
+        gup_reads_what_can_be_read,
+        (*_LEAF, "permissions", "X_access_permitted"),
         LEAF_LEVELS,
     ),
 )

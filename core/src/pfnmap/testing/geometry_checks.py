@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
+from typing import Final
 
-from pfnmap.contract.entry import LEVELS
+from pfnmap.contract.entry import LEVELS, Level
 from pfnmap.testing.arch_subject import ArchSubject
 from pfnmap.testing.check import Check, Violation
 
 __all__ = ["CHECKS"]
+
+_FOLDABLE: Final = LEVELS[1:]
 
 
 def levels_fit(subject: ArchSubject) -> None:
@@ -74,24 +78,29 @@ def addresses_resolve(subject: ArchSubject) -> None:
             )
 
 
-def folded_levels_answer_so(subject: ArchSubject) -> None:
-    expected = {"present": 1, "none": 0, "bad": 0, "leaf": 0}
-    for level in LEVELS[1:]:
-        if f"slots:{level}" in subject.capabilities:
-            continue
-        for word in subject.words():
-            for name, answer in expected.items():
-                got = subject.op(level, name)(word)
-                if got != answer:
-                    raise Violation(
-                        f"{level}_{name}({word:#x}) is {got}; {level} is folded in this boot (the walk has no slots "
-                        f"for its ops), where it must be {answer}"
-                    )
-            if got := getattr(subject.ops, f"{level}_populate")(word):
-                raise Violation(
-                    f"{level}_populate({word:#x}) is {got:#x}; {level} is folded in this boot, "
-                    "where nothing is written: 0"
-                )
+def folded_level_answers_so(subject: ArchSubject, level: Level) -> None:
+    expected = {"present": 1, "none": 0, "bad": 0}
+    for word in subject.words():
+        _folded(subject, level, word, expected)
+        if got := getattr(subject.ops, f"{level}_populate")(word):
+            raise Violation(
+                f"{level}_populate({word:#x}) is {got:#x}; {level} is folded in this boot, where nothing is written: 0"
+            )
+
+
+def folded_level_has_no_leaf(subject: ArchSubject, level: Level) -> None:
+    for word in subject.words():
+        _folded(subject, level, word, {"leaf": 0})
+
+
+def _folded(subject: ArchSubject, level: Level, word: int, expected: Mapping[str, int]) -> None:
+    for name, answer in expected.items():
+        got = subject.op(level, name)(word)
+        if got != answer:
+            raise Violation(
+                f"{level}_{name}({word:#x}) is {got}; {level} is folded in this boot (the walk has no slots for its "
+                f"ops), where it must be {answer}"
+            )
 
 
 CHECKS = (
@@ -109,6 +118,15 @@ CHECKS = (
     Check(
         "folded-levels",
         "the ops of a folded level answer as the headers that fold it do: present, and nothing to fill in",
-        folded_levels_answer_so,
+        folded_level_answers_so,
+        ("folded:X",),
+        _FOLDABLE,
+    ),
+    Check(
+        "folded-leaf",
+        "there is no leaf at a folded level: the headers that fold it say so of any word",
+        folded_level_has_no_leaf,
+        ("folded:X",),
+        _FOLDABLE,
     ),
 )

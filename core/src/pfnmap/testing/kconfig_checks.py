@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from pfnmap.contract.entry import Level
+from pfnmap.contract.plan import HUGE_LEVELS, LeafLevel
 from pfnmap.hookspecs import ENTRY_HOOKS
 from pfnmap.plugins import implemented_hooks
 from pfnmap.testing.arch_subject import ArchSubject
@@ -100,6 +102,22 @@ def levels_as_said(subject: ArchSubject) -> None:
         )
 
 
+def leaf_changes_are_those(subject: ArchSubject, level: LeafLevel) -> None:
+    kernel = subject.kernel
+    package, release = type(subject.arch).__module__.partition(".")[0], kernel.release
+    said = ("huge-pfnmap", *subject.arch.leaf_changes.get(level, ()))
+    for change in sorted(kernel.asked):
+        if release.known[change].package == package and release.has(change):
+            less = replace(release, changes={**release.changes, change: "no"}, settled=release.settled | {change})
+            gone = not kernel.relink(less).pfnmap(level)
+            if gone != (change in said):
+                verb = "does not tell" if gone else "tells"
+                raise Violation(
+                    f"without {change} there are {'no' if gone else 'still'} {level} leaves of pfnmaps, and "
+                    f"leaf_changes {verb} the planner that they wait for it"
+                )
+
+
 def hooks_are_marked(subject: ArchSubject) -> None:
     implemented = set(implemented_hooks(subject.arch))
     for name in ENTRY_HOOKS:
@@ -147,6 +165,13 @@ CHECKS = (
         "pgtable-levels",
         "PGTABLE_LEVELS are the levels that the kernel is compiled for; a boot walks them, or folds some",
         levels_as_said,
+    ),
+    Check(
+        "leaf-changes",
+        "leaf_changes tells the planner exactly those changes without which a level has no leaves of pfnmaps",
+        leaf_changes_are_those,
+        ("pfnmap:X",),
+        HUGE_LEVELS,
     ),
     Check(
         "hooks-marked",

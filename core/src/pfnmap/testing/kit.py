@@ -32,6 +32,7 @@ from pfnmap.testing import (
     mmu,
     protection_checks,
     table_checks,
+    word_checks,
 )
 from pfnmap.testing.arch_subject import ArchSubject
 from pfnmap.testing.bar_driver import BarDriver
@@ -58,6 +59,7 @@ ARCH_CHECKS: tuple[Check, ...] = (
     *geometry_checks.CHECKS,
     *kconfig_checks.CHECKS,
     *table_checks.CHECKS,
+    *word_checks.CHECKS,
     *entry_checks.CHECKS,
     *mark_checks.CHECKS,
     *format_checks.CHECKS,

@@ -3,8 +3,9 @@
 The choice: Linux 6.12.117 (the first releases with huge pfnmaps) and the newest known one, both also with every page
 size of the architecture's Kconfig that is not the default, a kernel without transparent huge pages, one that tracks
 soft-dirty pages where the architecture selects HAVE_ARCH_SOFT_DIRTY, every on/off key of `cpu_defaults` the other way
-round, and, where an architecture names an emulated CPU that the defaults are not, that
-CPU. A combination that the architecture refuses is no machine.
+round, where an architecture names an emulated CPU that the defaults are not, that CPU, and each change of the
+architecture's own that all of these have, or have not, the other way round. A combination that the architecture
+refuses is no machine.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def arch_machines(arch: type[Arch], declared: Mapping[str, Mapping[str, Any]]) -
         if unknown := sorted(arguments.keys() - _LINK_ARGUMENTS):
             raise BadInput(f"machine {name} of {arch.name}", f"unknown {', '.join(unknown)}")
         found[name] = Machine(name, arguments)
-    return list(found.values())
+    return [*found.values(), *_other_way_round(arch, found.values())]
 
 
 def releases() -> tuple[str, str]:
@@ -70,6 +71,26 @@ def _choice(arch: type[Arch]) -> Iterator[Machine]:
         yield Machine(_named(cpu), {"cpu": cpu})
         for size in sizes:
             yield Machine(f"{size} {_named(cpu)}", {"cpu": cpu, "page_size": size})
+
+
+def _other_way_round(arch: type[Arch], machines: Iterable[Machine]) -> Iterator[Machine]:
+    """Yield the newest release with, or without, each change of the architecture's own that it asks for and that all
+    machines agree on."""
+    try:
+        kernel = Kernel.link(arch, defaults=DEFAULTS, release=newest())
+    except Exception:  # linking will tell
+        return
+    package = arch.__module__.partition(".")[0]
+    known = kernel.release.known
+    of = [parse_release(name) for name in {str(m.arguments.get("release", newest())) for m in machines}]
+    for change in sorted(change for change in kernel.asked if known[change].package == package):
+        if len(had := {release.has(change) for release in of}) == 1:
+            out = [change] if had.pop() else []
+            try:
+                release = parse_release(newest(), () if out else [change], out)
+            except PfnmapError:  # another change requires it
+                continue
+            yield Machine(f"{newest()} {'without' if out else 'with'} {change}", {"release": release}, tried=True)
 
 
 def _named(cpu: Mapping[str, object]) -> str:

@@ -6,8 +6,11 @@ insert_pfn); afterwards the CPU marks, or faults.
 
 from __future__ import annotations
 
+from itertools import combinations
+from typing import Final
+
 from pfnmap.contract.entry import Level
-from pfnmap.testing.arch_subject import LEAF_LEVELS, ArchSubject, shown
+from pfnmap.testing.arch_subject import LEAF_LEVELS, ArchSubject, allowed, shown
 from pfnmap.testing.check import Check, Violation, bits
 from pfnmap.vm_flags import VM_READ, VM_SHARED, VM_WRITE
 
@@ -19,6 +22,7 @@ _FLAGS = {
     "dirty": ("mkdirty", "mkclean"),
     "young": ("mkyoung", "mkold"),
 }
+_SOME: Final = 5  # every so manyth leaf has all protections, cache modes and lengths of history
 
 
 def _flag(flag: str) -> Check:
@@ -67,6 +71,23 @@ def mkwrite_after_wrprotect(subject: ArchSubject, level: Level) -> None:
                     f"{level}_mkwrite({level}_wrprotect({once:#x})) = {again:#x} has {level}_{name} {after:#x}, "
                     f"no longer {before:#x}: {bits(once, again)}; for {shown(level, leaf)}"
                 )
+
+
+def marks_in_any_order(subject: ArchSubject, level: Level) -> None:
+    changes = subject.changes(level)
+    about = {name: flag for flag, names in _FLAGS.items() for name in names if name in changes}
+    if f"pfnmap:{level}" in subject.capabilities:
+        changes, about = {**changes, "mkspecial": subject.op(level, "mkspecial")}, {**about, "mkspecial": "special"}
+    pairs = [pair for pair in combinations(about, 2) if about[pair[0]] != about[pair[1]]]
+    for leaf in subject.leaves(level)[::_SOME]:
+        for one, other in pairs:
+            if allowed(one, leaf.vm_flags) and allowed(other, leaf.vm_flags):
+                first, second = changes[other](changes[one](leaf.entry)), changes[one](changes[other](leaf.entry))
+                if first != second:
+                    raise Violation(
+                        f"{level}_{other} after {level}_{one} gives {first:#x}, and {second:#x} the other way round: "
+                        f"{bits(first, second)}; for {shown(level, leaf)}"
+                    )
 
 
 def dirty_survives(subject: ArchSubject, level: Level) -> None:
@@ -150,6 +171,13 @@ CHECKS = (
         "what a write fault undoes of a write protection leaves no trace that an op sees",
         mkwrite_after_wrprotect,
         (*_LEAF, "X_wrprotect"),
+        LEAF_LEVELS,
+    ),
+    Check(
+        "marks-in-any-order",
+        "write, dirty, young and special are apart: ops about two of them make the same leaf in either order",
+        marks_in_any_order,
+        _LEAF,
         LEAF_LEVELS,
     ),
     Check(

@@ -104,6 +104,7 @@ class Plain(Arch):
             task_size=1 << 47,
         )
         self.hw_access_dirty = bool(cpu["hw_access_dirty"])
+        self.thp = int(config.get("TRANSPARENT_HUGEPAGE") == "y")
 
     @hookimpl
     def kconfig(self, has: Has) -> str:
@@ -123,6 +124,7 @@ class Plain(Arch):
             execute=(EXEC, EXEC),
             store=(READ | WRITE, READ | WRITE),
             uncached=(UNCACHED, UNCACHED),
+            combining=(COMBINING, COMBINING),
             software=SPECIAL | 3 << 10,
             marks=ACCESSED | DIRTY,
         )
@@ -202,11 +204,13 @@ class Plain(Arch):
         return bit(pmd, PRESENT) & bit(pmd, LEAF)
 
     pud_leaf = pmd_leaf
-    pmd_trans_huge = pmd_leaf
+
+    def pmd_trans_huge(self, pmd: Entry) -> Entry:
+        return self.pmd_leaf(pmd) & self.thp
 
     @hookimpl
     def pud_trans_huge(self, pud: Entry) -> Entry:
-        return self.pud_leaf(pud)
+        return self.pud_leaf(pud) & self.thp
 
     def pmd_bad(self, pmd: Entry) -> Entry:
         return (bit(pmd, PRESENT) ^ 1) | bit(pmd, LEAF)

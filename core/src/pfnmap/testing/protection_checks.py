@@ -73,8 +73,10 @@ def _loads(flags: int) -> bool | None:
 
 def execution(subject: ArchSubject, level: Level) -> None:
     executes, loads = subject.permissions(level)
-    told_apart = executes[0] & ~loads[0]  # by a bit of its own
+    pfn = subject.pfns(level)[-1]
+    own_bit = executes[0] & ~loads[0]
     for flags, entry in _leaves(subject, level):
+        told_apart = own_bit or entry != subject.fresh(level, pfn, subject.prot(flags ^ VM_EXEC))
         valid = subject.word_format(level).valid
         readable = entry & valid[0] == valid[1] and entry & loads[0] == loads[1]
         executable = entry & valid[0] == valid[1] and entry & executes[0] == executes[1]

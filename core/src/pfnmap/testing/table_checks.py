@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pfnmap.contract.entry import LEVELS, Level
 from pfnmap.testing.arch_subject import ArchSubject
 from pfnmap.testing.check import Check, Violation, bits
@@ -43,7 +45,7 @@ def empty_is_none(subject: ArchSubject, level: Level) -> None:
     expect(subject, level, empty, expected, f"the empty slot {empty:#x}")
 
 
-def expect(subject: ArchSubject, level: Level, entry: int, expected: dict[str, int], what: str) -> None:
+def expect(subject: ArchSubject, level: Level, entry: int, expected: Mapping[str, int], what: str) -> None:
     """Raise Violation where a predicate that the architecture has does not answer as expected of an entry."""
     for name, answer in expected.items():
         if subject.has(f"{level}_{name}"):

@@ -45,13 +45,12 @@ class Arm64(Pgtable):
     `hw_access_dirty`: the CPU sets the access flag and the dirty state itself.
     `s2fwb`, `cache_dic`: FEAT_S2FWB and CTR_EL0.DIC, without which KVM maps no cacheable device memory."""
 
-    expected_failures: ClassVar[Mapping[str, str]] = {
-        "hooks-used": "the PUD's helpers wait for HAVE_ARCH_TRANSPARENT_HUGEPAGE_PUD, which no release selects",
-    }
     machines: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "4K 39 bits": {"given": {"ARM64_VA_BITS": "39"}},
         "16K 36 bits": {"page_size": "16K", "given": {"EXPERT": "y", "ARM64_VA_BITS": "36"}},
         "16K 52 bits, LPA2": {"page_size": "16K", "cpu": {"lpa2": True}},
+        "16K 47 bits": {"page_size": "16K", "given": {"ARM64_VA_BITS": "47"}},
+        "64K 48 bits": {"page_size": "64K", "given": {"ARM64_VA_BITS": "48"}},
         "64K 42 bits": {"page_size": "64K", "given": {"ARM64_VA_BITS": "42"}},
         "64K 52 bits": {"page_size": "64K", "given": {"ARM64_PA_BITS": "52"}, "cpu": {"va_bits": 52}},
         "6.1.192": {"release": "6.1.192"},
@@ -89,6 +88,7 @@ class Arm64(Pgtable):
             execute=(1 << 54, 0),  # UXN: no execution at EL0
             store=(3 << 6, 1 << 6),  # AP[2]: read-only
             uncached=(7 << 2, 3 << 2),  # AttrIndx 3, which Linux sets to Device-nGnRnE
+            combining=(7 << 2, 2 << 2),  # AttrIndx 2: Normal Non-cacheable
             software=0xF << 55,
             marks=1 << 51 | 1 << 10,  # DBM: a store takes AP[2] away; AF
         )

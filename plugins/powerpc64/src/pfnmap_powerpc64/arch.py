@@ -67,6 +67,7 @@ class Powerpc64(Pgtable):
             execute=(0b1001, 0b0001),
             store=(0b1010, 0b0010),
             uncached=(3 << 4, 2 << 4),  # non-idempotent
+            combining=(3 << 4, 3 << 4),  # tolerant
             software=1 << 61 | 7 << 9,
             marks=3 << 7,
         )

@@ -37,7 +37,10 @@ class Sparc64(Arch):
     cpu_defaults: ClassVar[Mapping[str, object]] = {"sun4v": True, "m7": True}
     expected_failures: ClassVar[Mapping[str, str]] = {
         "pgprot-less-pfn:pmd": "arch/sparc's pmd_pgprot returns the whole entry, the address included",
-        "access-permitted:pte": "arch/sparc's pte_access_permitted asks for the privileged bit, which no user page has",
+        **dict.fromkeys(
+            ("access-permitted:pte", "gup-reads:pte"),
+            "arch/sparc's pte_access_permitted asks for the privileged bit, which no user page has",
+        ),
         "cpu-access-modified:pte": "pte_modify makes an old entry valid again, and leaves it not accessed",
         "cpu-access-modified:pmd": "pmd_modify makes an old entry valid again, and leaves it not accessed",
     }

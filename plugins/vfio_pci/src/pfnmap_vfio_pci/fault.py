@@ -6,9 +6,8 @@ of `posted-v2` and before `vfio-align-fault-to-order` are read from their source
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from pfnmap import Machine, Message, VmArea, VmFault, VmOperations
+from pfnmap.records import dataclass
 
 from .device import VFIO_PCI_OFFSET_SHIFT, VfioPciCoreDevice
 
@@ -42,8 +41,10 @@ class FaultHandler:
         self.kernel = machine.kernel
         self.dev_dbg = False
         self._ratelimit = _RateLimit()
+        self._shift = self.kernel.geometry.PAGE_SHIFT
         self._aligns = self.kernel.has("vfio-align-fault-to-order")
         self._unaligned_pfn_falls_back = self.kernel.has("vfio-unaligned-pfn-fallback")
+        self._pfns_poisoned = self.kernel.has("memory-failure-pfn-unmap")
 
     def vm_operations(self) -> VmOperations | None:
         """Return the handlers of this release; None where mmap fills a mapping for good."""
@@ -62,7 +63,7 @@ class FaultHandler:
 
     def _vma_to_pfn(self, vma: VmArea) -> int:
         """The pfn of the vma's first page."""
-        shift = self.kernel.geometry.PAGE_SHIFT
+        shift = self._shift
         index, pgoff = divmod(vma.vm_pgoff, 1 << (VFIO_PCI_OFFSET_SHIFT - shift))
         vdev: VfioPciCoreDevice = vma.vm_private_data
         return (vdev.pdev.bars[index].phys >> shift) + pgoff
@@ -71,10 +72,9 @@ class FaultHandler:
 
     def huge_fault(self, vmf: VmFault, order: int) -> int:
         """vfio_pci_mmap_huge_fault."""
-        kernel = self.kernel
         mm = self.machine.mm
         vma = vmf.vma
-        shift = kernel.geometry.PAGE_SHIFT
+        shift = self._shift
         size = 1 << (shift + order)
         address = vmf.address & -size if self._aligns else vmf.address
         pgoff = ((address - vma.vm_start) % _WORD) >> shift
@@ -84,17 +84,14 @@ class FaultHandler:
             fits = fits and pfn % (1 << order) == 0
         if not fits:
             ret = mm.VM_FAULT_FALLBACK
-        elif (
-            self.machine.poisoned
-            and kernel.has("memory-failure-pfn-unmap")
-            and mm.is_poisoned(self.machine, pfn, 1 << order)
-        ):
+        elif self.machine.poisoned and self._pfns_poisoned and mm.is_poisoned(self.machine, pfn, 1 << order):
             ret = mm.VM_FAULT_FALLBACK if order else mm.VM_FAULT_HWPOISON
         elif not vma.vm_private_data.memory_enabled:
             ret = mm.VM_FAULT_SIGBUS
         else:
             ret = self._insert(vmf, order, pfn)
-        self._debug(vma, order, pgoff, ret)
+        if self.dev_dbg:
+            self._debug(vma, order, pgoff, ret)
         return ret
 
     def _alike(self, vmf: VmFault) -> int:
@@ -102,10 +99,10 @@ class FaultHandler:
         return 0 if self.dev_dbg or self.machine.poisoned else vmf.vma.vm_end - vmf.address
 
     def _insert(self, vmf: VmFault, order: int, pfn: int) -> int:
-        kernel = self.kernel
-        geometry = kernel.geometry
         if order == 0:
             return self.machine.mm.vmf_insert_pfn(vmf.vma, vmf.address, pfn)
+        kernel = self.kernel
+        geometry = kernel.geometry
         if order == geometry.PMD_ORDER and kernel.config.enabled("ARCH_SUPPORTS_PMD_PFNMAP"):
             return self.machine.mm.vmf_insert_pfn_pmd(vmf, pfn, False)
         if order == geometry.PUD_ORDER and kernel.config.enabled("ARCH_SUPPORTS_PUD_PFNMAP"):
@@ -113,9 +110,9 @@ class FaultHandler:
         return self.machine.mm.VM_FAULT_FALLBACK
 
     def _debug(self, vma: VmArea, order: int, pgoff: int, ret: int) -> None:
-        if not self.dev_dbg or not self._ratelimit.allows(self.machine.clock_ms):
+        if not self._ratelimit.allows(self.machine.clock_ms):
             return
-        index = vma.vm_pgoff >> (VFIO_PCI_OFFSET_SHIFT - self.kernel.geometry.PAGE_SHIFT)
+        index = vma.vm_pgoff >> (VFIO_PCI_OFFSET_SHIFT - self._shift)
         self.machine.trace.emit(
             Message(
                 f"vfio-pci {vma.vm_private_data.pdev.bdf}: vfio_pci_mmap_huge_fault(,order = {order})"

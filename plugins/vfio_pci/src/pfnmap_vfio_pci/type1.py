@@ -7,11 +7,12 @@ tables, its reserved ranges and the locked-memory limit are not modelled.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from errno import EAGAIN, EEXIST, EFAULT, EINVAL, EOVERFLOW
 
 from pfnmap import Machine, MmStruct, VmArea
 from pfnmap.limits import bounded
+from pfnmap.records import dataclass
 from pfnmap.vm_flags import VM_PFNMAP
 
 __all__ = ["VfioDma", "VfioIommu"]

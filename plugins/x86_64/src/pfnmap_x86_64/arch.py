@@ -109,7 +109,8 @@ class X86_64(PteOps, PmdOps, PudOps, UpperOps, PgprotOps, PatOps):
     def word_format(self, level: Level) -> WordFormat:
         """See `pfnmap.Arch.word_format`. Source: AMD's and Intel's manuals, "4-level paging and 5-level paging".
 
-        Bit 0: present; bit 1: writable; bit 2: user; bit 4: cache disable; bits 5 and 6: accessed and dirty; bit 63: no
+        Bit 0: present; bit 1: writable; bit 2: user; bits 3 and 4: write-through and cache disable, of which the first
+        alone is write-combining in Linux's PAT; bits 5 and 6: accessed and dirty; bit 63: no
         execution; bit 7 of a PDE and a PDPTE: page size; addresses end at bit 51, less a bit that memory encryption
         takes; bits 11:9 and 58:52 are ignored. Bits 62:59 are the protection key where there are such (CR4.PKE): Linux
         refuses a process all but key 0.
@@ -129,6 +130,7 @@ class X86_64(PteOps, PmdOps, PudOps, UpperOps, PgprotOps, PatOps):
             execute=(1 << 2 | no_execute, 1 << 2),
             store=(6 | keys, 6),
             uncached=(1 << 4, 1 << 4),
+            combining=(3 << 3, 1 << 3),
             software=7 << 9 | 0x7F << 52,
             marks=3 << 5,
         )

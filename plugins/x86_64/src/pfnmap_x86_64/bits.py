@@ -94,12 +94,12 @@ def clear(entry: Entry, mask: Entry) -> Entry:
 
 def needs_invert(entry: Entry) -> Entry:
     """Return 1 where the address bits are stored inverted: not empty and not present (`__pte_needs_invert`)."""
-    return 1 ^ (zero(entry) | bit(entry, BIT_PRESENT))
+    return 1 ^ ((entry == 0) | (entry & PRESENT))
 
 
 def protnone_mask(entry: Entry) -> Entry:
     """Return what to xor an entry with for its true address bits (`protnone_mask`)."""
-    return needs_invert(entry) * ALL
+    return (1 ^ ((entry == 0) | (entry & PRESENT))) * ALL  # needs_invert, spelled out: every entry that is made asks
 
 
 def flip_protnone_guard(old: Entry, entry: Entry, mask: int) -> Entry:

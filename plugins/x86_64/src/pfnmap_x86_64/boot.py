@@ -37,6 +37,7 @@ from .bits import (
     PHYSICAL_MASK_SHIFT,
     PKEY_MASK,
     PMD_SHIFT,
+    PRESENT,
     PSE,
     PTRS,
     PUD_SHIFT,
@@ -169,7 +170,7 @@ class X86Boot(Arch):
 
     def massage_pgprot(self, prot: Entry) -> Entry:
         """Return the pgprot, without unsupported bits if it is present."""
-        return clear(prot, bit(prot, BIT_PRESENT) * self.unsupported)
+        return prot & (ALL ^ (prot & PRESENT) * self.unsupported)
 
     def pfn_entry(self, pfn: Entry, prot: Entry, mask: int) -> Entry:
         """Return the entry for a pfn: its address cut to `mask`, inverted where the pgprot is not present."""

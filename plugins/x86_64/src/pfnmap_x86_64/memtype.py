@@ -7,18 +7,21 @@ Ranges may overlap if they are of one type. Addresses are in bytes.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Enum
 from errno import EBUSY, EINVAL
 from typing import Final
 
-from .bits import CACHE_MASK, PAT, PCD, PWT, clear
+from pfnmap.records import dataclass
+
+from .bits import ALL, CACHE_MASK, PAT, PCD, PWT, clear
 
 __all__ = ["CacheMode", "Memtype", "Memtypes", "is_new_memtype_allowed", "with_cachemode"]
 
 _ISA_START: Final = 0xA0000
 _ISA_END: Final = 0x100000
 _ABOVE_4G: Final = 1 << 32
+_NOT_CACHE: Final = clear(ALL, CACHE_MASK)
 
 
 class CacheMode(Enum):
@@ -34,7 +37,7 @@ class CacheMode(Enum):
     @property
     def protval(self) -> int:
         """cachemode2protval, for the PAT that the kernel programs."""
-        return _PROTVAL[self]
+        return _PROTVAL[self._name_]
 
     @property
     def number(self) -> int:
@@ -53,14 +56,8 @@ _SLOTS: Final = (
 )
 """The PAT (pat_bp_init): what each value of the bits PAT, PCD and PWT means."""
 
-_PROTVAL: Final = {
-    CacheMode.WB: 0,
-    CacheMode.WC: PWT,
-    CacheMode.UC_MINUS: PCD,
-    CacheMode.UC: PCD | PWT,
-    CacheMode.WP: PAT | PWT,
-    CacheMode.WT: PAT | PCD | PWT,
-}
+_PROTVAL: Final = {"WB": 0, "WC": PWT, "UC_MINUS": PCD, "UC": PCD | PWT, "WP": PAT | PWT, "WT": PAT | PCD | PWT}
+"""By name: an enum's member is slow to hash."""
 
 _NOT_INSTEAD_OF: Final = {
     CacheMode.UC_MINUS: {CacheMode.WB},
@@ -71,7 +68,7 @@ _NOT_INSTEAD_OF: Final = {
 
 def with_cachemode(prot: int, mode: CacheMode) -> int:
     """Return a protection with another cache mode."""
-    return int(clear(prot, CACHE_MASK)) | mode.protval
+    return prot & _NOT_CACHE | mode.protval
 
 
 @dataclass(frozen=True)
@@ -166,10 +163,13 @@ class Memtypes:
 
     def lookup(self, address: int, page: int) -> CacheMode:
         """lookup_memtype of the page at an address: uncached-minus where nothing is reserved."""
-        if is_untracked_pat_range(address, address + page) or self._is_ram(address, address + page):
+        end = address + page
+        if is_untracked_pat_range(address, end):
             return CacheMode.WB
-        found = self._overlapping(address, address + page)
-        return found[0].mode if found else CacheMode.UC_MINUS
+        for entry in self.entries:  # of no RAM
+            if entry.start < end and address < entry.end:
+                return entry.mode
+        return CacheMode.WB if self._is_ram(address, end) else CacheMode.UC_MINUS
 
     def alike_until(self, start: int, end: int) -> int:
         """Return up to where in [start, end), which has no RAM in it, every page is of the type of the first."""
