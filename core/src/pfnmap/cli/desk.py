@@ -227,15 +227,14 @@ class _Worker:
 
     def _body(self, asked: dict[str, Any]) -> bytes:
         """Return the document but its opening brace: the one that was made before of a line that asks the same."""
-        bars = asked.get("bar")
-        if not isinstance(bars, list) or not all(isinstance(one, str) for one in bars):
-            bars = []
+        said = asked.get("bar")
+        bars: list[str] = [said] if isinstance(said, str) else said if _are_texts(said) else []
         rest = json.dumps({name: value for name, value in asked.items() if name != "bar"} if bars else asked)
         key = rest, tuple(bars)
         if key in self.answers and "root" not in asked:
             self.answers.move_to_end(key)
             return self.answers[key]
-        body = self._again(rest, bars) if rest in self.again else None
+        body = self._again(rest, bars) if bars and rest in self.again else None
         if body is None:
             body = self._anew(rest, asked)
         self._keep(key, body)
@@ -284,6 +283,10 @@ class _Worker:
             self.kept -= len(self.answers.popitem(last=False)[1])
 
 
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+
+
 def _parsed(content: bytes) -> dict[str, Any]:
     try:
         asked = json.loads(content)
@@ -305,7 +308,7 @@ def _value(parameter: Any, name: str, value: Any) -> Any:
     if parameter.multiple:
         if isinstance(value, str):
             value = [value]
-        if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        if not _are_texts(value):
             raise BadInput(name, "a list of texts was expected")
         return value
     if isinstance(value, bool) or not isinstance(value, str | int):

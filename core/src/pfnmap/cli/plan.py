@@ -11,7 +11,7 @@ import typer
 from pfnmap.cli.desk import DESK, BatchOption, DaskOption, Desk, JobsOption, run_batch
 from pfnmap.cli.options import JsonOption, KernelOptions, kernel_options
 from pfnmap.cli.plan_options import VALUES, PlanCommand, asked_by, settings_of
-from pfnmap.cli.plan_sides import Again, Question, Side, advice_on, check_drivers, of_host, side_of
+from pfnmap.cli.plan_sides import Question, Side, advice_on, check_drivers, of_host, side_of
 from pfnmap.cli.plan_sides import read as read_inputs
 from pfnmap.cli.terminal import heading, print_json, show, styled
 from pfnmap.contract.defaults import DEFAULT_DRIVER
@@ -237,6 +237,8 @@ def command(
         raise BadInput("--calibrate" if calibrate is not None else "--toggles", "goes with --time")
     if desk.take is not None:
         if bars and not (offset or length or va or against or advise or timed):
+            from pfnmap.cli.plan_again import Again
+
             desk.again = Again(question, repr(spec), driver)
         desk.take(document)
         return 0

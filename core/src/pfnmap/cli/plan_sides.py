@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pfnmap.scenario import Scenario
     from pfnmap.spec import KernelSpec
 
-__all__ = ["Again", "Question", "Side", "advice_on", "check_drivers", "of_host", "read", "side_of"]
+__all__ = ["Question", "Side", "advice_on", "check_drivers", "how", "of_host", "read", "side_of", "where"]
 
 
 @dataclass(frozen=True)
@@ -61,28 +61,6 @@ class Side:
         return {**self.plan.as_json(), "skipped": skipped}
 
 
-@dataclass(frozen=True)
-class Again:
-    """What answers a question that is asked again of other BARs, in a batch. `kernel`: the text of what is said of it,
-    by which the desk has it; `driver`: who drives the BARs, None: who does by itself."""
-
-    question: Question
-    kernel: str
-    driver: str | None
-
-    def __call__(self, bars: Sequence[str]) -> str | None:
-        """Return the document as text, without its braces; None where the kernel is no longer there. Raises as `plan`
-        does."""
-        from pfnmap.plan import plan
-        from pfnmap.requests import driven, of_bars
-
-        image = self.question.desk.linked(self.kernel)
-        if image is None:
-            return None
-        requests = _where(self.question, driven(of_bars(bars), self.driver))
-        return f'{plan(image, requests, **_how(self.question)).dumped()}, "skipped": []'
-
-
 def side_of(question: Question, spec: KernelSpec) -> Side:
     """Link a kernel, and plan on it what is asked; what is not as it was said is warned of."""
     from pfnmap.plan import plan
@@ -98,11 +76,11 @@ def side_of(question: Question, spec: KernelSpec) -> Side:
         requests = wanted.requests
     for text in (*_not_built(image, requests), *said, *(_left_out(wanted) if wanted else ())):
         question.desk.warn(text)
-    requests = _where(question, requests)
-    return Side(image, requests, wanted, plan(image, requests, **_how(question)))
+    requests = where(question, requests)
+    return Side(image, requests, wanted, plan(image, requests, **how(question)))
 
 
-def _where(question: Question, requests: Sequence[Request]) -> Sequence[Request]:
+def where(question: Question, requests: Sequence[Request]) -> Sequence[Request]:
     """Return requests with what is said of their regions and of where they go."""
     from pfnmap.requests import at_guest_address, described, placed
 
@@ -111,7 +89,8 @@ def _where(question: Question, requests: Sequence[Request]) -> Sequence[Request]
     return requests if question.asked.gpa is None else at_guest_address(requests, question.asked.gpa)
 
 
-def _how(question: Question) -> dict[str, Any]:
+def how(question: Question) -> dict[str, Any]:
+    """Return what `plan` is told besides the kernel and the requests."""
     asked = question.asked
     return {
         "mmap_base": question.mmap_base,
@@ -126,7 +105,7 @@ def _how(question: Question) -> dict[str, Any]:
 def advice_on(question: Question, side: Side) -> list[Advice]:
     from pfnmap.plan import advise
 
-    return advise(side.image, side.requests, **_how(question))
+    return advise(side.image, side.requests, **how(question))
 
 
 def read(files: Sequence[str], registry: Registry) -> list[Input]:
