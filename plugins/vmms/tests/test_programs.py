@@ -81,6 +81,13 @@ def test_a_program_is_called_as_its_entry_point(name: str) -> None:
         ("pve-qemu-kvm: 9.0.2-4", 4096),
         ("QEMU emulator version 9.0.2 (Debian 1:9.0.2+ds-4)", 4096),
         ("QEMU emulator version 10.0.3", GIB),
+        ("qemu-system-x86 1:8.2.2+ds-0ubuntu1.7", 4096),
+        ("qemu-system-x86_1:10.0.2+ds-2+deb13u1_amd64", GIB),
+        ("qemu-system-x86_64 9.0.1", 4096),
+        ("qemu-system-aarch64", GIB),
+        ("qemu-kvm-core-9.1.0-15.el9_6.7", 4096),
+        ("qemu-kvm-core-17:9.1.0-29.el9_7.3.x86_64", GIB),
+        ("lkvm", 4096),
         ("QEMU emulator version 9.2.0 (pve-qemu-kvm_9.2.0-5)", GIB),
         ("QEMU emulator version 9.1.0 (qemu-kvm-9.1.0-15.el9_7.2)", GIB),
         ("QEMU emulator version 9.1.0 (qemu-kvm-9.1.0-15.el9_6.1)", 4096),
@@ -131,6 +138,12 @@ def test_a_build_that_may_lack_the_backport_is_told() -> None:
 def test_a_version_that_is_not_known_is_refused_with_what_is(version: str, known: str) -> None:
     with pytest.raises(Unknown, match=f"known: .*{known}"):
         ask(version, MIB)
+
+
+@pytest.mark.parametrize("name", ["qemu-img 8.2.2", "qemu-system", "libvirt-10.0.0", "kata-3.20"])
+def test_what_is_no_vmm_is_none(name: str) -> None:
+    with pytest.raises(Unknown, match="placement policy"):
+        ask(name, MIB)
 
 
 def test_a_state_between_releases_is_none() -> None:
