@@ -39,11 +39,13 @@ class Region:
     backend: DmaBackend | None
     hypervisor: Hypervisor | None
 
-    def plans(self) -> Iterable[MappingPlan]:
-        """Return the plan of each area; one without an area where there is none."""
-        return (self._plan(area) for area in self.placed.areas or (None,))
+    @property
+    def areas(self) -> Sequence[Area | None]:
+        """The areas that are planned; None stands for there being none."""
+        return self.placed.areas or (None,)
 
-    def _plan(self, area: Area | None) -> MappingPlan:
+    def plan(self, area: Area | None) -> MappingPlan:
+        """Return the plan of an area."""
         start, length, delta = 0, 0, 0
         if area is not None:
             start, length = area.va, area.length
