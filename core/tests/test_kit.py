@@ -948,6 +948,11 @@ RULES: list[tuple[str, dict[str, Any], str]] = [
         {"pte_pgprot": hookimpl(lambda self, pte: clear(pte, ADDRESS | EXEC))},
         "the entry less its pfn is",
     ),
+    (
+        "mapped-again:pte",
+        {"pte_pgprot": hookimpl(lambda self, pte: clear(pte, ADDRESS | PRESENT))},
+        "is not present",
+    ),
     ("special-agrees:pte", {"pte_special": hookimpl(lambda self, pte: bit(pte, PRESENT))}, "pte_special is 1 for"),
     (
         "modify-keeps:pte",

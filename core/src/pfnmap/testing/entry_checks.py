@@ -91,10 +91,14 @@ def pgprot_less_pfn(subject: ArchSubject, level: Level) -> None:
 
 
 def mapped_again(subject: ArchSubject, level: Level) -> None:
-    pgprot, access = subject.op(level, "pgprot"), subject.arch.mmu_access
+    pgprot, access, present = subject.op(level, "pgprot"), subject.arch.mmu_access, subject.op(level, "present")
     make = getattr(subject.ops, f"pfn_{level}")
     for leaf in subject.leaves(level):
         again = make(leaf.pfn, pgprot(leaf.entry))
+        if present(leaf.entry) > present(again):
+            raise Violation(
+                f"{again:#x}, the page mapped again by {level}_pgprot, is not present; for {shown(level, leaf)}"
+            )
         for write in (False, True):
             if access(level, leaf.entry, write)[1] and not access(level, again, write)[1]:
                 raise Violation(
@@ -441,7 +445,7 @@ CHECKS = (
     ),
     Check(
         "mapped-again",
-        "what can be accessed through a leaf can be through one of its pgprot: so the kernel maps a BAR for itself",
+        "a leaf of a leaf's pgprot is as present and as accessible: so the kernel maps a BAR for itself",
         mapped_again,
         (*_LEAF, "X_pgprot"),
         LEAF_LEVELS,

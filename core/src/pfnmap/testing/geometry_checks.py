@@ -108,6 +108,8 @@ def shorter_walks_are_folded(subject: ArchSubject) -> None:
     for count in range(geometry.new_process_levels, len(geometry.walk)):
         top = LEVELS[count - 1]
         words = [subject.arch.empty(top), *(getattr(ops, f"{top}_populate")(table) for table in subject.tables())]
+        if f"walker-leaf:{top}" in subject.capabilities and (leaf := subject.word_format(top).table):
+            words += [word ^ leaf[0] for word in words[1:]]
         for level in LEVELS[count:]:
             for word in words:
                 _folded(subject, level, word, {"present": 1, "none": 0, "bad": 0})
