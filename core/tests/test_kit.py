@@ -727,6 +727,24 @@ class FewerLevelsAtFirst(Plain):
         self.geometry = replace(self.geometry, new_process_levels=3)
 
 
+class ExecuteOnlyFaultsForEver(Plain):
+    """The fault of a load is served, and the leaf that it installs cannot be read."""
+
+    def access_error(self, vm_flags: int, write: bool) -> int:
+        return 0 if vm_flags & 7 == 4 and not write else super().access_error(vm_flags, write)
+
+
+class MprotectLeavesATraceOfProtNone(Plain):
+    """As if PROT_NONE had a bit of its own, which the next protection does not take away."""
+
+    def pmd_modify(self, pmd: Any, newprot: Any) -> Any:
+        return super().pmd_modify(pmd, newprot) | pmd & MOVED
+
+    @property
+    def protection_map(self) -> tuple[int, ...]:
+        return tuple(prot | (0 if flags & 7 else MOVED) for flags, prot in enumerate(super().protection_map))
+
+
 class DirtyOfWritableLeavesSetsAnotherBit(Plain):
     """Which mkwrite of a dirty leaf forgets: as the TLB's dirty bit beside the kernel's modified bit (LoongArch)."""
 
@@ -831,6 +849,8 @@ ALONE: list[tuple[type[Arch], str]] = [
     (ReservedBitInEveryPgprot, "reserved-bits:pte"),
     (PgprotsOfTheKernel, "mapped-again:pte"),
     (FewerLevelsAtFirst, "shorter-walks"),
+    (ExecuteOnlyFaultsForEver, "execute-only:pte"),
+    (MprotectLeavesATraceOfProtNone, "modify-forgets:pmd"),
     (WaitsForAChangeThatThePlannerIsNotToldOf, "leaf-changes:pud"),
     (DirtyOfWritableLeavesSetsAnotherBit, "marks-in-any-order:pmd"),
     (WhatIsNoneMayBeALeaf, "none-is-nothing-else:pud"),

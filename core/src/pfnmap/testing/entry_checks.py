@@ -18,6 +18,7 @@ from pfnmap.vm_flags import VM_EXEC, VM_READ, VM_SHARED, VM_WRITE
 __all__ = ["CHECKS"]
 
 _ACCESS = VM_READ | VM_WRITE | VM_EXEC
+_SOME = 17  # every so manyth leaf has all protections, cache modes and lengths of history
 _PREDICATES = ("present", "none", "leaf", "bad", "trans_huge", "write", "dirty", "young", "special", "devmap")
 _ZERO_OR_ONE = frozenset({*_PREDICATES, "soft_dirty", "access_permitted"})
 
@@ -209,6 +210,22 @@ def modify_keeps(subject: ArchSubject, level: Level) -> None:
                     raise Violation(
                         f"{level}_modify({before:#x}, {prot:#x}) = {entry:#x} can be written, its new pgprot forbids "
                         f"that; for {shown(level, leaf)}"
+                    )
+
+
+def modify_forgets(subject: ArchSubject, level: Level) -> None:
+    modify, mkyoung = subject.op(level, "modify"), subject.changes(level).get("mkyoung", lambda entry: entry)
+    for leaf in subject.leaves(level)[::_SOME]:
+        young = mkyoung(leaf.entry)  # riscv64's pgprots are, but for that of PROT_NONE
+        shared = leaf.vm_flags & VM_SHARED
+        prots = dict.fromkeys(subject.mprotected(leaf.prot, flags) for flags in range(shared, shared + 8))
+        for last in prots:
+            once = modify(young, last)
+            for first in prots:
+                if (twice := modify(modify(young, first), last)) != once:
+                    raise Violation(
+                        f"{level}_modify to {first:#x} and then to {last:#x} gives {twice:#x}, to the latter at once "
+                        f"{once:#x}: {bits(once, twice)}; for {young:#x}, made young of {shown(level, leaf)}"
                     )
 
 
@@ -478,6 +495,13 @@ CHECKS = (
         "modify-keeps",
         "mprotect keeps pfn, special and dirty, and gives no write permission away",
         modify_keeps,
+        (*_LEAF, "X_modify"),
+        LEAF_LEVELS,
+    ),
+    Check(
+        "modify-forgets",
+        "the last mprotect decides: the ones before leave nothing in a leaf",
+        modify_forgets,
         (*_LEAF, "X_modify"),
         LEAF_LEVELS,
     ),
