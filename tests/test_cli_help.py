@@ -32,6 +32,20 @@ def test_help_ends_with_the_examples(pfnmap, command):
     assert "<bool>" not in said
 
 
+@pytest.mark.parametrize("command", EXAMPLES)
+def test_usage_names_each_argument_once(pfnmap, command):
+    usage = next(line for line in pfnmap(command, "--help").stdout.splitlines() if "Usage:" in line)
+    assert "[[" not in usage
+    assert "...}" not in usage
+
+
+def test_the_list_of_commands_is_wrapped_once(pfnmap):
+    """A line break of the source in the middle of a line that the terminal wraps leaves a short one."""
+    text = pfnmap("--help", env={"COLUMNS": "100", "TERMINAL_WIDTH": "100"}).stdout
+    assert "fleet    Summarise what `plan --batch` or `host --batch` wrote: hosts, devices, BARs by level" in text
+    assert re.search(r"^. +reasons, and the fix that helps most hosts\. +.$", text, re.MULTILINE)
+
+
 @pytest.fixture(scope="module")
 def manual() -> dict[str, str]:
     return pages()

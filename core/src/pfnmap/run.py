@@ -6,7 +6,7 @@ step and returns its results.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from itertools import islice
@@ -163,9 +163,9 @@ class Run(RunState):
 
 def _collated(events: list[Event]) -> StepEvents:
     """Fold a step's events."""
-    calls: Counter[str] = Counter()
-    follows: Counter[str] = Counter()
-    splits: Counter[str] = Counter()
+    calls: defaultdict[str, int] = defaultdict(int)
+    follows: defaultdict[str, int] = defaultdict(int)
+    splits: defaultdict[str, int] = defaultdict(int)
     faults = 0
     messages: list[str] = []
     for event, count in counted(events):

@@ -37,7 +37,7 @@ def command(
     inputs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[INPUT]...",
+            metavar="INPUT",
             help="lspci, lshw, hwinfo, dmesg, sysfs resource, iomem, /proc/PID/maps, pmap, a scenario; - is stdin.",
             show_default=False,
         ),

@@ -20,7 +20,7 @@ def command(
     scenarios: Annotated[
         list[str],
         typer.Argument(
-            metavar="SCENARIO.toml...", help="Scenario file; of several, what each came to.", show_default=False
+            metavar="SCENARIO.toml", help="Scenario file; of several, what each came to.", show_default=False
         ),
     ],
     trace: Annotated[

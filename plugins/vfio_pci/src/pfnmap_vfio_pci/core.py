@@ -62,6 +62,7 @@ class VfioPci(Driver):
         "iopt_map_user_pages",
     )
     consumes: ClassVar[tuple[str, ...]] = (
+        "each_page",
         "fixup_user_fault",
         "follow_again",
         "follow_pfnmap",

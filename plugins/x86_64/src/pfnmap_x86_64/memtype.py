@@ -164,7 +164,7 @@ class Memtypes:
     def lookup(self, address: int, page: int) -> CacheMode:
         """lookup_memtype of the page at an address: uncached-minus where nothing is reserved."""
         end = address + page
-        if is_untracked_pat_range(address, end):
+        if address >= _ISA_START and end <= _ISA_END:  # is_untracked_pat_range
             return CacheMode.WB
         for entry in self.entries:  # of no RAM
             if entry.start < end and address < entry.end:
