@@ -372,8 +372,8 @@ class DevmapReadsAnotherBit(Devmap):
 
 
 class DevmapIsDirty(Devmap):
-    def pte_mkdevmap(self, pte: Any) -> Any:
-        return super().pte_mkdevmap(pte) | DIRTY
+    def pte_dirty(self, pte: Any) -> Any:
+        return bit(pte, DIRTY) | self.pte_devmap(pte)
 
 
 class DevmapWithoutItsSymbol(Devmap):
@@ -500,9 +500,9 @@ class CpuStoresWhereItMayNotLoad(Plain):
         return after & ~(READ if not entry & READ else 0), allowed
 
 
-class MprotectLeavesExecution(Plain):
+class MprotectLetsWhatIsWritableBeExecuted(Plain):
     def pte_modify(self, pte: Any, newprot: Any) -> Any:
-        return super().pte_modify(pte, newprot) | pte & EXEC
+        return super().pte_modify(pte, newprot) | bit(newprot, WRITE) * EXEC
 
 
 class DirtySetsAReservedBit(Plain):
@@ -825,7 +825,7 @@ ALONE: list[tuple[type[Arch], str]] = [
     (LargeLeavesHaveTwoAddressBitsSwapped, "format-leaf:pmd"),
     (HighTablesHaveTwoAddressBitsSwapped, "format-table:pud"),
     (CpuStoresWhereItMayNotLoad, "format-access:pte"),
-    (MprotectLeavesExecution, "modify-grants:pte"),
+    (MprotectLetsWhatIsWritableBeExecuted, "modify-grants:pte"),
     (DirtySetsAReservedBit, "own-bits:pmd"),
     (NoncachedAndWriteCombiningExchanged, "memory-types:pte"),
     (MprotectMakesOldLeavesAccessible, "cpu-access-modified:pte"),
@@ -844,7 +844,7 @@ ALONE: list[tuple[type[Arch], str]] = [
     (FoldedP4dOfTwoEntries, "constants-fit"),
     (NovmaWritesNothing, "mkwrite-wrprotect:pte"),
     (NewLeavesAreSoftDirty, "soft-dirty:pte"),
-    (WalkerReadsAnAddressBitThatNoOpReads, "format-table-read:p4d"),
+    (WalkerReadsAnAddressBitThatNoOpReads, "format-table:p4d"),
     (PudLeavesWithoutPfnmapsHaveNoPfn, "format-leaf-read:pud"),
     (ReservedBitInEveryPgprot, "reserved-bits:pte"),
     (PgprotsOfTheKernel, "mapped-again:pte"),
