@@ -13,6 +13,7 @@ from itertools import count, islice
 import pytest
 
 from pfnmap.batch import CHUNK, Answers, Line, chunks, in_order, lines
+from pfnmap.cli import desk
 from pfnmap.errors import BadInput
 from pfnmap.host import bounded
 
@@ -49,6 +50,18 @@ def test_each_line_is_answered_as_the_command_line_answers_it(pfnmap, answer, tm
             for word in ((f"--{name}",) if one is True else (f"--{name}", one))
         ]
         assert document == answer("plan", *words)
+
+
+def test_lines_that_differ_in_their_bars_are_answered_as_each_by_itself(pfnmap, tmp_path, monkeypatch):
+    monkeypatch.setattr(desk, "_KERNELS", 1)
+    rests = [{}, {"vmm": "qemu-9.2"}, {"thp": "never", "msix": "0:0x2000:16", "vmm": ["qemu-8.2", "kernel"]}]
+    bars = [["16M@0x5000000", "4G@0x200000000"], "16M@0x3f5000000", ["3M@0"], ["16M"]]
+    asked = [{**rest, "bar": bar} for bar in bars for rest in rests]
+    together = documents(pfnmap("plan", "--batch", written(tmp_path, *asked)))
+    for number, (line, document) in enumerate(zip(asked, together, strict=True), 1):
+        desk._DESKS.clear()
+        [alone] = documents(pfnmap("plan", "--batch", written(tmp_path, line)))
+        assert document == {**alone, "line": number}, line
 
 
 def test_what_a_line_does_not_say_the_command_line_says(pfnmap, tmp_path):
