@@ -214,9 +214,9 @@ def modify_keeps(subject: ArchSubject, level: Level) -> None:
 
 
 def modify_forgets(subject: ArchSubject, level: Level) -> None:
-    modify, mkyoung = subject.op(level, "modify"), subject.changes(level).get("mkyoung", lambda entry: entry)
+    modify, mkyoung = subject.op(level, "modify"), subject.changes(level).get("mkyoung")
     for leaf in subject.leaves(level)[::_SOME]:
-        young = mkyoung(leaf.entry)  # riscv64's pgprots are, but for that of PROT_NONE
+        young = mkyoung(leaf.entry) if mkyoung else leaf.entry  # riscv64's pgprots are, but for that of PROT_NONE
         shared = leaf.vm_flags & VM_SHARED
         prots = dict.fromkeys(subject.mprotected(leaf.prot, flags) for flags in range(shared, shared + 8))
         for last in prots:
