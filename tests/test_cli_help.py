@@ -75,6 +75,13 @@ def test_the_manual_pages_are_proper_roff(manual, tmp_path):
         assert done.stderr == "", name
 
 
+def test_a_manual_page_has_a_date_and_begins_no_paragraph_below_a_heading(monkeypatch):
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "86400")
+    for text in pages().values():
+        assert ' 1 "1970-01-02" ' in text.splitlines()[0]
+        assert not re.search(r"^\.SH .*\n\.PP", text, re.MULTILINE)
+
+
 def test_the_pages_are_written_where_one_says(tmp_path):
     words = [sys.executable, "-m", "pfnmap.cli.manpage", str(tmp_path / "man1")]
     subprocess.run(words, check=True, timeout=120)

@@ -286,6 +286,14 @@ def test_lines_in_one_string_of_json():
     assert bars(json.dumps({"stdout": LSPCI}, indent=2)) == bars(LSPCI)
 
 
+def test_lines_that_a_web_page_put_in_one():
+    bridge = "3a:01.0 PCI bridge: Intel Corporation Device 352a (rev 04)\n"
+    bridge += "\tMemory at 3ffe0000000 (64-bit, non-prefetchable) [size=128K]\n"
+    bridge += "\tBus: primary=3a, secondary=3b, subordinate=3b, sec-latency=0\n"
+    for text in (LSPCI, bridge + LSPCI, LSPCI.replace("Region 0: ", "").replace("Region 2: ", "")):
+        assert bars(" ".join(text.split())) == bars(text)
+
+
 def test_html_and_encoded_text_side_by_side():
     text = (
         "<i>=C2=A0=C2=A0=C2=A0 Interrupt: pin A routed to IRQ 223</i>\n"

@@ -32,6 +32,8 @@ __all__ = ["app"]
 
 _ANYWHERE = ("--debug", "--no-plugins")
 """Global options that may also stand behind the command."""
+_ERRORS = (1, 2, 3)
+"""Exit codes that an error may choose among."""
 _CLOSED_PIPE = 128 + 13
 """What a shell makes of SIGPIPE."""
 
@@ -110,7 +112,7 @@ class _Group(TyperGroup):
             sys.stdout = stdout
         try:
             stdout.flush()
-        except OSError:
+        except (OSError, ValueError):  # ValueError: it is closed
             forget(stdout)
         sys.exit(status)
 
@@ -127,7 +129,7 @@ def _report(error: Exception) -> int:
     """Say in one line what went wrong, and return the exit code."""
     if isinstance(error, PfnmapError):
         complain(error)
-        return error.exit_code
+        return error.exit_code if error.exit_code in _ERRORS else 2
     if isinstance(error, ClickError):
         context = getattr(error, "ctx", None)
         path = context.command_path if context else "pfnmap"

@@ -117,7 +117,10 @@ class Region:
         if self.backend is None:
             return None
         with calling(self.backend.name, "map()") as gave:
-            return gave(self.backend.explained(self.kernel, reach), DmaMap)
+            found = gave(self.backend.explained(self.kernel, reach), DmaMap)
+        if min(found.cold_walks, found.cold_fixups, found.cold_driver_calls, found.warm_walks) < 0:
+            raise PluginError(self.backend.name, f"map() gave less than nothing: {found}")
+        return found
 
     def _costs(self, levels: Levels, runs: Sequence[Run], area: Area | None, delta: int) -> Costs:
         """What an area costs that is cut into runs, and what its DMA maps do together."""

@@ -12,7 +12,7 @@ from pfnmap.contract.module import Driver
 from pfnmap.contract.placement import Vmm
 from pfnmap.contract.plan import HUGE_LEVELS, LeafLevel, RegionRules, Request, by_device
 from pfnmap.contract.region import check_sparse
-from pfnmap.errors import BadInput, Refused, Unknown
+from pfnmap.errors import BadInput, PluginError, Refused, Unknown
 from pfnmap.plan.document import MappingPlan
 from pfnmap.plan.mapping import Region
 from pfnmap.plan.paging import Paging
@@ -147,7 +147,10 @@ def region_rules(kernel: Kernel, request: Request, others: Sequence[Request], re
     if not isinstance(driver, Driver):
         raise BadInput(request.where, f"{request.driver} is no driver: it binds no device")
     with calling(request.driver, "region()") as gave:
-        return gave(driver.region(kernel, request, others), RegionRules)
+        rules = gave(driver.region(kernel, request, others), RegionRules)
+    if rules.end < 0:
+        raise PluginError(request.driver, f"region() gave end: {rules.end}")
+    return rules
 
 
 def _backends(kernel: Kernel) -> dict[str, DmaBackend]:
