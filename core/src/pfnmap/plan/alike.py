@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Alike"]
 
-_MOST: Final = 512
+_MOST: Final = 1024
 """Mappings that are kept for a kernel; some kilobytes each."""
 _ELSE: Final = attrgetter(*(name for name in Request.__slots__ if name != "phys"))
 
