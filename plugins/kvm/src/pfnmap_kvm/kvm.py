@@ -14,7 +14,7 @@ from pfnmap.limits import bounded
 
 from .architectures import guest_mmu
 from .kvm_main import Vm
-from .mmu import ACCESSES, EMULATED, OK, Access
+from .mmu import ACCESSES, EMULATED, MMIO, OK, Access
 from .plan import GPA, KVM, KvmGuests
 from .stage2 import LEVELS, Leaf
 from .x86 import X86Mmu
@@ -173,6 +173,8 @@ class Kvm(Module):
                 past = (leaf.gfn + vm.stage2.pages[leaf.level]) << shift
                 n += -(-(past - touches[n]) // touches.step)
                 continue
+            if vm.mmu.knows_mmio(vm, gfn):
+                return faults, MMIO, touches[n]
             faults = bounded("kvm.map", faults + 1, unit="faults")
             result = vm.mmu.fault(vm, gfn, access)
             if result == EMULATED:

@@ -36,12 +36,13 @@ class Leaf(NamedTuple):
 
 
 class Stage2:
-    """The leaves of one VM. `mmio`: the gfns that x86 remembers to be in no slot (MMIO SPTEs)."""
+    """The leaves of one VM. `mmio`: the gfns that x86 remembers to be in no slot (MMIO SPTEs), each with the generation
+    of the memslots of which that was true."""
 
     def __init__(self, geometry: Geometry) -> None:
         self.pages = {level: geometry.size(level) >> geometry.PAGE_SHIFT for level in LEVELS}
         """How many base pages a leaf of a level maps."""
-        self.mmio: set[int] = set()
+        self.mmio: dict[int, int] = {}
         self._leaves: dict[Level, dict[int, Leaf]] = {level: {} for level in LEVELS}
 
     def leaf(self, gfn: int) -> Leaf | None:
@@ -54,7 +55,7 @@ class Stage2:
     def install(self, leaf: Leaf) -> None:
         """Put a leaf in, instead of what is there."""
         self.zap(leaf.gfn, leaf.gfn + self.pages[leaf.level])
-        self.mmio.discard(leaf.gfn)
+        self.mmio.pop(leaf.gfn, None)
         self._leaves[leaf.level][leaf.gfn] = leaf
 
     def zap(self, start: int, end: int) -> None:
