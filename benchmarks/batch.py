@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import resource
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from pfnmap.sizes import parse_size
 
 PFNMAP = str(Path(sys.executable).with_name("pfnmap"))
 HOSTS = 10_000
@@ -36,7 +39,33 @@ def all_different(number: int) -> dict[str, object]:
     return {"id": f"host{number}", "release": "6.12.117", "vmm": "qemu-9.2", "bar": [f"16M@{(number + 1) << 24:#x}"]}
 
 
-KINDS = (few_kinds, all_different)
+DEVICES = {
+    "H100": ("16M", "128G", "32M"),
+    "H200": ("16M", "256G", "32M"),
+    "L40S": ("16M", "64G", "32M"),
+    "ConnectX-7": ("32M",),
+    "NVMe": ("16K",),
+}
+RELEASES = ("6.8", "6.12.117", "6.14.0-27-generic", "6.1.0-56-amd64", "6.17", "6.18.15", "7.3.4")
+VMMS = ("qemu-8.2", "qemu-9.2", "qemu-11.0", "cloud_hypervisor-53", "firecracker")
+
+
+def a_fleet(number: int) -> dict[str, object]:
+    """Return a host of a fleet: one of 7 kernels, 3 THP settings and 5 VMMs, one to eight of one of 5 devices, whose
+    BARs lie at multiples of their sizes where no other host's do."""
+    pick = random.Random(number)
+    thp = pick.choice(("always", "always", "madvise", "never"))
+    sizes = pick.choice(list(DEVICES.values())) * pick.choice((1, 1, 2, 4, 8))
+    bars = [f"{size}@{_address(size, pick):#x}" for size in sizes]
+    return {"id": f"host{number}", "release": pick.choice(RELEASES), "vmm": pick.choice(VMMS), "thp": thp, "bar": bars}
+
+
+def _address(size: str, pick: random.Random) -> int:
+    length = parse_size(size)
+    return length * pick.randrange(1, (1 << 44) // length)
+
+
+KINDS = (few_kinds, a_fleet, all_different)
 
 
 def run(path: Path, *words: str) -> tuple[float, float, int]:

@@ -29,7 +29,7 @@ def _of_no_width(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def pfnmap() -> Invoke:
     """Run the command line in this process; the result has exit_code, stdout and stderr."""
-    from pfnmap.cli import app
+    from pfnmap.cli.app import app
 
     return lambda *arguments, **extra: CliRunner().invoke(app, [str(a) for a in arguments], **extra)
 

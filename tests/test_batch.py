@@ -12,7 +12,10 @@ from itertools import count, islice
 
 import pytest
 
-from pfnmap.batch import CHUNK, Answers, Line, chunks, in_order
+from pfnmap.batch import CHUNK, Answers, Line, chunks, in_order, lines
+from pfnmap.cli import desk
+from pfnmap.errors import BadInput
+from pfnmap.host import bounded
 
 LINES = [
     {"bar": "256G@0x200000000000", "release": "6.14.0-27-generic", "vmm": "qemu-8.2", "id": "a"},
@@ -47,6 +50,18 @@ def test_each_line_is_answered_as_the_command_line_answers_it(pfnmap, answer, tm
             for word in ((f"--{name}",) if one is True else (f"--{name}", one))
         ]
         assert document == answer("plan", *words)
+
+
+def test_lines_that_differ_in_their_bars_are_answered_as_each_by_itself(pfnmap, tmp_path, monkeypatch):
+    monkeypatch.setattr(desk, "_KERNELS", 1)
+    rests = [{}, {"vmm": "qemu-9.2"}, {"thp": "never", "msix": "0:0x2000:16", "vmm": ["qemu-8.2", "kernel"]}]
+    bars = [["16M@0x5000000", "4G@0x200000000"], "16M@0x3f5000000", ["3M@0"], ["16M"]]
+    asked = [{**rest, "bar": bar} for bar in bars for rest in rests]
+    together = documents(pfnmap("plan", "--batch", written(tmp_path, *asked)))
+    for number, (line, document) in enumerate(zip(asked, together, strict=True), 1):
+        desk._DESKS.clear()
+        [alone] = documents(pfnmap("plan", "--batch", written(tmp_path, line)))
+        assert document == {**alone, "line": number}, line
 
 
 def test_what_a_line_does_not_say_the_command_line_says(pfnmap, tmp_path):
@@ -137,7 +152,7 @@ def test_host_takes_lines_that_name_captured_hosts(pfnmap, root, tmp_path):
         (("--jobs", "2"), "--batch"),
         (("--dask", "tcp://127.0.0.1:1"), "--batch"),
         (("--batch", "--jobs", "2", "--dask", "x"), "exclude"),
-        (("--batch", "/nonexistent.jsonl"), "cannot be read"),
+        (("--batch", "/nonexistent.jsonl"), "no such file"),
     ],
 )
 def test_bad_usage_is_one_line(refused, words, said):
@@ -188,7 +203,7 @@ def test_interrupted_it_ends_with_what_was_answered(jobs):
 def test_memory_is_flat_over_the_number_of_lines(process):
     code = """
 import resource, sys, io, json
-from pfnmap.cli import app
+from pfnmap.cli.app import app
 class Endless(io.RawIOBase):
     def __init__(self, n): self.n = n; self.rest = b""
     def readable(self): return True
@@ -322,7 +337,7 @@ def test_summary_reads_what_batch_writes(pfnmap, answer, root, tmp_path):
 def test_summary_of_nothing_is_a_clean_no(pfnmap, refused, tmp_path):
     assert pfnmap("fleet", input="").exit_code == 1
     assert pfnmap("fleet", input="x\n").exit_code == 1
-    assert "cannot be read" in refused("fleet", tmp_path / "none")
+    assert "no such file" in refused("fleet", tmp_path / "none")
 
 
 def test_hostile_results_are_broken_or_shown_escaped(pfnmap):
@@ -336,3 +351,10 @@ def test_hostile_results_are_broken_or_shown_escaped(pfnmap):
     result = pfnmap("fleet", input="".join(f"{json.dumps(line)}\n" for line in lines))
     assert "\x1b" not in result.stdout + result.stderr
     assert result.stdout.startswith("0 hosts, 0 BARs, 4 lines broken")
+
+
+def test_a_named_pipe_that_nobody_writes_to_is_said(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe")
+    monkeypatch.setattr(bounded, "_WAIT", 0.1)
+    with pytest.raises(BadInput, match="a pipe that nobody wrote to"):
+        list(lines([str(tmp_path / "pipe")], bytes))

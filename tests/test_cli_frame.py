@@ -192,7 +192,7 @@ def test_numpy_is_not_imported(process, arguments):
 
 def test_help_and_version_import_neither_kernel_nor_tables(process):
     code = (
-        "import sys; from pfnmap.cli import app\n"
+        "import sys; from pfnmap.cli.app import app\n"
         "heavy = {'pfnmap.kernel', 'pfnmap.kconfig_parser', 'rich.table'}\n"
         "try:\n app()\nfinally:\n assert not heavy & set(sys.modules)"
     )

@@ -32,6 +32,20 @@ def test_help_ends_with_the_examples(pfnmap, command):
     assert "<bool>" not in said
 
 
+@pytest.mark.parametrize("command", EXAMPLES)
+def test_usage_names_each_argument_once(pfnmap, command):
+    usage = next(line for line in pfnmap(command, "--help").stdout.splitlines() if "Usage:" in line)
+    assert "[[" not in usage
+    assert "...}" not in usage
+
+
+def test_the_list_of_commands_is_wrapped_once(pfnmap):
+    """A line break of the source in the middle of a line that the terminal wraps leaves a short one."""
+    text = pfnmap("--help", env={"COLUMNS": "100", "TERMINAL_WIDTH": "100"}).stdout
+    assert "fleet    Summarise what `plan --batch` or `host --batch` wrote: hosts, devices, BARs by level" in text
+    assert re.search(r"^. +reasons, and the fix that helps most hosts\. +.$", text, re.MULTILINE)
+
+
 @pytest.fixture(scope="module")
 def manual() -> dict[str, str]:
     return pages()
@@ -59,6 +73,13 @@ def test_the_manual_pages_are_proper_roff(manual, tmp_path):
             [groff, "-man", "-ww", "-Tutf8", tmp_path / name], capture_output=True, text=True, check=True
         )
         assert done.stderr == "", name
+
+
+def test_a_manual_page_has_a_date_and_begins_no_paragraph_below_a_heading(monkeypatch):
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "86400")
+    for text in pages().values():
+        assert ' 1 "1970-01-02" ' in text.splitlines()[0]
+        assert not re.search(r"^\.SH .*\n\.PP", text, re.MULTILINE)
 
 
 def test_the_pages_are_written_where_one_says(tmp_path):

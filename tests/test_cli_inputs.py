@@ -38,6 +38,7 @@ MAPS = """\
 7137c0000000-7157c0000000 rw-s 20000000000 00:0f 1050                    anon_inode:[vfio-device]
 7157c0200000-7157c1200000 rw-s 00000000 00:0f 1050                       anon_inode:[vfio-device]
 """
+BY_ADDRESS = MAPS.replace("20000000000", "84000000000").replace("rw-s 00000000", "rw-s 88042000000")
 TRACE = """\
 vfio_region_setup Device 0000:3b:00.0, region 0 "0000:3b:00.0 BAR 0", flags: 0xf, offset: 0x0, size: 0x1000000
 4711@1732780000.1:vfio_region_setup Device 0000:3b:00.0, region 2 "0000:3b:00.0 BAR 2", flags: 0x7, offset: \
@@ -150,19 +151,34 @@ def test_a_mapping_of_one_of_two_alike_devices_is_of_neither(answer, pfnmap, wri
 
 
 def test_offsets_that_the_release_does_not_have_are_said(pfnmap, write):
-    text = MAPS.replace("20000000000", "84000000000")
-    said = pfnmap("plan", write(text)).stderr
+    said = pfnmap("plan", write(BY_ADDRESS)).stderr
     assert "by its offsets this kernel lacks vfio-unmap-mapping-range; give its --release" in said
-    assert "offsets" not in pfnmap("plan", write(text), "--release", "6.1.192").stderr
+    assert "offsets" not in pfnmap("plan", write(BY_ADDRESS), "--release", "6.1.192").stderr
     assert "offsets" not in pfnmap("plan", write(MAPS)).stderr
 
 
 def test_offsets_of_older_kernels_are_physical_addresses(answer, write):
-    text = MAPS.replace("20000000000", "84000000000")
     for release in ("6.1.192", "7.3.4"):  # no BAR has the index that it would be of a newer one
-        first = answer("plan", write(text), "--release", release)["mappings"][0]
+        first = answer("plan", write(BY_ADDRESS), "--release", release)["mappings"][0]
         assert (first["phys"], first["length"]) == ("0x84000000000", 128 << 30)
-    assert answer("plan", write(MAPS), "--release", "6.1.192")["mappings"][0]["phys"] == "0x20000000000"
+    text = BY_ADDRESS.replace("84000000000", "20000000000")
+    assert answer("plan", write(text), "--release", "6.1.192")["mappings"][0]["phys"] == "0x20000000000"
+
+
+@pytest.mark.parametrize("offset", ["d0000000", "f800000000", "38000000000"])
+def test_an_offset_far_into_a_bar_is_an_address_whatever_release_is_assumed(answer, pfnmap, write, offset):
+    text = "".join(MAPS.splitlines(keepends=True)[:2]).replace("20000000000", offset)
+    assert "this kernel lacks vfio-unmap-mapping-range" in pfnmap("plan", write(text)).stderr
+    first = answer("plan", write(text))["mappings"][0]
+    assert (int(first["phys"], 16), first["bar"]) == (int(offset, 16), 0)
+
+
+def test_one_offset_tells_how_all_of_a_process_are_meant(answer, pfnmap, write):
+    """An enterprise kernel may have the change; no BAR is at address 0, and at 2T one may be."""
+    enterprise = ("--release", "5.14.0-503.11.1.el9_5.x86_64")
+    assert "this kernel has vfio-unmap-mapping-range" in pfnmap("plan", write(MAPS), *enterprise).stderr
+    found = [(m["bar"], m["length"]) for m in answer("plan", write(MAPS), *enterprise)["mappings"]]
+    assert found == [(2, 128 << 30), (0, 16 << 20)]
 
 
 def test_sysfs_mappings_are_those_of_their_own_driver(answer, write):
@@ -272,6 +288,34 @@ def test_blanks_around_the_lines_of_a_config_do_not_matter(answer, write):
     assert kernel_of(answer("plan", *BAR, "--config", path)) == ("arm64", "64K", "always")
 
 
+EXCERPT = "CONFIG_X86_64=y\nCONFIG_TRANSPARENT_HUGEPAGE=y\n# CONFIG_TRANSPARENT_HUGEPAGE_ALWAYS is not set\n"
+EXCERPT += "CONFIG_TRANSPARENT_HUGEPAGE_MADVISE=y\nCONFIG_VFIO_PCI=m\n"
+POSTED = {
+    "grep": lambda n, line: f"/boot/config-6.1.0-28-amd64:{line}",
+    "grep -n": lambda n, line: f"{n}:{line}",
+    "grep -Cn": lambda n, line: f"{n}{':' if n % 2 else '-'}{line}",
+    "quoted": lambda n, line: f"> > {line}",
+    "fence": lambda n, line: f"```\n{line}\n```",
+    "prompt": lambda n, line: f"root@host:~# zcat /proc/config.gz\n{line}",
+    "colour": lambda n, line: line.replace("HUGE", "\x1b[01;31m\x1b[KHUGE\x1b[m\x1b[K"),
+}
+
+
+@pytest.mark.parametrize("posted", POSTED.values(), ids=POSTED)
+def test_a_config_as_posted(answer, write, posted):
+    text = "".join(f"{posted(n, line)}\n" for n, line in enumerate(EXCERPT.splitlines(), 1))
+    kernel = answer("plan", *BAR, "--config", write(text))["kernel"]
+    assert (kernel["arch"], kernel["thp"]) == ("x86_64", "madvise")
+    assert (kernel["release"] == "6.1.0-28-amd64") == ("/boot/config-6" in text)
+
+
+def test_a_config_of_the_time_before_vfio_names_its_release(refused, write):
+    path = write(
+        "#\n# Automatically generated make config: don't edit\n# Linux kernel version: 2.6.32\n#\nCONFIG_X86_64=y\n"
+    )
+    assert "2.6.32 lacks vfio-pci (first in 3.6)" in refused("plan", *BAR, "--config", path, exit_code=3)
+
+
 def test_a_config_of_an_architecture_that_is_not_installed_is_refused(refused, write):
     path = write("# Linux/arm 6.12.1 Kernel Configuration\nCONFIG_MMU=y\n")
     assert "unknown architecture 'arm'" in refused("plan", *BAR, "--config", path)
@@ -310,6 +354,8 @@ def test_what_contradicts_a_config_is_said(pfnmap, write, options, said):
         ("6.12.0-124.8.1.el10_1.x86_64_v2", ("x86_64", "4K", "always")),
         ("7.2.13-powerpc64le-64k", ("powerpc64", "64K", "always")),
         ("6.8.0-45-generic", ("x86_64", "4K", "always")),
+        ("linux-image-6.12.43+deb13-arm64", ("arm64", "4K", "always")),
+        ("kernel-64k-core-5.14.0-570.12.1.el9_6.aarch64", ("arm64", "64K", "always")),
         ("Linux h 6.12.0-55.el10.aarch64+64k #1 SMP Thu Sep 18 UTC 2025 aarch64 GNU/Linux", ("arm64", "64K", "always")),
     ],
 )

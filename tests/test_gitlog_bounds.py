@@ -59,12 +59,12 @@ def test_ids_that_all_begin_alike_are_of_no_tree():
         read(text)
 
 
-def test_a_changelog_of_more_items_than_any_has_is_refused(monkeypatch):
-    monkeypatch.setattr(logforms, "_MAX_ITEMS", 3)
+def test_more_short_lines_than_any_log_has_are_refused(monkeypatch):
+    monkeypatch.setattr(logforms, "_MANY_LINES", 8)
     head = "linux (6.1.1-1) unstable; urgency=low\n\n"
-    assert read(head + "  * a\n  * b\n").commits == 3  # the version's own release is one
-    with pytest.raises(BadInput, match="more than 3 items"):
-        read(head + "  * a\n  * b\n  * c\n")
+    assert read(head + "  * a\n" * 2).commits == 3  # the version's own release is one
+    with pytest.raises(BadInput, match="8 lines of fewer than 16 bytes on average"):
+        read(head + "  * a\n" * 6)
 
 
 def test_newest_release_is_told_of_many():

@@ -353,6 +353,58 @@ def test_what_a_class_declares_in_other_types_than_the_contract_has_is_named(ins
     assert attribute in str(error.value)
 
 
+# answers of the right type that no such thing can have
+
+IMPOSSIBLE = {
+    "an errno that is none": ("def mmap(self, file, vma): return -99999", "mmap: gave -99999, which is no errno"),
+    "no number": ("def act(self, run): return {'x': float('nan')}", "evil.act gave what JSON has not"),
+    "itself": (
+        "def act(self, run):\n        d = {}\n        d['d'] = d\n        return d",
+        "evil.act gave what JSON has not",
+    ),
+    "an end before the start": (
+        "@classmethod\n    def region(cls, kernel, request, others): return RegionRules(end=-5, huge_fault=True)",
+        "region() gave end: -5",
+    ),
+    "fewer walks than none": (
+        "class B(Backend):\n        def map(self, *given): return DmaMap('evil', -1)\n    dma_backends = (B(),)",
+        "map() gave less than nothing",
+    ),
+    "another type for a symbol of the core": (
+        "@hookimpl\n    def kconfig(self, has): return 'config TRANSPARENT_HUGEPAGE\\n\\tstring\\n'",
+        "Kconfig of evil, line 2: error: couldn't parse 'string': TRANSPARENT_HUGEPAGE is of another type elsewhere",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", IMPOSSIBLE)
+def test_an_answer_that_cannot_be_is_named_where_it_is_needed_and_harms_no_other(install, undisturbed, what):
+    source, said = IMPOSSIBLE[what]
+    registry = install("driver", f"class Evil(Works):\n    {source}\n")
+    assert answers(registry, []) == undisturbed
+    with pytest.raises(PfnmapError) as error:
+        plans(registry) if "RegionRules" in source or "DmaMap" in source else runs(
+            registry, EVIL, Step("evil.act", {}, where="s")
+        )
+    assert said in str(error.value)
+    assert "evil" in str(error.value)
+
+
+def test_what_a_plugin_raises_chooses_no_exit_code_but_those_there_are(install, pfnmap):
+    install(
+        "command", "from pfnmap import PfnmapError\nclass E(PfnmapError): exit_code = 77\ndef Evil(): raise E('ouch')\n"
+    )
+    done = pfnmap("evil")
+    assert (done.exit_code, done.stderr) == (2, "PRINTED at import\npfnmap: ouch\n")
+
+
+def test_stdout_that_a_plugin_closes_stays_open(install, process, tmp_path):
+    install("driver", "import sys\nsys.stdout.close()\nclass Evil(Works): pass\n")
+    done = process("plan", "--bar", "8G", "--json", env={"PYTHONPATH": str(tmp_path)})
+    assert (done.returncode, done.stderr) == (0, "PRINTED at import\n")
+    assert json.loads(done.stdout)["mappings"]
+
+
 # metadata
 
 METADATA = {

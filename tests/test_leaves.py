@@ -63,6 +63,11 @@ def test_leaves_of_an_array_are_those_of_each_address(name: str, data: st.DataOb
         leaf = run.parent.tables.leaf(address)
         expected = (NO_LEAF, 0) if leaf is None else (LEVELS.index(leaf[0]), leaf[1].entry)
         assert (level, entry) == expected, hex(address)
+        pte, slot = run.parent.tables.pte(address), run.parent.tables.slot("pte", address)
+        assert (pte is None) == (slot is None), hex(address)
+        if pte is not None and slot is not None:
+            assert pte[0] is slot.table
+            assert pte[1] == slot.index, hex(address)
 
 
 def test_leaves_of_no_address_are_none() -> None:

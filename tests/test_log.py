@@ -180,6 +180,18 @@ def test_map_shows_what_was_mapped(pfnmap):
     assert "2x2M" in shown.stdout
 
 
+def test_log_of_very_many_blocks_or_bars_is_shown_in_part(pfnmap):
+    blocks = text(*((0, 2 * n, NOPAGE) for n in range(400)))
+    shown = pfnmap("log", "-", "--release", "6.12.117", input=blocks).stdout
+    assert "and 543 more" in shown  # of 400 blocks and 399 gaps
+    assert "covered: 1600K" in shown
+    bars = "".join(text((9, 0, NOPAGE), device=f"{n:04x}:00:01.0") for n in range(300))
+    shown = pfnmap("log", "-", "--release", "6.12.117", input=bars).stdout
+    assert "and 44 more BARs" in shown
+    assert "00ff:00:01.0" in shown
+    assert "0100:00:01.0" not in shown
+
+
 @pytest.mark.parametrize("log", ["", "nothing of it\n", "vfio-pci 0000:00:01.0: enabling device\n"])
 def test_log_without_a_fault_is_one_line(refused, tmp_path, log):
     path = tmp_path / "log"

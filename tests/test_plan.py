@@ -14,8 +14,12 @@ from typing import Any
 import pytest
 
 from pfnmap import BadInput, Unknown
+from pfnmap.contract.placement import Part
+from pfnmap.contract.region import Span
 from pfnmap.kernel import Kernel
 from pfnmap.plan import ALIGNED_BASE, MMAP_BASE, REASONS, MappingPlan, Plan, Request, plan
+from pfnmap.plan.planner import Planner, Question
+from pfnmap.plan.space import Space
 
 KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
 PHYS = 0x80_0000_0000
@@ -278,6 +282,41 @@ def test_policy_kernel_by_release() -> None:
     (lucky,) = plan(linked("x86_64", "7.3.4"), [whole], mmap_base=0x7FFF_F000_0000).mappings
     assert [run.level for run in lucky.runs] == ["pmd"]
     assert "luck" in lucky.notes[0]
+
+
+PAGE = 4096
+
+
+def placed(*parts: tuple[Span, int], grain: int, top: int) -> list[tuple[int, float]]:
+    """Where parts of a BAR go below `top`, and with how much luck."""
+    request = Request(2, PHYS, GIB, policy="kernel")
+    planner = Planner(X86, Question.of([request]))
+    space = Space(X86, planner.paging, {(None, 2): planner.levels[0]})
+    areas = space.place([Part(request, span, at) for span, at in parts], grain, top)
+    return [(area.va, area.luck) for area in areas]
+
+
+def test_a_base_at_which_a_part_is_lucky_is_left_for_the_next_below() -> None:
+    whole = Span(0, 4 * MIB)
+    base = 1 << 40
+    assert placed((whole, 0), grain=PAGE, top=base + 4 * MIB) == [(base - PAGE, 1 / 512)]
+    assert placed((whole, 0), grain=PAGE, top=base - PAGE + 4 * MIB) == [(base - PAGE, 1 / 512)]
+    # at the first base the lower part is lucky, at the next one the upper, at the third none
+    parts = (whole, 0), (Span(4 * MIB, 4 * MIB), 4 * MIB + PAGE)
+    below = base - 2 * PAGE
+    assert placed(*parts, grain=PAGE, top=base + 8 * MIB + PAGE) == [
+        (below, 1 / 512),
+        (below + 4 * MIB + PAGE, 1 / 512),
+    ]
+
+
+def test_where_every_base_makes_a_part_lucky_the_highest_with_the_fewest_is_taken() -> None:
+    base, odd = 1 << 40, MIB
+    even, uneven = ((Span(n * 4 * MIB, 4 * MIB), n * 4 * MIB + off) for n, off in ((0, 0), (1, odd)))
+    another = Span(8 * MIB, 4 * MIB), 8 * MIB
+    top = base + odd + 12 * MIB  # from there down, one part is lucky, then two, then one
+    found = placed(even, uneven, another, grain=MIB, top=top)
+    assert [va for va, _ in found] == [base + odd, base + odd + 5 * MIB, base + odd + 8 * MIB]
 
 
 def test_luck_is_reckoned_with_the_address_at_the_offset_that_is_mapped() -> None:

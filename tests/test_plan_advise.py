@@ -78,6 +78,13 @@ def test_no_smaller_set_helps_and_none_is_missing(case: str) -> None:
     assert found
 
 
+def test_a_configuration_is_changed_only_where_it_is_to_blame() -> None:
+    off = question(Request(0, PHYS, GIB, va=0x1000_0000_0000 + 4096))
+    assert not [one for one in candidates(linked("6.12.117"), off) if one.step == "set"]
+    unset = linked("6.12.117", TRANSPARENT_HUGEPAGE="n")
+    assert "set=TRANSPARENT_HUGEPAGE=y" in map(str, candidates(unset, off))
+
+
 def test_backport_that_helps_by_what_it_requires_alone_is_not_advised() -> None:
     """Before the series each change that needs it would lift levels, by bringing it."""
     advised = [one.steps for one in advise(linked("6.1.192"), [Request(0, PHYS, 8 * GIB, policy="aligned")])]

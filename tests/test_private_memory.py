@@ -150,6 +150,21 @@ def test_munmap_up_to_a_sealed_vma_leaves_its_cut() -> None:
     assert len(process("vmas", start=A, end=A + (8 << 20))["vmas"]) == 3
 
 
+@pytest.mark.parametrize(("op", "error"), [("mseal", "ENOMEM"), ("mbind", "EFAULT")])
+@pytest.mark.parametrize("hole", ["before", "between", "behind"])
+def test_nothing_of_a_range_with_a_hole_is_sealed_or_gets_a_policy(op: str, error: str, hole: str) -> None:
+    """mm/mseal.c and mm/mempolicy.c look for holes before they change any vma."""
+    process = Process()
+    pages = {"before": (1, 2, 3), "between": (0, 1, 3), "behind": (0, 1, 2)}[hole]
+    for page in pages:
+        process.anon(A + page * PAGE)
+    before = process("vmas", start=A, end=A + 4 * PAGE)["vmas"]
+    assert process(op, addr=A, length=4 * PAGE)["result"] == error
+    assert process("vmas", start=A, end=A + 4 * PAGE)["vmas"] == before
+    assert process(op, addr=A + pages[0] * PAGE, length=PAGE)["result"] == "ok"
+    assert process("munmap", addr=A, length=4 * PAGE)["result"] == ("EPERM" if op == "mseal" else "ok")
+
+
 def test_what_mremap_dontunmap_leaves_behind_has_no_pages_to_copy() -> None:
     process = Process()
     process.anon()

@@ -224,7 +224,7 @@ def test_a_batch_shows_on_a_terminal_how_many_hosts_are_answered(tmp_path):
     assert (piped.stderr, piped.stdout) == (b"", done.stdout)
 
 
-PRINTS = {"core/src/pfnmap/cli/terminal.py", "core/src/pfnmap/cli/__init__.py", "core/src/pfnmap/cli/streams.py"}
+PRINTS = {"core/src/pfnmap/cli/terminal.py", "core/src/pfnmap/cli/app.py", "core/src/pfnmap/cli/streams.py"}
 """Where the gate itself is."""
 DRAWS = {
     *PRINTS,

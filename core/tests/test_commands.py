@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from pfnmap.cli import app
+from pfnmap.cli.app import app
 
 Install = Callable[..., None]
 

@@ -5,6 +5,7 @@ pmap 4.0.2, Linux 6.12's /proc and /sys) with devices made up.
 """
 
 import gzip
+import json
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,13 @@ Nov 28 09:00:00 host kernel: pci 0000:3b:00.0: BAR 0 [mem 0x88042000000-0x88042f
 Nov 28 09:00:00 host kernel: pci 0000:3b:00.0: BAR 2 [mem 0x84000000000-0x85fffffffff 64bit pref]
 Nov 28 09:00:00 host kernel: pci 0000:3b:00.0: VF BAR 0 [mem 0x8a000000000-0x8a000ffffff 64bit pref]
 Nov 28 09:00:00 host kernel: pci 0000:3b:00.0: bridge window [mem 0x84000000000-0x85fffffffff 64bit pref]
+"""
+LSPCI = """\
+3b:00.0 3D controller: NVIDIA Corporation GH100 [H100 PCIe] (rev a1)
+\tRegion 0: Memory at 38042000000 (64-bit, prefetchable) [size=16M]
+\tRegion 2: Memory at 38000000000 (64-bit, prefetchable) [size=128G]
+5e:00.0 3D controller: NVIDIA Corporation GH100 [H100 PCIe] (rev a1)
+\tRegion 2: Memory at 48000000000 (64-bit, prefetchable) [size=128G]
 """
 LSHW = """\
   *-pci:0
@@ -256,6 +264,36 @@ def test_what_wraps_a_text_does_not_matter(text, wrap):
     assert (wrapped.kind, wrapped.devices, wrapped.mappings) == (plain.kind, plain.devices, plain.mappings)
 
 
+AROUND = {
+    "grep -n": lambda n, line: f"{n}:{line}",
+    "grep of files": lambda n, line: f"/tmp/of-host:{line}",
+    "grep -n of files": lambda n, line: f"/tmp/of.host:{n}:{line}",
+    "pdsh": lambda n, line: f"gpu-node1: {line}",
+    "docker compose": lambda n, line: f"gpu-node-1  | {line}",
+    "time": lambda n, line: f"2025-11-24T10:00:00.1234567Z {line}",
+    "list of strings": lambda n, line: f"    {json.dumps(line)},",
+}
+
+
+@pytest.mark.parametrize("around", AROUND.values(), ids=AROUND)
+def test_what_a_tool_puts_around_each_line_does_not_matter(around):
+    text = "".join(f"{around(n, line)}\n" for n, line in enumerate(LSPCI.splitlines(), 1))
+    assert bars(text) == bars(LSPCI)
+
+
+def test_lines_in_one_string_of_json():
+    assert bars(json.dumps({"rc": 0, "stdout": LSPCI})) == bars(LSPCI)
+    assert bars(json.dumps({"stdout": LSPCI}, indent=2)) == bars(LSPCI)
+
+
+def test_lines_that_a_web_page_put_in_one():
+    bridge = "3a:01.0 PCI bridge: Intel Corporation Device 352a (rev 04)\n"
+    bridge += "\tMemory at 3ffe0000000 (64-bit, non-prefetchable) [size=128K]\n"
+    bridge += "\tBus: primary=3a, secondary=3b, subordinate=3b, sec-latency=0\n"
+    for text in (LSPCI, bridge + LSPCI, LSPCI.replace("Region 0: ", "").replace("Region 2: ", "")):
+        assert bars(" ".join(text.split())) == bars(text)
+
+
 def test_html_and_encoded_text_side_by_side():
     text = (
         "<i>=C2=A0=C2=A0=C2=A0 Interrupt: pin A routed to IRQ 223</i>\n"
@@ -272,7 +310,7 @@ def test_html_and_encoded_text_side_by_side():
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("3b:00.0 3D controller: NVIDIA Corporation GA103\n", "no memory BAR of any; run lspci -vv"),
+        ("3b:00.0 3D controller: NVIDIA Corporation GA103\n", "lspci of 1 device without a memory BAR; run lspci -vv"),
         ("Slot:\t3b:00.0\nClass:\t3D controller\n", "lspci -vmm, which prints no BARs; run lspci -vv"),
         ('3b:00.0 "3D controller" "NVIDIA" "GA103" -ra1 "" ""\n', "lspci -mm, which prints no BARs; run lspci -vv"),
         ("00: de 10 30 23 06 04 10 00 a1 00 02 03 10 00 00 00\n", "no sizes; run lspci -vv"),
@@ -293,6 +331,25 @@ def test_html_and_encoded_text_side_by_side():
         ("IOMMU Group 1 01:00.0 3D controller [0302]: NVIDIA\n", "IOMMU groups"),
         ("[    0.000000] Linux version 6.8.0-85-generic\n", "without a line about a BAR"),
         ("processor\t: 0\nvendor_id\t: AuthenticAMD\n", "/proc/cpuinfo"),
+        ("cloud-hypervisor: 152.8ms: <vmm> DEBUG:vfio_device.rs:801 -- Region #0\n", "a VMM's log"),
+        ("2026-08-26T12:00:01.123 [anonymous-instance:main] Running Firecracker\n", "a VMM's log"),
+        ("cloud-hypervisor --cpus boot=8 --device path=/sys/bus/pci/devices/0000:3b:00.0/\n", "a VMM's command line"),
+        ("machine: q35\nhostpci0: 0000:3b:00,pcie=1\n", "a VMM's command line or configuration"),
+        (
+            "3211 mmap(NULL, 137438953472, PROT_READ, MAP_SHARED, 45, 0x20000000000) = 0x7f00c0000000\n",
+            "/proc/PID/maps",
+        ),
+        ("[ 1.1] vfio-pci 0000:3b:00.0: x_mmap_huge_fault(,order = 18) BAR 2 page offset 0x0: 0x100\n", "pfnmap log"),
+        ("commit 0fd06844de5d063cb384384e06a11ec7141a35d5\nAuthor: A\n", "pfnmap changes --log"),
+        ("linux (6.14.0-24.24) plucky; urgency=medium\n", "pfnmap changes --log"),
+        ('{"schema": "pfnmap-plan/1"}\n', "pfnmap report --from"),
+        ("BOOT_IMAGE=/boot/vmlinuz-6.12.43 root=UUID=0 ro iommu=pt\n", "a kernel's command line"),
+        ("Module                  Size  Used by\n", "lsmod"),
+        ("    42.10%  vmm  [kernel.kallsyms]  [k] follow_pfnmap_start\n", "a trace or a profile"),
+        ("vgapci0@pci0:59:0:0:\tclass=0x030200 rev=0xa1\n", "FreeBSD's pciconf"),
+        ("  Device-1: NVIDIA AD102 driver: vfio-pci v: N/A\n", "inxi"),
+        ("/sys/kernel/iommu_groups/27/devices/0000:3b:00.0\n", "a list of devices"),
+        ("0000:3b:00.0 vfio-pci [*]\n", "a list of devices"),
         ("not anything at all\n", "run lspci -vv"),
         ("", "it is empty; run lspci -vv"),
     ],

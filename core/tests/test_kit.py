@@ -371,6 +371,11 @@ class DevmapReadsAnotherBit(Devmap):
         return pte | MOVED << 1
 
 
+class DevmapIsDirty(Devmap):
+    def pte_mkdevmap(self, pte: Any) -> Any:
+        return super().pte_mkdevmap(pte) | DIRTY
+
+
 class DevmapWithoutItsSymbol(Devmap):
     @hookimpl
     def kconfig(self, has: Any) -> str:
@@ -626,6 +631,102 @@ class GupReadsWhatMayBeExecuted(Plain):
         return bit(pud, PRESENT) & (bit(pud, READ) | bit(pud, EXEC)) & (bit(pud, WRITE) | (1 - write))
 
 
+class BothWaysOfTracking(Plain):
+    @hookimpl
+    def track_pfn_insert(self, vma: Any, prot: int, pfn: int) -> int:
+        return prot
+
+    @hookimpl
+    def pfnmap_track(self, machine: Any, pfn: int, size: int, prot: int) -> int:
+        return prot
+
+
+class HugetlbPageIsNoLeaf(Plain):
+    def pte_mkhuge(self, pte: Any) -> Any:
+        return pte | MOVED
+
+
+class MappingsAreNotEncrypted(Plain):
+    """Though there is a bit for it."""
+
+    @hookimpl
+    def pgprot_decrypted(self, prot: Any) -> Any:
+        return clear(prot, 1 << 51)
+
+
+class FoldedP4dOfTwoEntries(Plain):
+    def setup_arch(self, config: Mapping[str, str], cpu: Mapping[str, Any], has: Any) -> None:
+        super().setup_arch(config, cpu, has)
+        self.geometry = replace(self.geometry, PTRS_PER_P4D=2)
+
+
+class NovmaWritesNothing(Plain):
+    def pte_mkwrite_novma(self, pte: Any) -> Any:
+        return pte
+
+    @hookimpl
+    def pte_mkwrite(self, pte: Any, vm_flags: int) -> Any:
+        return pte | WRITE
+
+
+class NewLeavesAreSoftDirty(SoftDirty):
+    def pfn_pte(self, pfn: Any, prot: Any) -> Any:
+        return super().pfn_pte(pfn, prot) | MOVED
+
+
+class WalkerReadsAnAddressBitThatNoOpReads(Plain):
+    linear_map = 1 << 48
+
+    def pmd_pgtable(self, pmd: Any) -> Any:
+        return pmd & ADDRESS & (1 << 48) - 1
+
+    pud_pgtable = pmd_pgtable
+    p4d_pgtable = pmd_pgtable
+
+
+class PudLeavesWithoutPfnmapsHaveNoPfn(Plain):
+    """Where an architecture has no transparent huge pages of that size, only what it maps for itself is a leaf."""
+
+    @hookimpl
+    def kconfig(self, has: Any) -> str:
+        text: str = super().kconfig(has)
+        text = text.replace("\tselect HAVE_ARCH_TRANSPARENT_HUGEPAGE_PUD\n", "")
+        return text.replace("\tselect ARCH_SUPPORTS_HUGE_PFNMAP if TRANSPARENT_HUGEPAGE\n", "")
+
+    @hookimpl
+    def pud_pfn(self, pud: Any) -> Any:
+        return pud & 0
+
+    pmd_special = pud_special = pmd_mkspecial = pud_mkspecial = pud_trans_huge = None
+
+
+class ReservedBitInEveryPgprot(Plain):
+    @property
+    def protection_map(self) -> tuple[int, ...]:
+        return tuple(prot | 1 << 62 for prot in super().protection_map)
+
+
+class PgprotsOfTheKernel(Plain):
+    """As s390's pte_pgprot, which is for a mapping of the kernel's own; this one forbids what the leaf allows."""
+
+    expected_failures: ClassVar[Mapping[str, str]] = {
+        "prot-round-trip:pte": "the kernel's pgprot is another",
+        "pgprot-less-pfn:pte": "the kernel's pgprot is another",
+    }
+
+    @hookimpl
+    def pte_pgprot(self, pte: Any) -> Any:
+        return clear(pte, ADDRESS | WRITE)
+
+
+class FewerLevelsAtFirst(Plain):
+    """As s390, whose words say which table they are of; these do not."""
+
+    def setup_arch(self, config: Mapping[str, str], cpu: Mapping[str, Any], has: Any) -> None:
+        super().setup_arch(config, cpu, has)
+        self.geometry = replace(self.geometry, new_process_levels=3)
+
+
 class DirtyOfWritableLeavesSetsAnotherBit(Plain):
     """Which mkwrite of a dirty leaf forgets: as the TLB's dirty bit beside the kernel's modified bit (LoongArch)."""
 
@@ -719,6 +820,17 @@ ALONE: list[tuple[type[Arch], str]] = [
     (LargeLeavesSayTheSizeOfAPage, "leaf-size:pmd"),
     (BitOfSoftwareForbidsStores, "format-complete:pte"),
     (GupReadsWhatMayBeExecuted, "gup-reads:pud"),
+    (BothWaysOfTracking, "tracking-claim"),
+    (HugetlbPageIsNoLeaf, "hugetlb-leaf"),
+    (MappingsAreNotEncrypted, "decryption"),
+    (FoldedP4dOfTwoEntries, "constants-fit"),
+    (NovmaWritesNothing, "mkwrite-wrprotect:pte"),
+    (NewLeavesAreSoftDirty, "soft-dirty:pte"),
+    (WalkerReadsAnAddressBitThatNoOpReads, "format-table-read:p4d"),
+    (PudLeavesWithoutPfnmapsHaveNoPfn, "format-leaf-read:pud"),
+    (ReservedBitInEveryPgprot, "reserved-bits:pte"),
+    (PgprotsOfTheKernel, "mapped-again:pte"),
+    (FewerLevelsAtFirst, "shorter-walks"),
     (WaitsForAChangeThatThePlannerIsNotToldOf, "leaf-changes:pud"),
     (DirtyOfWritableLeavesSetsAnotherBit, "marks-in-any-order:pmd"),
     (WhatIsNoneMayBeALeaf, "none-is-nothing-else:pud"),
@@ -732,6 +844,7 @@ ALONE: list[tuple[type[Arch], str]] = [
     (StoresForgottenByWrprotect, "dirty-survives:pmd"),
     (MkhugeAlsoDirties, "mkhuge-alone:pmd"),
     (DevmapReadsAnotherBit, "devmap-agrees:pte"),
+    (DevmapIsDirty, "devmap-agrees:pte"),
     (DevmapWithoutItsSymbol, "devmap-claim"),
     (DevmapClaimedAndNotProvided, "devmap-claim"),
     (HugeSpecialWithoutItsSymbol, "special-claim:pud"),
@@ -882,6 +995,11 @@ RULES: list[tuple[str, dict[str, Any], str]] = [
     ("addresses-resolve", geometry(task_size=(1 << 47) - 1), "no multiple of the page size"),
     ("addresses-resolve", geometry(PTRS_PER_PMD=256), "the walk takes"),
     ("folded-levels:pgd", {"pgd_populate": hookimpl(lambda self, pa: pa | PRESENT)}, "where nothing is written"),
+    (
+        "kconfig-fragment",
+        symbols(lambda text: text.replace("config MMU\n\tdef_bool y", "config MMU\n\tbool")),
+        "MMU is",
+    ),
     ("kconfig-fragment", symbols(lambda text: text.replace("\tselect HAVE_PCI\n", "")), "HAVE_PCI is not selected"),
     (
         "leaf-changes:pmd",

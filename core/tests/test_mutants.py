@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from pfnmap.cli import app
+from pfnmap.cli.app import app
 from pfnmap.errors import PluginError
 from pfnmap.testing.mutants import mutants, mutants_of, sample
 from pfnmap.testing.mutation import run

@@ -75,6 +75,16 @@ def test_a_narrow_terminal_cuts_nothing_and_no_number_in_two(rows, width, ruled)
     assert not Counter("".join(c for row in rows for c in row if not c.isspace())) - Counter(shown)
 
 
+def test_what_a_row_is_of_is_not_folded_before_other_cells() -> None:
+    rows = [[Text("  before 6.12"), Text("4,194,304x4K + 1x2M"), Text("4,194,305")]]
+    shown = drawn(Table(("placement", "leaves", "faults"), rows, ("faults",), ruled=False), width=38)
+    assert [line.rstrip() for line in shown.splitlines()] == [
+        "placement      leaves           faults",
+        "  before 6.12  4,194,304x4K  4,194,305",
+        "               + 1x2M",
+    ]
+
+
 def test_a_row_that_does_not_fit_stands_below_its_first_cell() -> None:
     rows = [[Text("qemu"), Text("0x7fdff7fff000"), Text("33,554,432")], [Text("  before"), Text(""), Text("1")]]
     table = Table(("placement", "VA", "DMA cold"), rows, ("DMA cold",), ruled=False, indent=2)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
-from pfnmap.cli import app
+from pfnmap.cli.app import app
 from pfnmap.errors import PfnmapError
 from pfnmap.host.dotconfig import parse_dotconfig
 from pfnmap.host.gitlog import read_gitlog

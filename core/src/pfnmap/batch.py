@@ -7,16 +7,15 @@ workers. At any time only so many chunks are on their way as keep all workers bu
 from __future__ import annotations
 
 import os
-import signal
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from itertools import islice
-from typing import IO, Any, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from pfnmap.errors import BadInput
-from pfnmap.host.bounded import MIB
+from pfnmap.host.bounded import MIB, opened
+from pfnmap.workers import workers
 
 __all__ = ["Answers", "Line", "Submit", "chunks", "in_order", "lines", "over_cluster", "over_processes"]
 
@@ -83,22 +82,18 @@ def _tar(file: str, packed: Callable[[str], bytes]) -> Iterator[tuple[bytes, str
 
 
 def _lines_of(file: str) -> Iterator[tuple[bytes, str]]:
-    try:
-        with ExitStack() as stack:
-            stream: IO[bytes] = sys.stdin.buffer if file == "-" else stack.enter_context(open(file, "rb"))
-            while line := stream.readline(LINE + 1):
-                if len(line) <= LINE:
-                    yield line, ""
-                    continue
-                for _ in range(_SKIPPED):
-                    if not line or line.endswith(b"\n"):
-                        break
-                    line = stream.readline(LINE)
-                else:  # such as /dev/zero, which has no end
-                    raise BadInput(file, f"a line of more than {_SKIPPED * LINE // MIB} MiB")
-                yield b"", f"longer than {LINE // MIB} MiB, which is the most that is read"
-    except OSError as error:
-        raise BadInput(file, f"cannot be read: {error.strerror}") from None
+    with opened(file) as stream:
+        while line := stream.readline(LINE + 1):
+            if len(line) <= LINE:
+                yield line, ""
+                continue
+            for _ in range(_SKIPPED):
+                if not line or line.endswith(b"\n"):
+                    break
+                line = stream.readline(LINE)
+            else:  # such as /dev/zero, which has no end
+                raise BadInput(file, f"a line of more than {_SKIPPED * LINE // MIB} MiB")
+            yield b"", f"longer than {LINE // MIB} MiB, which is the most that is read"
 
 
 def chunks(items: Iterable[_T], size: int = CHUNK) -> Iterator[list[_T]]:
@@ -122,21 +117,8 @@ def in_order(given: Iterable[Sequence[Line]], submit: Submit, workers: int) -> I
 @contextmanager
 def over_processes(jobs: int, function: Callable[..., Answers], job: Any) -> Iterator[Submit]:
     """Answer in `jobs` processes: ``function(job, chunk)``. Raises BadInput where one of them dies."""
-    from concurrent.futures import ProcessPoolExecutor
-    from concurrent.futures.process import BrokenProcessPool
-
-    with ProcessPoolExecutor(jobs, initializer=_left_to_the_parent) as pool:
-        try:
-            yield lambda chunk: pool.submit(function, job, chunk)
-        except BrokenProcessPool:
-            raise BadInput("--jobs", "a worker died (out of memory?), and with it what it had to answer") from None
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _left_to_the_parent() -> None:
-    """Ctrl-C reaches all processes of a terminal; what becomes of it the one that writes decides."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with workers(jobs) as submit:
+        yield lambda chunk: submit(function, job, chunk)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, fields, replace
+from dataclasses import MISSING, Field, fields, replace
 from functools import cache
 from typing import Any
 
@@ -24,15 +24,15 @@ __all__ = ["FILE", "Brought", "Change", "Flavour", "Tree", "asks", "brought"]
 FILE = "changes.toml"
 
 _NOT_WRITTEN = frozenset({"package", "not_known"})
-_RELEASE = re.compile(r"\d{1,2}\.\d{1,2}\.\d{1,4}")
+_RELEASE = r"\d{1,2}\.\d{1,2}\.\d{1,4}"
 _FORMS = {
-    "id": re.compile(r"[\w.-]+"),
-    "base": re.compile(r"\d{1,2}\.\d{1,2}(\.\d{1,4})?"),
-    "first": re.compile(r"\d{1,2}\.\d{1,2}|-|\?"),
-    "sure": re.compile("source|recorded|commit list|inferred|memory"),
-    "commit": re.compile(r"[0-9a-f]{12}"),
-    "since": re.compile(r"\d+(\.\d+)*"),
-    "backports": re.compile(r"\d{1,2}\.\d{1,2}\.(\d{1,4}|y)"),
+    "id": r"[\w.-]+",
+    "base": r"\d{1,2}\.\d{1,2}(\.\d{1,4})?",
+    "first": r"\d{1,2}\.\d{1,2}|-|\?",
+    "sure": "source|recorded|commit list|inferred|memory",
+    "commit": r"[0-9a-f]{12}",
+    "since": r"\d+(\.\d+)*",
+    "backports": r"\d{1,2}\.\d{1,2}\.(\d{1,4}|y)",
     "present": _RELEASE,
     "absent": _RELEASE,
 }
@@ -185,13 +185,14 @@ def _check_match(where: str, flavour: Flavour) -> None:
 def _tables(where: str, kind: type[Change | Tree | Flavour], tables: Any) -> Iterator[dict[str, Any]]:
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         raise BadInput(where, f"{kind.__name__.lower()} is not written as [[{kind.__name__.lower()}]] tables")
-    return (_checked(where, kind, table) for table in tables)
-
-
-def _checked(where: str, kind: type[Change | Tree | Flavour], table: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a table, lists as tuples, if each is of its form and none is missing."""
-    where = f"{where}, {table.get('id') or table.get('name') or kind.__name__.lower()}"
     expected = {field.name.rstrip("_"): field for field in fields(kind) if field.name not in _NOT_WRITTEN}
+    for table in tables:
+        what = table.get("id") or table.get("name") or kind.__name__.lower()
+        yield _checked(f"{where}, {what}", expected, table)
+
+
+def _checked(where: str, expected: Mapping[str, Field[Any]], table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a table, lists as tuples, if each is of its form and none is missing."""
     for key in table:
         if key not in expected:
             raise BadInput(where, str(Unknown("key", key, expected)))
@@ -209,7 +210,7 @@ def _checked(where: str, kind: type[Change | Tree | Flavour], table: Mapping[str
             raise BadInput(where, f"{key} = {value!r}: a {field.type} was expected")
         form = _FORMS.get(key)
         for item in value if listed else (value,):
-            if form and not form.fullmatch(item):
+            if form and not re.fullmatch(form, item):
                 raise BadInput(where, f"{key} = {item!r} is not of the form that the field has")
         found[field.name] = tuple(value) if listed else value
     return found

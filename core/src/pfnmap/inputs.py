@@ -189,13 +189,13 @@ def _of_mappings(
     recognition = Recognition(drivers, wanted.notes.append)
     by_name = {device.bdf: device for device in devices}
     for read in inputs:
-        for n, mapping in enumerate(read.mappings):
-            found = next(recognition.mapped(mapping.path, mapping.offset, has), None)
-            if found is None:
-                continue
-            name, part = found
-            if part.contradicts:
-                wanted.doubt(f"{read.source}: by its offsets this kernel lacks {part.contradicts}; give its --release")
+        told = _has_by_offsets(read, recognition, has, wanted)
+        parts = (
+            (mapping, *found)
+            for mapping in read.mappings
+            for found in islice(recognition.mapped(mapping.path, mapping.offset, told), 1)
+        )
+        for n, (mapping, name, part) in enumerate(parts):
             end = (part.offset or 0) + mapping.length
             fits = list(islice(known.fitting(part, end), 2))
             size = fits[0][1].size if fits else 1 << (end - 1).bit_length()
@@ -218,6 +218,21 @@ def _of_mappings(
                 candidates=tuple(d.bdf for d, _ in fits if d.bdf) if device is None else (),
                 input=InputName(read.source, read.kind),
             )
+
+
+def _has_by_offsets(read: Input, recognition: Recognition, has: Has, wanted: Wanted) -> Has:
+    """Return the changes of the kernel that an input's mappings are of: those of the release, where no offset says
+    otherwise, which is noted; then it holds for all of them."""
+    contradicted = {
+        part.contradicts
+        for mapping in read.mappings
+        for _, part in recognition.mapped(mapping.path, mapping.offset, has)
+        if part.contradicts
+    }
+    for change in sorted(contradicted):
+        of_kernel = f"has {change}" if not has(change) else f"lacks {change}; give its --release"
+        wanted.doubt(f"{read.source}: by its offsets this kernel {of_kernel}")
+    return lambda change: has(change) != (change in contradicted)
 
 
 def kinds_of(drivers: Iterable[type[Driver]]) -> dict[str, InputKind]:

@@ -58,6 +58,11 @@ class _Tree(LIB.Kconfig):  # type: ignore[misc, name-defined]
             self._parse_error(f"{line.split()[0]!r} is not allowed")
         return tokens
 
+    def _set_type(self, item: Any, kind: Any) -> None:
+        if item.orig_type and item.orig_type is not kind:
+            self._parse_error(f"{item.name} is of another type elsewhere")
+        super()._set_type(item, kind)
+
     def _expand_str(self, line: str, start: int) -> tuple[str, int]:
         line, end = super()._expand_str(line, start)
         if "$" in line[start:end]:  # the caller would take it from the environment

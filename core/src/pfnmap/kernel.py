@@ -89,7 +89,6 @@ class Kernel(LinkedKernel):
         page_size: str | None = None,
         config_source: str = "",
         thp: str | None = None,
-        assumed: Iterable[str] = (),
         registry: Registry | None = None,
     ) -> Kernel:
         """Link a kernel from plugins.
@@ -105,7 +104,7 @@ class Kernel(LinkedKernel):
         that fails.
         """
         registry = registry or environment()
-        drivers, assumed = tuple(drivers), tuple(assumed)
+        drivers = tuple(drivers)
         link_again = partial(
             cls.link,
             arch,
@@ -162,7 +161,7 @@ class Kernel(LinkedKernel):
             cpu=MappingProxyType(state),
             thp=thp or _thp(resolved),
             drivers=MappingProxyType({driver.name: driver for driver in linked}),
-            assumed=(*assumed, *found.assumed, *_assumed(of, cpu or {}, resolved)),
+            assumed=(*found.assumed, *_assumed(of, cpu or {}, resolved)),
             link_again=partial(link_again, given=given, thp=thp),
             asked=frozenset(changes_asked),
         )

@@ -37,6 +37,7 @@ __all__ = [
     "unmet",
 ]
 
+_TABLE: Any = Mapping[str, Any]
 _NONE_WHEN_ABSENT: Mapping[str, Any] = {"calls": {}, "vmstat": {}, "messages": []}
 
 COMPARED = (
@@ -172,7 +173,7 @@ def replay_record(
 
 def _observed(group: RecordingGroup, run: Run, step: Step) -> Mapping[str, Any]:
     with calling(_plugin(group), "observe()") as gave:
-        return gave(group.observe(run, step), Mapping[str, Any])
+        return gave(group.observe(run, step), _TABLE)
 
 
 def _plugin(group: RecordingGroup) -> str:

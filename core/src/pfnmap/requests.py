@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pfnmap.kernel import Kernel
     from pfnmap.scenario import Scenario
 
-__all__ = ["at_guest_address", "described", "of_bars", "of_scenario", "placed"]
+__all__ = ["at_guest_address", "described", "driven", "of_bars", "of_scenario", "placed"]
 
 _WINDOW = 0x80_0000_0000
 """BARs of which nobody says an address lie one after another from here on."""
@@ -45,6 +45,11 @@ def of_bars(bars: Sequence[str], offset: int = 0, length: int | None = None) -> 
             free = phys + size
         found.append(Request(n, phys, size, offset=offset, length=length, phys_assumed="@" not in text))
     return found
+
+
+def driven(requests: Sequence[Request], driver: str | None) -> list[Request]:
+    """Return the requests for devices that a driver binds; None: who binds them by themselves."""
+    return list(requests) if driver is None else [replace(request, driver=driver) for request in requests]
 
 
 def of_scenario(scenario: Scenario, kernel: Kernel) -> list[Request]:

@@ -6,7 +6,8 @@ step and returns its results.
 
 from __future__ import annotations
 
-from collections import Counter
+import json
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from itertools import islice
@@ -14,7 +15,7 @@ from typing import Any, cast
 
 from pfnmap.contract.step import LISTED_FAULTS, Action, Step, StepEvents, StepResult
 from pfnmap.contract.vma import MmStruct
-from pfnmap.errors import BadInput, PfnmapError, Refused, Unknown
+from pfnmap.errors import BadInput, PfnmapError, PluginError, Refused, Unknown
 from pfnmap.mm.uaccess import NeverCompletes
 from pfnmap.offers import action_owners
 from pfnmap.ops import OPS
@@ -117,7 +118,12 @@ class Run(RunState):
             return OPS[step.op].run(self, mm, **arguments)
         plugin, action = self._actions[step.op]
         with calling(plugin, step.op) as gave:
-            return gave(action.run(self, **arguments), _RESULTS)
+            result = gave(action.run(self, **arguments), _RESULTS)
+        try:
+            json.dumps(result, allow_nan=False)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise PluginError(plugin, f"{step.op} gave what JSON has not: {error}") from None
+        return result
 
     def _kinds(self, step: Step) -> tuple[Mapping[str, str], Mapping[str, str]]:
         """Return the arguments that a step's op needs, and those that may be left out, with their kinds."""
@@ -163,9 +169,9 @@ class Run(RunState):
 
 def _collated(events: list[Event]) -> StepEvents:
     """Fold a step's events."""
-    calls: Counter[str] = Counter()
-    follows: Counter[str] = Counter()
-    splits: Counter[str] = Counter()
+    calls: defaultdict[str, int] = defaultdict(int)
+    follows: defaultdict[str, int] = defaultdict(int)
+    splits: defaultdict[str, int] = defaultdict(int)
     faults = 0
     messages: list[str] = []
     for event, count in counted(events):

@@ -167,10 +167,15 @@ def unrolled(events: Iterable[Event], kind: type[Event] = Event, offset: int = 0
     `pages` PFNs further on."""
     for event in events:
         if isinstance(event, Repeat):
-            for n in range(event.count):
+            for n in range(event.count if _holds(event, kind) else 0):
                 yield from unrolled(event.events, kind, offset + n * event.step, pages + n * event.pages)
         elif isinstance(event, kind):
             yield later(event, offset, pages) if offset or pages else event
+
+
+def _holds(event: Event, kind: type[Event]) -> bool:
+    """Tell whether an event is of a kind, or repeats one that is."""
+    return any(_holds(one, kind) for one in event.events) if isinstance(event, Repeat) else isinstance(event, kind)
 
 
 def counted(events: Iterable[Event]) -> Iterator[tuple[Event, int]]:

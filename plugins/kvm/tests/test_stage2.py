@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -40,6 +42,15 @@ def test_the_last_leaf_that_covers_a_page_and_was_not_dropped_maps_it(steps, pro
             alive = [old for old in alive if not (old.gfn < end and leaf.gfn < old.gfn + PAGES[old.level])] + [leaf]
     assert sorted(tables) == sorted(alive)
     assert tables.within(0, SPAN) == sorted(alive, key=lambda leaf: leaf.gfn)
+    runs = tables.runs(0, SPAN)
+    assert [
+        leaf._replace(gfn=leaf.gfn + n * PAGES[leaf.level], pfn=leaf.pfn + n * PAGES[leaf.level])
+        for leaf, count in runs
+        for n in range(count)
+    ] == tables.within(0, SPAN)
+    for (leaf, count), (following, _) in pairwise(runs):
+        on = count * PAGES[leaf.level]
+        assert following != leaf._replace(gfn=leaf.gfn + on, pfn=leaf.pfn + on)
     for gfn in probes:
         covering = [leaf for leaf in alive if leaf.gfn <= gfn < leaf.gfn + PAGES[leaf.level]]
         assert tables.leaf(gfn) == (covering[-1] if covering else None)

@@ -83,6 +83,30 @@ def test_two_sides_stand_side_by_side_and_are_marked_where_they_differ():
     assert (classes.count("differs"), classes.count("same")) == (0, 1)
 
 
+def test_a_kernel_that_both_sides_have_stands_once():
+    against = document("against")
+    other = against["against"] | {"kernel": against["kernel"] | {"release": "6.1"}}
+    same = against["against"] | {"kernel": against["kernel"]}
+    for side, kernels in ((other, 2), (same, 1)):
+        reader = Reader(page(against | {"against": side}))
+        assert [attributes.get("class") for _, attributes in reader.elements].count("kernel") == kernels
+
+
+def test_what_hangs_on_an_unknown_change_is_said_both_ways():
+    plan = document("plan")
+    (first, *rest), unchanged = plan["mappings"], [dict(row) for row in plan["mappings"]]
+    yes = [first | {"counts": {"pud": 7, "pmd": 0, "pte": 0}, "driver_calls": 1}, *rest]
+    unknown = {
+        "change": "a-change",
+        "given": ["another"],
+        "if_yes": {"mappings": yes},
+        "if_no": {"mappings": unchanged},
+    }
+    text = Reader(page(plan | {"undetermined": [unknown]})).text
+    assert "whether this kernel has a-change (with another):" in text
+    assert text.count("with it 7 x 1G, 1 fault, ") == text.count("with it ") == 1
+
+
 def test_each_step_of_a_run_shows_its_result_faults_and_tables_and_the_oops_where_it_happens():
     run = document("run")
     steps = re.findall(r'<section class="step".*?</section>', page(run), re.DOTALL)

@@ -12,6 +12,8 @@ from pfnmap import BadInput, Unknown
 from pfnmap.contract.placement import Vmm
 from pfnmap.contract.region import Msix, Span
 from pfnmap.plan import MappingPlan
+from pfnmap.plan.placement import vmm_named
+from pfnmap.plugins import environment
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 MELLANOX = Msix(0, 0x2000, 64, 0, 0x3000)
@@ -79,6 +81,13 @@ def test_a_program_is_called_as_its_entry_point(name: str) -> None:
         ("pve-qemu-kvm: 9.0.2-4", 4096),
         ("QEMU emulator version 9.0.2 (Debian 1:9.0.2+ds-4)", 4096),
         ("QEMU emulator version 10.0.3", GIB),
+        ("qemu-system-x86 1:8.2.2+ds-0ubuntu1.7", 4096),
+        ("qemu-system-x86_1:10.0.2+ds-2+deb13u1_amd64", GIB),
+        ("qemu-system-x86_64 9.0.1", 4096),
+        ("qemu-system-aarch64", GIB),
+        ("qemu-kvm-core-9.1.0-15.el9_6.7", 4096),
+        ("qemu-kvm-core-17:9.1.0-29.el9_7.3.x86_64", GIB),
+        ("lkvm", 4096),
         ("QEMU emulator version 9.2.0 (pve-qemu-kvm_9.2.0-5)", GIB),
         ("QEMU emulator version 9.1.0 (qemu-kvm-9.1.0-15.el9_7.2)", GIB),
         ("QEMU emulator version 9.1.0 (qemu-kvm-9.1.0-15.el9_6.1)", 4096),
@@ -88,6 +97,24 @@ def test_a_version_says_what_is_guaranteed(version: str, grain: int) -> None:
     (mapping,) = ask(version, 4 * GIB)
     assert mapping.area
     assert mapping.area.alignment == grain
+
+
+@pytest.mark.parametrize(
+    ("said", "name", "version"),
+    [
+        ("qemu", "qemu", ""),
+        ("qemu-9.2.0-5", "qemu", "9.2.0-5"),
+        ("pve-qemu-kvm_9.2.0-5", "pve_qemu_kvm", "9.2.0-5"),
+        ("pve-qemu-kvm: 9.0.2-4", "pve_qemu_kvm", "9.0.2-4"),
+        ("cloud-hypervisor v52.0.0-1", "cloud_hypervisor", "52.0.0-1"),
+        ("QEMU emulator version 10.0.3", "qemu", "10.0.3"),
+        ("QEMU emulator version 9.0.2 (Debian 1:9.0.2+ds-4)", "qemu", "9.0.2"),
+        ("QEMU emulator version 9.2.0 (pve-qemu-kvm_9.2.0-5)", "pve_qemu_kvm", "9.2.0-5"),
+    ],
+)
+def test_what_a_program_or_a_package_is_called_has_its_name_and_version(said: str, name: str, version: str) -> None:
+    vmm = vmm_named(said, environment())
+    assert (vmm.name, vmm.version) == (name, version)
 
 
 def test_a_build_that_may_lack_the_backport_is_told() -> None:
@@ -111,6 +138,12 @@ def test_a_build_that_may_lack_the_backport_is_told() -> None:
 def test_a_version_that_is_not_known_is_refused_with_what_is(version: str, known: str) -> None:
     with pytest.raises(Unknown, match=f"known: .*{known}"):
         ask(version, MIB)
+
+
+@pytest.mark.parametrize("name", ["qemu-img 8.2.2", "qemu-system", "libvirt-10.0.0", "kata-3.20"])
+def test_what_is_no_vmm_is_none(name: str) -> None:
+    with pytest.raises(Unknown, match="placement policy"):
+        ask(name, MIB)
 
 
 def test_a_state_between_releases_is_none() -> None:

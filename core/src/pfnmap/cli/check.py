@@ -32,9 +32,9 @@ class _Result(NamedTuple):
 def command(
     context: typer.Context,
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="Architecture or driver plugin.", show_default=False)
+        str | None, typer.Argument(metavar="NAME", help="Architecture or driver plugin.", show_default=False)
     ] = None,
-    more: Annotated[list[str] | None, typer.Argument(metavar="[FILE]...", help="More files for --vectors.")] = None,
+    more: Annotated[list[str] | None, typer.Argument(metavar="FILE", help="More files for --vectors.")] = None,
     vectors: Annotated[
         list[str] | None,
         typer.Option("--vectors", metavar="FILE", help="Golden vectors, plain or .gz.", show_default=False),

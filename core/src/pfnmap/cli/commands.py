@@ -61,7 +61,14 @@ def command_of(registry: Registry, name: str) -> Any:
 
 
 def _listed(registry: Registry, name: str) -> Any:
-    """Return what a list of commands shows of one: of the core's own its name and its help."""
+    """Return what a list of commands shows of one, whose short help is one line, which rich wraps."""
+    listed = _named(registry, name)
+    listed.short_help = listed.short_help or " ".join((listed.help or "").partition("\n\n")[0].split())
+    return listed
+
+
+def _named(registry: Registry, name: str) -> Any:
+    """Return a command, one of the core's own with its name and its help alone."""
     plugin = next((p for p in registry.plugins("command") if p.name == name and p.status == "ok"), None)
     if plugin and plugin.of_core:
         loaded = registry.load("command", name)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeGuard
 
 import typer
 
@@ -34,6 +34,8 @@ DESK: Final = "pfnmap desk"
 """Where in a context's `meta` a command finds who takes its document."""
 _KERNELS: Final = 32
 _ANSWERS: Final = 1024
+_AGAIN: Final = 1024
+"""Lines, but for their BARs, of which a worker keeps what answers others like them."""
 _ANSWER_BYTES: Final = 1 << 26
 """Bytes of the answers that a worker keeps."""
 
@@ -67,7 +69,17 @@ class Desk:
     registry: Registry
     take: Callable[[dict[str, Any]], None] | None = None
     warn: Callable[[str], None] = warn
+    again: Callable[[Sequence[str]], str | None] | None = None
+    """What answers lines that say other BARs and else the same as the last one: the document as text, without the
+    braces. None, or an error: it cannot."""
     _kernels: OrderedDict[str, tuple[Kernel, list[str]]] = field(default_factory=OrderedDict)
+
+    def linked(self, key: str) -> Kernel | None:
+        """Return a kernel that was linked before, by the text of what was said of it; None where it is gone."""
+        if key not in self._kernels:
+            return None
+        self._kernels.move_to_end(key)
+        return self._kernels[key][0]
 
     def link(self, spec: KernelSpec, warn: Callable[[str], None]) -> Kernel:
         """Link a kernel; in a batch one that was linked before is taken again."""
@@ -187,7 +199,8 @@ class _Worker:
             if word.startswith("--") and word not in ("--batch", "--jobs", "--dask", "--json", "--help")
         }
         self.meta = dict(context.meta)
-        self.answers: OrderedDict[str, bytes] = OrderedDict()
+        self.answers: OrderedDict[tuple[str, tuple[str, ...]], bytes] = OrderedDict()
+        self.again: OrderedDict[str, tuple[Callable[[Sequence[str]], str | None], str]] = OrderedDict()
         self.kept = self.broken = 0
 
     def answer(self, line: Line) -> bytes:
@@ -214,10 +227,31 @@ class _Worker:
 
     def _body(self, asked: dict[str, Any]) -> bytes:
         """Return the document but its opening brace: the one that was made before of a line that asks the same."""
-        key = json.dumps(asked)
+        said = asked.get("bar")
+        bars: list[str] = [said] if isinstance(said, str) else said if _are_texts(said) else []
+        rest = json.dumps({name: value for name, value in asked.items() if name != "bar"} if bars else asked)
+        key = rest, tuple(bars)
         if key in self.answers and "root" not in asked:
             self.answers.move_to_end(key)
             return self.answers[key]
+        body = self._again(rest, bars) if bars and rest in self.again else None
+        if body is None:
+            body = self._anew(rest, asked)
+        self._keep(key, body)
+        return body
+
+    def _again(self, rest: str, bars: Sequence[str]) -> bytes | None:
+        """Return the document for a line that differs in its BARs from one that was answered; None where the whole way
+        is to be taken, which says what is wrong."""
+        self.again.move_to_end(rest)
+        again, warnings = self.again[rest]
+        try:
+            text = again(bars)
+        except PfnmapError:
+            return None
+        return None if text is None else f"{text}, {warnings}".encode()
+
+    def _anew(self, rest: str, asked: Mapping[str, Any]) -> bytes:
         said, meta = dict(self.job.said), dict(self.job.meta)
         plugin_values = {name: dict(values) for name, values in meta.items()}
         for name, value in asked.items():
@@ -232,18 +266,25 @@ class _Worker:
                     values[name.replace("_", "-")] = _value(parameter, name, value)
         self.taken.clear()
         self.warnings.clear()
+        self.desk.again = None
         context = SimpleNamespace(obj=self.settings, params=said, meta={**self.meta, **plugin_values, DESK: self.desk})
         self.function(**{**said, "context": context, "batch": False, "jobs": None, "dask": None})
-        document = {**self.taken[0], "warnings": [*self.taken[0].get("warnings", ()), *self.warnings]}
-        body = json.dumps(document)[1:].encode()
-        self._keep(key, body)
-        return body
+        warnings = [*self.taken[0].get("warnings", ()), *self.warnings]
+        if self.desk.again is not None:
+            self.again[rest] = self.desk.again, json.dumps({"warnings": warnings})[1:]
+            if len(self.again) > _AGAIN:
+                self.again.popitem(last=False)
+        return json.dumps({**self.taken[0], "warnings": warnings})[1:].encode()
 
-    def _keep(self, key: str, body: bytes) -> None:
+    def _keep(self, key: tuple[str, tuple[str, ...]], body: bytes) -> None:
         self.answers[key] = body
         self.kept += len(body)
         while len(self.answers) > _ANSWERS or (self.kept > _ANSWER_BYTES and self.answers):
             self.kept -= len(self.answers.popitem(last=False)[1])
+
+
+def _are_texts(value: Any) -> TypeGuard[list[str]]:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
 
 
 def _parsed(content: bytes) -> dict[str, Any]:
@@ -267,7 +308,7 @@ def _value(parameter: Any, name: str, value: Any) -> Any:
     if parameter.multiple:
         if isinstance(value, str):
             value = [value]
-        if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        if not _are_texts(value):
             raise BadInput(name, "a list of texts was expected")
         return value
     if isinstance(value, bool) or not isinstance(value, str | int):

@@ -14,7 +14,7 @@ from pfnmap.errors import BadInput
 def command(
     files: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[RESULTS.jsonl]...", help="What --batch wrote; else stdin.", show_default=False),
+        typer.Argument(metavar="RESULTS.jsonl", help="What --batch wrote; else stdin.", show_default=False),
     ] = None,
     json: JsonOption = False,
 ) -> int:

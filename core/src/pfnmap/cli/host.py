@@ -31,7 +31,7 @@ def command(
     check: Annotated[bool, typer.Option("--check", help="Exit 1 if VmPTE contradicts the plan.")] = False,
     inputs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[FILE]...", help="With --batch: JSON lines, tar files; else none.", show_default=False),
+        typer.Argument(metavar="FILE", help="With --batch: JSON lines, tar files; else none.", show_default=False),
     ] = None,
     batch: BatchOption = False,
     jobs: JobsOption = None,

@@ -4,15 +4,17 @@ a command that is installed."""
 from __future__ import annotations
 
 import inspect
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
+from time import gmtime, strftime, time
 from typing import Any
 
 import typer
 
-from pfnmap.cli import app
+from pfnmap.cli.app import app
 from pfnmap.cli.commands import Commands
 from pfnmap.cli.examples import examples
 from pfnmap.cli.options import Settings
@@ -34,7 +36,7 @@ def pages() -> dict[str, str]:
         command = commands[name]
         lines = [*_page(f"pfnmap {name}", command, _context(command, name, settings))]
         if name in shown:
-            lines += [".SH EXAMPLES", *(part for line in shown[name] for part in (".PP", f".B {_roff(line)}"))]
+            lines += [".SH EXAMPLES", *_apart(f".B {_roff(line)}" for line in shown[name])]
         found[f"pfnmap-{name}.1"] = "\n".join([*lines, ".SH SEE ALSO", ".BR pfnmap (1)"]) + "\n"
     return found
 
@@ -46,13 +48,13 @@ def _context(command: Any, name: str, settings: Settings) -> Any:
 def _page(name: str, command: Any, context: Any) -> Iterator[str]:
     text = inspect.cleandoc(command.help or "")
     said = " ".join(text.partition("\n\n")[0].split()).rstrip(".")
-    yield f'.TH "{_roff(name.replace(" ", "-").upper())}" 1 "" "pfnmap {version("pfnmap")}"'
+    yield f'.TH "{_roff(name.replace(" ", "-").upper())}" 1 "{_date()}" "pfnmap {version("pfnmap")}"'
     yield from (".SH NAME", f"{_roff(name.replace(' ', '-'))} \\- {_roff(said)}", ".SH SYNOPSIS")
     yield f".B {_roff(name)}"
     yield _roff(" ".join(command.collect_usage_pieces(context)))
     yield ".SH DESCRIPTION"
-    for part in text.split("\n\n"):
-        yield from (".PP", _roff(" ".join(part.split())))
+    paragraphs = (_roff(" ".join(part.split())) for part in text.split("\n\n"))
+    yield from _apart(paragraphs)
     panels: dict[str, list[Any]] = {}
     for parameter in command.get_params(context):
         if getattr(parameter, "help", None) and parameter.opts:
@@ -64,6 +66,16 @@ def _page(name: str, command: Any, context: Any) -> Iterator[str]:
             names = ", ".join(parameter.opts) if option else parameter.metavar or parameter.name.upper()
             value = "" if getattr(parameter, "is_flag", False) or not option else parameter.metavar or ""
             yield from (".TP", f"\\fB{_roff(names)}\\fR {_roff(value)}".rstrip(), _roff(parameter.help))
+
+
+def _apart(paragraphs: Iterable[str]) -> list[str]:
+    """Return paragraphs with what begins each but the first, which the heading above it begins."""
+    return [part for paragraph in paragraphs for part in (".PP", paragraph)][1:]
+
+
+def _date() -> str:
+    """Return the day on which the pages are made, or that a reproducible build says (SOURCE_DATE_EPOCH)."""
+    return strftime("%Y-%m-%d", gmtime(int(os.environ.get("SOURCE_DATE_EPOCH", time()))))
 
 
 def _first(command: Any) -> str:

@@ -18,7 +18,7 @@ def command(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The plugin's name.", show_default=False)],
     folder: Annotated[
         Path | None,
-        typer.Argument(metavar="[DIR]", help="Where; a new directory. Else ./pfnmap-NAME.", show_default=False),
+        typer.Argument(metavar="DIR", help="Where; a new directory. Else ./pfnmap-NAME.", show_default=False),
     ] = None,
     json: JsonOption = False,
 ) -> int:

@@ -37,7 +37,7 @@ def command(
     inputs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[INPUT]...",
+            metavar="INPUT",
             help="lspci, lshw, hwinfo, dmesg, sysfs resource, iomem, /proc/PID/maps, pmap, a scenario; - is stdin.",
             show_default=False,
         ),
@@ -136,7 +136,7 @@ def command(
     from pfnmap.against import parse_against
     from pfnmap.plan import POLICIES, difference
     from pfnmap.plan.placement import vmm_class
-    from pfnmap.requests import of_bars
+    from pfnmap.requests import driven, of_bars
     from pfnmap.sizes import parse_address, parse_size
     from pfnmap.spec import KernelSpec
 
@@ -176,7 +176,7 @@ def command(
     if bars:
         start = parse_size(offset, "--offset") if offset is not None else 0
         size = parse_size(length, "--length") if length is not None else None
-        requests = [replace(one, driver=driver or one.driver) for one in of_bars(bars, start, size)]
+        requests = driven(of_bars(bars, start, size), driver)
     elif scenarios:
         from pfnmap.scenario import parse_scenario
 
@@ -236,6 +236,10 @@ def command(
     elif calibrate is not None or toggles is not None:
         raise BadInput("--calibrate" if calibrate is not None else "--toggles", "goes with --time")
     if desk.take is not None:
+        if bars and not (offset or length or va or against or advise or timed):
+            from pfnmap.cli.plan_again import Again
+
+            desk.again = Again(question, repr(spec), driver)
         desk.take(document)
         return 0
     if json:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pfnmap.scenario import Scenario
     from pfnmap.spec import KernelSpec
 
-__all__ = ["Question", "Side", "advice_on", "check_drivers", "of_host", "read", "side_of"]
+__all__ = ["Question", "Side", "advice_on", "check_drivers", "how", "of_host", "read", "side_of", "where"]
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Side:
 def side_of(question: Question, spec: KernelSpec) -> Side:
     """Link a kernel, and plan on it what is asked; what is not as it was said is warned of."""
     from pfnmap.plan import plan
-    from pfnmap.requests import at_guest_address, described, of_scenario, placed
+    from pfnmap.requests import of_scenario
 
     said: list[str] = []
     image = question.desk.link(spec, said.append)
@@ -76,14 +76,21 @@ def side_of(question: Question, spec: KernelSpec) -> Side:
         requests = wanted.requests
     for text in (*_not_built(image, requests), *said, *(_left_out(wanted) if wanted else ())):
         question.desk.warn(text)
+    requests = where(question, requests)
+    return Side(image, requests, wanted, plan(image, requests, **how(question)))
+
+
+def where(question: Question, requests: Sequence[Request]) -> Sequence[Request]:
+    """Return requests with what is said of their regions and of where they go."""
+    from pfnmap.requests import at_guest_address, described, placed
+
     requests = described(requests, question.msix, question.sparse, question.msix_mappable)
     requests = placed(requests, question.va, question.vmm)
-    if question.asked.gpa is not None:
-        requests = at_guest_address(requests, question.asked.gpa)
-    return Side(image, requests, wanted, plan(image, requests, **_how(question)))
+    return requests if question.asked.gpa is None else at_guest_address(requests, question.asked.gpa)
 
 
-def _how(question: Question) -> dict[str, Any]:
+def how(question: Question) -> dict[str, Any]:
+    """Return what `plan` is told besides the kernel and the requests."""
     asked = question.asked
     return {
         "mmap_base": question.mmap_base,
@@ -98,7 +105,7 @@ def _how(question: Question) -> dict[str, Any]:
 def advice_on(question: Question, side: Side) -> list[Advice]:
     from pfnmap.plan import advise
 
-    return advise(side.image, side.requests, **_how(question))
+    return advise(side.image, side.requests, **how(question))
 
 
 def read(files: Sequence[str], registry: Registry) -> list[Input]:

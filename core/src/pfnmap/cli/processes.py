@@ -9,6 +9,7 @@ import typer
 
 from pfnmap.cli.terminal import beside_others, progress_bar
 from pfnmap.errors import PfnmapError
+from pfnmap.workers import workers
 
 __all__ = ["JobsOption", "in_processes"]
 
@@ -21,23 +22,18 @@ JobsOption = Annotated[
 
 def in_processes(jobs: int, function: Callable[..., T], files: Sequence[str], *arguments: Any) -> Iterator[T]:
     """Yield ``function(file, *arguments)`` of each file, all of which other processes can be given. Raises what is
-    wrong with the first file of which something is."""
-    from concurrent.futures import ProcessPoolExecutor
-
+    wrong with the first file of which something is; BadInput where one of them dies."""
     with (
-        ProcessPoolExecutor(min(jobs, len(files)), initializer=beside_others) as pool,
+        workers(min(jobs, len(files)), beside_others) as submit,
         progress_bar(len(files), f"{len(files)} files") as progress,
     ):
-        waiting = [pool.submit(_answered, function, file, *arguments) for file in files]
-        try:
-            for number, future in enumerate(waiting, 1):
-                result = future.result()
-                if isinstance(result, PfnmapError):
-                    raise result
-                yield result
-                progress(number)
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        waiting = [submit(_answered, function, file, *arguments) for file in files]
+        for number, future in enumerate(waiting, 1):
+            result = future.result()
+            if isinstance(result, PfnmapError):
+                raise result
+            yield result
+            progress(number)
 
 
 def _answered(function: Callable[..., T], file: str, *arguments: Any) -> T | PfnmapError:

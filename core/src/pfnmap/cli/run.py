@@ -9,7 +9,7 @@ import typer
 from pfnmap.cli.options import JsonOption, KernelOptions, LimitOption, Settings, kernel_options
 from pfnmap.cli.processes import JobsOption
 from pfnmap.cli.run_one import carried_out
-from pfnmap.cli.terminal import print_json, show
+from pfnmap.cli.terminal import print_json, show, warn
 from pfnmap.errors import BadInput
 
 
@@ -20,7 +20,7 @@ def command(
     scenarios: Annotated[
         list[str],
         typer.Argument(
-            metavar="SCENARIO.toml...", help="Scenario file; of several, what each came to.", show_default=False
+            metavar="SCENARIO.toml", help="Scenario file; of several, what each came to.", show_default=False
         ),
     ],
     trace: Annotated[
@@ -45,6 +45,8 @@ def command(
             raise BadInput("", "--trace, --dump and --map show one scenario; of several --json has trace and dump")
         return run_many(scenarios, kernel, settings, jobs, limit, trace, dump, json)
     run, document, stopped = carried_out(scenarios[0], kernel, settings.registry, limit, trace, dump, quiet=json)
+    if step := document.get("interrupted"):
+        warn(f"interrupted in {scenarios[0]}: step {step['step']} {step['op']}")
     if maps and not json:
         from pfnmap.report.bar_map import render
         from pfnmap.report.run_map import run_maps

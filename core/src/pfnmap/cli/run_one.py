@@ -81,7 +81,6 @@ def carried_out(
             except KeyboardInterrupt as error:
                 stopped = error
                 document["interrupted"] = {"step": number, "op": step.op}
-                warn(f"interrupted in {step.where}")
                 break
             failed = [
                 {"step": number, "field": field, "expected": expected, "got": got}

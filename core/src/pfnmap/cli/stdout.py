@@ -23,6 +23,9 @@ class Stdout:
         """Write a text to whom it is for."""
         return (sys.stderr if self.kept or in_plugin() else self.stream).write(text)
 
+    def close(self) -> None:
+        """Leave it open: whoever closes it is not the only one who writes to it."""
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
 

@@ -103,7 +103,12 @@ def show(*parts: str | Text | Table | Tree) -> None:
     console = _above.get() or _console()
     for part in parts:
         line = isinstance(part, str) or (isinstance(part, Text) and not part.indent)
-        console.print(part, soft_wrap=line and not terminal)
+        if terminal:
+            console.print(part)
+        else:
+            with console.capture() as drawn:
+                console.print(part, soft_wrap=line)
+            print(*map(str.rstrip, drawn.get().splitlines()), sep="\n", file=stdout)
 
 
 def _console() -> Console:

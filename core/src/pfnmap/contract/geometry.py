@@ -44,7 +44,8 @@ class WordFormat:
     combine stores to it, as pgprot_writecombine does (None: it makes no such, and is pgprot_noncached). `software`: the
     bits of a word that maps memory which the walker leaves to software; `marks`: those by which it notes, or is told,
     that memory was accessed and written; no marks, 0. `size`: what a word that maps memory holds for how much that is,
-    where the word itself says so (SPARC's page size).
+    where the word itself says so (SPARC's page size). `reserved`: the bits of a word that maps memory which must be 0,
+    or the walk ends in an exception.
     """
 
     valid: Bits
@@ -60,6 +61,7 @@ class WordFormat:
     software: int | None = None
     marks: int = 0
     size: Bits | None = None
+    reserved: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

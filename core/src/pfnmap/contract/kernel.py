@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Final, Protocol, TypeVar
 
 from pfnmap.contract.entry import Level
@@ -90,6 +90,11 @@ class LinkedKernel:
     def per_vma_lock_faults(self) -> bool:
         """Whether a user's fault is first handled under the per-VMA lock alone."""
         return self.has("per-vma-lock-faults") and self.config.enabled("PER_VMA_LOCK")
+
+    @cached_property
+    def access_error(self) -> Callable[[int, bool], int]:
+        """``access_error(vm_flags, write)``: the architecture's, asked once for each."""
+        return cache(self.arch.access_error)
 
     @cached_property
     def pfnmap_track_ctx(self) -> bool:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
@@ -58,6 +58,7 @@ class MmFunctions:
     follow_pfnmap: Callable[[VmArea, int], AbstractContextManager[FollowPfnmapArgs | None]]
     follow_pte: Callable[[VmArea, int], int | None]
     follow_again: Callable[[VmArea, int, int], int]
+    each_page: Callable[[MmStruct, int, int, Callable[[int], bool], str], Iterator[tuple[int, int, int]]]
     generic_access_phys: Callable[[VmArea, int, int, bool], int]
     access_process_vm: Callable[[MmStruct, int, int, int], int]
 

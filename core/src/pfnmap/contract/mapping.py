@@ -10,8 +10,8 @@ __all__ = ["HeldFile", "LoggedFault", "MappedPart"]
 @dataclass(frozen=True, slots=True)
 class MappedPart:
     """The part of a BAR that a process maps. None where the line does not say: `device` (PCI address), `bar` (index),
-    `offset` (bytes into the BAR), `phys` (physical address of the part). `contradicts`: the change that the kernel is
-    said to have, and that the line says it has not."""
+    `offset` (bytes into the BAR), `phys` (physical address of the part). `contradicts`: the change of which
+    the line says otherwise than the release: that the kernel has it, or has it not."""
 
     device: str | None = None
     bar: int | None = None

@@ -119,7 +119,8 @@ class Driver(Module, ABC):
     def region(cls, kernel: Image, request: Request, others: Sequence[Request]) -> RegionRules:
         """Tell the planner how a region of a device is mapped; `others`: all that is planned of its device.
 
-        It shares no code with `mmap` and the fault handlers. Raises Refused where the driver does not say it, and for
+        It shares no code with `mmap` and the fault handlers, and hangs on no more of an address than
+        `pfnmap.contract.plan` says. Raises Refused where the driver does not say it, and for
         a region whose mapping it does not model.
         """
         raise Refused(f"plan of {request.where}", f"driver {cls.name} does not say how it maps a region")

@@ -7,59 +7,18 @@ include/linux/pgtable.h, mm/memory.c, mm/pgtable-generic.c.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from functools import cache
-from itertools import pairwise
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from pfnmap.contract.entry import LEVELS, Level
 from pfnmap.contract.geometry import WalkLevel
 from pfnmap.contract.kernel import MachineState
-from pfnmap.contract.pgtable_ops import Ops
 from pfnmap.contract.slot import Slot, Table, slot_of
+from pfnmap.contract.walk import PARENT, Below, Step, shapes, to_pte
 from pfnmap.errors import Refused
 from pfnmap.trace import Bug
 
 __all__ = ["PageTables"]
-
-_PARENT: dict[Level, Level] = {"p4d": "pgd", "pud": "p4d", "pmd": "pud", "pte": "pmd"}
-
-
-class Step(NamedTuple):
-    """The ops on the slots of a walked level above pte: those of `op`, the lowest level folded into it."""
-
-    op: Level
-    none: Callable[[int], int]
-    present: Callable[[int], int]
-    bad: Callable[[int], int]
-    leaf: Callable[[int], int]
-    pgtable: Callable[[int], int]
-
-
-class Below(dict[int, "Table | None"]):
-    """Entry of a walked level above pte -> the table that it points to, or None: it is empty, a leaf, or not present.
-
-    The ops are asked once for each entry that is empty or points to a table: their answer never changes, nor where a
-    table is.
-    """
-
-    def __init__(self, step: Step, ops: Ops, tables: Mapping[int, Table]) -> None:
-        self._step = step
-        self._tables = tables
-        huge = step.op in ("pmd", "pud")
-        self._huge = [getattr(ops, f"{step.op}_{what}") for what in ("trans_huge", "devmap")] if huge else []
-
-    def __missing__(self, entry: int) -> Table | None:
-        step = self._step
-        if step.none(entry):  # there are few such entries, and many of leaves
-            self[entry] = None
-            return None
-        if step.leaf(entry) or not step.present(entry) or any(huge(entry) for huge in self._huge):
-            return None
-        found = self._tables.get(step.pgtable(entry))
-        if found is not None:
-            self[entry] = found
-        return found
 
 
 class _Walked(NamedTuple):
@@ -70,26 +29,6 @@ class _Walked(NamedTuple):
     mask: int
     below: Below
     step: Step
-
-
-@cache
-def _to_pte(levels: tuple[WalkLevel, ...]) -> Callable[..., Callable[[int], tuple[Table, int] | None]]:
-    """Return what makes `PageTables.pte`, of the top table and of what is below each level above pte. The levels stand
-    one after the other in it: a loop over them takes twice as long, and a fault walks five times."""
-    *above, last = levels
-    below = [f"below_{level.name}" for level in above]
-    lines = [f"def make(table_, {', '.join(below)}):", " def pte(address):", "  table = table_"]
-    for level, name in zip(above, below, strict=True):
-        lines += [f"  table = {name}[table[address >> {level.shift} & {level.ptrs - 1}]]", "  if table is None: return"]
-    lines += [f"  return table, address >> {last.shift} & {last.ptrs - 1}", " return pte"]
-    made: dict[str, Any] = {}
-    exec("\n".join(lines), made)  # numbers and names of levels alone
-    make: Callable[..., Callable[[int], tuple[Table, int] | None]] = made["make"]
-    return make
-
-
-_COUNTED = ("pud", "pmd", "pte")
-"""What VmPTE counts (mm_inc_nr_puds, _pmds, _ptes); p4d and pgd tables are not."""
 
 
 class PageTables:
@@ -125,47 +64,32 @@ class PageTables:
         """Walk these levels from here on, from a new and empty top table."""
         kernel = self._kernel
         self.levels = levels
-        names = [w.name for w in levels]
-        self.steps: dict[Level, Step] = {}
-        for name, below in pairwise(names):
-            op = _PARENT[below]
-            ops = [getattr(self._ops, f"{op}_{what}") for what in ("none", "present", "bad", "leaf", "pgtable")]
-            self.steps[name] = Step(op, *ops)
-        self.empty = {name: kernel.arch.empty(self.steps[name].op if name in self.steps else name) for name in names}
-        self._ptrs = {w.name: w.ptrs for w in levels}
+        shape = kernel.once(shapes)(levels)
+        self.steps, self.empty, self.bytes, self._ptrs = shape.steps, shape.empty, shape.bytes, shape.ptrs
         self._walked = [
-            _Walked(w.name, w.shift, w.ptrs - 1, Below(step, self._ops, self._phys.tables), step)
+            _Walked(w.name, w.shift, w.ptrs - 1, Below(step, self._phys.tables), step)
             for w, step in zip(levels, self.steps.values(), strict=False)
         ]
-        self.below = {level: self._walked[self._holding(level)].below for level in LEVELS[1:]}
+        self.below = {level: self._walked[shape.holding[level]].below for level in LEVELS[1:]}
         top, last = levels[0], levels[-1]
         self._top_shift, self._top_mask = top.shift, top.ptrs - 1
         self._last_shift, self._last_mask = last.shift, last.ptrs - 1
-        self._down = {level: self._path(level) for level in LEVELS}
+        above = [(w.shift, w.mask, w.below, child.name) for w, child in zip(self._walked, levels[1:], strict=True)]
+        self._down = {level: (above[:at], levels[at].shift, levels[at].ptrs - 1) for level, at in shape.holding.items()}
+        """What is walked from the top down to the slots of a level: of each level above the shift, the mask, what is
+        below and its name; and the shift and the mask of the slots themselves."""
         self.pgd_pa = self._phys.alloc_table(top.ptrs, self.empty[top.name])
         self.pgd = self._phys.tables[self.pgd_pa]
-        self.pte = _to_pte(levels)(self.pgd, *(w.below for w in self._walked))
+        self.pte = to_pte(levels)(self.pgd, *(w.below for w in self._walked))
         self.stride = self._phys.rounded(kernel.geometry.PTRS_PER_PTE * 8)
         """Bytes from a PTE table to the next that lies right behind it."""
         self.rise = self._ops.pmd_populate(self.stride) - self._ops.pmd_populate(0)
         """By how much the PMD entry of that one is above the entry of the first."""
-        self.bytes = {name: kernel.geometry.ptrs(name) * 8 if name in _COUNTED else 0 for name in names}
-        for level in _PARENT:
+        for level in PARENT:
             offset = self._offset(level)
             setattr(self, f"{level}_offset", offset)
             if level in ("pmd", "pte"):
                 setattr(self, f"{level}_alloc", self._alloc(level, offset))
-
-    def _path(self, level: Level) -> tuple[list[tuple[int, int, Below, Level]], int, int]:
-        """Return what is walked from the top down to the slots of a level: of each level above the shift, the mask,
-        what is below and its name; and the shift and mask of the slots themselves."""
-        at = self._holding(level)
-        above = [(w.shift, w.mask, w.below, self.levels[n + 1].name) for n, w in enumerate(self._walked[:at])]
-        return above, self.levels[at].shift, self.levels[at].ptrs - 1
-
-    def _holding(self, level: Level) -> int:
-        """Return which of the walked levels has the slots of a level, which may be folded into it."""
-        return max(n for n, w in enumerate(self.levels) if LEVELS.index(w.name) >= LEVELS.index(level))
 
     def alloc(self, level: Level, address: int) -> Slot:
         """Return the slot of an address at a level; tables that are missing on the way there are made."""
@@ -183,7 +107,7 @@ class PageTables:
                 break
         else:
             return lambda slot, address: slot
-        below = self.below[_PARENT[level]]
+        below = self.below[PARENT[level]]
 
         def offset(slot: Slot, address: int) -> Slot:
             table, index = slot
@@ -196,7 +120,7 @@ class PageTables:
     def _alloc(self, level: Level, offset: Callable[[Slot, int], Slot]) -> Callable[[Slot, int], Slot]:
         if level not in self._ptrs:  # folded
             return offset
-        below = self.below[_PARENT[level]]
+        below = self.below[PARENT[level]]
 
         def alloc(slot: Slot, address: int) -> Slot:
             table, index = slot
@@ -208,7 +132,7 @@ class PageTables:
 
     def populate(self, table: Table, index: int, level: Level) -> Table:
         """Return a new table of `level`, put under its parent's empty slot, and count it."""
-        above = _PARENT[level]
+        above = PARENT[level]
         assert getattr(self._ops, f"{above}_none")(table[index]), f"a {above} slot that is taken"
         pa = self._phys.alloc_table(self._ptrs[level], self.empty[level])
         table[index] = getattr(self._ops, f"{above}_populate")(pa)
@@ -258,12 +182,12 @@ class PageTables:
             below_pa = self.pgd_pa
             self._begin(geometry.lowest(len(self.levels) + 1))
             below = self.levels[1].name
-            self.pgd[0] = getattr(self._ops, f"{_PARENT[below]}_populate")(below_pa)
+            self.pgd[0] = getattr(self._ops, f"{PARENT[below]}_populate")(below_pa)
             self.pgtables_bytes += self.bytes[below]
 
     def table_under(self, slot: Slot, level: Level) -> Table:
         """Return the table of a walked level under its parent's slot, made where it is missing (X_alloc)."""
-        return self.below[_PARENT[level]][slot.entry] or self.populate(*slot, level)
+        return self.below[PARENT[level]][slot.entry] or self.populate(*slot, level)
 
     def deposit(self, address: int) -> None:
         """pgtable_trans_huge_deposit: keep a PTE table for the PMD leaf at `address`, and count it."""

@@ -80,7 +80,9 @@ class PhysicalMemory:
         """Return where `size` bytes come that were never used."""
         address = -(-self._next // size) * size
         for start, end in self._reserved:  # ascending
-            if address < end and start < address + size:
+            if address + size <= start:
+                break
+            if address < end:
                 address = -(-end // size) * size
         if address + size > self._limit:
             raise Refused(
@@ -109,11 +111,10 @@ class PhysicalMemory:
 
     def alloc_table(self, ptrs: int, empty: int) -> int:
         """Return the physical address of a new table of `ptrs` slots, all of them `empty`."""
-        size = ptrs * 8
-        self._table_bytes = bounded("RAM", self._table_bytes + size, self.table_limit, "bytes of page tables")
+        self._table_bytes = bounded("RAM", self._table_bytes + ptrs * 8, self.table_limit, "bytes of page tables")
+        size = self.rounded(ptrs * 8)
         address = self.alloc(size)
-        self.tables.add(range(address, address + self.rounded(size), self.rounded(size)), ptrs)
-        self.tables[address][:] = array("Q", (empty,)) * ptrs
+        self.tables.add_one(address, size, ptrs)[:] = array("Q", (empty,)) * ptrs
         return address
 
     def alloc_tables(self, count: int, ptrs: int) -> list[range]:

@@ -157,7 +157,7 @@ class Vmm(ABC):
         """Place all BARs that one process maps; return as many answers, in the same order.
 
         The requests are in the order in which they were given, those of one device together; their `length` is
-        settled, and all of them can be mapped.
+        settled, and all of them can be mapped. The answer hangs on no more of a physical address than `RegionRules` do.
         """
 
     def upstream(self, version: str) -> str:

@@ -1,7 +1,9 @@
 """What the planner is asked, and what a driver answers: how user space's mapping of a region of its device is filled.
 
 The planner works on intervals and asks; it knows no plugin by name. What a plugin answers here shares no code with its
-fault handler: property tests hold the two equal. Addresses, sizes, offsets and lengths are in bytes.
+fault handler: property tests hold the two equal. Of the physical address of a BAR of a page or more an answer hangs
+only on what it is modulo the leaves that fit into the BAR, and no sentence names it: requests that are alike so far are
+answered together. Addresses, sizes, offsets and lengths are in bytes.
 """
 
 from __future__ import annotations

@@ -93,6 +93,17 @@ class Tables(Mapping[int, Table]):
         for piece in self._in_sections(run):
             self._mark(piece, ptrs.bit_length() - 1)
 
+    def add_one(self, address: int, size: int, ptrs: int) -> Table:
+        """A new table of `ptrs` slots is there, in `size` bytes, whose words are what they are; return its window."""
+        at = self._section_of(address)
+        if at < 0 or self._sections[at].end < address + size:
+            at = self._add_section(address, size)
+        section = self._sections[at]
+        section.kinds[(address - section.start) // self._frame] = ptrs.bit_length() - 1
+        first = (address - section.start) // 8
+        window = self._windows[address] = section.words[first : first + ptrs]
+        return window
+
     def remove(self, run: range) -> None:
         """These tables are tables no longer."""
         for piece in self._in_sections(run):

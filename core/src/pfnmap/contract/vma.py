@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import field
+from errno import errorcode
 from typing import Any
 
 from pfnmap.contract.fault import FAULT_FLAG_WRITE
@@ -46,9 +47,21 @@ def prot_flags(prot: str) -> int:
 def answered(op: Callable[..., int], value: object) -> int:
     """Return the number that an op of a file or a vma gave. Raises Misuse, with the op's name, for anything else."""
     if not isinstance(value, int):
-        who = f"{getattr(op, '__module__', '?')}.{getattr(op, '__qualname__', '?')}"
-        raise Misuse(who, f"gave {type(value).__name__} where a number is expected")
+        raise Misuse(_who(op), f"gave {type(value).__name__} where a number is expected")
     return value
+
+
+def errno_of(op: Callable[..., int], value: object) -> int:
+    """Return the number that an op gave, which if negative is an errno. Raises Misuse, with the op's name, for anything
+    else."""
+    number = answered(op, value)
+    if number < 0 and -number not in errorcode:
+        raise Misuse(_who(op), f"gave {number}, which is no errno")
+    return number
+
+
+def _who(op: Callable[..., int]) -> str:
+    return f"{getattr(op, '__module__', '?')}.{getattr(op, '__qualname__', '?')}"
 
 
 @dataclass(eq=False)

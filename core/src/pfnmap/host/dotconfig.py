@@ -1,4 +1,5 @@
-"""A real kernel's ``.config`` (``/boot/config-*``, ``/proc/config.gz``), plain or compressed, or a part of one.
+"""A real kernel's ``.config`` (``/boot/config-*``, ``/proc/config.gz``), plain or compressed, or a part of one, as it
+is or as posted: with what grep puts in front of its lines, quoted, in a fence, below the command that printed it.
 
 What a kernel's build wrote has every symbol that is set, also those that nobody can set. Files that distributions keep
 in their sources, defconfigs and excerpts do not: there a symbol that is missing says nothing.
@@ -20,10 +21,19 @@ LIMIT = 8 * MIB
 """The most that is read of a file, in bytes once decompressed; a full one has a third of a MiB."""
 
 _HEADER = re.compile(r"# Linux/([\w.-]+) ([\w.+~-]+) Kernel Configuration")
+_OLD_HEADER = re.compile(r"# Linux kernel version: ([\w.+~-]+)")
+"""Up to 2.6.38."""
 _DIST_GIT_HEADER = re.compile(r"# (\w+)")
 """What Fedora's and RHEL's sources have for a first line."""
 _SET = re.compile(r"CONFIG_(\w+)=(.*)")
 _NOT_SET = re.compile(r"# CONFIG_(\w+) is not set")
+_IN_FRONT = re.compile(
+    r"(?:> ?){0,9}(?:(?:[^\s:]{0,255}/)?(?:config-)?([^\s:/]{1,255}):)?(?:\d{1,6}[:-])?(?=(?:# )?CONFIG_\w)"
+)
+"""Quote marks, and what grep puts in front of a line: the file (``/boot/config-6.12.43+deb13-amd64``), its number."""
+_PASSED = re.compile(r"```\w*|\$ .*|\S+@\S+[#$] .*")
+"""What may stand around it: a fence, a command behind its prompt."""
+_COLOUR = re.compile(r"\x1b\[[0-9;]*[mK]")
 
 
 @dataclass(frozen=True)
@@ -71,7 +81,11 @@ def parse_dotconfig(text: str, where: str = ".config") -> DotConfig:
     """Parse the text of a ``.config``; `where` names it in errors. The last of several lines for a symbol counts."""
     values: dict[str, str] = {}
     arch = release = ""
-    for number, line in enumerate(map(str.strip, text.removeprefix("\ufeff").splitlines()), 1):
+    for number, raw in enumerate(text.removeprefix("\ufeff").splitlines(), 1):
+        line = _COLOUR.sub("", raw).strip()
+        if (front := _IN_FRONT.match(line)) and front.end():
+            release = release or (front[1] or "") * (f"config-{front[1]}:" in front[0])
+            line = line[front.end() :]
         if match := _SET.fullmatch(line):
             values[match[1]] = _unquoted(match[2])
         elif match := _NOT_SET.fullmatch(line):
@@ -79,9 +93,11 @@ def parse_dotconfig(text: str, where: str = ".config") -> DotConfig:
         elif not line or line.startswith("#"):
             if not release and (match := _HEADER.fullmatch(line)):
                 arch, release = match[1], match[2]
+            elif not release and (match := _OLD_HEADER.fullmatch(line)):
+                release = match[1]
             elif number == 1 and (match := _DIST_GIT_HEADER.fullmatch(line)):
                 arch = match[1]
-        else:
+        elif not _PASSED.fullmatch(line):
             shown = line if len(line) <= 40 else f"{line[:40]}..."
             raise BadInput(f"{where}, line {number}", f"{shown!r} is not a line of a .config (CONFIG_NAME=value)")
     if not values:

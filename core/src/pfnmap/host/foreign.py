@@ -81,6 +81,56 @@ _NAMED: Final = (
         f"{VERBOSE}, and give --vmm NAME-VERSION",
     ),
     (
+        re.compile(
+            r"[\w-]+: [\d.]+m?s: <\w+> (?:TRACE|DEBUG|INFO|WARN|ERROR):.*"
+            r"|\d{4}-\d\d-\d\dT[\d:.]+ \[[^\[\]]+:[\w-]+\] .*"
+        ),
+        "a VMM's log, which does not tell where BARs are",
+        "give /proc/PID/maps of the VMM",
+    ),
+    (
+        re.compile(
+            r"(?:\S+ )*\S*--(?:device|vfio)\S*[ =]\S*(?:/sys/bus/pci/devices/|/sys/devices/pci)\S*.*|hostpci\d+: .*"
+            r"|.*\"path\": ?\"/sys/bus/pci/devices/.*|apiVersion: kubevirt\.io/.*"
+        ),
+        "a VMM's command line or configuration, which has no BARs",
+        f"{VERBOSE}, and give --vmm NAME-VERSION",
+    ),
+    (
+        re.compile(r"(?:\[pid +\d+\] |\d+ +)?(?:[\d:.]+ )?(?:mmap|ioctl|openat|munmap)\(.*\) = .*"),
+        "strace",
+        "give /proc/PID/maps of the process",
+    ),
+    (
+        re.compile(r".*\w_(?:huge_)?fault\(,? ?order = \d+\).*"),
+        "the debug lines of a fault handler",
+        "give it to pfnmap log",
+    ),
+    (
+        re.compile(r"commit [0-9a-f]{40}(?: .*)?|[\w.+-]+ \(\d\S*\) [\w -]+; urgency=\w+"),
+        "a log of changes",
+        "give it to pfnmap changes --log",
+    ),
+    (re.compile(r'\{?\s*"schema": ?"pfnmap-.*'), "an answer of pfnmap", "give it to pfnmap report --from"),
+    (re.compile(r"(?:.* )?BOOT_IMAGE=\S+ .*"), "a kernel's command line", VERBOSE),
+    (re.compile(r"Module +Size +Used by"), "lsmod, which has no BARs", VERBOSE),
+    (
+        re.compile(r"# tracer: \w+|\d+\.\d\d%  .*\[[k.]\] .*|Samples: .*of event .*"),
+        "a trace or a profile of functions, which has no BARs",
+        VERBOSE,
+    ),
+    (re.compile(r"\w+@pci\d+:\d+:\d+:\d+:\s.*"), "FreeBSD's pciconf; pfnmap knows Linux", f"on Linux {VERBOSE}"),
+    (re.compile(r".*\bPCI\\VEN_[0-9A-F]{4}.*"), "a list of devices of Windows", f"on the Linux host {VERBOSE}"),
+    (re.compile(r"Device-\d+: .*"), "inxi, which prints no ranges", VERBOSE),
+    (
+        re.compile(
+            r"/sys/(?:kernel/iommu_groups|bus/pci|devices/pci)\S*"
+            r"|(?:[0-9a-f]{4,8}:)?[0-9a-f]{2}:[01][0-9a-f]\.[0-7] (?:'.*' (?:drv|if)=.*|[\w-]+(?: [(\[]\*[)\]])?)"
+        ),
+        "a list of devices, which has no BARs",
+        VERBOSE,
+    ),
+    (
         re.compile(r"[-dl](?:[r-][w-][xsS-]){2}[r-][w-][xtT-][.+@]?\s+\d+ \S+ \S+ +\d.*"),
         "ls -l, which has no addresses",
         "run grep . /sys/bus/pci/devices/*/resource",

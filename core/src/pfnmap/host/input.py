@@ -72,7 +72,7 @@ def parse_input(text: str, source: str = "the input", kinds: Dict[str, InputKind
     lines = lines_of(text, source)
     signed = _signed(lines, kinds)
     if not signed:
-        signed = _signed(plain := without_prefixes(lines), kinds)
+        signed = _signed(plain := without_prefixes(text, source), kinds)
         lines = plain if signed else lines
     readings = {name: kinds[name].parse(lines) for name in signed}
     with_bars = [name for name in signed if any(device.bars for device in readings[name].devices)]
@@ -108,7 +108,8 @@ def _why_nothing(lines: list[Line], readings: Dict[str, Reading]) -> str:
         return said
     for name, reading in readings.items():
         if reading.devices:
-            return f"{name} with {len(reading.devices)} devices and no memory BAR of any; {VERBOSE}"
+            many = len(reading.devices)
+            return f"{name} of {many} device{'s' * (many != 1)} without a memory BAR; {VERBOSE}"
     if not lines:
         return f"it is empty; {VERBOSE}"
     if readings:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from itertools import chain
 from typing import BinaryIO, Final
 
 from pfnmap.errors import BadInput
@@ -30,10 +30,11 @@ _EXPECTED: Final = f"{FORMAT} (or plain, or --oneline), a ChangeLog of kernel.or
 _MAX_LOG: Final = 8 << 30
 _MAX_MESSAGE: Final = 4 << 20
 _PIECE: Final = 1 << 16
+_MANY_LINES: Final = 1 << 20
+_SHORT_LINE: Final = 16
+"""So many lines are of so many bytes on average at least in any log; each line takes time, however short."""
 _MAX_SUBJECT: Final = 1024
 """Bytes of a subject that are looked at; what is longer is no change that anybody knows by its subject."""
-_MAX_ITEMS: Final = 1_000_000
-"""Items and versions of a changelog; the longest ones have some hundred thousands."""
 _MAX_REMARKS: Final = 16
 """Remarks behind a changelog's item that are looked past."""
 
@@ -133,9 +134,9 @@ def read_log(stream: BinaryIO, where: str) -> Log:
     if _ONELINE.fullmatch(line):
         return Log(True, False, _oneline(rest, where))
     if _DEBIAN.fullmatch(line):
-        return Log(False, False, _bounded(_changelog(rest, _debian), where))
+        return Log(False, False, _changelog(rest, _debian))
     if _RPM.fullmatch(line):
-        return Log(False, False, _bounded(_changelog(rest, _rpm), where))
+        return Log(False, False, _changelog(rest, _rpm))
     raise BadInput(where, f"line {number} begins no log of changes that is read: {_EXPECTED}")
 
 
@@ -153,6 +154,9 @@ def _lines(stream: BinaryIO, where: str) -> _Lines:
         ended = piece.endswith(b"\n")
         if not inside:
             number += 1
+            if not number % _MANY_LINES and total < number * _SHORT_LINE:
+                what = f"{number} lines of fewer than {_SHORT_LINE} bytes on average, which no log of changes has"
+                raise BadInput(where, what)
             line = piece.rstrip(b"\r\n")
             yield number, _COLOUR.sub(b"", line) if b"\x1b" in line else line, ended
         inside = not ended
@@ -238,12 +242,6 @@ def _oneline(lines: _Lines, where: str) -> Iterator[Commit]:
         commit.subject, commit.subject_line, commit.whole = _text(match[2] or match[3] or match[4]), number, ended
         commit.merge = commit.subject.startswith("Merge ")
         yield commit
-
-
-def _bounded(items: Iterator[Commit], where: str) -> Iterator[Commit]:
-    yield from islice(items, _MAX_ITEMS)
-    if next(items, None) is not None:
-        raise BadInput(where, f"more than {_MAX_ITEMS} items, which is the most that is read of a changelog")
 
 
 def _changelog(lines: _Lines, header: Callable[[bytes], tuple[str, str] | None]) -> Iterator[Commit]:

@@ -39,6 +39,14 @@ _MSIX = re.compile(r"Capabilities: \[\w+\] MSI-X: .*?\b(?:Count|TabSize)=(\d{1,4
 _TABLE = re.compile(r"(Vector table|PBA): BAR=(\d) offset=([0-9a-f]{1,8})")
 _PORTS = 0x10000
 
+_JOINED = re.compile(
+    r"(?<!\d:)(?<!virtual\]) (?=Region \d: |(?:\[virtual\] )?(?:Memory|I/O ports) at |Expansion ROM at |Subsystem: "
+    r"|Control: I/O|Flags: |Bus: primary=|Kernel (?:driver in use|modules): |Capabilities: \["
+    r"|Vector table: BAR=|PBA: BAR=|BAR \d: current size: "
+    r"|(?:[0-9a-f]{4}:)?[0-9a-f]{2}:[01][0-9a-f]\.[0-7] [A-Z0-9][\w/ -]{2,60}: )"
+)
+"""Where a line begins of several that a web page put in one."""
+
 LSPCI = re.compile(rf"{_DEVICE.pattern}|(?:Region \d: )?(?:\[virtual\] )?Memory at .*")
 
 
@@ -67,9 +75,9 @@ def parse_lspci(lines: Iterable[Line]) -> Reading:
 
 
 def _unwrapped(lines: Iterable[Line]) -> Iterator[Line]:
-    """Yield the lines, with a region that was wrapped in one."""
+    """Yield the lines: a region that was wrapped in one, and each of those that a web page put in one."""
     held: Line | None = None
-    for line in lines:
+    for line in (Line(number, part) for number, text in lines for part in _JOINED.split(text)):
         if held is not None:
             if _REST.fullmatch(line.text):
                 held = Line(held.number, f"{held.text} {line.text}")

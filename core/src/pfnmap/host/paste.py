@@ -9,7 +9,6 @@ from __future__ import annotations
 import html
 import os
 import re
-from collections.abc import Iterable
 from typing import NamedTuple
 
 from pfnmap.errors import BadInput
@@ -37,7 +36,12 @@ _TAG = re.compile(rf"</?(?:{_TAG_NAMES})(?:\s[^<>]{{0,400}})?/?>", re.IGNORECASE
 _HTML = re.compile(
     r"<(?:br|code|div|html|p|pre|span|td)(?:\s[^<>]{0,400})?/?>|&(?:nbsp|lt|gt|#\d{1,6});", re.IGNORECASE
 )
-_PREFIX = re.compile(r"(?:\d{4}-\d\d-\d\d[T ][\d:.,]+(?:Z|[+-]\d\d:?\d\d)?|\d{1,6}[:\t-]|[-+\"•│┃])\s*")
+_PREFIX = re.compile(
+    r"^(?:\d{4}-\d\d-\d\d[T ][\d:.,]+(?:Z|[+-]\d\d:?\d\d)?|\d{1,6}[:\t-]|[-+•│┃]|[\w.@-]{1,64} {0,40}\|"
+    r"|(?:[^\\]{0,200}?\"[\w.-]{1,64}\": ?)?\""
+    r"|(?![0-9a-f]{2,8}:)/?[\w.@/-]{1,255}:(?:\d{1,6}:(?![01][0-9a-f]\.[0-7]\b))?)\s*"
+)
+_STRING_END = re.compile(r"\"[],}]{0,9}$")
 _BOM_16 = (b"\xff\xfe", b"\xfe\xff")
 _LEFT, _RIGHT = " \t>*|`\ufeff", " \t*|`"
 
@@ -80,10 +84,15 @@ def lines_of(text: str, source: str = "the input") -> list[Line]:
     return found
 
 
-def without_prefixes(lines: Iterable[Line]) -> list[Line]:
-    """Return lines without what a tool put in front of each: numbers (grep -n, cat -n), time stamps of a log, marks of
-    a list, a diff or a frame."""
-    return [Line(number, shorter) for number, text in lines if (shorter := _PREFIX.sub("", text, count=1))]
+def without_prefixes(text: str, source: str = "the input") -> list[Line]:
+    """Return the lines of a text without what a tool put around each: numbers (grep -n, cat -n), time stamps of a log,
+    marks of a list, a diff or a frame, names of files (grep) and of hosts (pdsh, docker compose); of strings of JSON,
+    whose line breaks are escaped, the lines. Raises BadInput as `lines_of` does."""
+    return [
+        Line(number, shorter)
+        for number, line in lines_of(text.replace("\\n", "\n").replace("\\t", "\t"), source)
+        if (shorter := _STRING_END.sub("", _PREFIX.sub("", line, count=1)).strip())
+    ]
 
 
 def _clean(raw: str, is_html: bool) -> str:

@@ -106,7 +106,7 @@ def _do_user_fault(mm: MmStruct, address: int, write: bool) -> AccessResult | No
     vma = mm.vma_lookup(address)
     if vma is None:
         return AccessResult("SIGSEGV", SEGV_MAPERR, address)
-    si_code = kernel.arch.access_error(vma.vm_flags, write)
+    si_code = kernel.access_error(vma.vm_flags, write)
     if si_code:
         return AccessResult("SIGSEGV", si_code, address)
     flags = FAULT_FLAG_USER | (FAULT_FLAG_WRITE if write else 0)

@@ -16,10 +16,10 @@ from pfnmap.contract.entry import Level
 from pfnmap.contract.follow import FollowPfnmapArgs, caller
 from pfnmap.contract.kernel import LinkedKernel
 from pfnmap.contract.slot import Slot
-from pfnmap.contract.vma import VmArea
+from pfnmap.contract.vma import MmStruct, VmArea
 from pfnmap.errors import Misuse, Refused
 from pfnmap.mm.locking import i_mmap_rwsem, mmap_lock, page_table_lock
-from pfnmap.mm.pte_tables import FEW, in_a_row
+from pfnmap.mm.pte_tables import FEW, following, in_a_row
 from pfnmap.trace import Call, Repeat
 from pfnmap.vm_flags import VM_IO, VM_PFNMAP
 
@@ -66,19 +66,41 @@ def follow_pfnmap_end(args: FollowPfnmapArgs) -> None:
 
 def follow_again(vma: VmArea, address: int, pages: int) -> int:
     """Look up those of `pages` pages from `address` on that answer as the page before them did, which was looked up
-    just now: PTEs with the same flags that map the PFNs that follow. Return how many; 0 for a few, to be looked up one
-    by one."""
+    just now: leaves of one level with the same flags that map the PFNs that follow. Return how many; 0 for a few, to be
+    looked up one by one."""
     mm = vma.vm_mm
     page = mm.kernel.geometry.PAGE_SIZE
     if mmap_lock(mm).contended or page_table_lock(mm).contended:
         return 0
     before = address - page
-    count = in_a_row(mm, before, min(address + pages * page, vma.vm_end)) - 1
+    end = min(address + pages * page, vma.vm_end)
+    count = (in_a_row(mm, before, end) or _in_leaves(mm, before, end)) - 1
     if count <= FEW:
         return 0
     function = "follow_pfnmap_start" if mm.kernel.has("huge-pfnmap") else "follow_pte"
     mm.machine.trace.emit(Repeat((Call(function, address, "ok"),), count, page, 1))
     return count
+
+
+def _in_leaves(mm: MmStruct, start: int, end: int) -> int:
+    """Return how many pages of [start, end) are mapped by huge leaves of one table that are present, have the flags of
+    the first and map the PFNs that follow."""
+    import numpy as np
+
+    leaf = mm.tables.leaf(start)
+    if leaf is None or leaf[0] == "pte":
+        return 0
+    level, (table, index) = leaf
+    ops = mm.kernel.ops
+    entry = table[index]
+    if not getattr(ops, f"{level}_present")(entry):
+        return 0
+    size, shift = mm.kernel.geometry.size(level), mm.kernel.geometry.PAGE_SHIFT
+    first = start & -size
+    words = np.frombuffer(table, np.uint64)[index : index + -(-(end - first) // size)]
+    same = words == following(ops, level, getattr(ops, f"{level}_pfn")(entry), entry, len(words), size >> shift)
+    count = len(words) if same.all() else int(same.argmin())
+    return (min(first + count * size, end) - start) >> shift
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from pfnmap.mm.follow_pfnmap import follow_again, follow_pfnmap, follow_pfnmap_e
 from pfnmap.mm.ioremap import ioremap, iounmap
 from pfnmap.mm.mmap import do_mmap
 from pfnmap.mm.resource import iomem_is_exclusive, release_mem_region, request_mem_region
+from pfnmap.mm.touch_pages import each_page
 from pfnmap.mm.vm_normal_page import pfn_valid, vm_normal_page, vm_normal_page_pmd, vm_normal_page_pud
 
 __all__ = ["FUNCTIONS"]
@@ -33,6 +34,7 @@ FUNCTIONS = MmFunctions(
     follow_pfnmap=follow_pfnmap,
     follow_pte=follow_pte,
     follow_again=follow_again,
+    each_page=each_page,
     generic_access_phys=generic_access_phys,
     access_process_vm=access_process_vm,
     ioremap=ioremap,

@@ -97,7 +97,7 @@ def _vma_permits_fault(vma: VmArea, fault_flags: int) -> bool:
 
 def access_permitted(vma: VmArea, write: bool, *, foreign: bool) -> bool:
     """arch_vma_access_permitted: whether no protection key denies the access. Another process's keys are not asked."""
-    return foreign or vma.vm_mm.kernel.arch.access_error(vma.vm_flags, write) != SEGV_PKUERR
+    return foreign or vma.vm_mm.kernel.access_error(vma.vm_flags, write) != SEGV_PKUERR
 
 
 def _vm_fault_to_errno(ret: int) -> int:

@@ -6,6 +6,7 @@ from errno import EFAULT, EINVAL
 
 from pfnmap.contract.vma import MmStruct
 from pfnmap.mm.mmap import merge_vmas, vma_modify
+from pfnmap.mm.vma import vmas_without_hole
 
 __all__ = ["do_mbind"]
 
@@ -21,13 +22,8 @@ def do_mbind(mm: MmStruct, address: int, length: int, policy: str) -> int:
     end = address + -(-length // page) * page
     if end == address:  # no vma is cut for it (`min.mbind.length_0`)
         return 0
-    vmas = mm.intersecting(address, end)
-    reached = address
-    for vma in vmas:
-        if vma.vm_start > reached:
-            return -EFAULT
-        reached = vma.vm_end
-    if reached < end:
+    vmas = vmas_without_hole(mm, address, end)
+    if vmas is None:
         return -EFAULT
     for vma in vmas:
         if vma.vm_policy == policy:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from errno import EINVAL, ENOMEM, EPERM
 
-from pfnmap.contract.vma import File, MmStruct, VmArea, answered
+from pfnmap.contract.vma import File, MmStruct, VmArea, answered, errno_of
 from pfnmap.mm.huge_memory import vma_adjust_trans_huge
 from pfnmap.mm.pfnmap_track import vma_pfnmap_track_ctx_put
 from pfnmap.mm.pgtable import free_pgtables
@@ -194,7 +194,7 @@ def _mmap_region(mm: MmStruct, file: File | None, address: int, length: int, fla
     elif file is None:
         vma.vm_pgoff = address >> shift
     else:
-        error = answered(file.f_op.mmap, file.f_op.mmap(file, vma))
+        error = errno_of(file.f_op.mmap, file.f_op.mmap(file, vma))
         if error and old:
             mm.machine.trace.emit(Misbehaviour("F25", "mmap fails, and has removed what was mapped there"))
         if error:

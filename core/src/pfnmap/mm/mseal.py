@@ -6,6 +6,7 @@ from errno import EINVAL, ENOMEM, ENOSYS
 
 from pfnmap.contract.vma import MmStruct
 from pfnmap.mm.mmap import merge_vmas, vma_modify
+from pfnmap.mm.vma import vmas_without_hole
 from pfnmap.vm_flags import VM_SEALED
 
 __all__ = ["do_mseal"]
@@ -21,13 +22,8 @@ def do_mseal(mm: MmStruct, address: int, length: int) -> int:
     end = address + -(-length // page) * page
     if end == address:
         return 0
-    vmas = mm.intersecting(address, end)
-    reached = address
-    for vma in vmas:
-        if vma.vm_start > reached:
-            return -ENOMEM
-        reached = vma.vm_end
-    if reached < end:
+    vmas = vmas_without_hole(mm, address, end)
+    if vmas is None:
         return -ENOMEM
     for vma in vmas:
         if not vma.vm_flags & VM_SEALED:

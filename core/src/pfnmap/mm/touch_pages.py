@@ -1,15 +1,17 @@
-"""Touching every page of a range: user accesses one after the other, at once where they are alike.
+"""Accesses to every page of a range, one after the other, at once where they are alike: touches by the user, or
+whatever looks pages up one by one and faults them in.
 
-What one access does is `pfnmap.mm.fault.user_access`'s to say, and stays so. Of what is alike the first is touched by
-it, and the second; what the second did is done again for the others, with entries that numpy computes and one `Repeat`
-in the trace. Alike are slots in a row of one table: empty ones where the driver says that its handlers answer alike
-(`VmOperations.alike`) and the architecture that the caching is the same, or PTEs with the same flags. Under one PMD
-table, whole PTE tables are repeated in the same way.
+What one access does is said elsewhere (a touch: `pfnmap.mm.fault.user_access`), and stays so. Of what is alike the
+first is touched by it, and the second; what the second did is done again for the others, with entries that numpy
+computes and one `Repeat` in the trace. Alike are slots in a row of one table: empty ones where the driver says that its
+handlers answer alike (`VmOperations.alike`) and the architecture that the caching is the same, or PTEs with the same
+flags. Under one PMD table, whole PTE tables are repeated in the same way. So are the other pages of a leaf that an
+access has made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from pfnmap.contract.entry import Level
@@ -19,6 +21,7 @@ from pfnmap.contract.vma import MmStruct, VmFault
 from pfnmap.limits import bounded
 from pfnmap.mm import huge_memory
 from pfnmap.mm.fault import AccessResult, user_access
+from pfnmap.mm.locking import mmap_lock, page_table_lock
 from pfnmap.mm.pte_tables import fill, following, pte_rows
 from pfnmap.trace import Call, Event, Repeat, later
 from pfnmap.vm_flags import VM_PFNMAP
@@ -27,12 +30,13 @@ if TYPE_CHECKING:  # for the type checker alone: numpy is imported where it is u
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Again", "Touched", "touch_pages"]
+__all__ = ["Again", "Touched", "each_page", "touch_pages"]
 
 _FEW = 8
 """As many slots are as fast one by one."""
 
 _OK = AccessResult("ok")
+_NO = AccessResult("no")
 _LEVELS: tuple[Level, ...] = ("pte", "pmd", "pud")
 
 
@@ -77,16 +81,42 @@ class Again(NamedTuple):
 def touch_pages(mm: MmStruct, start: int, end: int, write: bool) -> Iterator[Touched | Again]:
     """Load from or store to every page of [start, end), page-aligned, in ascending order; stop after an access that
     fails. Raises Refused where too many would have to be touched one by one."""
-    yield from _Touching(mm, write).go(len(_LEVELS) - 1, start, end)
+    yield from _Accesses(mm, lambda address: user_access(mm, address, write), "touch", idle=True).go(
+        len(_LEVELS) - 1, start, end
+    )
 
 
-class _Touching:
-    """The accesses of one range."""
+def each_page(
+    mm: MmStruct, start: int, end: int, access: Callable[[int], bool], what: str
+) -> Iterator[tuple[int, int, int]]:
+    """Access every page of [start, end), page-aligned, in ascending order; stop after an access that answers no. What
+    it does to the tables is to fault that page in, if anything, and what else it does is not repeated but told: yield
+    (the first page's address, how many pages, step), where a step says that those are what was yielded for the pages
+    from `step` bytes before on, that many bytes further on; without, they answer as the first one does.
 
-    def __init__(self, mm: MmStruct, write: bool) -> None:
+    Raises Refused, naming `what`, where too many would have to be accessed one by one.
+    """
+    page = mm.kernel.geometry.PAGE_SIZE
+
+    def one(address: int) -> AccessResult:
+        return _OK if access(address) else _NO
+
+    for done in _Accesses(mm, one, what).go(len(_LEVELS) - 1, start, end):
+        if isinstance(done, Touched) and done.outcome is _NO:
+            return
+        yield start, done.total, done.step if isinstance(done, Again) else 0
+        start += done.total * page
+
+
+class _Accesses:
+    """The accesses of one range. `idle`: one to a page that is mapped by a huge leaf does nothing."""
+
+    def __init__(self, mm: MmStruct, access: Callable[[int], AccessResult], what: str, *, idle: bool = False) -> None:
         kernel = mm.kernel
         self._mm = mm
-        self._write = write
+        self._access = access
+        self._what = what
+        self._idle = idle
         self._machine = mm.machine
         self._ops = kernel.ops
         self._size = {level: kernel.geometry.size(level) for level in _LEVELS}
@@ -95,7 +125,7 @@ class _Touching:
         self._accesses = 0
 
     def go(self, depth: int, start: int, end: int) -> Generator[Touched | Again, None, bool]:
-        """Touch [start, end), slot by slot of a level; return whether all went well."""
+        """Access [start, end), slot by slot of a level; return whether all went well."""
         level = _LEVELS[depth]
         size = self._size[level]
         trace = self._machine.trace
@@ -122,23 +152,49 @@ class _Touching:
                     yield Again(tuple(done), count, size)
                     address += count * size
             elif address < end and self._larger_leaf(depth, first):
-                yield Touched(address, (end - address) >> self._shift, _OK, ())
+                return (yield from self._rest_of_leaf(address, end))
+        return True
+
+    def _rest_of_leaf(self, start: int, end: int) -> Generator[Touched | Again, None, bool]:
+        """Access [start, end), which a leaf maps that an access to a page before it came to."""
+        pages = (end - start) >> self._shift
+        if self._idle:
+            yield Touched(start, pages, _OK, ())
+            return True
+        page, trace = 1 << self._shift, self._machine.trace
+        while pages:
+            mark = len(trace.events)
+            for touched in self._inside(0, start, start + page):
+                yield touched
+                if isinstance(touched, Touched) and touched.outcome.result != "ok":
+                    return False
+            start, pages = start + page, pages - 1
+            events = trace.events[mark:]
+            if pages > _FEW and not self._contended and all(isinstance(event, Call) for event in events):
+                if events:
+                    trace.emit(Repeat(tuple(later(event, page, 1) for event in events), pages, page, 1))
+                yield Again((touched,), pages, page)
                 return True
         return True
 
+    @property
+    def _contended(self) -> bool:
+        """Whether another CPU does something on the way."""
+        return mmap_lock(self._mm).contended or page_table_lock(self._mm).contended
+
     def _inside(self, depth: int, start: int, end: int) -> Iterator[Touched | Again]:
-        """Touch what one slot of a level maps of [start, end)."""
+        """Access what one slot of a level maps of [start, end)."""
         if depth:
             yield from self.go(depth - 1, start, end)
             return
-        self._accesses = bounded("touch", self._accesses + 1)
+        self._accesses = bounded(self._what, self._accesses + 1)
         mark = len(self._machine.trace.events)
-        outcome = user_access(self._mm, start, self._write)
+        outcome = self._access(start)
         yield Touched(start, 1, outcome, tuple(self._machine.trace.events[mark:]))
 
     def _larger_leaf(self, depth: int, address: int) -> bool:
-        """Tell whether an address that was touched is mapped by a leaf of a level above: no further access to it does
-        anything."""
+        """Tell whether an address that was accessed is mapped by a leaf of a level above: all further accesses to it do
+        the same."""
         leaf = self._mm.tables.leaf(address)
         return leaf is not None and leaf[0] in _LEVELS[depth + 1 :] and not self._one_by_one
 
@@ -146,7 +202,7 @@ class _Touching:
         """Return how many slots of a level, from that of `address` on, are alike and wholly in [address, end); 0 for a
         few."""
         size = self._size[level]
-        if self._one_by_one or (end - address) // size <= _FEW or address % size:
+        if self._one_by_one or (end - address) // size <= _FEW or address % size or self._contended:
             return 0
         vma = self._mm.vma_lookup(address)
         slot = self._mm.tables.slot(level, address)

@@ -74,7 +74,7 @@ def _touch(mm: MmStruct, address: int, write: bool) -> bool:
                 _refuse_poison(mm, address, level, table[index])
                 return True
         vma = mm.vma_lookup(address)
-        if vma is None or arch.access_error(vma.vm_flags, write):
+        if vma is None or mm.kernel.access_error(vma.vm_flags, write):
             return False
         if handle_mm_fault(vma, address, FAULT_FLAG_WRITE if write else 0) & VM_FAULT_ERROR:
             return False

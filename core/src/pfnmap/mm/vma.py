@@ -1,15 +1,15 @@
-"""Copying vmas, linking them into their address space and out of it (mm/vma.c, kernel/fork.c)."""
+"""Copying vmas, linking them into their address space and out of it (mm/vma.c, kernel/fork.c), and finding them."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
 
-from pfnmap.contract.vma import VmArea
+from pfnmap.contract.vma import MmStruct, VmArea
 from pfnmap.mm.pfnmap_track import vma_pfnmap_track_ctx_get, vma_pfnmap_track_ctx_put
 from pfnmap.vm_flags import VM_PFNMAP
 
-__all__ = ["vm_area_dup", "vma_link", "vma_unlink"]
+__all__ = ["vm_area_dup", "vma_link", "vma_unlink", "vmas_without_hole"]
 
 
 def vm_area_dup(vma: VmArea, **changed: Any) -> VmArea:
@@ -34,3 +34,14 @@ def vma_unlink(vma: VmArea) -> None:
     """Take a vma out again."""
     vma.vm_mm.remove(vma)
     vma_pfnmap_track_ctx_put(vma)
+
+
+def vmas_without_hole(mm: MmStruct, start: int, end: int) -> list[VmArea] | None:
+    """Return the vmas of [start, end), ascending; None where a part of it has none."""
+    vmas = mm.intersecting(start, end)
+    reached = start
+    for vma in vmas:
+        if vma.vm_start > reached:
+            return None
+        reached = vma.vm_end
+    return vmas if reached >= end else None

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pfnmap.contract.plan import Request
+from pfnmap.plan.alike import Alike
 from pfnmap.plan.document import MappingPlan, Plan, Undetermined
 from pfnmap.plan.planner import Planner, Question
 from pfnmap.plugins import Registry
@@ -41,12 +42,19 @@ def plan(
     architecture has no entry for and for what a plugin does not model.
     """
     question = Question.of(requests, mmap_base, dma, hypervisor, registry, vmm_options, newest_vmm)
+    alike = kernel.once(Alike)
+    key = alike.key(question)
+    if key is not None and (found := alike.plan(key, question.requests)) is not None:
+        return found
     first = Planner(kernel, question)
     mappings = first.answer()
     relevant = first.changes()
     undetermined = tuple(_undetermined(kernel, question, relevant, mappings))
     described = {**kernel.once(_described), "assumed": _assumed(kernel, question, undetermined, relevant)}
-    return Plan(described, mappings, undetermined, first.legends(), relevant)
+    found = Plan(described, mappings, undetermined, first.legends(), relevant)
+    if key is not None:
+        alike.keep(key, found, first.regions)
+    return found
 
 
 def _described(kernel: Kernel) -> dict[str, Any]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field, replace
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from pfnmap.boundary import calling
-from pfnmap.config import Config
 from pfnmap.contract.kernel import THP_SETTINGS
 from pfnmap.contract.placement import Vmm
 from pfnmap.errors import PfnmapError
@@ -56,23 +55,22 @@ class Candidate:
         return {self.step, other.step} == {"release", "with"}
 
 
-@dataclass(frozen=True, eq=False)
-class _Asked(Config):
-    """A configuration that notes which symbols it is asked for."""
+class _Asked(Mapping[str, str]):
+    """The values of a configuration's symbols; it notes of which it is asked."""
 
-    noted: set[str] = field(default_factory=set)
+    def __init__(self, symbols: Mapping[str, str]) -> None:
+        self._symbols = symbols
+        self.noted = set[str]()
 
     def __getitem__(self, symbol: str) -> str:
         self.noted.add(symbol)
-        return super().__getitem__(symbol)
+        return self._symbols[symbol]
 
-    def enabled(self, symbol: str) -> bool:
-        self.noted.add(symbol)
-        return super().enabled(symbol)
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._symbols)
 
-    def value(self, symbol: str) -> str:
-        self.noted.add(symbol)
-        return super().value(symbol)
+    def __len__(self) -> int:
+        return len(self._symbols)
 
 
 def candidates(kernel: Kernel, question: Question) -> tuple[Candidate, ...]:
@@ -83,11 +81,11 @@ def candidates(kernel: Kernel, question: Question) -> tuple[Candidate, ...]:
 
     Of releases only those that have all of these changes that this one has; of several that have the same the oldest.
     """
-    config = _Asked(**{name: getattr(kernel.config, name) for name in Config.__dataclass_fields__})
-    planner = Planner(replace(kernel, config=config), question)
+    asked = _Asked(kernel.config.symbols)
+    planner = Planner(replace(kernel, config=replace(kernel.config, symbols=asked)), question)
     planned = planner.mappings()
     reasons = {name for m in planned for row in m.blocked for name in (row.reason, *row.also)}
-    symbols = kernel.config.levers(sorted(config.noted)) if reasons & _CONFIGURED else {}
+    symbols = kernel.config.levers(sorted(asked.noted)) if reasons & _CONFIGURED else {}
     changes = frozenset(
         change
         for change in planner.changes()

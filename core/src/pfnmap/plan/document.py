@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import field
 from typing import Any
@@ -38,6 +39,8 @@ class MappingPlan:
     steps: int = field(compare=False)
     sizes: Mapping[LeafLevel, int] = field(compare=False, repr=False)
     map_part: Callable[[int, int], DmaMap | None] = field(compare=False, repr=False)
+    texts: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
+    """What of its JSON is written already; plans that differ in where the BAR lies share it."""
 
     @property
     def device(self) -> str | None:
@@ -103,11 +106,21 @@ class MappingPlan:
 
     def as_json(self) -> dict[str, Any]:
         """Return it in the form that `plan --json` prints."""
+        return {**self._who_json(), **self._where_json(), **self._shared_json()}
+
+    def dumped(self) -> str:
+        """Return `as_json` as text."""
+        texts = self.texts
+        if not texts:
+            texts |= {"who": json.dumps(self._who_json())[:-1], "shared": json.dumps(self._shared_json())[1:]}
+        return f"{texts['who']}, {json.dumps(self._where_json())[1:-1]}, {texts['shared']}"
+
+    def _who_json(self) -> dict[str, Any]:
+        return {"device": self.device, "bar": self.bar, "policy": self.policy}
+
+    def _shared_json(self) -> dict[str, Any]:
+        """All that does not hang on where the BAR lies."""
         return {
-            "device": self.device,
-            "bar": self.bar,
-            "policy": self.policy,
-            **self._where_json(),
             "va": None if self.va is None else hex(self.va),
             "length": self.length,
             "runs": [
@@ -192,6 +205,17 @@ class Plan:
     undetermined: tuple[Undetermined, ...]
     legends: tuple[str, ...] = ()
     changes: frozenset[str] = frozenset()
+    texts: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
+    """What of its JSON is written already; plans that differ in where BARs lie share it."""
+
+    def dumped(self) -> str:
+        """Return `as_json` as text, without the braces."""
+        texts = self.texts
+        if not texts:
+            undetermined = [row.as_json() for row in self.undetermined]
+            texts |= {"kernel": json.dumps(dict(self.kernel)), "undetermined": json.dumps(undetermined)}
+        mappings = ", ".join([mapping.dumped() for mapping in self.mappings])
+        return f'"kernel": {texts["kernel"]}, "mappings": [{mappings}], "undetermined": {texts["undetermined"]}'
 
     def as_json(self) -> dict[str, Any]:
         """Return the document that `plan --json` prints, without its schema."""

@@ -39,11 +39,13 @@ class Region:
     backend: DmaBackend | None
     hypervisor: Hypervisor | None
 
-    def plans(self) -> Iterable[MappingPlan]:
-        """Return the plan of each area; one without an area where there is none."""
-        return (self._plan(area) for area in self.placed.areas or (None,))
+    @property
+    def areas(self) -> Sequence[Area | None]:
+        """The areas that are planned; None stands for there being none."""
+        return self.placed.areas or (None,)
 
-    def _plan(self, area: Area | None) -> MappingPlan:
+    def plan(self, area: Area | None) -> MappingPlan:
+        """Return the plan of an area."""
         start, length, delta = 0, 0, 0
         if area is not None:
             start, length = area.va, area.length
@@ -115,7 +117,10 @@ class Region:
         if self.backend is None:
             return None
         with calling(self.backend.name, "map()") as gave:
-            return gave(self.backend.explained(self.kernel, reach), DmaMap)
+            found = gave(self.backend.explained(self.kernel, reach), DmaMap)
+        if min(found.cold_walks, found.cold_fixups, found.cold_driver_calls, found.warm_walks) < 0:
+            raise PluginError(self.backend.name, f"map() gave less than nothing: {found}")
+        return found
 
     def _costs(self, levels: Levels, runs: Sequence[Run], area: Area | None, delta: int) -> Costs:
         """What an area costs that is cut into runs, and what its DMA maps do together."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -24,6 +26,8 @@ __all__ = ["place", "vmm_class", "vmm_named"]
 
 _VERSION = re.compile(r"-v?(?=\d)")
 _PACKAGE = re.compile(r"(?:[-_]|:? )v?(?=\d)")
+_SPACE = re.compile(r" v?(?=\d)")
+_PROGRAM = re.compile(r"[\w-]+")
 _BANNER = re.compile(r"(\S+)(?: \S+)* version (\d\S*)(?: \((.+)\))?")
 
 
@@ -33,8 +37,9 @@ def vmm_named(text: str, registry: Registry, options: tuple[str, ...] = (), *, n
 
     ``NAME`` or ``NAME-VERSION`` (or ``NAME-vVERSION``), where ``-`` and ``_`` in names are the same; what a package is
     called (``NAME_VERSION``, ``NAME: VERSION``); and what a program says of itself (``NAME vVERSION``, ``NAME ...
-    version VERSION (PACKAGE)``), where the package counts if it is known. `newest`: a version newer than what is known
-    is taken for the newest known.
+    version VERSION (PACKAGE)``), where the package counts if it is known. A name that is no plugin's may be that of a
+    program or a package which plugins know (``qemu-system-x86 1:8.2.2+ds-0ubuntu1``). `newest`: a version newer than
+    what is known is taken for the newest known.
 
     Raises Unknown for a name or a version that nobody knows, PluginError for a plugin that cannot be used, BadInput for
     an option that it does not take.
@@ -68,7 +73,22 @@ def _meant(text: str, registry: Registry) -> tuple[str | None, str]:
     for name, *version in candidates:
         if found := plugins.get(name.replace("-", "_")):
             return found, "".join(version)
-    return None, ""
+    program, *after = _SPACE.split(text.lower(), maxsplit=1)
+    package, *version = candidates[-1]
+    programs = _known_as(registry, lambda vmm: any(fnmatchcase(program, one) for one in vmm.executables))
+    if programs and _PROGRAM.fullmatch(program):
+        return programs, "".join(after)
+    return _known_as(registry, lambda vmm: package in vmm.packages), "".join(version)
+
+
+def _known_as(registry: Registry, claims: Callable[[type[Vmm]], bool]) -> str | None:
+    """Return the plugin that claims a program or a package; of several the one whose class the others derive from."""
+    claimed: dict[str, type[Vmm]] = {}
+    for name in registry.names("vmm"):
+        with suppress(PluginError):  # `pfnmap plugins` tells of it
+            if claims(vmm := registry.load("vmm", name)):
+                claimed[name] = vmm
+    return next((name for name, vmm in claimed.items() if all(issubclass(one, vmm) for one in claimed.values())), None)
 
 
 def place(

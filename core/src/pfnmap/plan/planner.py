@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pfnmap.contract.dma import DmaBackend
@@ -11,7 +12,7 @@ from pfnmap.contract.module import Driver
 from pfnmap.contract.placement import Vmm
 from pfnmap.contract.plan import HUGE_LEVELS, LeafLevel, RegionRules, Request, by_device
 from pfnmap.contract.region import check_sparse
-from pfnmap.errors import BadInput, Refused, Unknown
+from pfnmap.errors import BadInput, PluginError, Refused, Unknown
 from pfnmap.plan.document import MappingPlan
 from pfnmap.plan.mapping import Region
 from pfnmap.plan.paging import Paging
@@ -80,8 +81,9 @@ class Planner:
         _check_bar(self.kernel, request)
         return region_rules(self.kernel, request, others, self.question.registry)
 
-    def mappings(self) -> tuple[MappingPlan, ...]:
-        """Plan every area of every request."""
+    @cached_property
+    def regions(self) -> tuple[Region, ...]:
+        """Every request with where it goes, and all that is said of it."""
         settled = [
             replace(
                 request,
@@ -95,16 +97,20 @@ class Planner:
         placed = place(space, settled, self.question.vmms, [rules.refused for rules in self.rules])
         if self.question.congruent:
             placed = [congruent(space, *pair) for pair in zip(settled, placed, strict=True)]
-        planned: list[MappingPlan] = []
+        found: list[Region] = []
         for n, where in enumerate(placed):
             paging, rules, level = self.paging, self.rules[n], self.levels[n]
             if where.madvise_hugepage:
                 paging = self.kernel.once(Paging.of_madvised)
                 level = Levels.of(paging, rules)
-            planned += Region(
-                self.kernel, paging, level, rules, settled[n], where, self.backends[n], self.hypervisor
-            ).plans()
-        return tuple(planned)
+            found.append(
+                Region(self.kernel, paging, level, rules, settled[n], where, self.backends[n], self.hypervisor)
+            )
+        return tuple(found)
+
+    def mappings(self) -> tuple[MappingPlan, ...]:
+        """Plan every area of every request."""
+        return tuple([region.plan(area) for region in self.regions for area in region.areas])
 
     def answer(self) -> tuple[MappingPlan, ...]:
         """Return `mappings`. Raises Refused for leaves that this kernel would die of."""
@@ -141,7 +147,10 @@ def region_rules(kernel: Kernel, request: Request, others: Sequence[Request], re
     if not isinstance(driver, Driver):
         raise BadInput(request.where, f"{request.driver} is no driver: it binds no device")
     with calling(request.driver, "region()") as gave:
-        return gave(driver.region(kernel, request, others), RegionRules)
+        rules = gave(driver.region(kernel, request, others), RegionRules)
+    if rules.end < 0:
+        raise PluginError(request.driver, f"region() gave end: {rules.end}")
+    return rules
 
 
 def _backends(kernel: Kernel) -> dict[str, DmaBackend]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from email import message_from_string
 from functools import cache, cached_property
 from importlib.metadata import Distribution, EntryPoint, distributions, entry_points
 from typing import Final, Literal, cast
@@ -74,8 +73,11 @@ def _metadata(distribution: Distribution | None) -> tuple[str, str, tuple[str, .
     try:
         assert distribution is not None
         text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
-        metadata = message_from_string(text.partition("\n\n")[0])
-        return metadata["Name"] or "?", metadata["Version"] or "?", tuple(metadata.get_all("Requires-Dist", ()))
+        fields: dict[str, list[str]] = {}
+        for line in text.partition("\n\n")[0].splitlines():
+            field, _, value = line.partition(":")
+            fields.setdefault(field, []).append(value.strip())
+        return fields.get("Name", ["?"])[0], fields.get("Version", ["?"])[0], tuple(fields.get("Requires-Dist", ()))
     except Exception:  # not UTF-8, no such field, or whatever a finder of its own raises
         return "?", "?", ()
 

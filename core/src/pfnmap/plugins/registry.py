@@ -18,7 +18,7 @@ from functools import lru_cache
 from typing import Any
 
 from pfnmap.boundary import calling, importing
-from pfnmap.changes import brought
+from pfnmap.changes import Brought, brought
 from pfnmap.contract.arch import Arch
 from pfnmap.contract.module import Driver, Module
 from pfnmap.contract.recording import RecordingGroup
@@ -89,6 +89,7 @@ class Registry:
             ),
             key=lambda p: (KINDS.index(p.kind), p.name),
         )
+        self._brought: dict[str, Brought] = {}
         self._loaded: dict[tuple[Kind, str], Any] = {}
         self._failed: dict[tuple[Kind, str], PluginError] = {}
 
@@ -103,6 +104,12 @@ class Registry:
     def packages(self) -> tuple[str, ...]:
         """Return the top-level packages of the plugins that may be used, each once; the core's is not among them."""
         return tuple(dict.fromkeys(p.package for p in self._plugins if p.status == "ok" and not p.of_core))
+
+    def brought(self, package: str) -> Brought:
+        """Return what the changes.toml of a package says, which is read once. Raises BadInput for a malformed one."""
+        if package not in self._brought:
+            self._brought[package] = brought(package)
+        return self._brought[package]
 
     def distribution_of(self, package: str) -> str:
         """Return the name of the distribution that brings a top-level package, "?" where no plugin is in it."""
@@ -145,10 +152,27 @@ class Registry:
                 raise PfnmapError(_NO_ARCHITECTURE)
             raise missing(kind, name, self.names(kind))
         try:
-            self._loaded[kind, name] = loaded = _load(usable[0])
+            self._loaded[kind, name] = loaded = self._load(usable[0])
         except PluginError as error:
             self._failed[kind, name] = error
             raise
+        return loaded
+
+    def _load(self, plugin: Plugin) -> Any:
+        try:
+            if not plugin.of_core:
+                self.brought(plugin.package)
+        except BadInput as error:
+            raise PluginError(plugin.name, str(error)) from error
+        with importing(plugin.name):
+            loaded = plugin.entry_point.load()
+        wanted = _class(plugin.kind)
+        if wanted is not None:
+            if not (isinstance(loaded, type) and issubclass(loaded, wanted)):
+                raise PluginError(plugin.name, f"{plugin.entry_point.value} is no subclass of pfnmap.{wanted.__name__}")
+            _check(plugin, loaded, wanted)
+        if plugin.kind == "command" and not callable(loaded):
+            raise PluginError(plugin.name, f"{plugin.entry_point.value} is neither a function nor a typer application")
         return loaded
 
     def probe(self, plugin: Plugin) -> tuple[Plugin, list[str]]:
@@ -206,24 +230,6 @@ def _class(kind: Kind) -> type[Any] | None:
 
         return Vmm
     return _CLASSES.get(kind)
-
-
-def _load(plugin: Plugin) -> Any:
-    try:
-        if not plugin.of_core:
-            brought(plugin.package)
-    except BadInput as error:
-        raise PluginError(plugin.name, str(error)) from error
-    with importing(plugin.name):
-        loaded = plugin.entry_point.load()
-    wanted = _class(plugin.kind)
-    if wanted is not None:
-        if not (isinstance(loaded, type) and issubclass(loaded, wanted)):
-            raise PluginError(plugin.name, f"{plugin.entry_point.value} is no subclass of pfnmap.{wanted.__name__}")
-        _check(plugin, loaded, wanted)
-    if plugin.kind == "command" and not callable(loaded):
-        raise PluginError(plugin.name, f"{plugin.entry_point.value} is neither a function nor a typer application")
-    return loaded
 
 
 def _check(plugin: Plugin, loaded: type[Any], wanted: type[Any]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache, cached_property, lru_cache
 from typing import NamedTuple
 
-from pfnmap.changes import Brought, Change, Flavour, Tree, brought
+from pfnmap.changes import Brought, Change, Flavour, Tree
 from pfnmap.errors import BadInput, LinkError, Unknown
 from pfnmap.offers import brought_by
 from pfnmap.plugins import Registry, environment
@@ -117,7 +117,7 @@ def upstream_trees() -> Mapping[str, Tree]:
 
 @lru_cache(maxsize=2)  # a command has one registry, and links with it as often as there are architectures
 def _read(registry: Registry) -> Facts:
-    return _together((brought(_CORE), *map(_readable, registry.packages())))
+    return _together((registry.brought(_CORE), *(_readable(registry, package) for package in registry.packages())))
 
 
 @cache
@@ -140,9 +140,9 @@ def _together(files: tuple[Brought, ...]) -> Facts:
     )
 
 
-def _readable(package: str) -> Brought:
+def _readable(registry: Registry, package: str) -> Brought:
     try:
-        return brought(package)
+        return registry.brought(package)
     except BadInput:
         return Brought()
 

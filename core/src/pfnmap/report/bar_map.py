@@ -22,6 +22,8 @@ STYLES: Final[Mapping[str, str]] = {**LEVEL_STYLE, "hole": "", "unmapped": "red"
 _WIDTH: Final = 56
 """Columns of the picture: with its frame and indent it fits into 60."""
 _INDENT: Final = 2
+_SHOWN: Final = 256
+"""Stretches of a BAR that the table below its picture has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +133,8 @@ def columns_of(stretches: Sequence[Stretch], width: int) -> list[int]:
     """Return how many of `width` columns each stretch gets: in proportion, but at least one; none where there are more
     stretches than columns and it is among the smaller ones."""
     if len(stretches) >= width:
-        largest = sorted(range(len(stretches)), key=lambda i: (-stretches[i].length, i))[:width]
-        return [1 if i in set(largest) else 0 for i in range(len(stretches))]
+        largest = set(sorted(range(len(stretches)), key=lambda i: (-stretches[i].length, i))[:width])
+        return [int(i in largest) for i in range(len(stretches))]
     total = sum(stretch.length for stretch in stretches)
     spare = width - len(stretches)
     columns = [1 + spare * stretch.length // total for stretch in stretches]
@@ -173,7 +175,7 @@ def _picture(one: BarMap) -> Text:
 
 def _stretches(one: BarMap) -> Table:
     rows = []
-    for stretch in one.stretches:
+    for stretch in one.stretches[:_SHOWN]:
         what = "not mapped"
         if stretch.count:
             what = f"{stretch.count:,}x{format_size(stretch.length // stretch.count)}"
@@ -185,6 +187,8 @@ def _stretches(one: BarMap) -> Table:
             (stretch.reason, "dim"),
         )
         rows.append([Text(text, style) for text, style in cells])
+    if (more := len(one.stretches) - _SHOWN) > 0:
+        rows.append([Text(""), Text(f"and {more:,} more"), Text(""), Text(""), Text("")])
     return Table(("", "offset", "VA", "leaves", "why no larger"), rows, ruled=False, indent=_INDENT)
 
 

@@ -19,6 +19,10 @@ _HEADER: Final = ("placement", "VA", "leaves", "faults", "tables", "DMA cold", "
 _GUEST_HEADER: Final = ("guest leaves", "guest faults")
 _INDENT: Final = 2
 _NUMBERS: Final = (*_HEADER[3:], "guest faults")
+_WHAT_TELLS: Final = (
+    "What tells: pfnmap changes --log, of the kernel's changelog (rpm -q --changelog, apt changelog, git log); "
+    "pfnmap log, of its debug lines; pfnmap verify, of its image. Then --with or --without settles it."
+)
 _LEGEND: Final = (
     "faults: calls of the driver's handler when every page is touched once in ascending order. "
     "tables: page-table memory."
@@ -188,6 +192,8 @@ def _undetermined(plan: Plan) -> Iterable[Text | Table]:
         for mapping, yes, no in _both_ways(plan, row):
             sides = (f"{label} {_answer(side, mapping)}" for label, side in (("with it", yes), ("without", no)))
             yield Text(f"{_name(mapping)}, {_placement(mapping)}: {'; '.join(sides)}", "", _INDENT)
+    if plan.undetermined:
+        yield Text(f"\n{_WHAT_TELLS}")
 
 
 def _both_ways(plan: Plan, row: Undetermined) -> Iterable[tuple[MappingPlan, Any, Any]]:

@@ -130,8 +130,10 @@ class Table:
         widths = []
         for n, name in enumerate(self.columns):
             cells = [name, *(row[n].plain for row in self.rows)]
-            word = max((len(word) for cell in cells for word in cell.split()), default=0)
-            widths.append(max(map(len, cells)) if name in self.numbers else min(word, _WIDEST))
+            whole = n == 0 or name in self.numbers
+            words = cells if whole else [word for cell in cells for word in cell.split()]
+            longest = max(map(len, words), default=0)
+            widths.append(longest if name in self.numbers else min(longest, _WIDEST))
         spare = room - sum(widths)
         if spare < 0:
             return []

@@ -224,8 +224,9 @@ _ABOUT_THE_RECORDING = ("may_hang", "note")
 
 def _recorded_step(value: Any, where: str, fields: Kinds) -> Step:
     step = step_of(value, where)
-    arguments = {name: item for name, item in step.arguments.items() if name not in _ABOUT_THE_RECORDING}
-    step = replace(step, arguments=arguments)
+    if any(name in step.arguments for name in _ABOUT_THE_RECORDING):
+        arguments = {name: item for name, item in step.arguments.items() if name not in _ABOUT_THE_RECORDING}
+        step = replace(step, arguments=arguments)
     here = f"{step.where} expect"
     expect = table_of(step.expect, here, fields, others=True)
     for key in _EXPECT_ITEMS.keys() & expect.keys():

@@ -19,7 +19,8 @@ def step_of(value: Any, where: str) -> Step:
     if not isinstance(value, dict) or not isinstance(value.get("op"), str):
         raise BadInput(where, "a step is a table with an op")
     for key, item in value.items():
-        _plain(item, f"{where} {value['op']} {key}")
+        if wrong := _wrong(item):
+            raise BadInput(f"{where} {value['op']} {key}", wrong)
     expect = value.get("expect", {})
     if not isinstance(expect, dict):
         raise BadInput(where, "expect is a table")
@@ -30,15 +31,18 @@ def step_of(value: Any, where: str) -> Step:
     return Step(value["op"], arguments, expect, by, value.get("at"), f"{where} {value['op']}")
 
 
-def _plain(value: Any, where: str, depth: int = 0) -> None:
-    """Check that a value is made of text, whole numbers of 64 bits, booleans, lists and tables."""
-    if depth > _DEPTH:
-        raise BadInput(where, "nested too deeply")
+def _wrong(value: Any, depth: int = 0) -> str:
+    """Return what is wrong with a value that is not made of text, whole numbers of 64 bits, booleans, lists and tables;
+    empty: nothing."""
+    if isinstance(value, (str, NoneType)):
+        return ""
     if isinstance(value, (list, dict)):
+        if depth > _DEPTH:
+            return "nested too deeply"
         for item in value.values() if isinstance(value, dict) else value:
-            _plain(item, where, depth + 1)
-    elif isinstance(value, int):
-        if abs(value) >= 1 << 64:
-            raise BadInput(where, "a number that does not fit in 64 bits")
-    elif not isinstance(value, (str, NoneType)):
-        raise BadInput(where, f"{value} is of the wrong kind")
+            if wrong := _wrong(item, depth + 1):
+                return wrong
+        return ""
+    if isinstance(value, int):
+        return "a number that does not fit in 64 bits" if abs(value) >= 1 << 64 else ""
+    return f"{value} is of the wrong kind"

@@ -51,12 +51,13 @@ def capabilities(kernel: Kernel) -> frozenset[str]:
     The name of every op that it provides itself; ``leaf:X``: leaves of level X are used for user memory (transparent
     huge pages); ``pfnmap:X``: also for pfnmaps (``config-pfnmap:X``: Kconfig says so); ``walked:X``: the level has
     tables of its own; ``slots:X``: it is the ops of this level that work on the entries of a walked table, else
-    ``folded:X``; ``words``: `word_format` says how the CPU reads every walked level, and ``permissions``: also what
-    user space may do with a leaf, ``stores`` and ``uncached``: what tells a writable leaf and device memory,
-    ``software``: which bits are the kernel's own, ``sizes``: how a leaf says its size; ``soft-dirty``: MEM_SOFT_DIRTY
-    is set; ``no-huge-pages``: TRANSPARENT_HUGEPAGE is not; ``huge-pfnmap``: the release has huge pfnmaps; ``emulator``:
-    `mmu_cpu` names an emulated CPU that boots like this; every switch of the CPU state that is on
-    (``hw_access_dirty``).
+    ``folded:X``; ``shorter-walks``: new processes have fewer levels; ``words``: `word_format` says how the CPU reads
+    every walked level, ``walker-leaf:X`` that it knows leaves of level X, and ``permissions``: also what user space
+    may do with a leaf, ``stores`` and ``uncached``: what tells a writable leaf and device memory, ``software``: which
+    bits are the kernel's own, ``sizes``: how a leaf says its size, ``reserved``: which bits must be 0; ``soft-dirty``:
+    MEM_SOFT_DIRTY is set; ``no-huge-pages``: TRANSPARENT_HUGEPAGE is not; ``huge-pfnmap``: the release has huge
+    pfnmaps; ``emulator``: `mmu_cpu` names an emulated CPU that boots like this; every switch of the CPU state that is
+    on (``hw_access_dirty``).
     """
     ops, geometry = kernel.ops, kernel.geometry
     found = {name for name, owner in ops.owners.items() if owner == "arch"}
@@ -73,12 +74,16 @@ def capabilities(kernel: Kernel) -> frozenset[str]:
             found.add(f"pfnmap:{level}")
     walked_levels = [walked.name for walked in geometry.walk]
     found |= {f"walked:{name}" for name in walked_levels}
+    if geometry.new_process_levels:
+        found.add("shorter-walks")
     slots = {"pte", *(LEVELS[LEVELS.index(below) + 1] for below in walked_levels[1:])}
     found |= {f"{'slots' if level in slots else 'folded'}:{level}" for level in LEVELS}
     formats = [_word_format(kernel.arch, walked.name) for walked in geometry.walk]
     if all(how is not None for how in formats):
         found.add("words")
         found |= {name for name, fields in _SAID.items() if all(getattr(formats[-1], f) is not None for f in fields)}
+        told = {LEVELS[LEVELS.index(below) + 1]: how for below, how in zip(walked_levels[1:], formats, strict=False)}
+        found |= {f"walker-leaf:{level}" for level, how in told.items() if how and how.table and how.table[0]}
     if kernel.has("huge-pfnmap"):
         found.add("huge-pfnmap")
     if kernel.config.enabled("MEM_SOFT_DIRTY"):
@@ -98,6 +103,7 @@ _SAID = {
     "uncached": ("uncached",),
     "software": ("software", "store"),
     "sizes": ("size",),
+    "reserved": ("reserved",),
 }
 """Capabilities that come of what a word format says: capability -> fields."""
 
@@ -190,9 +196,14 @@ class ArchSubject:
     def tables(self) -> list[int]:
         """Return physical addresses (bytes) of tables: aligned to a table of any level, some of them as high as the
         kernel's linear map reaches."""
-        mask = self._table_mask & ((1 << (self.arch.linear_map.bit_length() - 1)) - 1)
+        mask = self._table_mask & self.linear_mask
         draw = random.Random("tables")
         return [mask & -mask, *(draw.getrandbits(64) & mask for _ in range(16)), mask]
+
+    @property
+    def linear_mask(self) -> int:
+        """The address bits (bytes) that the kernel's linear map reaches."""
+        return (1 << (self.arch.linear_map.bit_length() - 1)) - 1
 
     def beyond_linear_map(self) -> list[int]:
         """Return physical addresses (bytes) aligned to tables that the kernel's linear map does not reach; none where

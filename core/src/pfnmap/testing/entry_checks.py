@@ -90,6 +90,19 @@ def pgprot_less_pfn(subject: ArchSubject, level: Level) -> None:
             )
 
 
+def mapped_again(subject: ArchSubject, level: Level) -> None:
+    pgprot, access = subject.op(level, "pgprot"), subject.arch.mmu_access
+    make = getattr(subject.ops, f"pfn_{level}")
+    for leaf in subject.leaves(level):
+        again = make(leaf.pfn, pgprot(leaf.entry))
+        for write in (False, True):
+            if access(level, leaf.entry, write)[1] and not access(level, again, write)[1]:
+                raise Violation(
+                    f"the CPU refuses a {'store' if write else 'load'} through {again:#x}, the page mapped again by "
+                    f"{level}_pgprot, and allows it through {shown(level, leaf)}"
+                )
+
+
 def pfn_survives(subject: ArchSubject, level: Level) -> None:
     pfn_of = subject.op(level, "pfn")
     for leaf in subject.leaves(level):
@@ -213,9 +226,21 @@ def mkhuge_alone(subject: ArchSubject, level: Level) -> None:
                 raise Violation(f"{level}_mkhuge({huge:#x}) is {twice:#x}, of what is huge already")
 
 
+def huge_pte_is_a_leaf(subject: ArchSubject) -> None:
+    mkhuge, leaf = subject.op("pte", "mkhuge"), subject.op("pmd", "leaf")
+    for prot in subject.prots():
+        for pfn in subject.pfns("pmd")[-4:]:
+            entry = subject.ops.pfn_pte(pfn, prot)
+            if not leaf(mkhuge(entry)):
+                raise Violation(
+                    f"pte_mkhuge({entry:#x}) = {mkhuge(entry):#x} is no leaf in a PMD's slot, where hugetlb puts it"
+                )
+
+
 def devmap_agrees(subject: ArchSubject, level: Level) -> None:
     devmap, mkdevmap = subject.op(level, "devmap"), subject.op(level, "mkdevmap")
-    pfn_of = subject.op(level, "pfn")
+    names = ("pfn", "present", "none", "leaf", "write", "dirty", "young")
+    others = [(name, subject.op(level, name)) for name in names if subject.has(f"{level}_{name}")]
     for leaf in subject.leaves(level):
         entry = mkdevmap(leaf.entry)
         if devmap(leaf.entry) or not devmap(entry):
@@ -223,7 +248,8 @@ def devmap_agrees(subject: ArchSubject, level: Level) -> None:
                 f"{level}_devmap is {devmap(leaf.entry)} before {level}_mkdevmap and {devmap(entry)} after it, "
                 f"for {shown(level, leaf)}"
             )
-        _same(level, "pfn", leaf.pfn, pfn_of(entry), leaf, f"{level}_mkdevmap")
+        for name, ask in others:
+            _same(level, name, ask(leaf.entry), ask(entry), leaf, f"{level}_mkdevmap")
 
 
 def access_permitted(subject: ArchSubject, level: Level) -> None:
@@ -413,6 +439,13 @@ CHECKS = (
         (*_LEAF, "X_pgprot"),
         LEAF_LEVELS,
     ),
+    Check(
+        "mapped-again",
+        "what can be accessed through a leaf can be through one of its pgprot: so the kernel maps a BAR for itself",
+        mapped_again,
+        (*_LEAF, "X_pgprot"),
+        LEAF_LEVELS,
+    ),
     Check("pfn-survives", "no op on a leaf changes what it maps", pfn_survives, _LEAF, LEAF_LEVELS),
     Check(
         "special-agrees",
@@ -452,8 +485,14 @@ CHECKS = (
         ("pmd", "pud"),
     ),
     Check(
+        "hugetlb-leaf",
+        "hugetlb makes a huge PTE and stores it in the slot of a PMD: there it is a leaf",
+        huge_pte_is_a_leaf,
+        ("pte_mkhuge", "slots:pmd", "leaf:pmd"),
+    ),
+    Check(
         "devmap-agrees",
-        "devmap tells exactly what mkdevmap made",
+        "devmap tells exactly what mkdevmap made, which is still the same leaf",
         devmap_agrees,
         (*_LEAF, "X_devmap", "X_mkdevmap"),
         LEAF_LEVELS,

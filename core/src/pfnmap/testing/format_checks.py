@@ -15,6 +15,7 @@ from pfnmap.contract.geometry import Fields, WordFormat
 from pfnmap.testing.arch_subject import LEAF_LEVELS, ArchSubject, shown
 from pfnmap.testing.check import Check, Violation, bits
 from pfnmap.testing.raw_walk import gathered, holds
+from pfnmap.testing.table_checks import expect
 from pfnmap.vm_flags import VM_EXEC, VM_READ, VM_SHARED, VM_WRITE
 
 __all__ = ["CHECKS"]
@@ -32,7 +33,7 @@ def format_fits(subject: ArchSubject) -> None:
             for name in ("valid", "table", "load", "execute", "store", "uncached", "combining", "size")
             if (bits_of := getattr(how, name)) is not None
         }
-        told |= {name: (getattr(how, name) or 0,) * 2 for name in ("software", "marks")}
+        told |= {name: (getattr(how, name) or 0,) * 2 for name in ("software", "marks", "reserved")}
         fields = {"address": how.address, "next_table": how.next_table or ()}
         masks = {name: mask for name, (mask, _) in told.items()} | {
             name: mask for name, pairs in fields.items() for mask, _ in pairs
@@ -91,6 +92,46 @@ def table_points_to_it(subject: ArchSubject, level: Level) -> None:
             raise Violation(f"the walker takes {what} for a leaf")
         if (found := gathered(how.next_table if how.next_table is not None else how.address, entry)) != table:
             raise Violation(f"the walker goes from {what} to {found:#x}: {bits(found, table)}")
+
+
+def table_address_is_read(subject: ArchSubject, level: Level) -> None:
+    how, pgtable = subject.word_format(level), getattr(subject.ops, f"{level}_pgtable")
+    fields = how.next_table if how.next_table is not None else how.address
+    table = subject.tables()[0]
+    entry = getattr(subject.ops, f"{level}_populate")(table)
+    for n in (n for n in range(64) if any(mask >> n & 1 for mask, _ in fields)):
+        word = entry ^ 1 << n
+        if pgtable(word) != (where := gathered(fields, word)):
+            raise Violation(
+                f"{level}_pgtable({word:#x}) is {pgtable(word):#x}, the walker goes to {where:#x}: it reads bit {n} too"
+            )
+
+
+def walkers_leaf_is_a_leaf(subject: ArchSubject, level: Level) -> None:
+    how, pfn_of = subject.word_format(level), subject.op(level, "pfn")
+    assert how.table is not None
+    highest = (subject.highest_pfn(level) << subject.geometry.PAGE_SHIFT) & subject.linear_mask
+    for address in (highest, highest & -highest):
+        word = getattr(subject.ops, f"{level}_populate")(address) ^ how.table[0]
+        if not holds(how.valid, word) or holds(how.table, word):
+            continue
+        what = f"{word:#x}, what populate wrote of {address:#x} made a leaf to the walker"
+        expect(subject, level, word, {"leaf": 1, "none": 0, "present": 1}, what)
+        if (pfn := pfn_of(word)) << subject.geometry.PAGE_SHIFT != gathered(how.address, word):
+            raise Violation(f"{level}_pfn is {pfn:#x} of {what}")
+
+
+def nothing_reserved_is_set(subject: ArchSubject, level: Level) -> None:
+    reserved = subject.word_format(level).reserved
+    assert reserved is not None
+    words = [(leaf.entry, shown(level, leaf)) for leaf in subject.leaves(level)]
+    if subject.has(f"{level}_pgprot"):
+        pgprot, make = subject.op(level, "pgprot"), getattr(subject.ops, f"pfn_{level}")
+        again = [(make(leaf.pfn, pgprot(leaf.entry)), shown(level, leaf)) for leaf in subject.leaves(level)]
+        words += [(word, f"a leaf of the pgprot of {what}") for word, what in again]
+    for word, what in words:
+        if word & reserved:
+            raise Violation(f"{bits(word & reserved, 0)} of {word:#x} must be 0 to the CPU: {what}")
 
 
 def access_is_as_said(subject: ArchSubject, level: Level) -> None:
@@ -248,6 +289,27 @@ CHECKS = (
         table_points_to_it,
         ("slots:X", "words"),
         ("pmd", "pud", "p4d", "pgd"),
+    ),
+    Check(
+        "format-table-read",
+        "pgtable reads every bit of a table's address that the walker reads",
+        table_address_is_read,
+        ("slots:X", "words"),
+        ("pmd", "pud", "p4d", "pgd"),
+    ),
+    Check(
+        "format-leaf-read",
+        "what the walker takes for a leaf is a present leaf to the ops too, of the same pfn, also where no pfnmap is",
+        walkers_leaf_is_a_leaf,
+        ("slots:X", "walker-leaf:X", "X_pfn"),
+        ("pmd", "pud"),
+    ),
+    Check(
+        "reserved-bits",
+        "no leaf has a bit set that the CPU wants to be 0, nor has one of a leaf's pgprot",
+        nothing_reserved_is_set,
+        (*_LEAF, "reserved"),
+        LEAF_LEVELS,
     ),
     Check(
         "format-access",

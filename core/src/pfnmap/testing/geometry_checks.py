@@ -43,6 +43,16 @@ def constants_fit(subject: ArchSubject) -> None:
                 f"{walked.name} is walked with shift {walked.shift} and {walked.ptrs} entries, the constants say "
                 f"{shift} and {ptrs}: below the top level the two are one"
             )
+    for folded, above in pairwise(LEVELS[1:]):
+        # asm-generic/pgtable-nop4d.h and its kind; what a boot folds has a table's entries in the macros.
+        ptrs, shift = geometry.ptrs(folded), geometry.shift(folded)
+        if geometry.folded(folded) and not (
+            (ptrs == 1 and shift == geometry.shift(above)) or ptrs == geometry.PAGE_SIZE // 8
+        ):
+            raise Violation(
+                f"{folded} is folded and has {ptrs} entries of {shift} bits; it has 1, of the size of one of the level "
+                "above, or a table's"
+            )
     shifts = [geometry.shift(level) for level in LEVELS]
     if shifts != sorted(shifts):
         raise Violation(f"the shifts of {', '.join(LEVELS)} are {shifts}: an upper level maps no less than a lower one")
@@ -93,6 +103,16 @@ def folded_level_has_no_leaf(subject: ArchSubject, level: Level) -> None:
         _folded(subject, level, word, {"leaf": 0})
 
 
+def shorter_walks_are_folded(subject: ArchSubject) -> None:
+    geometry, ops = subject.geometry, subject.ops
+    for count in range(geometry.new_process_levels, len(geometry.walk)):
+        top = LEVELS[count - 1]
+        words = [subject.arch.empty(top), *(getattr(ops, f"{top}_populate")(table) for table in subject.tables())]
+        for level in LEVELS[count:]:
+            for word in words:
+                _folded(subject, level, word, {"present": 1, "none": 0, "bad": 0})
+
+
 def _folded(subject: ArchSubject, level: Level, word: int, expected: Mapping[str, int]) -> None:
     for name, answer in expected.items():
         got = subject.op(level, name)(word)
@@ -121,6 +141,12 @@ CHECKS = (
         folded_level_answers_so,
         ("folded:X",),
         _FOLDABLE,
+    ),
+    Check(
+        "shorter-walks",
+        "where processes begin with fewer levels, the ops above take a word of their top table for a folded level's",
+        shorter_walks_are_folded,
+        ("shorter-walks",),
     ),
     Check(
         "folded-leaf",

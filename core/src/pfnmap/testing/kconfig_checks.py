@@ -38,6 +38,9 @@ def has_a_fragment(subject: ArchSubject) -> None:
         raise Violation("the hook kconfig gives no fragment that declares a symbol")
     if not subject.kernel.config.enabled("HAVE_PCI"):
         raise Violation("HAVE_PCI is not selected: there is no BAR to map")
+    for symbol in ("64BIT", "MMU"):
+        if not subject.kernel.config.enabled(symbol):
+            raise Violation(f"{symbol} is not set: there are no tables, or not of 64-bit entries")
 
 
 def selects_are_met(subject: ArchSubject) -> None:
@@ -118,6 +121,12 @@ def leaf_changes_are_those(subject: ArchSubject, level: LeafLevel) -> None:
                 )
 
 
+def one_way_of_tracking(subject: ArchSubject) -> None:
+    owned = [name for name in ("track_pfn_insert", "pfnmap_track") if subject.ops.owners[name] == "arch"]
+    if len(owned) > 1:
+        raise Violation(f"{' and '.join(owned)} are both provided: a release declares the one or the other")
+
+
 def hooks_are_marked(subject: ArchSubject) -> None:
     implemented = set(implemented_hooks(subject.arch))
     for name in ENTRY_HOOKS:
@@ -172,6 +181,11 @@ CHECKS = (
         leaf_changes_are_those,
         ("pfnmap:X",),
         HUGE_LEVELS,
+    ),
+    Check(
+        "tracking-claim",
+        "memory types of pfnmaps are tracked by vma or by range: include/linux/pgtable.h of a release has one of them",
+        one_way_of_tracking,
     ),
     Check(
         "hooks-marked",

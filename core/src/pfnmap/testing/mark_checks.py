@@ -30,10 +30,12 @@ def _flag(flag: str) -> Check:
     on, off = _FLAGS[flag]
 
     def check(subject: ArchSubject, level: Level) -> None:
-        changes = subject.changes(level)
+        changes = dict(subject.changes(level))
+        if subject.has(f"{level}_mkwrite_novma"):
+            changes["mkwrite_novma"] = subject.op(level, "mkwrite_novma")
         flags = {name: subject.op(level, name) for name in _FLAGS if subject.has(f"{level}_{name}")}
         for leaf in subject.leaves(level):
-            for name, answer in ((on, 1), (off, 0)):
+            for name, answer in ((on, 1), (f"{on}_novma", 1), (off, 0)):
                 if name not in changes or (answer and not leaf.vm_flags & VM_WRITE):
                     continue
                 changed = changes[name](leaf.entry)
@@ -116,6 +118,8 @@ def soft_dirty(subject: ArchSubject, level: Level) -> None:
     clear = changes.pop("clear_soft_dirty", None)
     others = [(name, subject.op(level, name)) for name in _SEEN if subject.has(f"{level}_{name}")]
     for leaf in subject.leaves(level):
+        if tells(fresh := subject.fresh(level, leaf.pfn, leaf.prot)):
+            raise Violation(f"{level}_soft_dirty({fresh:#x}) is 1 of a leaf that is new, of pgprot {leaf.prot:#x}")
         marked = mark(leaf.entry)
         outcomes = {"mksoft_dirty": marked, **{name: change(marked) for name, change in changes.items()}}
         if subject.has(f"{level}_modify"):

@@ -106,6 +106,18 @@ def access_error(subject: ArchSubject) -> None:
                 )
 
 
+def decryption(subject: ArchSubject) -> None:
+    decrypted = subject.ops.pgprot_decrypted
+    if not any(decrypted(word) != word for word in subject.words()):
+        return  # no memory is encrypted
+    for flags in (flags for flags in range(16) if flags & _ACCESS):
+        prot = subject.prot(flags)
+        if (shared := decrypted(prot)) == prot:
+            raise Violation(f"pgprot_decrypted changes nothing of {prot:#x}, the pgprot of a vma with {_of(flags)}")
+        if (twice := decrypted(shared)) != shared:
+            raise Violation(f"pgprot_decrypted twice gives {twice:#x}, once {shared:#x}: {bits(shared, twice)}")
+
+
 # Cache modes
 
 
@@ -221,6 +233,11 @@ CHECKS = (
         "access-error",
         "an access that the vma's permissions forbid is refused before a fault, and no other",
         access_error,
+    ),
+    Check(
+        "decryption",
+        "where memory is encrypted, so is that of every mapping, until pgprot_decrypted",
+        decryption,
     ),
     Check(
         "cache-modes",

@@ -7,12 +7,12 @@ notifier.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from errno import EFAULT, EINVAL
 from typing import NamedTuple
 
 from pfnmap import Machine, MmStruct, Refused, VmArea
 from pfnmap.limits import bounded
+from pfnmap.records import dataclass
 from pfnmap.vm_flags import VM_PFNMAP
 
 __all__ = ["AcrnVm", "Region"]

@@ -8,10 +8,10 @@ asm-generic/pgtable-no{p4d,pud,pmd}.h, and arch/arm64/kernel/pi/map_kernel.c (wi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from pfnmap import BadInput, Geometry, Level, WalkLevel
+from pfnmap.records import dataclass
 
 __all__ = ["Boot"]
 

@@ -12,6 +12,7 @@ from pfnmap.contract.guest import Hypervisor
 from pfnmap.contract.option import PlanOption
 from pfnmap.limits import bounded
 
+from .again import Again, allows
 from .architectures import guest_mmu
 from .kvm_main import Vm
 from .mmu import ACCESSES, EMULATED, MMIO, OK, Access
@@ -41,6 +42,7 @@ class Kvm(Module):
     )
     consumes: ClassVar[tuple[str, ...]] = (
         "copy_to_user",
+        "each_page",
         "fixup_user_fault",
         "follow_pfnmap",
         "follow_pte",
@@ -104,7 +106,7 @@ class Kvm(Module):
         if self.vm is None:
             self.vm = Vm(self.machine, run.current, guest_mmu(self.kernel)(self.kernel, self.parameters))
         error = self.vm.set_memory_region(run.current, slot, gpa, length, va, readonly, log, nomem)
-        return {"result": errorcode[-error] if error else "ok", "leaves": counted(self.vm.stage2)}
+        return {"result": errorcode[-error] if error else "ok", "leaves": counted(self.vm.stage2.runs(0, 1 << 64))}
 
     def _dirty_log(self, run: ScenarioRun, slot: int) -> dict[str, Any]:
         """KVM_GET_DIRTY_LOG: `dirty`, how many pages of the slot are, and `first`, which one, counted from the slot's
@@ -152,60 +154,49 @@ class Kvm(Module):
         start, end = gpa >> shift, -(-(gpa + length) >> shift)
         first, last, by = (gpa, gpa + length, step) if step else (start << shift, end << shift, page)
         faults, result, at = self._touch(vm, range(first, last, by), kind)
-        leaves = vm.stage2.within(start, end)
+        leaves = vm.stage2.runs(start, end)
         stopped = {} if result == OK else {"gpa": hex(at), "is_write": access == "write", "len": 1}
         return {
             "result": result,
             **stopped,
             "guest_faults": faults,
             "leaves": counted(leaves),
-            "stage2": [_run(vm, leaf, count) for leaf, count in runs(vm, leaves)],
+            "stage2": [_run(vm, leaf, count) for leaf, count in leaves],
         }
 
     def _touch(self, vm: Vm, touches: range, access: Access) -> tuple[int, str, int]:
         """Touch guest addresses (bytes); return how many faults that took, the result, and where it ended."""
         shift = self.kernel.geometry.PAGE_SHIFT
+        again = Again(vm, access)
         faults = n = 0
+        answered = OK  # by the page that ended those before it
         while n < len(touches):
             gfn = touches[n] >> shift
             leaf = vm.stage2.leaf(gfn)
-            if leaf is not None and _allows(leaf, access):
-                past = (leaf.gfn + vm.stage2.pages[leaf.level]) << shift
-                n += -(-(past - touches[n]) // touches.step)
+            if leaf is not None and allows(leaf, access):
+                n += -(-((vm.stage2.end(leaf) << shift) - touches[n]) // touches.step)
                 continue
-            if vm.mmu.knows_mmio(vm, gfn):
-                return faults, MMIO, touches[n]
-            faults = bounded("kvm.map", faults + 1, unit="faults")
-            result = vm.mmu.fault(vm, gfn, access)
+            result, answered = answered, OK
+            if result == OK:
+                if vm.mmu.knows_mmio(vm, gfn):
+                    return faults + again.faults, MMIO, touches[n]
+                faults = bounded("kvm.map", faults + 1, unit="faults")
+                result = vm.mmu.fault(vm, gfn, access)
             if result == EMULATED:
                 n += 1
             elif result != OK:
-                return faults, result, touches[n]
-        return faults, OK, touches.stop
+                return faults + again.faults, result, touches[n]
+            elif touches.step == 1 << shift:
+                answered = again.fault_in(gfn + 1, touches.stop >> shift)
+        return faults + again.faults, OK, touches.stop
 
 
-def _allows(leaf: Leaf, access: Access) -> bool:
-    return {"read": True, "write": leaf.writable, "execute": leaf.executable}[access]
-
-
-def counted(leaves: Iterable[Leaf]) -> dict[str, int]:
+def counted(runs: Iterable[tuple[Leaf, int]]) -> dict[str, int]:
     """Count the leaves of each level, without those that there are none of."""
-    counts = Counter(leaf.level for leaf in leaves)
+    counts: Counter[str] = Counter()
+    for leaf, count in runs:
+        counts[leaf.level] += count
     return {level: counts[level] for level in LEVELS if counts[level]}
-
-
-def runs(vm: Vm, leaves: Iterable[Leaf]) -> list[tuple[Leaf, int]]:
-    """Fold leaves that continue each other into (the first, how many)."""
-    found: list[tuple[Leaf, int]] = []
-    for leaf in leaves:
-        if found:
-            first, count = found[-1]
-            on = count * vm.stage2.pages[first.level]
-            if leaf == first._replace(gfn=first.gfn + on, pfn=first.pfn + on):
-                found[-1] = (first, count + 1)
-                continue
-        found.append((leaf, 1))
-    return found
 
 
 def _run(vm: Vm, leaf: Leaf, count: int) -> dict[str, Any]:

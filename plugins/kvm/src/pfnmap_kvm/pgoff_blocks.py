@@ -8,10 +8,10 @@ process faults at the block's start alone. Read and not run.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 
 from pfnmap.contract.guest import GuestRun, Host, Hosted
 from pfnmap.contract.plan import LEAF_LEVELS, LeafLevel
+from pfnmap.records import dataclass
 
 __all__ = ["BlockRun", "block_runs", "cold_of", "leaves_of"]
 

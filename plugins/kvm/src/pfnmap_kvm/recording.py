@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from pfnmap import RecordingGroup, ScenarioRun
 from pfnmap.contract.step import Step
 
-from .kvm import Kvm, counted, runs
+from .kvm import Kvm, counted
 
 __all__ = ["KvmRecordings"]
 
@@ -114,7 +114,7 @@ class KvmRecordings(RecordingGroup):
         if vm is None:
             return {"leaves": {}, "mmio_sptes": [], "stage2": [] if complete else None}
         shift = vm.kernel.geometry.PAGE_SHIFT
-        leaves = vm.stage2.within(_GUEST_RAM >> shift, 1 << 64 - shift)
+        leaves = vm.stage2.runs(_GUEST_RAM >> shift, 1 << 64 - shift)
         found = [
             (
                 leaf.level,
@@ -124,7 +124,7 @@ class KvmRecordings(RecordingGroup):
                 leaf.writable and not (traced and leaf.untraced),
                 leaf.executable,
             )
-            for leaf, count in runs(vm, leaves)
+            for leaf, count in leaves
         ]
         return {
             "leaves": counted(leaves),

@@ -7,6 +7,7 @@ arch/arm64/kvm/hyp/pgtable.c).
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -36,63 +37,110 @@ class Leaf(NamedTuple):
 
 
 class Stage2:
-    """The leaves of one VM. `mmio`: the gfns that x86 remembers to be in no slot (MMIO SPTEs), each with the generation
-    of the memslots of which that was true."""
+    """The leaves of one VM, as runs: the first leaf, and how many there are that each continue the one before, in gfns
+    and pfns. `mmio`: the gfns that x86 remembers to be in no slot (MMIO SPTEs), each with the generation of the memslots
+    of which that was true."""
 
     def __init__(self, geometry: Geometry) -> None:
         self.pages = {level: geometry.size(level) >> geometry.PAGE_SHIFT for level in LEVELS}
         """How many base pages a leaf of a level maps."""
         self.mmio: dict[int, int] = {}
-        self._leaves: dict[Level, dict[int, Leaf]] = {level: {} for level in LEVELS}
+        self._starts: list[int] = []
+        self._runs: list[tuple[Leaf, int]] = []
 
     def leaf(self, gfn: int) -> Leaf | None:
         """Return the leaf that maps a gfn, or None."""
-        for level in LEVELS:
-            if found := self._leaves[level].get(gfn & -self.pages[level]):
-                return found
-        return None
+        at = bisect_right(self._starts, gfn) - 1
+        if at < 0:
+            return None
+        first, count = self._runs[at]
+        n = (gfn - first.gfn) // self.pages[first.level]
+        return self._nth(first, n) if n < count else None
 
-    def install(self, leaf: Leaf) -> None:
-        """Put a leaf in, instead of what is there."""
-        self.zap(leaf.gfn, leaf.gfn + self.pages[leaf.level])
-        self.mmio.pop(leaf.gfn, None)
-        self._leaves[leaf.level][leaf.gfn] = leaf
+    def end(self, leaf: Leaf) -> int:
+        """Return the first gfn past the run that a leaf is in."""
+        first, count = self._runs[bisect_right(self._starts, leaf.gfn) - 1]
+        return first.gfn + count * self.pages[first.level]
+
+    def install(self, leaf: Leaf, count: int = 1) -> None:
+        """Put a leaf in, or a run of `count`, instead of what is there."""
+        pages = self.pages[leaf.level]
+        end = leaf.gfn + count * pages
+        if self.mmio:
+            self.mmio = {gfn: since for gfn, since in self.mmio.items() if not leaf.gfn <= gfn < end}
+        self._replace(self._touched(leaf.gfn, end), [(leaf, count)])
 
     def zap(self, start: int, end: int) -> None:
         """Drop every leaf that maps a gfn of [start, end)."""
-        for level, leaves in self._leaves.items():
-            for gfn in self._touched(level, start, end):
-                leaves.pop(gfn, None)
+        self._replace(self._touched(start, end), [])
 
     def split(self, leaf: Leaf, *, executable: bool = False) -> None:
         """Replace a leaf by those of the next smaller level that map the same; pages become `executable` if asked."""
         level = LEVELS[LEVELS.index(leaf.level) + 1]
         small = leaf._replace(level=level, executable=leaf.executable or (executable and level == "pte"))
-        pages = self.pages[level]
-        del self._leaves[leaf.level][leaf.gfn]
-        self._leaves[level].update(
-            (leaf.gfn + n, small._replace(gfn=leaf.gfn + n, pfn=leaf.pfn + n))
-            for n in range(0, self.pages[leaf.level], pages)
-        )
+        pages = self.pages[leaf.level]
+        self._replace(self._touched(leaf.gfn, leaf.gfn + pages), [(small, pages // self.pages[level])])
 
     def write_protect(self, start: int, end: int) -> None:
         """Take the guest's right to write from every leaf that maps a gfn of [start, end)."""
-        for leaf in self.within(start, end):
-            if leaf.writable:
-                self._leaves[leaf.level][leaf.gfn] = leaf._replace(writable=False, untraced=False)
+        touched = self._touched(start, end)
+        runs = [
+            (leaf._replace(writable=False, untraced=False) if leaf.writable else leaf, count)
+            for leaf, count in self._runs[touched]
+        ]
+        self._replace(touched, runs)
+
+    def runs(self, start: int, end: int) -> list[tuple[Leaf, int]]:
+        """Return the runs of the leaves that map a gfn of [start, end), ascending."""
+        found = []
+        low = max(bisect_right(self._starts, start) - 1, 0)
+        for first, count in self._runs[low : bisect_left(self._starts, end)]:
+            pages = self.pages[first.level]
+            begin, stop = max((start - first.gfn) // pages, 0), min(-((first.gfn - end) // pages), count)
+            if begin < stop:
+                found.append((self._nth(first, begin), stop - begin))
+        return found
 
     def within(self, start: int, end: int) -> list[Leaf]:
         """Return the leaves that map a gfn of [start, end), ascending."""
-        found = [self._leaves[level][gfn] for level in LEVELS for gfn in self._touched(level, start, end)]
-        return sorted(found, key=lambda leaf: leaf.gfn)
+        return [self._nth(first, n) for first, count in self.runs(start, end) for n in range(count)]
 
-    def _touched(self, level: Level, start: int, end: int) -> list[int]:
-        leaves, pages = self._leaves[level], self.pages[level]
-        first = start & -pages
-        if (end - first) // pages < len(leaves):
-            return [gfn for gfn in range(first, end, pages) if gfn in leaves]
-        return [gfn for gfn in leaves if start - pages < gfn < end]
+    def _nth(self, first: Leaf, n: int) -> Leaf:
+        on = n * self.pages[first.level]
+        return first._replace(gfn=first.gfn + on, pfn=first.pfn + on) if n else first
+
+    def _touched(self, start: int, end: int) -> slice:
+        """Return which runs hold the leaves that map a gfn of [start, end), and no others: runs are cut for that."""
+        low = self._cut(start, up=False)
+        return slice(low, max(self._cut(end, up=True), low) if start < end else low)
+
+    def _cut(self, gfn: int, *, up: bool) -> int:
+        """Have a run begin at a gfn, or at the start of the leaf there, `up`: its end; return which run that is."""
+        at = bisect_right(self._starts, gfn) - 1
+        if at < 0:
+            return 0
+        first, count = self._runs[at]
+        pages = self.pages[first.level]
+        n = -((first.gfn - gfn) // pages) if up else (gfn - first.gfn) // pages
+        if n >= count:
+            return at + 1
+        if n:
+            rest = self._nth(first, n), count - n
+            self._runs[at : at + 1] = [(first, n), rest]
+            self._starts.insert(at + 1, rest[0].gfn)
+        return at + bool(n)
+
+    def _replace(self, which: slice, runs: list[tuple[Leaf, int]]) -> None:
+        """Have these runs in the place of some; those that continue each other become one."""
+        low, high = max(which.start - 1, 0), which.stop + 1
+        folded: list[tuple[Leaf, int]] = []
+        for leaf, count in [*self._runs[low : which.start], *runs, *self._runs[which.stop : high]]:
+            if folded and leaf == self._nth(*folded[-1]):
+                leaf, count = folded[-1][0], folded.pop()[1] + count
+            folded.append((leaf, count))
+        self._runs[low:high] = folded
+        self._starts[low:high] = [leaf.gfn for leaf, _ in folded]
 
     def __iter__(self) -> Iterator[Leaf]:
         """Iterate over all leaves."""
-        return (leaf for leaves in self._leaves.values() for leaf in leaves.values())
+        return (self._nth(first, n) for first, count in self._runs for n in range(count))

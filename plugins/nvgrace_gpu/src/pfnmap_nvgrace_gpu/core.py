@@ -8,7 +8,7 @@ brought them, and what follows from them for private mappings is inference.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from errno import EINVAL, errorcode
 from typing import Any, ClassVar
 
@@ -28,6 +28,7 @@ from pfnmap import (
     VmOperations,
 )
 from pfnmap.contract.plan import Image, RegionRules, Request
+from pfnmap.records import dataclass
 from pfnmap.vm_flags import VM_ALLOW_ANY_UNCACHED, VM_DONTDUMP, VM_DONTEXPAND, VM_IO, VM_PFNMAP
 
 from .plan import region_rules

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from errno import EINVAL, ENOENT, errorcode
 from typing import Any, ClassVar
 
@@ -33,6 +32,7 @@ from pfnmap import (
 from pfnmap.contract.mapping import MappedPart
 from pfnmap.contract.plan import Image, RegionRules, Request
 from pfnmap.contract.vma import PROT_TO_VM, prot_flags
+from pfnmap.records import dataclass
 
 from .mem import open_devmem
 from .plan import region_rules
@@ -60,7 +60,7 @@ class Resources:
     write_combine: bool = False
 
 
-_RESOURCE = re.compile(r"/sys/.*/([0-9a-f]{4,8}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7])/resource([0-5])(?:_wc)?")
+_RESOURCE = r"/sys/.*/([0-9a-f]{4,8}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7])/resource([0-5])(?:_wc)?"
 
 
 class PciSysfs(Driver):
@@ -80,7 +80,7 @@ class PciSysfs(Driver):
     @classmethod
     def mapped(cls, path: str, offset: int | None, has: Has) -> MappedPart | None:
         """Return the BAR of ``/sys/devices/.../0000:3b:00.0/resource2``; the offset column is the physical address."""
-        found = _RESOURCE.fullmatch(path)
+        found = re.fullmatch(_RESOURCE, path)
         return MappedPart(device=found[1], bar=int(found[2]), phys=offset) if found else None
 
     @classmethod

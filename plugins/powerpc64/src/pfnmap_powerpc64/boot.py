@@ -8,10 +8,10 @@ arch/powerpc/mm/book3s64/hash_utils.c (hash__early_init_mmu) and radix_pgtable.c
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from pfnmap import BadInput, Geometry, WalkLevel
+from pfnmap.records import dataclass
 
 __all__ = ["Boot"]
 

@@ -57,7 +57,7 @@ def command(
 
 def _answer(arguments: Sequence[str]) -> tuple[dict[str, Any], int]:
     """Run a command and return what it prints and its exit code. Where it fails it has said why, and so it ends."""
-    from pfnmap.cli import app as pfnmap
+    from pfnmap.cli.app import app as pfnmap
 
     more = {"run": ["--trace", "--dump"]}.get(arguments[0], [])
     said = io.StringIO()

@@ -11,7 +11,7 @@ from pfnmap.report.heading import assumed_lines, kernel_line
 from pfnmap.report.json import dumps
 from pfnmap_report.markup import element, html
 from pfnmap_report.other_sections import host_section, log_section, verify_section
-from pfnmap_report.plan_section import Side, mappings_sections
+from pfnmap_report.plan_section import Side, mappings_sections, undetermined_section
 from pfnmap_report.run_section import run_section
 
 __all__ = ["page"]
@@ -42,13 +42,14 @@ def _resource(name: str) -> str:
 
 
 def _kernel(document: Mapping[str, Any]) -> list[Element]:
-    """The kernels that the answers hold for, with what of them nobody said."""
-    parts = []
+    """The kernels that the answers hold for, with what of them nobody said; one where both sides have the same."""
     against = document.get("against") or {}
-    for kernel in (document.get("kernel"), against.get("kernel")):
-        if kernel:
-            parts.append(element("p", element("strong", kernel_line(kernel)), class_="kernel"))
-            parts += [element("p", line, class_="assumed") for line in assumed_lines(kernel)]
+    kernels = [kernel for kernel in (document.get("kernel"), against.get("kernel")) if kernel]
+    said = dict.fromkeys((kernel_line(kernel), tuple(assumed_lines(kernel))) for kernel in kernels)
+    parts = []
+    for line, assumed in said:
+        parts.append(element("p", element("strong", line), class_="kernel"))
+        parts += [element("p", text, class_="assumed") for text in assumed]
     return parts
 
 
@@ -62,7 +63,7 @@ def _sections(command: str, document: Mapping[str, Any]) -> list[Element]:
     sections = host_section(document) if command == "host" else []
     sections += mappings_sections(_sides(document))
     for row in document.get("undetermined", ()):
-        sections.append(element("p", f"It is not known whether this kernel has {row['change']}.", class_="bad"))
+        sections += undetermined_section(row, document["mappings"])
     for row in document.get("skipped", ()):
         sections.append(element("p", f"{row['device']}: left out: {row['reason']}", class_="assumed"))
     return sections + _advice(document)

@@ -11,7 +11,7 @@ from pfnmap.sizes import format_size, rounded_size
 from pfnmap_report.bar_svg import edges, legend, one_table, sentence, whole
 from pfnmap_report.markup import Child, element, table
 
-__all__ = ["mappings_sections"]
+__all__ = ["mappings_sections", "undetermined_section"]
 
 _COSTS = frozenset({"leaves", "faults", "page tables", "DMA walks, cold", "DMA walks, warm"})
 
@@ -34,6 +34,28 @@ def mappings_sections(sides: Sequence[Side]) -> list[Element]:
         sections.append(_bar(key, [(name, page, bars.get(key, [])) for name, page, bars in drawn]))
     maps = [one for _, _, bars in drawn for rows in bars.values() for one in bar_maps(rows)]
     return [legend(maps), *sections] if maps else [element("p", "No BAR is mapped.")]
+
+
+def undetermined_section(unknown: Row, rows: Sequence[Row]) -> list[Element]:
+    """Return what each of the rows would be with a change of which it is not known whether the kernel has it, and
+    without. A host's rows, of which one may be of any of several devices, are not what was planned both ways."""
+    with_it, without = unknown["if_yes"]["mappings"], unknown["if_no"]["mappings"]
+    said = [
+        f"BAR {row['bar']}, {_placement(row)}: with it {_in_short({**row, **yes})}; without {_in_short({**row, **no})}"
+        for row, yes, no in zip(rows if len(rows) == len(with_it) else (), with_it, without, strict=False)
+        if yes != no
+    ]
+    given = f" (with {', '.join(unknown['given'])})" if unknown.get("given") else ""
+    head = f"It is not known whether this kernel has {unknown['change']}{given}:"
+    return [element("p", head, class_="bad"), element("ul", *(element("li", text) for text in said))]
+
+
+def _in_short(row: Row) -> str:
+    dma, calls = row.get("dma_map") or {}, row["driver_calls"]
+    walks = " / ".join(f"{dma[when]['walks']:,}" for when in ("cold", "warm") if dma.get(when))
+    faults = f"{calls:,} fault{'s' * (calls != 1)}"
+    tables = f"{rounded_size(row['table_bytes'])} of page tables"
+    return ", ".join([_leaves(row), faults, tables, *([f"{walks} DMA walks"] if walks else [])])
 
 
 def _device_name(device: str | None, pid: int | None) -> str:
@@ -84,6 +106,12 @@ def _map(one: BarMap, sizes: Mapping[str, int], page_size: int) -> list[Element]
     return parts
 
 
+def _placement(row: Row) -> str:
+    area = row.get("area")
+    where = f" +{area['offset']:#x}" if area and area["length"] != row.get("bar_size") else ""
+    return (row.get("policy") or "as given") + where
+
+
 def _leaves(row: Row) -> str:
     counts = row["counts"]
     found = [f"{counts[level]:,} x {format_size(row['sizes'][level])}" for level in counts if counts[level]]
@@ -96,10 +124,8 @@ def _costs(rows: Sequence[Row]) -> Element:
     for row in rows:
         dma = row.get("dma_map") or {}
         cold, warm = (f"{dma[when]['walks']:,}" if dma.get(when) else "-" for when in ("cold", "warm"))
-        area = row.get("area")
-        where = f" +{area['offset']:#x}" if area and area["length"] != row.get("bar_size") else ""
         costs = (f"{row['driver_calls']:,}", rounded_size(row["table_bytes"]), cold, warm)
-        lines.append(((row.get("policy") or "as given") + where, row["va"] or "-", _leaves(row), *costs))
+        lines.append((_placement(row), row["va"] or "-", _leaves(row), *costs))
     said = dict.fromkeys(
         text for row in rows for text in (*row.get("warnings", ()), *row.get("notes", ()), *_found(row))
     )

@@ -62,7 +62,8 @@ class Riscv64(Pgtable):
         Bit 0: valid; any of bits 3:1 (execute, write, read): maps memory; bit 4: user; bits 6 and 7: accessed and
         dirty; bits 9:8: for software, under Svrsw60t59b also 60:59. Address bits 55:12 are in 53:10; a large leaf with
         address bits below its size faults. Svpbmt's bits 62:61 are 2 for device memory, 1 for memory
-        that is not cached.
+        that is not cached. Bits that no extension
+        of this CPU gives a meaning must be 0.
         """
         shift = next(walked.shift for walked in self.geometry.walk if walked.name == level)
         address, table = ((((1 << 56) - (1 << shift)) >> 2, 2),), (((1 << 54) - (1 << 10), 2),)
@@ -78,6 +79,7 @@ class Riscv64(Pgtable):
             combining=(3 << 61, 1 << 61) if self._mtmask else None,
             software=3 << 8 | (3 << 59 if self._svrsw60t59b else 0),
             marks=3 << 6,
+            reserved=1 << 63 | (0 if self._mtmask else 3 << 61) | (0 if self._svrsw60t59b else 3 << 59) | 0x1F << 54,
         )
 
     @hookimpl

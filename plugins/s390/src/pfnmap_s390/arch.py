@@ -55,12 +55,23 @@ class S390(Pgtable):
         Translation Tables", in the manual's numbering from the left: bit 53 of a PTE and bit 58 of the others is the
         invalid bit; bit 54 protects, bit 55 forbids execution; bit 53 of a segment or region-third entry says that it
         maps 1M or 2G (the format control). Bits 56 to 63 of a PTE are available to software; of a large segment or
-        region-third entry 62 and 63 are, and, with bit 47 zero, 48 to 51 too.
+        region-third entry 62 and 63 are, and, with bit 47 zero, 48 to 51 too. Bit 52 of a PTE must be zero,
+        and bit 55 of all where the facility is not there.
         """
         load, execute, store = (0, 0), (0x100 if self._nx else 0, 0), (0x200, 0)
+        no_execute = 0 if self._nx else 0x100
         if level == "pte":
             pages = (((1 << 64) - (1 << 12), 0),)
-            return WordFormat((0x400, 0), None, pages, load=load, execute=execute, store=store, software=0xFF)
+            return WordFormat(
+                (0x400, 0),
+                None,
+                pages,
+                load=load,
+                execute=execute,
+                store=store,
+                software=0xFF,
+                reserved=0x800 | no_execute,
+            )
         leaf = {"pmd": 20, "pud": 31}.get(level)
         return WordFormat(
             (0x20, 0),
@@ -71,6 +82,7 @@ class S390(Pgtable):
             execute=execute,
             store=store,
             software=0xF003,
+            reserved=no_execute,
         )
 
     def fault_address(self, address: int) -> int:

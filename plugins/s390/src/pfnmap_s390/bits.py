@@ -6,10 +6,10 @@ Read from arch/s390/include/asm/pgtable.h (6.12, and mainline of 6.16 for the bi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from pfnmap import Entry
+from pfnmap.records import dataclass
 
 __all__ = [
     "MASK64",

@@ -17,8 +17,8 @@ from pfnmap.contract.step import Step
 
 __all__ = ["S390Recordings"]
 
-_PROBE = re.compile(r"@@INFO probe (\w+) 0 ")
-_REGION = re.compile(r"@@INFO region (\d) size \d+ flags (\d+)")
+_PROBE = r"@@INFO probe (\w+) 0 "
+_REGION = r"@@INFO region (\d) size \d+ flags (\d+)"
 _NOT_COMPARED = frozenset({"fpr", "__zpci_load", "__zpci_store"})
 _PAGE = 4096
 _CAPABILITIES = 8
@@ -48,7 +48,7 @@ class S390Recordings(RecordingGroup):
     def document(self, document: dict[str, Any]) -> Mapping[str, Any]:
         """Say as a device and as steps what the recorder says in `info` and in notes."""
         info = [line for line in document.get("info", ()) if isinstance(line, str)]
-        flags = {int(found[1]): int(found[2]) for line in info if (found := _REGION.match(line))}
+        flags = {int(found[1]): int(found[2]) for line in info if (found := re.match(_REGION, line))}
         bars = [
             {
                 **bar,
@@ -60,7 +60,7 @@ class S390Recordings(RecordingGroup):
             for bar in document["device"]["bars"]
         ]
         machine = document["machine"]
-        traced = {found[1] for line in info if (found := _PROBE.match(line))} - _NOT_COMPARED
+        traced = {found[1] for line in info if (found := re.match(_PROBE, line))} - _NOT_COMPARED
         return {
             **document,
             "devices": [{"name": _DEVICE, "bdf": document["device"]["bdf"], "bars": bars, "driver": "pci_sysfs"}],

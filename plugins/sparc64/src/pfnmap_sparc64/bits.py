@@ -6,10 +6,10 @@ to M8), and of the latter the M7 and later, where the bit of the virtual cache m
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from pfnmap import Entry
+from pfnmap.records import dataclass
 
 __all__ = ["HUGE", "MASK64", "SPECIAL", "SUN4U", "SUN4V", "SUN4V_M7", "VALID", "Tte", "clear", "equals", "holds"]
 

@@ -41,6 +41,7 @@ class Sparc64(Arch):
             ("access-permitted:pte", "gup-reads:pte"),
             "arch/sparc's pte_access_permitted asks for the privileged bit, which no user page has",
         ),
+        "hugetlb-leaf": "what makes it a leaf is arch_make_huge_pte's (arch/sparc/mm/hugetlbpage.c), not pte_mkhuge's",
         "cpu-access-modified:pte": "pte_modify makes an old entry valid again, and leaves it not accessed",
         "cpu-access-modified:pmd": "pmd_modify makes an old entry valid again, and leaves it not accessed",
     }

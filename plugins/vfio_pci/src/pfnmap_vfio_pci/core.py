@@ -62,6 +62,7 @@ class VfioPci(Driver):
         "iopt_map_user_pages",
     )
     consumes: ClassVar[tuple[str, ...]] = (
+        "each_page",
         "fixup_user_fault",
         "follow_again",
         "follow_pfnmap",
@@ -130,6 +131,9 @@ class VfioPci(Driver):
         self.devices: dict[str, VfioPciCoreDevice] = {}
         self._fault = FaultHandler(machine)
         self._vm_ops = self._fault.vm_operations()
+        self._f_op = replace(
+            super().file_operations(), noexec=self.kernel.has("vfio-mmap-noexec"), get_mapping_order=self._mapping_order
+        )
         self._iommu = VfioIommu(machine)
         self._iommufd.boot(machine)
 
@@ -191,9 +195,7 @@ class VfioPci(Driver):
 
     def file_operations(self) -> FileOperations:
         """No PROT_EXEC where the file system of anonymous inodes allows none (`vfio-mmap-noexec`)."""
-        return replace(
-            super().file_operations(), noexec=self.kernel.has("vfio-mmap-noexec"), get_mapping_order=self._mapping_order
-        )
+        return self._f_op
 
     def _mapping_order(self, file: File, offset: int, length: int) -> int:
         """The order of the largest leaf of which an aligned block lies in the range, as far as it is in the BAR.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from pfnmap import Device, File, VmArea
+from pfnmap.records import dataclass
 
 from .barmap import BarMap
 

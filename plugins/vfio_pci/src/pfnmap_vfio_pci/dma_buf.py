@@ -7,11 +7,11 @@ Pinned by the dma_buf and map_file records of 6.12.117 (there is none: ENOTTY) a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from errno import EINVAL, ENODEV, ENOTTY
 
 from pfnmap import Device
 from pfnmap.contract.kernel import LinkedKernel
+from pfnmap.records import dataclass
 
 __all__ = ["DmaBuf", "Range", "feature_dma_buf", "has_dma_bufs"]
 

@@ -6,9 +6,8 @@ of `posted-v2` and before `vfio-align-fault-to-order` are read from their source
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from pfnmap import Machine, Message, VmArea, VmFault, VmOperations
+from pfnmap.records import dataclass
 
 from .device import VFIO_PCI_OFFSET_SHIFT, VfioPciCoreDevice
 

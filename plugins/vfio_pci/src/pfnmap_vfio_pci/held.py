@@ -14,13 +14,11 @@ from pfnmap.contract.mapping import HeldFile, LoggedFault
 
 __all__ = ["held", "logged"]
 
-_GROUP: Final = re.compile(r"/dev/vfio/(?:noiommu-)?(\d+)")
-_NODE: Final = re.compile(r"/dev/vfio/devices/(vfio\d+)")
-_DEVICE: Final = re.compile(r"(?:anon_inode:)?\[vfio-device\]")
-_SYSPATH: Final = re.compile(
-    r"^vfio-device-syspath:\s*/sys/devices/\S*/([0-9a-f]{4,8}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7])$", re.MULTILINE
-)
-_FAULT: Final = re.compile(
+_GROUP: Final = r"/dev/vfio/(?:noiommu-)?(\d+)"
+_NODE: Final = r"/dev/vfio/devices/(vfio\d+)"
+_DEVICE: Final = r"(?:anon_inode:)?\[vfio-device\]"
+_SYSPATH: Final = r"(?m)^vfio-device-syspath:\s*/sys/devices/\S*/([0-9a-f]{4,8}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7])$"
+_FAULT: Final = (
     r"\bvfio-pci ([0-9a-f]{4,8}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]): vfio_pci_mmap_huge_fault\(,order = (\d{1,2})\)"
     r" BAR (\d) page offset 0x([0-9a-f]{1,16}): 0x([0-9a-f]{1,8})(?![0-9a-f])"
 )
@@ -30,18 +28,18 @@ _OFFSET_BITS: Final = (52, 50, 48)
 
 def held(link: str, fdinfo: str) -> HeldFile | None:
     """See `pfnmap.Driver.held`."""
-    if found := _GROUP.fullmatch(link):
+    if found := re.fullmatch(_GROUP, link):
         return HeldFile(group=int(found[1]))
-    node = _NODE.fullmatch(link)
-    if node is None and not _DEVICE.fullmatch(link):
+    node = re.fullmatch(_NODE, link)
+    if node is None and not re.fullmatch(_DEVICE, link):
         return None
-    said = _SYSPATH.search(fdinfo)
+    said = re.search(_SYSPATH, fdinfo)
     return HeldFile(said[1] if said else None, None, node[1] if node else None, maps=True)
 
 
 def logged(line: str) -> LoggedFault | None:
     """See `pfnmap.Driver.logged`."""
-    found = _FAULT.search(line)
+    found = re.search(_FAULT, line)
     if found is None:
         return None
     device, order, bar, offset, ret = found.groups()

@@ -21,5 +21,5 @@ def _qemu_trace(lines: Iterable[Line]) -> Reading:
 
 
 INPUTS: Final[Mapping[str, InputKind]] = {
-    "qemu-trace": InputKind(re.compile(r".*\bvfio_(?:region_setup|msix_early_setup)\b.*"), _qemu_trace),
+    "qemu-trace": InputKind(re.compile(r".*\bvfio_(?:region|listener|container|msix?|intx)_\w+[ (].*"), _qemu_trace),
 }

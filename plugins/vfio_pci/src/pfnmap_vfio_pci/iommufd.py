@@ -9,11 +9,12 @@ reserved ranges and the locked-memory limit are not modelled.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import field
 from errno import EADDRINUSE, EEXIST, EINVAL, ENODEV, ENOENT, EOPNOTSUPP, EOVERFLOW
 
 from pfnmap import Call, Machine, MmStruct
 from pfnmap.limits import bounded
+from pfnmap.records import dataclass
 
 from .dma_buf import DmaBuf
 

@@ -30,12 +30,15 @@ VFIO_REGION_INFO_FLAG_MMAP = 0x4
 
 
 def parse_qemu_trace(lines: Iterable[Line]) -> Reading:
-    """Return the devices whose regions the trace tells, their BARs without an address."""
+    """Return the devices whose regions the trace tells, their BARs without an address. A trace that begins later is
+    skipped."""
     bars: dict[str, dict[int, Bar]] = {}
     msix: dict[str, Msix] = {}
     skipped = []
+    begins = False
     for number, line in lines:
         if found := _SETUP.match(line):
+            begins = True
             bdf, index, size = normalize_bdf(found[1]), int(found[2]), int(found[4], 16)
             if index >= BARS or size == 0:
                 continue
@@ -50,6 +53,8 @@ def parse_qemu_trace(lines: Iterable[Line]) -> Reading:
         elif found := _MSIX.match(line):
             vectors = int(found[4] or found[5])
             msix[normalize_bdf(found[1])] = Msix(int(found[2]), int(found[3], 16), vectors)
+    if not begins:
+        skipped.append(Skipped(None, "no vfio_region_setup line; trace from the start, with -trace 'vfio_*'"))
     devices = (
         PciDevice(
             bdf,

@@ -18,8 +18,8 @@ from pfnmap.contract.step import Step
 
 __all__ = ["IommufdRecordings"]
 
-_DEVICE = re.compile(r"@@INFO dev (\S+) phys (0x[0-9a-f]+) size (\d+) ")
-_PROBE = re.compile(r"@@INFO probe (\w+) 0 ")
+_DEVICE = r"@@INFO dev (\S+) phys (0x[0-9a-f]+) size (\d+) "
+_PROBE = r"@@INFO probe (\w+) 0 "
 _COMPARED = frozenset(
     {
         *("pin_user_pages_fast", "handle_mm_fault", "iommu_map", "iopt_revoke_notify", "unmap_mapping_range"),
@@ -40,10 +40,10 @@ class IommufdRecordings(RecordingGroup):
     def document(self, document: dict[str, Any]) -> Mapping[str, Any]:
         """Say as devices and steps what the recorder says in `info` and in notes."""
         info = [line for line in document.get("info", ()) if isinstance(line, str)]
-        devices = [_device(n, found) for n, line in enumerate(info) if (found := _DEVICE.match(line))]
+        devices = [_device(n, found) for n, line in enumerate(info) if (found := re.match(_DEVICE, line))]
         machine = document["machine"]
         config = {"PCI_P2PDMA": "y", **machine["config"]}
-        traced = {found[1] for line in info if (found := _PROBE.match(line))} & _COMPARED
+        traced = {found[1] for line in info if (found := re.match(_PROBE, line))} & _COMPARED
         return {
             **document,
             "devices": devices,

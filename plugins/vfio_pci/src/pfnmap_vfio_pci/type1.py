@@ -7,11 +7,12 @@ tables, its reserved ranges and the locked-memory limit are not modelled.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from errno import EAGAIN, EEXIST, EFAULT, EINVAL, EOVERFLOW
 
 from pfnmap import Machine, MmStruct, VmArea
 from pfnmap.limits import bounded
+from pfnmap.records import dataclass
 from pfnmap.vm_flags import VM_PFNMAP
 
 __all__ = ["VfioDma", "VfioIommu"]
@@ -111,9 +112,12 @@ class VfioIommu:
         """
         base = -1
         pinned = 0
+        ended: tuple[int, int] | None = None  # the look-up that ended those for the pages before
         while pinned < npages:
             if not batch:
-                got, pfn = self._vaddr_get_pfns(dma, vaddr + (pinned << self._shift), npages - pinned, batch)
+                at = vaddr + (pinned << self._shift)
+                got, pfn = ended or self._vaddr_get_pfns(dma, at, npages - pinned, batch)
+                ended = None
                 if got < 0:
                     return got
                 if not batch:
@@ -122,8 +126,11 @@ class VfioIommu:
                     if pfn != base + pinned:
                         break
                     pinned += got
-                    if got == 1:
-                        pinned += self._alike(dma, vaddr + (pinned << self._shift), npages - pinned, pfn + 1)
+                    if got == 1 and self._without_pages(pfn + 1, npages - pinned):
+                        pinned += self._alike(dma, at + self._page, npages - pinned)
+                        at = vaddr + (pinned << self._shift)
+                        done, ended = self._not_mapped(dma, at, npages - pinned, base + pinned, batch)
+                        pinned += done
                     continue
             if base < 0:
                 base = batch[0]
@@ -156,14 +163,41 @@ class VfioIommu:
             return -EFAULT, 0
         return min(npages, pages), pfn
 
-    def _alike(self, dma: VfioDma, vaddr: int, npages: int, pfn: int) -> int:
-        """Find the pages of a pfnmap that answer as the one before them; return how many. No struct page is among them
-        for certain."""
+    def _without_pages(self, pfn: int, count: int) -> bool:
+        """Tell whether for certain no PFN of [pfn, pfn + count) has a struct page."""
+        return self._machine.phys.holds_none_of(pfn << self._shift, count << self._shift)
+
+    def _alike(self, dma: VfioDma, vaddr: int, npages: int) -> int:
+        """Find the pages of a pfnmap that answer as the one before them; return how many."""
         vma = dma.mm.vma_lookup(vaddr)
-        if vma is None or not self._machine.phys.holds_none_of(pfn << self._shift, npages << self._shift):
+        if vma is None:
             return 0
         with self._mm.mmap_lock(dma.mm):
             return self._mm.follow_again(vma, vaddr, npages)
+
+    def _not_mapped(
+        self, dma: VfioDma, vaddr: int, npages: int, pfn: int, batch: list[int]
+    ) -> tuple[int, tuple[int, int] | None]:
+        """Look up the pages of a pfnmap from `vaddr` on up to one that a PTE maps already, or that does not map to the
+        PFN that follows, the first of them to `pfn`; return how many, and what that one answered if it was asked."""
+        ended: tuple[int, int] | None = None
+
+        def access(address: int) -> bool:
+            nonlocal ended
+            vma, leaf = dma.mm.vma_lookup(address), dma.mm.tables.leaf(address)
+            if vma is None or not vma.vm_flags & VM_PFNMAP or (leaf is not None and leaf[0] == "pte"):
+                return False
+            on = (address - vaddr) >> self._shift
+            got, found = self._vaddr_get_pfns(dma, address, npages - on, batch)
+            if (got, found) == (1, pfn + on) and not batch:
+                return True
+            ended = None if batch else (got, found)
+            return False
+
+        done = 0
+        for _, pages, _ in self._mm.each_page(dma.mm, vaddr, vaddr + (npages << self._shift), access, "dma_map"):
+            done += pages
+        return done, ended
 
     def _follow_fault_pfn(self, vma: VmArea, vaddr: int, write: bool) -> tuple[int, int, int]:
         """follow_fault_pfn: look up, fault in if that fails, look up again; return (0 or -errno, PFN, pages).

@@ -1,7 +1,8 @@
 """Bits of an x86-64 page-table entry by their kernel names, and the arithmetic on them that knows no boot.
 
 Sources (Linux 6.12): arch/x86/include/asm/pgtable_types.h, pgtable-invert.h, and the *_shift functions of pgtable.h.
-Everything here works elementwise on ints and numpy.uint64 arrays.
+Everything here works elementwise on ints and numpy.uint64 arrays. What every entry goes through is spelled out: a call
+takes longer than the arithmetic in it.
 """
 
 from __future__ import annotations
@@ -92,30 +93,27 @@ def clear(entry: Entry, mask: Entry) -> Entry:
     return entry & (ALL ^ mask)
 
 
-def needs_invert(entry: Entry) -> Entry:
-    """Return 1 where the address bits are stored inverted: not empty and not present (`__pte_needs_invert`)."""
-    return 1 ^ ((entry == 0) | (entry & PRESENT))
-
-
 def protnone_mask(entry: Entry) -> Entry:
-    """Return what to xor an entry with for its true address bits (`protnone_mask`)."""
-    return (1 ^ ((entry == 0) | (entry & PRESENT))) * ALL  # needs_invert, spelled out: every entry that is made asks
+    """Return what to xor an entry with for its true address bits (`protnone_mask`): they are stored inverted where it
+    is not empty and not present (`__pte_needs_invert`)."""
+    return (1 ^ ((entry == 0) | (entry & PRESENT))) * ALL
 
 
 def flip_protnone_guard(old: Entry, entry: Entry, mask: int) -> Entry:
     """Return `entry` with the bits of `mask` flipped where `old` and `entry` differ in being stored inverted."""
-    return entry ^ ((needs_invert(old) ^ needs_invert(entry)) * mask)
+    differ = ((old == 0) | (old & PRESENT)) ^ ((entry == 0) | (entry & PRESENT))
+    return entry ^ (differ * mask)
 
 
 def mksaveddirty_shift(entry: Entry, where: Entry) -> Entry:
     """Return the entry with dirty moved to saved dirty if it is read-only; only lanes with `where` 1 change."""
-    condition = (1 ^ bit(entry, BIT_RW)) & where
-    moved = (bit(entry, BIT_DIRTY) & condition) << BIT_SAVED_DIRTY
-    return clear(entry | moved, condition << BIT_DIRTY)
+    condition = (1 ^ (entry >> BIT_RW)) & 1 & where
+    moved = ((entry >> BIT_DIRTY) & condition) << BIT_SAVED_DIRTY
+    return (entry | moved) & (ALL ^ (condition << BIT_DIRTY))
 
 
 def clear_saveddirty_shift(entry: Entry, where: Entry) -> Entry:
     """Return the entry with saved dirty moved back to dirty if it is writable; only lanes with `where` 1 change."""
-    condition = bit(entry, BIT_RW) & where
-    moved = (bit(entry, BIT_SAVED_DIRTY) & condition) << BIT_DIRTY
-    return clear(entry | moved, condition << BIT_SAVED_DIRTY)
+    condition = (entry >> BIT_RW) & 1 & where
+    moved = ((entry >> BIT_SAVED_DIRTY) & condition) << BIT_DIRTY
+    return (entry | moved) & (ALL ^ (condition << BIT_SAVED_DIRTY))

@@ -183,11 +183,12 @@ class X86Boot(Arch):
         Dirty and saved dirty change places with the write permission, but an old read-only entry with dirty set is a
         shadow stack and stays one.
         """
-        entry = (old & kept) | clear(self.massage_pgprot(newprot), chg_mask)
+        entry = (old & kept) | (self.massage_pgprot(newprot) & (ALL ^ chg_mask))
         entry = flip_protnone_guard(old, entry, address)
+        if not self.saved_dirty:
+            return entry
         was_writable = bit(old, BIT_RW)
-        entry = mksaveddirty_shift(entry, was_writable & self.saved_dirty)
-        return clear_saveddirty_shift(entry, (1 ^ was_writable) & self.saved_dirty)
+        return clear_saveddirty_shift(mksaveddirty_shift(entry, was_writable), 1 ^ was_writable)
 
     def mkdirty(self, entry: Entry) -> Entry:
         """Return the entry made dirty; saved dirty if it is read-only."""

@@ -7,10 +7,12 @@ Ranges may overlap if they are of one type. Addresses are in bytes.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Enum
 from errno import EBUSY, EINVAL
 from typing import Final
+
+from pfnmap.records import dataclass
 
 from .bits import ALL, CACHE_MASK, PAT, PCD, PWT, clear
 
@@ -162,7 +164,7 @@ class Memtypes:
     def lookup(self, address: int, page: int) -> CacheMode:
         """lookup_memtype of the page at an address: uncached-minus where nothing is reserved."""
         end = address + page
-        if is_untracked_pat_range(address, end):
+        if address >= _ISA_START and end <= _ISA_END:  # is_untracked_pat_range
             return CacheMode.WB
         for entry in self.entries:  # of no RAM
             if entry.start < end and address < entry.end:

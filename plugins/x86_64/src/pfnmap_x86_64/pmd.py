@@ -3,10 +3,13 @@ arch/x86/mm/pgtable.c."""
 
 from __future__ import annotations
 
+from typing import Final
+
 from pfnmap import Entry, hookimpl
 
 from .bits import (
     ACCESSED,
+    ALL,
     BIT_ACCESSED,
     BIT_DIRTY,
     BIT_PRESENT,
@@ -30,13 +33,15 @@ from .boot import X86Boot
 
 __all__ = ["PmdOps"]
 
+_NOT_ACCESSED_DIRTY: Final = clear(ALL, ACCESSED | DIRTY)
+
 
 class PmdOps(X86Boot):
     """The pmd_ ops."""
 
     def pmd_pfn_mask(self, pmd: Entry) -> Entry:
         """Return the address bits of a PMD entry: a leaf has fewer than a table entry."""
-        return self.pfn_mask ^ (bit(pmd, BIT_PSE) * (self.pfn_mask ^ self.pmd_page_mask))
+        return self.pfn_mask ^ (((pmd >> BIT_PSE) & 1) * (self.pfn_mask ^ self.pmd_page_mask))
 
     def pfn_pmd(self, pfn: Entry, prot: Entry) -> Entry:
         return self.pfn_entry(pfn, prot, self.pmd_page_mask)
@@ -56,10 +61,11 @@ class PmdOps(X86Boot):
 
     def pmd_present(self, pmd: Entry) -> Entry:
         # A leaf that is being split loses present for a moment, but not PSE.
-        return bit(pmd, BIT_PRESENT) | bit(pmd, BIT_PROTNONE) | bit(pmd, BIT_PSE)
+        return ((pmd >> BIT_PRESENT) | (pmd >> BIT_PROTNONE) | (pmd >> BIT_PSE)) & 1
 
     def pmd_none(self, pmd: Entry) -> Entry:
-        return zero(clear(pmd, ACCESSED | DIRTY))
+        entry = pmd & _NOT_ACCESSED_DIRTY
+        return (entry == 0) | (entry & 0)
 
     def pmd_leaf(self, pmd: Entry) -> Entry:
         return bit(pmd, BIT_PSE)

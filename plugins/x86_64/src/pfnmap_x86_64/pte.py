@@ -47,7 +47,7 @@ class PteOps(X86Boot):
         return clear(pte, self.pfn_mask)
 
     def pte_present(self, pte: Entry) -> Entry:
-        return bit(pte, BIT_PRESENT) | bit(pte, BIT_PROTNONE)
+        return ((pte >> BIT_PRESENT) | (pte >> BIT_PROTNONE)) & 1
 
     def pte_none(self, pte: Entry) -> Entry:
         # A CPU erratum may leave accessed and dirty behind in an empty slot.

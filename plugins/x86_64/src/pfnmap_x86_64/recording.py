@@ -24,7 +24,7 @@ __all__ = ["PatRecordings"]
 _PAGE = 4096
 _PTRACE_WORD = 8
 _FRAME = (1 << 52) - _PAGE
-_LINE = re.compile(r"PAT: \[mem (0x[0-9a-f]+)-(0x[0-9a-f]+)\] (\S+)")
+_LINE = r"PAT: \[mem (0x[0-9a-f]+)-(0x[0-9a-f]+)\] (\S+)"
 _SCRATCH = "0x7e0000000000"
 """Where the process maps what was mapped before a record: outside the window that is recorded."""
 
@@ -128,7 +128,9 @@ def _before(first: Mapping[str, Any], bars: list[_Bar]) -> list[dict[str, Any]]:
     """Return the steps that reserve what was reserved before a record: vfio-pci's BARs by mapping them once, what
     earlier mappings left behind as it is."""
     listed = [
-        (int(m[1], 16), int(m[2], 16), m[3]) for line in first["expect"].get("memtypes", ()) if (m := _LINE.match(line))
+        (int(m[1], 16), int(m[2], 16), m[3])
+        for line in first["expect"].get("memtypes", ())
+        if (m := re.match(_LINE, line))
     ]
     own = _reserved_by(first, bars)
     steps: list[dict[str, Any]] = []
