@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import time
 from collections.abc import Callable
@@ -36,6 +37,7 @@ PHYS = 0x8000000000
 RECORDINGS = Path(__file__).parents[1] / "tests" / "data" / "recordings"
 VECTORS = Path(__file__).parents[1] / "plugins" / "x86_64" / "tests" / "data"
 WALKED = {"1G": GIB, "4G": 4 * GIB, "16G": 16 * GIB}
+HUGE = {"128G": 128 * GIB, "1T": 1 << 40, "8T": 8 << 40}
 BARS = {"1G": GIB, "16G": 16 * GIB, "128G": 128 * GIB}
 
 
@@ -54,7 +56,8 @@ class Measure:
 
 
 def cpu(work: Callable[[], object]) -> float:
-    """Return the CPU seconds of a call."""
+    """Return the CPU seconds of a call. Machines of before are gone: their memory is not kept from the next."""
+    gc.collect()
     start = time.process_time()
     work()
     return time.process_time() - start
@@ -95,12 +98,13 @@ def scalar(pages: int) -> tuple[float, float]:
     return cpu(touch), cpu(store)
 
 
-def touching(size: int) -> tuple[float, float]:
+def touching(size: int, leaf: int = PAGE) -> tuple[float, float]:
     """Touch every 4K page of a BAR, each a fault of its own, against computing and filling as many words."""
-    run = mapped(size, PAGE)
-    touch = Step("touch", {"va": VA + PAGE, "length": size, "access": "read"})
+    shift = leaf if leaf < GIB else 0
+    run = mapped(size, shift)
+    touch = Step("touch", {"va": VA + shift, "length": size, "access": "read"})
     work = cpu(lambda: run.step(touch))
-    index = np.arange(size // PAGE, dtype=np.uint64)
+    index = np.arange(size // leaf, dtype=np.uint64)
     words = np.zeros_like(index)
 
     def fill() -> None:
@@ -110,6 +114,26 @@ def touching(size: int) -> tuple[float, float]:
 
     fill()
     return work, cpu(fill)
+
+
+def touching_pmds(size: int) -> tuple[float, float]:
+    """Touch every page of a BAR that is mapped with 2M entries, a fault each, against filling as many words."""
+    return touching(size, 2 << 20)
+
+
+def touching_puds(size: int) -> tuple[float, float]:
+    """Touch every page of a BAR that is mapped with 1G entries, a fault each, against filling as many words."""
+    return touching(size, GIB)
+
+
+def mapping_cold(size: int) -> tuple[float, float]:
+    """A device gets all of a BAR of which nothing is mapped: a look-up, a fault and a look-up for each 4K page (6.12),
+    against copying as many bytes."""
+    run = mapped(size, PAGE)
+    step = Step("dma_map", {**DMA(size), "va": VA + PAGE})
+    old = np.ones(size // PAGE, dtype=np.uint64)
+    new = np.zeros_like(old)
+    return cpu(lambda: run.step(step)), cpu(lambda: np.copyto(new, old))
 
 
 def filled(size: int) -> Run:
@@ -242,6 +266,8 @@ def checking(files: int) -> tuple[float, float]:
 MEASURES: tuple[Measure, ...] = (
     Measure("scalar", scalar.__doc__ or "", {"1K": 1 << 10, "8K": 1 << 13, "64K": 1 << 16}, scalar, 75),
     Measure("touch", touching.__doc__ or "", BARS, touching, 4),
+    Measure("touch_2M", touching_pmds.__doc__ or "", HUGE, touching_pmds, 4),
+    Measure("touch_1G", touching_puds.__doc__ or "", HUGE, touching_puds, 4),
     Measure("fill", "6.1 fills a BAR at its first touch", BARS, wholly("touch", lambda size: AT), 4),
     Measure("decode", "memory decode goes off", BARS, wholly("pci_memory", lambda size: DECODE), 4),
     Measure("fork", "the entries are copied to a child", BARS, wholly("fork", lambda size: {}), 4),
@@ -252,6 +278,7 @@ MEASURES: tuple[Measure, ...] = (
     Measure(
         "dma_unmap", "it is taken away again", BARS, wholly("dma_unmap", lambda size: {"iova": 0, "length": size}), 4
     ),
+    Measure("dma_cold", mapping_cold.__doc__ or "", BARS, mapping_cold, 4),
     Measure("walk", walking.__doc__ or "", WALKED, walking, 0.2, lacks=volatility.LACKS),
     Measure("follow", following.__doc__ or "", WALKED, following, 3),
     Measure("walks", walking_arrays.__doc__ or "", WALKED, walking_arrays, 0.02),

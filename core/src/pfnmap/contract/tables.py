@@ -36,7 +36,7 @@ _SECTION = 1 << 18
 _GROWTH = 15
 """By how much each later section is larger than all before it, up to the largest."""
 _LARGEST_SECTION = 1 << 28
-_LARGE = 1 << 22
+_LARGE = 1 << 21
 _AT_ONCE = 1 << 19
 """Bytes of tables that are worked on at once, so that they stay in a CPU's cache from one operation to the next."""
 

@@ -180,9 +180,9 @@ def _change_tables(vma: VmArea, runs: list[range], start: int, try_writable: boo
         if special and turn(ops, change, rows, (rows, rows)):
             start += rows.size * page
             continue
-        for row in rows:
-            _change_entries(vma, row, start, try_writable)
-            start += row.size * page
+        for entries in (rows.reshape(-1),) if rows.flags.c_contiguous else rows:
+            _change_entries(vma, entries, start, try_writable)
+            start += entries.size * page
 
 
 def _change_ptes(vma: VmArea, table: Table, first: int, start: int, count: int, try_writable: bool) -> None:
