@@ -46,7 +46,9 @@ def test_debians_release_is_read_from_a_banner_without_the_number_of_its_build(
     tmp_path: Path, make: SimpleNamespace
 ) -> None:
     """Debian's Image for arm64 has two banners, and the first is such a one."""
-    data = make.arm64(b"\0Linux version 6.1.0-56-arm64 (x) (gcc-12 (Debian 12.2.0-14) 12.2.0) # SMP Debian 6.1.192-2\n\0")
+    data = make.arm64(
+        b"\0Linux version 6.1.0-56-arm64 (x) (gcc-12 (Debian 12.2.0-14) 12.2.0) # SMP Debian 6.1.192-2\n\0"
+    )
     assert read_image(written(tmp_path, data)).release == "6.1.192"
 
 

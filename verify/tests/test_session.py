@@ -115,7 +115,7 @@ def test_what_the_guest_cannot_do_is_refused_without_a_boot(session: Session) ->
 
 
 @pytest.mark.parametrize(("lacking", "kept"), [(frozenset(), True), (frozenset({"BUG"}), False)])
-def test_a_kernel_that_tells_no_warning_is_asked_for_none(session: Session, lacking: frozenset[str], kept: bool) -> None:
+def test_a_kernel_without_warnings_is_asked_for_none(session: Session, lacking: frozenset[str], kept: bool) -> None:
     session.subject = replace(session.subject, lacking=lacking)
     assert run_session(session, programs("alone")) is None
     assert ("own_boot" in session.records[0]) is kept
