@@ -38,8 +38,8 @@ class Leaf(NamedTuple):
 
 class Stage2:
     """The leaves of one VM, as runs: the first leaf, and how many there are that each continue the one before, in gfns
-    and pfns. `mmio`: the gfns that x86 remembers to be in no slot (MMIO SPTEs), each with the generation of the memslots
-    of which that was true."""
+    and pfns. `mmio`: the gfns that x86 remembers to be in no slot (MMIO SPTEs), each with the generation of the
+    memslots of which that was true."""
 
     def __init__(self, geometry: Geometry) -> None:
         self.pages = {level: geometry.size(level) >> geometry.PAGE_SHIFT for level in LEVELS}
