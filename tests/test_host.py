@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from pfnmap.host.tree import Directory, TarFile
+from pfnmap.survey import attached
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples" / "hosts"
@@ -217,6 +218,12 @@ def test_process_that_is_gone_is_one_line(refused, hosts, laid_out):
     root = laid_out(hosts.h200_host("9.2"))
     assert "no such process" in refused("host", "--root", root, "--pid", "4243")
     assert "no such process" in refused("host", "--pid", "4194305")
+
+
+@pytest.mark.parametrize("limit", ["MAPPINGS", "_CANDIDATES"])
+def test_more_mappings_than_are_planned_at_once_are_refused(refused, hosts, laid_out, monkeypatch, limit):
+    monkeypatch.setattr(attached, limit, 2)
+    assert "--pid chooses one" in refused("host", "--root", laid_out(hosts.h200_host("9.2", count=1)))
 
 
 def test_one_process_is_answered(answer, hosts, laid_out):

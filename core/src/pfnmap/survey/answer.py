@@ -118,15 +118,26 @@ class Survey:
     @property
     def pids(self) -> list[int]:
         """The processes that map BARs."""
-        return list(dict.fromkeys(row.attached.pid for row in self.rows))
+        return list(self._rows_of)
 
     def process(self, pid: int) -> Process:
         """Return a process."""
-        return next(one for one in self.host.processes if one.pid == pid)
+        return self._processes[pid]
 
     def rows_of(self, pid: int) -> list[Row]:
         """Return the mappings of a process."""
-        return [row for row in self.rows if row.attached.pid == pid]
+        return self._rows_of.get(pid, [])
+
+    @cached_property
+    def _processes(self) -> Mapping[int, Process]:
+        return {one.pid: one for one in self.host.processes}
+
+    @cached_property
+    def _rows_of(self) -> Mapping[int, list[Row]]:
+        found: dict[int, list[Row]] = {}
+        for row in self.rows:
+            found.setdefault(row.attached.pid, []).append(row)
+        return found
 
     @cached_property
     def vmpte(self) -> Mapping[int, VmPte]:
@@ -209,8 +220,8 @@ def survey(
     answer = plan(kernel, requests, registry=registry)
     plans = iter(answer.mappings)
     rows = tuple(Row(one, next(plans), tuple(next(plans) for _ in some[1:])) for one, some in found)
-    kept = [n for n, one in enumerate(answer.mappings) if any(one is row.plan for row in rows)]
-    short = replace(answer, mappings=tuple(answer.mappings[n] for n in kept))
+    first = {id(row.plan) for row in rows}
+    short = replace(answer, mappings=tuple(one for one in answer.mappings if id(one) in first))
     policies = {vmm.pid: vmm.policy for vmm in vmms}
     planned: dict[int, list[MappingPlan]] = {}
     for row in rows:

@@ -7,21 +7,24 @@ several devices all of them are `candidates`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from pfnmap.contract.entry import Has
 from pfnmap.contract.mapping import HeldFile, MappedPart
 from pfnmap.contract.plan import Request
+from pfnmap.errors import BadInput
 from pfnmap.host.machine import Host
 from pfnmap.host.pci import Bar
 from pfnmap.host.processes import Process, Vma
 from pfnmap.host.sysfs import PCI_DEVICES, PciFunction
 from pfnmap.host.tree import Tree
+from pfnmap.limits import MAPPINGS
 from pfnmap.recognition import Recognition
 from pfnmap.records import dataclass
 
 __all__ = ["Attached", "attached"]
 
+_CANDIDATES: Final = 16 * MAPPINGS
 _Row: TypeAlias = tuple[Vma, str, MappedPart]
 _Fit: TypeAlias = tuple[PciFunction, Bar]
 
@@ -44,9 +47,18 @@ class Attached:
 def attached(host: Host, asked: Recognition, has: Has, tree: Tree) -> list[Attached]:
     """Return the mappings of BARs of a host's processes, in the order of pids and addresses.
 
-    `has`: the changes of the release.
+    `has`: the changes of the release. Raises BadInput for more than are planned at once.
     """
-    return [one for process in host.processes for one in _of_process(process, host, asked, has, tree)]
+    found: list[Attached] = []
+    candidates = 0
+    for process in host.processes:
+        for one in _of_process(process, host, asked, has, tree):
+            found.append(one)
+            candidates += len(one.requests)
+            if len(found) > MAPPINGS or candidates > _CANDIDATES:
+                many = f"more than {MAPPINGS} mappings of BARs, or {_CANDIDATES} devices that they may be of"
+                raise BadInput(tree.name, f"{many}, which are the most that is planned at once; --pid chooses one")
+    return found
 
 
 def _of_process(process: Process, host: Host, asked: Recognition, has: Has, tree: Tree) -> Iterator[Attached]:
