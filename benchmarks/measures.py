@@ -6,7 +6,7 @@ import gc
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -225,6 +225,21 @@ def planning(requests: int) -> tuple[float, float]:
     return cpu(work), cpu(lambda: [json.loads(line) for line in lines])
 
 
+def planning_alike(requests: int) -> tuple[float, float]:
+    """Plan BARs of the sizes that devices have, each at another multiple of its size, as QEMU places them, against
+    parsing their JSON."""
+    sizes = (1 << 14, 1 << 24, 1 << 25, 1 << 36, 1 << 37)
+    asked = [{"phys": sizes[n % 5] * (n + 1), "vmm": "qemu-9.2", "size": sizes[n % 5]} for n in range(requests)]
+    lines = [json.dumps(one) for one in asked]
+    linked, registry = replace(kernel()), Registry()  # which has planned nothing yet
+
+    def work() -> None:
+        for one in asked:
+            plan(linked, [Request(0, one["phys"], one["size"], policy=one["vmm"])], registry=registry)
+
+    return cpu(work), cpu(lambda: [json.loads(line) for line in lines])
+
+
 def replaying(files: int) -> tuple[float, float]:
     """Replay recordings, against parsing their JSON."""
     paths = sorted(RECORDINGS.glob("x86_64-4k-6.*.json.gz"))[:files]
@@ -283,6 +298,7 @@ MEASURES: tuple[Measure, ...] = (
     Measure("follow", following.__doc__ or "", WALKED, following, 3),
     Measure("walks", walking_arrays.__doc__ or "", WALKED, walking_arrays, 0.02),
     Measure("plan", planning.__doc__ or "", {"10": 10, "100": 100, "1000": 1000}, planning, 20),
+    Measure("alike", planning_alike.__doc__ or "", {"10": 10, "100": 100, "1000": 1000}, planning_alike, 20),
     Measure("vectors", checking.__doc__ or "", {"1": 1, "2": 2, "3": 3}, checking, 3),
     Measure("replay", replaying.__doc__ or "", {"1": 1, "2": 2, "3": 3}, replaying, 20),
 )

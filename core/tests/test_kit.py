@@ -372,8 +372,8 @@ class DevmapReadsAnotherBit(Devmap):
 
 
 class DevmapIsDirty(Devmap):
-    def pte_mkdevmap(self, pte: Any) -> Any:
-        return super().pte_mkdevmap(pte) | DIRTY
+    def pte_dirty(self, pte: Any) -> Any:
+        return bit(pte, DIRTY) | self.pte_devmap(pte)
 
 
 class DevmapWithoutItsSymbol(Devmap):
@@ -500,9 +500,9 @@ class CpuStoresWhereItMayNotLoad(Plain):
         return after & ~(READ if not entry & READ else 0), allowed
 
 
-class MprotectLeavesExecution(Plain):
+class MprotectLetsWhatIsWritableBeExecuted(Plain):
     def pte_modify(self, pte: Any, newprot: Any) -> Any:
-        return super().pte_modify(pte, newprot) | pte & EXEC
+        return super().pte_modify(pte, newprot) | bit(newprot, WRITE) * EXEC
 
 
 class DirtySetsAReservedBit(Plain):
@@ -727,6 +727,24 @@ class FewerLevelsAtFirst(Plain):
         self.geometry = replace(self.geometry, new_process_levels=3)
 
 
+class ExecuteOnlyFaultsForEver(Plain):
+    """The fault of a load is served, and the leaf that it installs cannot be read."""
+
+    def access_error(self, vm_flags: int, write: bool) -> int:
+        return 0 if vm_flags & 7 == 4 and not write else super().access_error(vm_flags, write)
+
+
+class MprotectLeavesATraceOfProtNone(Plain):
+    """As if PROT_NONE had a bit of its own, which the next protection does not take away."""
+
+    def pmd_modify(self, pmd: Any, newprot: Any) -> Any:
+        return super().pmd_modify(pmd, newprot) | pmd & MOVED
+
+    @property
+    def protection_map(self) -> tuple[int, ...]:
+        return tuple(prot | (0 if flags & 7 else MOVED) for flags, prot in enumerate(super().protection_map))
+
+
 class DirtyOfWritableLeavesSetsAnotherBit(Plain):
     """Which mkwrite of a dirty leaf forgets: as the TLB's dirty bit beside the kernel's modified bit (LoongArch)."""
 
@@ -805,9 +823,8 @@ class MprotectMakesOldLeavesAccessible(Plain):
 
 ALONE: list[tuple[type[Arch], str]] = [
     (LargeLeavesHaveTwoAddressBitsSwapped, "format-leaf:pmd"),
-    (HighTablesHaveTwoAddressBitsSwapped, "format-table:pud"),
     (CpuStoresWhereItMayNotLoad, "format-access:pte"),
-    (MprotectLeavesExecution, "modify-grants:pte"),
+    (MprotectLetsWhatIsWritableBeExecuted, "modify-grants:pte"),
     (DirtySetsAReservedBit, "own-bits:pmd"),
     (NoncachedAndWriteCombiningExchanged, "memory-types:pte"),
     (MprotectMakesOldLeavesAccessible, "cpu-access-modified:pte"),
@@ -826,11 +843,13 @@ ALONE: list[tuple[type[Arch], str]] = [
     (FoldedP4dOfTwoEntries, "constants-fit"),
     (NovmaWritesNothing, "mkwrite-wrprotect:pte"),
     (NewLeavesAreSoftDirty, "soft-dirty:pte"),
-    (WalkerReadsAnAddressBitThatNoOpReads, "format-table-read:p4d"),
+    (WalkerReadsAnAddressBitThatNoOpReads, "format-table:p4d"),
     (PudLeavesWithoutPfnmapsHaveNoPfn, "format-leaf-read:pud"),
     (ReservedBitInEveryPgprot, "reserved-bits:pte"),
     (PgprotsOfTheKernel, "mapped-again:pte"),
     (FewerLevelsAtFirst, "shorter-walks"),
+    (ExecuteOnlyFaultsForEver, "execute-only:pte"),
+    (MprotectLeavesATraceOfProtNone, "modify-forgets:pmd"),
     (WaitsForAChangeThatThePlannerIsNotToldOf, "leaf-changes:pud"),
     (DirtyOfWritableLeavesSetsAnotherBit, "marks-in-any-order:pmd"),
     (WhatIsNoneMayBeALeaf, "none-is-nothing-else:pud"),
@@ -862,6 +881,7 @@ ALONE: list[tuple[type[Arch], str]] = [
 """As `ARCHES`, on 6.12.117, which still has devmap, or the machine that is named; no other check sees what is wrong."""
 
 ARCHES: list[tuple[type[Arch], str]] = [
+    (HighTablesHaveTwoAddressBitsSwapped, "format-table:pud"),
     (PmdTableOfHalfTheEntries, "levels-fit"),
     (PmdOrderOfEight, "constants-fit"),
     (UserSpaceBeyondTheTopTable, "addresses-resolve"),
@@ -947,6 +967,11 @@ RULES: list[tuple[str, dict[str, Any], str]] = [
         "pgprot-less-pfn:pte",
         {"pte_pgprot": hookimpl(lambda self, pte: clear(pte, ADDRESS | EXEC))},
         "the entry less its pfn is",
+    ),
+    (
+        "mapped-again:pte",
+        {"pte_pgprot": hookimpl(lambda self, pte: clear(pte, ADDRESS | PRESENT))},
+        "is not present",
     ),
     ("special-agrees:pte", {"pte_special": hookimpl(lambda self, pte: bit(pte, PRESENT))}, "pte_special is 1 for"),
     (

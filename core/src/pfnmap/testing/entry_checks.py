@@ -18,6 +18,7 @@ from pfnmap.vm_flags import VM_EXEC, VM_READ, VM_SHARED, VM_WRITE
 __all__ = ["CHECKS"]
 
 _ACCESS = VM_READ | VM_WRITE | VM_EXEC
+_SOME = 17  # every so manyth leaf has all protections, cache modes and lengths of history
 _PREDICATES = ("present", "none", "leaf", "bad", "trans_huge", "write", "dirty", "young", "special", "devmap")
 _ZERO_OR_ONE = frozenset({*_PREDICATES, "soft_dirty", "access_permitted"})
 
@@ -91,10 +92,14 @@ def pgprot_less_pfn(subject: ArchSubject, level: Level) -> None:
 
 
 def mapped_again(subject: ArchSubject, level: Level) -> None:
-    pgprot, access = subject.op(level, "pgprot"), subject.arch.mmu_access
+    pgprot, access, present = subject.op(level, "pgprot"), subject.arch.mmu_access, subject.op(level, "present")
     make = getattr(subject.ops, f"pfn_{level}")
     for leaf in subject.leaves(level):
         again = make(leaf.pfn, pgprot(leaf.entry))
+        if present(leaf.entry) > present(again):
+            raise Violation(
+                f"{again:#x}, the page mapped again by {level}_pgprot, is not present; for {shown(level, leaf)}"
+            )
         for write in (False, True):
             if access(level, leaf.entry, write)[1] and not access(level, again, write)[1]:
                 raise Violation(
@@ -205,6 +210,22 @@ def modify_keeps(subject: ArchSubject, level: Level) -> None:
                     raise Violation(
                         f"{level}_modify({before:#x}, {prot:#x}) = {entry:#x} can be written, its new pgprot forbids "
                         f"that; for {shown(level, leaf)}"
+                    )
+
+
+def modify_forgets(subject: ArchSubject, level: Level) -> None:
+    modify, mkyoung = subject.op(level, "modify"), subject.changes(level).get("mkyoung")
+    for leaf in subject.leaves(level)[::_SOME]:
+        young = mkyoung(leaf.entry) if mkyoung else leaf.entry  # riscv64's pgprots are, but for that of PROT_NONE
+        shared = leaf.vm_flags & VM_SHARED
+        prots = dict.fromkeys(subject.mprotected(leaf.prot, flags) for flags in range(shared, shared + 8))
+        for last in prots:
+            once = modify(young, last)
+            for first in prots:
+                if (twice := modify(modify(young, first), last)) != once:
+                    raise Violation(
+                        f"{level}_modify to {first:#x} and then to {last:#x} gives {twice:#x}, to the latter at once "
+                        f"{once:#x}: {bits(once, twice)}; for {young:#x}, made young of {shown(level, leaf)}"
                     )
 
 
@@ -441,7 +462,7 @@ CHECKS = (
     ),
     Check(
         "mapped-again",
-        "what can be accessed through a leaf can be through one of its pgprot: so the kernel maps a BAR for itself",
+        "a leaf of a leaf's pgprot is as present and as accessible: so the kernel maps a BAR for itself",
         mapped_again,
         (*_LEAF, "X_pgprot"),
         LEAF_LEVELS,
@@ -474,6 +495,13 @@ CHECKS = (
         "modify-keeps",
         "mprotect keeps pfn, special and dirty, and gives no write permission away",
         modify_keeps,
+        (*_LEAF, "X_modify"),
+        LEAF_LEVELS,
+    ),
+    Check(
+        "modify-forgets",
+        "the last mprotect decides: the ones before leave nothing in a leaf",
+        modify_forgets,
         (*_LEAF, "X_modify"),
         LEAF_LEVELS,
     ),

@@ -92,10 +92,11 @@ def table_points_to_it(subject: ArchSubject, level: Level) -> None:
             raise Violation(f"the walker takes {what} for a leaf")
         if (found := gathered(how.next_table if how.next_table is not None else how.address, entry)) != table:
             raise Violation(f"the walker goes from {what} to {found:#x}: {bits(found, table)}")
+    _table_address_is_read(subject, level, how)
 
 
-def table_address_is_read(subject: ArchSubject, level: Level) -> None:
-    how, pgtable = subject.word_format(level), getattr(subject.ops, f"{level}_pgtable")
+def _table_address_is_read(subject: ArchSubject, level: Level, how: WordFormat) -> None:
+    pgtable = getattr(subject.ops, f"{level}_pgtable")
     fields = how.next_table if how.next_table is not None else how.address
     table = subject.tables()[0]
     entry = getattr(subject.ops, f"{level}_populate")(table)
@@ -285,15 +286,8 @@ CHECKS = (
     ),
     Check(
         "format-table",
-        "the walker goes where populate says, at any address that a table can have",
+        "the walker goes where populate and pgtable say, at any address that a table can have",
         table_points_to_it,
-        ("slots:X", "words"),
-        ("pmd", "pud", "p4d", "pgd"),
-    ),
-    Check(
-        "format-table-read",
-        "pgtable reads every bit of a table's address that the walker reads",
-        table_address_is_read,
         ("slots:X", "words"),
         ("pmd", "pud", "p4d", "pgd"),
     ),

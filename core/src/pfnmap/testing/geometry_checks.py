@@ -43,6 +43,9 @@ def constants_fit(subject: ArchSubject) -> None:
                 f"{walked.name} is walked with shift {walked.shift} and {walked.ptrs} entries, the constants say "
                 f"{shift} and {ptrs}: below the top level the two are one"
             )
+    shifts = [geometry.shift(level) for level in LEVELS]
+    if shifts != sorted(shifts):
+        raise Violation(f"the shifts of {', '.join(LEVELS)} are {shifts}: an upper level maps no less than a lower one")
     for folded, above in pairwise(LEVELS[1:]):
         # asm-generic/pgtable-nop4d.h and its kind; what a boot folds has a table's entries in the macros.
         ptrs, shift = geometry.ptrs(folded), geometry.shift(folded)
@@ -53,9 +56,6 @@ def constants_fit(subject: ArchSubject) -> None:
                 f"{folded} is folded and has {ptrs} entries of {shift} bits; it has 1, of the size of one of the level "
                 "above, or a table's"
             )
-    shifts = [geometry.shift(level) for level in LEVELS]
-    if shifts != sorted(shifts):
-        raise Violation(f"the shifts of {', '.join(LEVELS)} are {shifts}: an upper level maps no less than a lower one")
     page_shift = subject.kernel.config.get("PAGE_SHIFT", str(geometry.PAGE_SHIFT))
     if page_shift != str(geometry.PAGE_SHIFT):
         raise Violation(f"PAGE_SHIFT is {geometry.PAGE_SHIFT}, the configuration says {page_shift}")
@@ -108,6 +108,8 @@ def shorter_walks_are_folded(subject: ArchSubject) -> None:
     for count in range(geometry.new_process_levels, len(geometry.walk)):
         top = LEVELS[count - 1]
         words = [subject.arch.empty(top), *(getattr(ops, f"{top}_populate")(table) for table in subject.tables())]
+        if f"walker-leaf:{top}" in subject.capabilities and (leaf := subject.word_format(top).table):
+            words += [word ^ leaf[0] for word in words[1:]]
         for level in LEVELS[count:]:
             for word in words:
                 _folded(subject, level, word, {"present": 1, "none": 0, "bad": 0})

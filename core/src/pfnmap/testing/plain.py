@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Final
 
 from pfnmap.contract.arch import Arch
 from pfnmap.contract.entry import Entry, Has, Level
+from pfnmap.contract.fault import SEGV_ACCERR
 from pfnmap.contract.geometry import Geometry, WalkLevel, WordFormat
 from pfnmap.hookspecs import hookimpl
 from pfnmap.kconfig import settle
@@ -136,6 +137,10 @@ class Plain(Arch):
         marks = ACCESSED | (DIRTY if write else 0)
         allowed = entry & needed == needed and (self.hw_access_dirty or entry & marks == marks)
         return (entry | marks if allowed else entry), allowed
+
+    def access_error(self, vm_flags: int, write: bool) -> int:
+        """What may be executed alone cannot be read."""
+        return 0 if vm_flags & (VM_WRITE if write else VM_READ | VM_WRITE) else SEGV_ACCERR
 
     # Made of what
 

@@ -106,6 +106,20 @@ def access_error(subject: ArchSubject) -> None:
                 )
 
 
+def execute_only(subject: ArchSubject, level: Level) -> None:
+    _, loads = subject.permissions(level)
+    valid = subject.word_format(level).valid
+    for asked in (VM_EXEC, VM_EXEC | VM_SHARED):
+        flags = asked | subject.ops.arch_calc_vm_prot_bits(VM_EXEC)
+        entry = subject.fresh(level, subject.pfns(level)[-1], subject.prot(flags))
+        readable = entry & valid[0] == valid[1] and entry & loads[0] == loads[1]
+        if readable == bool(subject.arch.access_error(flags, False)):
+            raise Violation(
+                f"the fault of a load from a vma with {_of(flags)} is {'refused' if readable else 'served'}, and its "
+                f"word {entry:#x} can {'' if readable else 'not '}be read"
+            )
+
+
 def decryption(subject: ArchSubject) -> None:
     decrypted = subject.ops.pgprot_decrypted
     if not any(decrypted(word) != word for word in subject.words()):
@@ -233,6 +247,13 @@ CHECKS = (
         "access-error",
         "an access that the vma's permissions forbid is refused before a fault, and no other",
         access_error,
+    ),
+    Check(
+        "execute-only",
+        "what may be executed alone can be read where a fault of a load is served, and nowhere else",
+        execute_only,
+        (*_LEAF, "permissions"),
+        LEAF_LEVELS,
     ),
     Check(
         "decryption",

@@ -64,6 +64,7 @@ class Loongarch64(Arch):
     expected_failures: ClassVar[Mapping[str, str]] = {
         "folded-leaf:pud@16KB_2LEVEL *": "F33: pud_leaf is loongarch's own also where pgtable-nopmd.h folds the PUD",
         "dirty-survives@* without loongarch-wrprotect-keeps-dirty": "CVE-2026-72043, which that change mends",
+        "execute-only": "__do_page_fault refuses the load, and protection_map sets no NR: what is mapped can be read",
         "mkhuge-alone:pmd": "a second pmd_mkhuge takes HUGE for GLOBAL, which is the same bit, and sets HGLOBAL",
     }
 
