@@ -509,6 +509,9 @@ class DirtySetsAReservedBit(Plain):
     def pmd_mkdirty(self, pmd: Any) -> Any:
         return pmd | DIRTY | 1 << 55
 
+    def word_format(self, level: Any) -> Any:
+        return replace(super().word_format(level), reserved=None)
+
 
 class NoncachedAndWriteCombiningExchanged(Plain):
     @hookimpl
@@ -776,6 +779,28 @@ class HugeWhereNoPagesAre(Plain):
         return self.pmd_leaf(pmd)
 
 
+class DevmapPudsWithoutHugePuds(PudLeavesWithoutPfnmapsHaveNoPfn):
+    """Though huge pages end at the PMD."""
+
+    @hookimpl
+    def pud_pfn(self, pud: Any) -> Any:
+        return Plain.pud_pfn(self, pud)
+
+    @hookimpl
+    def pud_devmap(self, pud: Any) -> Any:
+        return bit(pud, MOVED) & bit(pud, LEAF)
+
+
+class ModifyTakesTheAccessedBitOfThePgprot(Plain):
+    def pte_modify(self, pte: Any, newprot: Any) -> Any:
+        return clear(super().pte_modify(pte, newprot), ACCESSED) | newprot & ACCESSED
+
+
+class FormatForgetsThatABitIsReserved(Plain):
+    def word_format(self, level: Any) -> Any:
+        return replace(super().word_format(level), reserved=0x7FF << 52)
+
+
 class FoldedLevelWithLeaves(Plain):
     @hookimpl
     def pgd_leaf(self, pgd: Any) -> Any:
@@ -856,6 +881,9 @@ ALONE: list[tuple[type[Arch], str]] = [
     (HugeWithoutBeingPresent, "huge-is-a-leaf:pmd"),
     (FoldedLevelWithLeaves, "folded-leaf:pgd"),
     (HugeWhereNoPagesAre, "no-huge-pages@thp=n"),
+    (DevmapPudsWithoutHugePuds, "no-huge-puds"),
+    (ModifyTakesTheAccessedBitOfThePgprot, "young-survives:pte"),
+    (FormatForgetsThatABitIsReserved, "format-fits"),
     (SharedPagesHaveAnotherBit, "shared-as-private"),
     (FormatTellsOfA65thBit, "format-fits"),
     (FormatGivesAnAddressBitToSoftware, "format-fits"),
@@ -1045,6 +1073,7 @@ RULES: list[tuple[str, dict[str, Any], str]] = [
     ),
     ("cache-keeps-permissions:pte", {"pgprot_writecombine": lambda self, prot: prot | COMBINING | EXEC}, "execute"),
     ("table-is-a-table:pmd", {"pmd_pgtable": lambda self, pmd: (pmd & ADDRESS) ^ 1 << 20}, "pmd_populate was given"),
+    ("table-is-a-table:p4d", {"p4d_pfn": lambda self, p4d: (p4d & ADDRESS) >> 11}, "p4d_populate was given"),
     ("linear-map:pmd", {"linear_map": (1 << 40) + 1}, "no multiple of the page size"),
     (
         "words-life:pte",

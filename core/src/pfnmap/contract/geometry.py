@@ -45,7 +45,7 @@ class WordFormat:
     bits of a word that maps memory which the walker leaves to software; `marks`: those by which it notes, or is told,
     that memory was accessed and written; no marks, 0. `size`: what a word that maps memory holds for how much that is,
     where the word itself says so (SPARC's page size). `reserved`: the bits of a word that maps memory which must be 0,
-    or the walk ends in an exception.
+    or the walk ends in an exception; who says these says of each bit above the address what it is.
     """
 
     valid: Bits

@@ -55,8 +55,8 @@ def capabilities(kernel: Kernel) -> frozenset[str]:
     every walked level, ``walker-leaf:X`` that it knows leaves of level X, and ``permissions``: also what user space
     may do with a leaf, ``stores`` and ``uncached``: what tells a writable leaf and device memory, ``software``: which
     bits are the kernel's own, ``sizes``: how a leaf says its size, ``reserved``: which bits must be 0; ``soft-dirty``:
-    MEM_SOFT_DIRTY is set; ``no-huge-pages``: TRANSPARENT_HUGEPAGE is not; ``huge-pfnmap``: the release has huge
-    pfnmaps; ``emulator``: `mmu_cpu` names an emulated CPU that boots like this; every switch of the CPU state that is
+    MEM_SOFT_DIRTY is set; ``no-huge-pages``: TRANSPARENT_HUGEPAGE is not; ``no-huge-puds``: it is, without
+    HAVE_ARCH_TRANSPARENT_HUGEPAGE_PUD; ``huge-pfnmap``: the release has huge pfnmaps; ``emulator``: `mmu_cpu` names an emulated CPU that boots like this; every switch of the CPU state that is
     on (``hw_access_dirty``).
     """
     ops, geometry = kernel.ops, kernel.geometry
@@ -90,6 +90,8 @@ def capabilities(kernel: Kernel) -> frozenset[str]:
         found.add("soft-dirty")
     if not kernel.config.enabled("TRANSPARENT_HUGEPAGE"):
         found.add("no-huge-pages")
+    elif not kernel.config.enabled("HAVE_ARCH_TRANSPARENT_HUGEPAGE_PUD"):
+        found.add("no-huge-puds")
     emulated = kernel.arch.mmu_cpu
     if emulated is not None and emulated.state.items() <= kernel.cpu.items():
         found.add("emulator")

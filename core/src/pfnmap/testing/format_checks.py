@@ -47,6 +47,17 @@ def format_fits(subject: ArchSubject) -> None:
         _apart(walked.name, how.address, masks, ("valid", "load", "execute", "store", "uncached", "software", "marks"))
         if how.table is not None:
             _apart(walked.name, how.next_table or how.address, masks, ("valid", "table"))
+        if how.reserved is not None and how.address:
+            _all_told(walked.name, how.address, masks.values())
+
+
+def _all_told(level: Level, address: Fields, masks: Iterable[int]) -> None:
+    """Raise Violation where a bit above an address is neither reserved nor anything else."""
+    untold = (1 << 64) - (1 << max(field for field, _ in address).bit_length())
+    for mask in masks:
+        untold &= ~mask
+    if untold:
+        raise Violation(f"{bits(untold, 0)} of a {level} word, above its address, have no meaning, and are not reserved")
 
 
 def _apart(level: Level, address: Fields, masks: Mapping[str, int], others: Iterable[str]) -> None:
@@ -273,7 +284,8 @@ _LEAF = ("leaf:X", "words")
 CHECKS = (
     Check(
         "format-fits",
-        "what a format says of a word is 64 bits, can hold, and gives no bit both to an address and to something else",
+        "what a format says of a word is 64 bits, can hold, gives no bit both to an address and to something else, and, "
+        "where it says what is reserved, leaves out none above the address",
         format_fits,
         ("words",),
     ),

@@ -112,6 +112,24 @@ def dirty_survives(subject: ArchSubject, level: Level) -> None:
                 )
 
 
+def young_survives(subject: ArchSubject, level: Level) -> None:
+    young, modify, changes = subject.op(level, "young"), subject.op(level, "modify"), subject.changes(level)
+    prots = [subject.prot(flags) for flags in range(16)]
+    pfn = subject.pfns(level)[-1]
+    if not all(young(subject.fresh(level, pfn, prot)) for prot in prots):
+        return  # the pgprot decides: LoongArch's accessed bit is that of validity, and PROT_NONE takes it away
+    old = {subject.op(level, "pgprot")(changes["mkold"](subject.fresh(level, pfn, prot))) for prot in prots}
+    for leaf in subject.leaves(level)[::_SOME]:
+        if allowed("mkyoung", leaf.vm_flags):
+            marked = changes["mkyoung"](leaf.entry)
+            for prot in sorted(old):
+                if not young(entry := modify(marked, prot)):
+                    raise Violation(
+                        f"{level}_young({entry:#x}) is 0 after {level}_modify({marked:#x}, {prot:#x}): the access is "
+                        f"forgotten; {marked:#x} is mkyoung of {shown(level, leaf)}"
+                    )
+
+
 def soft_dirty(subject: ArchSubject, level: Level) -> None:
     tells, mark = subject.op(level, "soft_dirty"), subject.op(level, "mksoft_dirty")
     changes = dict(subject.changes(level))
@@ -189,6 +207,13 @@ CHECKS = (
         "what a store marked dirty stays so until mkclean, whatever write protection or mprotect does",
         dirty_survives,
         (*_LEAF, "X_dirty"),
+        LEAF_LEVELS,
+    ),
+    Check(
+        "young-survives",
+        "where every mapping's pgprot is young, modify keeps what is young so, also with the pgprot of an old leaf",
+        young_survives,
+        (*_LEAF, "X_young", "X_mkyoung", "X_mkold", "X_modify", "X_pgprot"),
         LEAF_LEVELS,
     ),
     Check(

@@ -128,7 +128,7 @@ class Plain(Arch):
             combining=(COMBINING, COMBINING),
             software=SPECIAL | 3 << 10,
             marks=ACCESSED | DIRTY,
-            reserved=1 << 62,
+            reserved=0xFFF << 52,
         )
 
     def mmu_access(self, level: Level, entry: int, write: bool) -> tuple[int, bool]:

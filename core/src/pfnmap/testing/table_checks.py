@@ -11,6 +11,7 @@ from pfnmap.testing.check import Check, Violation, bits
 __all__ = ["CHECKS", "expect"]
 
 _TABLES: tuple[Level, ...] = ("pmd", "pud", "p4d", "pgd")
+_PFN_OF_TABLES: tuple[Level, ...] = ("p4d", "pgd")  # below, X_pfn is a leaf's, and masks as such
 
 
 def table_is_a_table(subject: ArchSubject, level: Level) -> None:
@@ -24,6 +25,10 @@ def table_is_a_table(subject: ArchSubject, level: Level) -> None:
                 f"{level}_pgtable({entry:#x}) is {found:#x}, {level}_populate was given {table:#x}: "
                 f"{bits(found, table)}"
             )
+        if level in _PFN_OF_TABLES and subject.has(f"{level}_pfn"):
+            pfn = subject.op(level, "pfn")(entry)
+            if pfn << subject.geometry.PAGE_SHIFT != table:
+                raise Violation(f"{level}_pfn({entry:#x}) is {pfn:#x}, {level}_populate was given {table:#x}")
 
 
 def linear_map(subject: ArchSubject, level: Level) -> None:

@@ -2,7 +2,7 @@
 
 A slot is empty, or it is not: whatever else a word is told to be, it is not none (include/linux/pgtable.h,
 pmd_none_or_clear_bad; Documentation/mm/arch_pgtable_helpers.rst); pmd_trans_huge and pmd_devmap of a kernel without
-transparent huge pages are that file's, and 0. Golden vectors of seven architectures, which ask the
+transparent huge pages are that file's, and 0, and so are those of a PUD without HAVE_ARCH_TRANSPARENT_HUGEPAGE_PUD. Golden vectors of seven architectures, which ask the
 helpers about random words too, keep all of it.
 """
 
@@ -62,6 +62,12 @@ def nothing_is_huge(subject: ArchSubject) -> None:
             expect(subject, level, word, {"trans_huge": 0, "devmap": 0}, f"{word:#x}, without TRANSPARENT_HUGEPAGE")
 
 
+def no_pud_is_huge(subject: ArchSubject) -> None:
+    for word in _near(subject, "pud"):
+        what = f"{word:#x}, without HAVE_ARCH_TRANSPARENT_HUGEPAGE_PUD"
+        expect(subject, "pud", word, {"trans_huge": 0, "devmap": 0}, what)
+
+
 CHECKS = (
     Check(
         "none-is-nothing-else",
@@ -82,5 +88,11 @@ CHECKS = (
         "without transparent huge pages the headers answer for them: no word is huge, or devmap, above the PTE",
         nothing_is_huge,
         ("no-huge-pages",),
+    ),
+    Check(
+        "no-huge-puds",
+        "where huge pages end at the PMD the headers answer for the PUD: no word there is huge, or devmap",
+        no_pud_is_huge,
+        ("no-huge-puds",),
     ),
 )

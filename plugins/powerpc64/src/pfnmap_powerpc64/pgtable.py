@@ -100,6 +100,8 @@ class Pgtable(Arch):
             undefined |= _HUGE_SPECIAL_OPS
         if not boot.thp:
             undefined |= _THP_OPS
+        if config.get("HAVE_ARCH_TRANSPARENT_HUGEPAGE_PUD", "n") != "y":
+            undefined |= {"pud_trans_huge", "pud_devmap"}  # the headers' are 0
         if not boot.radix:
             undefined |= _BUG_ON_HASH
         if self._pfn_pmd_is_bug:
