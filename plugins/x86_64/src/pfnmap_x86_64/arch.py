@@ -112,8 +112,8 @@ class X86_64(PteOps, PmdOps, PudOps, UpperOps, PgprotOps, PatOps):
         Bit 0: present; bit 1: writable; bit 2: user; bits 3 and 4: write-through and cache disable, of which the first
         alone is write-combining in Linux's PAT; bits 5 and 6: accessed and dirty; bit 63: no
         execution; bit 7 of a PDE and a PDPTE: page size; addresses end at bit 51, less a bit that memory encryption
-        takes; bits 11:9 and 58:52 are ignored. Bits 62:59 are the protection key where there are such (CR4.PKE): Linux
-        refuses a process all but key 0. Reserved are bit 63 without EFER.NXE, and of a large leaf the bits from 13 up
+        takes; bits 11:9 and 58:52 are ignored. Bits 62:59 are the protection key where there are such (CR4.PKE), of which
+        Linux refuses a process all but key 0, and are ignored elsewhere. Reserved are bit 63 without EFER.NXE, and of a large leaf the bits from 13 up
         to its address.
         """
         shift = next(walked.shift for walked in self.geometry.walk if walked.name == level)
@@ -132,7 +132,7 @@ class X86_64(PteOps, PmdOps, PudOps, UpperOps, PgprotOps, PatOps):
             store=(6 | keys, 6),
             uncached=(1 << 4, 1 << 4),
             combining=(3 << 3, 1 << 3),
-            software=7 << 9 | 0x7F << 52,
+            software=7 << 9 | (0x7F if keys else 0x7FF) << 52,
             marks=3 << 5,
             reserved=(0 if no_execute else 1 << 63) | (0 if level == "pte" else (1 << shift) - (1 << 13)),
         )
