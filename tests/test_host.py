@@ -226,6 +226,11 @@ def test_more_mappings_than_are_planned_at_once_are_refused(refused, hosts, laid
     assert "--pid chooses one" in refused("host", "--root", laid_out(hosts.h200_host("9.2", count=1)))
 
 
+def test_more_mappings_and_bars_than_are_tried_are_refused(refused, hosts, laid_out, monkeypatch):
+    monkeypatch.setattr(attached, "_TRIED", 8)
+    assert "3 mappings of process 4242" in refused("host", "--root", laid_out(hosts.h200_host("9.2", count=1)))
+
+
 def test_one_process_is_answered(answer, hosts, laid_out):
     files = hosts.h200_host("9.2")
     files |= hosts.process(5000, "/opt/vmm", hosts.gpus((0, 0, 0), 1), 4096)

@@ -173,7 +173,17 @@ def test_dma_maps_fault_pages_in_at_once_as_one_by_one(name: str, data: st.DataO
     compare(kernel, todo)
 
 
-def compare(kernel: Kernel, todo: list[Step]) -> None:
+@pytest.mark.parametrize("name", ["x86_64", "arm64"])
+def test_tables_of_leaves_are_filled_at_once_as_one_by_one(name: str) -> None:
+    kernel = linked(name, huge=True)
+    leaf, table = kernel.geometry.size("pmd"), kernel.geometry.size("pud")
+    length = 5 * table + leaf
+    at = {"device": "gpu", "bar": 2, "length": length, "addr": (1 << 41) + leaf, "fixed": True, "shared": True}
+    touch = Step("touch", {"va": at["addr"], "length": length, "access": "read"})
+    compare(kernel, [Step("mmap", {**at, "prot": "rw", "id": "m"}), touch], size=8 * table)
+
+
+def compare(kernel: Kernel, todo: list[Step], size: int = 1 << 30) -> None:
     """Run steps with tables at once, and one by one."""
     told: list[list[Any]] = []
     for few in (2, 1 << 30):
@@ -181,7 +191,7 @@ def compare(kernel: Kernel, todo: list[Step]) -> None:
             for module in MODULES:
                 for name in {"FEW", "_FEW"} & vars(module).keys():
                     patch.setattr(module, name, few)
-            run = Run(kernel, [Device("gpu", "0000:3b:00.0", {2: DeviceBar(2, 1 << 30, PHYS)})])
+            run = Run(kernel, [Device("gpu", "0000:3b:00.0", {2: DeviceBar(2, size, PHYS)})])
             events: list[Event] = []
             run.machine.trace.listen(events.append)
             told.append([])

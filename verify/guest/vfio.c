@@ -202,6 +202,8 @@ void do_mmap(void)
 		flags |= MAP_ANONYMOUS;
 	}
 	unsigned long long addr = number_of("addr"), length = number_of("length");
+	if (flags & MAP_FIXED)
+		watch_range(addr, length); /* already what mmap itself faults in */
 	void *mapped = mmap((void *)(uintptr_t)addr, length, prot, flags, fd, offset);
 	int error = errno;
 	if (device && fd != device->fd)

@@ -42,6 +42,16 @@ def test_an_arm64_image_is_read_plain_and_packed(tmp_path: Path, make: SimpleNam
     assert (image.arch, image.uname, image.release) == ("arm64", "6.12.117+deb12-arm64", "6.12.117")
 
 
+def test_debians_release_is_read_from_a_banner_without_the_number_of_its_build(
+    tmp_path: Path, make: SimpleNamespace
+) -> None:
+    """Debian's Image for arm64 has two banners, and the first is such a one."""
+    data = make.arm64(
+        b"\0Linux version 6.1.0-56-arm64 (x) (gcc-12 (Debian 12.2.0-14) 12.2.0) # SMP Debian 6.1.192-2\n\0"
+    )
+    assert read_image(written(tmp_path, data)).release == "6.1.192"
+
+
 def test_another_distributions_release_is_its_uname(tmp_path: Path, make: SimpleNamespace) -> None:
     image = read_image(written(tmp_path, make.bzimage(b"", "6.8.0-40-generic (buildd@x) #40-Ubuntu SMP")))
     assert image.release == "6.8.0-40-generic"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,8 @@ def session(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Session:
     async def run_program(guest: Any, kernel: Any, program: Program, seconds: float) -> dict[str, Any]:
         if "lost" in program.id:
             raise GuestLost("no answer for 120 s")
-        return {"id": program.id, "steps": [], **({"ends_in_oops": True} if "oops" in program.id else {})}
+        own = {"own_boot": True} if program.own_boot else {}
+        return {"id": program.id, "steps": [], **own, **({"ends_in_oops": True} if "oops" in program.id else {})}
 
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
@@ -110,6 +112,23 @@ def test_what_is_to_be_alone_is_and_the_order_stays(session: Session) -> None:
 def test_what_the_guest_cannot_do_is_refused_without_a_boot(session: Session) -> None:
     assert run_session(session, [Program("p", [{"op": "acrn.ram_map"}])]) is None
     assert (session.boots, [failure.refused for failure in session.failures]) == (0, [True])
+
+
+@pytest.mark.parametrize(("lacking", "kept"), [(frozenset(), True), (frozenset({"BUG"}), False)])
+def test_a_kernel_without_warnings_is_asked_for_none(session: Session, lacking: frozenset[str], kept: bool) -> None:
+    session.subject = replace(session.subject, lacking=lacking)
+    assert run_session(session, programs("alone")) is None
+    assert ("own_boot" in session.records[0]) is kept
+
+
+@pytest.mark.parametrize("op", ["mbind", "move_pages", "get_mempolicy", "numa_maps"])
+def test_without_numa_its_ops_are_refused_by_name(session: Session, op: str) -> None:
+    session.subject = replace(session.subject, lacking=frozenset({"NUMA"}))
+    assert run_session(session, [Program("p", [{"op": op}]), *programs("b")]) is None
+    assert ([failure.reason for failure in session.failures], ids(session)) == (
+        [f"{op}: CONFIG_NUMA is not set in this kernel"],
+        ["b"],
+    )
 
 
 def test_a_kernel_without_kvm_costs_the_records_with_virtual_machines(session: Session) -> None:

@@ -55,3 +55,19 @@ def test_a_kernel_without_a_container_needs_character_devices(tmp_path: Path) ->
 def test_an_unpacked_configuration_is_named_by_its_path_in_the_package(tmp_path: Path) -> None:
     unpacked = replace(subject(tmp_path), unpacked=tmp_path)
     assert unpacked.describe(unpacked.spec.link())["config_source"] == "config"
+
+
+def test_what_some_programs_cannot_do_without_is_known(tmp_path: Path) -> None:
+    assert subject(tmp_path).lacking == {"NUMA", "BUG"}
+    assert subject(tmp_path, more=("NUMA", "BUG")).lacking == frozenset()
+
+
+def test_a_recording_of_arm64_tells_the_width_of_its_addresses(tmp_path: Path) -> None:
+    """The default of 6.1 was another than Debian's 48 bits, and would not be the CPU's."""
+    config = tmp_path / "config"
+    config.write_text("".join(f"CONFIG_{name}=y\n" for name in ("ARM64", "MMU", "ARM64_4K_PAGES", "ARM64_VA_BITS_48")))
+    spec = KernelSpec(arch="arm64", release="6.1.192", config=str(config))
+    image = KernelImage(Path("Image"), "arm64", "6.1.0-56-arm64 (gcc) #1 SMP Debian 6.1.192-2 (2026-11-16)", b"")
+    asked = Subject(image, machine_of("arm64"), (), spec)
+    config_of = asked.recorded(spec.link())["config"]
+    assert config_of.items() >= {"ARM64_4K_PAGES": "y", "ARM64_VA_BITS_48": "y"}.items()

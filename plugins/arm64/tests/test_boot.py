@@ -168,3 +168,19 @@ def test_cache_mode_of_a_leaf_is_the_memory_type_of_its_protection() -> None:
         for op in (int, arch.pgprot_writecombine, arch.pgprot_device, arch.pgprot_noncached)
     ]
     assert said == ["Normal", "Normal-NC", "Device-nGnRE", "Device-nGnRnE"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "recorded"),
+    [("", 0x0560_0084_0020_2F8E), ("arm64-present-invalid", 0x0160_0084_0020_2F8E)],
+    ids=["6.1.192", "6.12.117"],
+)
+def test_a_page_that_nobody_may_access_stays_present_by_the_bit_of_its_release(changes: str, recorded: int) -> None:
+    """The entry of 6.1.192 is what `pfnmap verify` read on Debian's."""
+    arch = boot("4K", 48, changes=changes)
+    device = 0b011 << 2  # of the memory type, which mprotect keeps
+    old = arch.pfn_pte(0x8400202, arch.protection_map[0b1011] | device) | 1 << 56
+    none = arch.pte_modify(old, arch.protection_map[0b1000] | device)
+    assert hex(none) == hex(recorded)
+    assert (arch.pte_present(none), arch.pte_present(none & ~(1 << 58 | 1 << 11))) == (1, 0)
+    assert arch.pte_modify(none, arch.protection_map[0b1011] | device) == old

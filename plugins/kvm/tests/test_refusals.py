@@ -304,3 +304,30 @@ def test_more_leaves_than_a_step_may_have_are_refused(machine: Machine, monkeypa
     monkeypatch.setattr("pfnmap_kvm.kvm.bounded", lambda what, count, unit: bounded(what, count, 2, unit))
     with pytest.raises(Refused, match=r"kvm.map: 3 faults, where 2 are the most"):
         machine.guest()
+
+
+def test_that_a_page_is_in_no_slot_is_remembered_until_a_slot_changes():
+    """As Debian's 6.12.117 did, asked by `pfnmap verify`: kvm_tdp_page_fault runs once for each state of the slots."""
+    machine = Machine()
+    nowhere = GPA + 4 * SIZE
+
+    def faults(access: str = "read") -> int:
+        got = machine.guest(nowhere, PAGE, access)
+        assert got["result"] == "MMIO"
+        return int(got["guest_faults"])
+
+    machine.map()
+    machine.memslot(1)
+    assert (faults(), faults("write")) == (1, 0)
+    assert machine.memslot(2, length=PAGE) == "EEXIST"
+    assert faults() == 0
+    machine.memslot(2, GPA + 2 * SIZE, length=PAGE)
+    assert (faults(), faults()) == (1, 0)
+    machine.memslot(1, log=True)
+    assert (faults(), faults()) == (1, 0)
+    machine.memslot(1, log=True)
+    assert faults() == 0
+    machine.memslot(4, nowhere)
+    assert machine.guest(nowhere, PAGE)["result"] == "ok"
+    machine.memslot(4, nowhere, length=0)
+    assert (faults(), faults()) == (1, 0)

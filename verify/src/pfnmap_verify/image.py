@@ -19,7 +19,7 @@ __all__ = ["KernelImage", "read_image"]
 
 _LIMIT = 1 << 29
 _BANNER = re.compile(rb"Linux version (\S{1,64}) ([^\n\0]{1,512})")
-_DEBIAN = re.compile(r" #\d+ .*\bDebian (\d+\.\d+\.\d+)-")  # its compiler, named before, is Debian's too
+_DEBIAN = re.compile(r" #\d* .*\bDebian (\d+\.\d+\.\d+)-")  # its compiler, named before, is Debian's too
 _UPSTREAM = re.compile(r"\d+\.\d+(\.\d+)?")
 _CONFIG_START = b"IKCFG_ST"
 _ELF_MACHINES = {62: "x86_64", 183: "arm64", 243: "riscv64"}

@@ -33,17 +33,22 @@ _OF_VMF = "addr=+24($arg1):x64"
 _RET = "ret=$retval:x32"
 _CORE = "vfio_pci_core"
 
+
+def _handler(function: str, order: str = "") -> Sequence[Probe]:
+    return (
+        Probe("fault", function, f"{order}{_OF_VMF},flags=+40($arg1):x32", _CORE),
+        Probe("fault_r", function, _RET, _CORE, is_return=True),
+    )
+
+
 HANDLERS: Sequence[Sequence[Probe]] = (
-    (
-        Probe("fault", "vfio_pci_mmap_huge_fault", f"order=$arg2:u32,{_OF_VMF},flags=+40($arg1):x32", _CORE),
-        Probe("fault_r", "vfio_pci_mmap_huge_fault", _RET, _CORE, is_return=True),
-    ),
-    (
-        Probe("fault", "vfio_pci_mmap_fault", f"{_OF_VMF},flags=+40($arg1):x32", _CORE),
-        Probe("fault_r", "vfio_pci_mmap_fault", _RET, _CORE, is_return=True),
-    ),
+    _handler("vfio_pci_mmap_huge_fault", "order=$arg2:u32,"),
+    _handler("vfio_pci_mmap_page_fault"),
+    _handler("vfio_pci_mmap_fault"),
 )
-"""vfio-pci's fault handlers, the newer first: one of them has to be there."""
+"""vfio-pci's fault handlers, one of which has to be there: that for any order, that for pages alone into which the
+compiler puts the first where no huge pfnmap can be (no transparent huge pages, as with PREEMPT_RT), and that of before
+6.12."""
 
 PROBES: Sequence[Probe] = (
     Probe("pgd", "pgd_alloc", "ret=$retval:x64", is_return=True),

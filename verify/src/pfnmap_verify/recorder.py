@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,6 +71,7 @@ GUEST_OPS = frozenset(
     ]
 )
 """What the guest's init can do."""
+_NUMA_OPS = ("get_mempolicy", "mbind", "move_pages", "numa_maps")
 _RECORDED_AS = {
     "kvm.dirty_log": "dirty_log",
     "kvm.map": "guest",
@@ -97,9 +98,11 @@ class Program:
         """Whether it makes a virtual machine."""
         return any(step["op"].startswith("kvm.") for step in self.steps)
 
-    def check(self) -> None:
-        """Raises Refused for an op that the guest cannot do."""
+    def check(self, lacking: Collection[str] = ()) -> None:
+        """Raises Refused for an op that the guest cannot do, or not on a kernel that lacks these symbols."""
         for step in self.steps:
+            if step["op"] in _NUMA_OPS and "NUMA" in lacking:
+                raise Refused(step["op"], "CONFIG_NUMA is not set in this kernel")
             if step["op"] not in GUEST_OPS:
                 raise Refused(step["op"], "the guest cannot do it")
             if step["op"] == "kvm.map" and step["access"] not in ("read", "write"):

@@ -27,6 +27,8 @@ _NEEDED = (
     ("BLK_DEV_INITRD",),
 )
 """Symbols of which one each has to be set."""
+_WELCOME = ("NUMA", "BUG")
+"""Symbols without which some programs make no sense, or a kernel tells no WARNING."""
 _RECORDED = (
     "TRANSPARENT_HUGEPAGE",
     "MEM_SOFT_DIRTY",
@@ -36,6 +38,7 @@ _RECORDED = (
     "ARM64_4K_PAGES",
     "ARM64_16K_PAGES",
     "ARM64_64K_PAGES",
+    *(f"ARM64_VA_BITS_{bits}" for bits in (36, 39, 42, 47, 48, 52)),
 )
 """Symbols that a recording takes over from the kernel's configuration."""
 _AS_FOUND = {"IO_STRICT_DEVMEM": "n"}
@@ -54,7 +57,8 @@ def guest_agent(arch: str) -> bytes:
 @dataclass(frozen=True)
 class Subject:
     """A kernel image with its modules, ready to be booted on a machine; `spec` is what the model has to be; `unpacked`:
-    the temporary directory where packages, or the image's IKCONFIG, were unpacked."""
+    the temporary directory where packages, or the image's IKCONFIG, were unpacked; `lacking`: which of NUMA and BUG its
+    configuration, where there is one, has not."""
 
     image: KernelImage
     machine: Machine
@@ -62,16 +66,19 @@ class Subject:
     spec: KernelSpec
     directory: Path | None = None
     unpacked: Path | None = None
+    lacking: frozenset[str] = frozenset()
 
     @classmethod
     def prepare(cls, image: KernelImage, machine: Machine, modules: Path | None, spec: KernelSpec) -> Subject:
         """Find the modules and fill in what the image says of itself. Raises Refused with what the kernel lacks."""
+        unset = frozenset[str]()
         if spec.config is not None:
             values = read_dotconfig(spec.config).values
             for symbols in (*_NEEDED, machine.iommu_config):
                 if all(values.get(symbol, "n") == "n" for symbol in symbols):
                     lacking = " or ".join(f"CONFIG_{symbol}" for symbol in symbols)
                     raise Refused("verify", f"{image.path}: {lacking} is not set in {spec.config}")
+            unset = frozenset(symbol for symbol in _WELCOME if values.get(symbol, "n") == "n")
         directory = modules_directory(modules, image.uname) if modules is not None else None
         found = load_order(directory, machine.modules, machine.welcome_modules) if directory is not None else ()
         said = replace(
@@ -81,7 +88,7 @@ class Subject:
             cpu={**machine.cpu, **spec.cpu},
             set={**_AS_FOUND, **spec.set},
         )
-        return cls(image, machine, found, said, directory)
+        return cls(image, machine, found, said, directory, lacking=unset)
 
     def with_kvm(self) -> Subject:
         """Return this with KVM's modules loaded too. Raises Refused where it has none for the emulated CPU."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pfnmap.contract.vma import AnonVma, MmStruct
+from pfnmap.contract.vma import AnonVma, MmStruct, VmArea
 from pfnmap.mm.copy_page_range import copy_page_range
 from pfnmap.mm.pgtable import free_pgtables
 from pfnmap.mm.vma import vm_area_dup, vma_link, vma_unlink
@@ -30,12 +30,21 @@ def dup_mmap(mm: MmStruct) -> MmStruct | None:
         if copy.vm_flags & VM_PFNMAP and mm.kernel.has("pat-fork-failure"):
             mm.kernel.ops.untrack_pfn_clear(copy)  # track_pfn_copy will say whether it is tracked
         vma_link(copy)
-        if copy.vm_ops is not None and copy.vm_ops.open is not None:
-            copy.vm_ops.open(copy)
-        if not wiped and copy_page_range(copy, vma):
+        opens_first = mm.kernel.has("fork-opens-before-copying")
+        if opens_first:
+            _open(copy)
+        failed = not wiped and copy_page_range(copy, vma)
+        if not opens_first:
+            _open(copy)
+        if failed:
             exit_mmap(child)
             return None
     return child
+
+
+def _open(vma: VmArea) -> None:
+    if vma.vm_ops is not None and vma.vm_ops.open is not None:
+        vma.vm_ops.open(vma)
 
 
 def exit_mmap(mm: MmStruct) -> None:

@@ -5,8 +5,8 @@ What one access does is said elsewhere (a touch: `pfnmap.mm.fault.user_access`),
 first is touched by it, and the second; what the second did is done again for the others, with entries that numpy
 computes and one `Repeat` in the trace. Alike are slots in a row of one table: empty ones where the driver says that its
 handlers answer alike (`VmOperations.alike`) and the architecture that the caching is the same, or PTEs with the same
-flags. Under one PMD table, whole PTE tables are repeated in the same way. So are the other pages of a leaf that an
-access has made.
+flags. Under one PMD table, whole PTE tables are repeated in the same way, and under one PUD table those of PMD leaves.
+So are the other pages of a leaf that an access has made.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pfnmap.contract.entry import Level
 from pfnmap.contract.fault import FAULT_FLAG_USER
-from pfnmap.contract.slot import Table
+from pfnmap.contract.slot import Table, slot_of
 from pfnmap.contract.vma import MmStruct, VmFault
 from pfnmap.limits import bounded
 from pfnmap.mm import huge_memory
@@ -247,6 +247,8 @@ class _Accesses:
             return 0
         if level == "pmd" and self._mm.tables.below[level][entry] is not None:
             return self._repeat_table(table, index, count)
+        if level == "pud" and self._mm.tables.below[level][entry] is not None:
+            return self._repeat_pmd_table(table, index, count)
         if not getattr(ops, f"{level}_leaf")(entry) if level != "pte" else False:
             return 0
         if level == "pmd" and ops.arch_needs_pgtable_deposit():
@@ -271,6 +273,25 @@ class _Accesses:
         after = done[0] ^ self._ops.pfn_pte(pfn, 0) ^ self._ops.pfn_pte(pfn + pages, 0)
         made = tables.populate_all(table, index + 1, count)
         fill(self._ops, pte_rows(self._mm, made), pfn + pages, after, count * pages)
+        return count
+
+    def _repeat_pmd_table(self, table: Table, index: int, count: int) -> int:
+        """Fill `count` PMD tables more in the same way as that of a slot, if it maps pages in a row with leaves that
+        have the same flags; return how many."""
+        tables, ops = self._mm.tables, self._ops
+        done = tables.below["pud"][table[index]]
+        assert done is not None
+        first, pages = done[0], self._size["pmd"] >> self._shift
+        if ops.pmd_none(first) or not ops.pmd_leaf(first) or ops.arch_needs_pgtable_deposit():
+            return 0
+        pfn = ops.pmd_pfn(first)
+        if (following(ops, "pmd", pfn, first, len(done), pages) != _words(done)).any():
+            return 0
+        count = self._of_one_cachemode(pfn, count, len(done) * pages)
+        leaves = following(ops, "pmd", pfn, first, (count + 1) * len(done), pages)
+        for n in range(1, count + 1):
+            made = tables.table_under(slot_of((table, index + n)), "pmd")
+            _words(made)[:] = leaves[n * len(done) : (n + 1) * len(done)]
         return count
 
     def _of_one_cachemode(self, pfn: int, count: int, pages: int) -> int:

@@ -25,6 +25,8 @@ from pfnmap.records import dataclass
 __all__ = ["Attached", "attached"]
 
 _CANDIDATES: Final = 16 * MAPPINGS
+_TRIED: Final = 1 << 20
+"""Pairs of a mapping and a BAR, of one process."""
 _Row: TypeAlias = tuple[Vma, str, MappedPart]
 _Fit: TypeAlias = tuple[PciFunction, Bar]
 
@@ -74,6 +76,9 @@ def _of_process(process: Process, host: Host, asked: Recognition, has: Has, tree
     opened = [function for function in host.functions if _opens(held.values(), function, tree)]
     told = _devices_by_inode(process, held)
     others = opened or _bound(host, asked.drivers)
+    if len(rows) * sum(len(one.device.bars) for one in others) > _TRIED:
+        many = f"{len(rows)} mappings of process {process.pid} may be of BARs of {len(others)} devices"
+        raise BadInput(tree.name, f"{many}, which is more than is tried")
     page = host.page_size or 1 << 12
     fitting = []
     for vma, _, part in rows:

@@ -16,6 +16,7 @@ __all__ = [
     "PTE_ATTRINDX_MASK",
     "PTE_DEVMAP",
     "PTE_DIRTY",
+    "PTE_PROT_NONE",
     "PTE_PXN",
     "PTE_RDONLY",
     "PTE_SHARED",
@@ -54,6 +55,8 @@ PTE_SPECIAL: Final = 1 << 56
 PTE_DEVMAP: Final = 1 << 57
 PTE_PRESENT_INVALID: Final = PTE_NG
 """With PTE_VALID clear: present to the kernel, a fault to the CPU."""
+PTE_PROT_NONE: Final = 1 << 58
+"""The same, before PTE_PRESENT_INVALID took its place (`arm64-present-invalid`)."""
 
 TYPE_TABLE: Final = 3
 TABLE_PXN: Final = 1 << 59

@@ -24,12 +24,14 @@ from pfnmap_arm64.bits import (
     PTE_DEVMAP,
     PTE_DIRTY,
     PTE_MODIFY_MASK,
+    PTE_PROT_NONE,
     PTE_PXN,
     PTE_RDONLY,
     PTE_SHARED,
     PTE_SPECIAL,
     PTE_TABLE_BIT,
     PTE_UXN,
+    PTE_VALID,
     PTE_WRITE,
     TABLE_PXN,
     TYPE_TABLE,
@@ -81,7 +83,13 @@ class Pgtable(Arch):
         if boot.pa_52:
             self._phys_field = self._addr_low | high if large_pages else (1 << 50) - (1 << 8)
 
-        self._protection_map = tuple(prot & (MASK64 ^ PTE_SHARED) | shared for prot in PROTECTION_MAP)
+        # What makes an entry without PTE_VALID present: PTE_NG, which user entries have anyway, or a bit of its own.
+        own_bit = 0 if has("arm64-present-invalid") else PTE_PROT_NONE
+        self._present_shift = 58 if own_bit else 11
+        self._modify_mask = PTE_MODIFY_MASK | own_bit
+        self._protection_map = tuple(
+            prot & (MASK64 ^ PTE_SHARED) | shared | (0 if prot & PTE_VALID else own_bit) for prot in PROTECTION_MAP
+        )
         self._hw_access_dirty = bool(cpu["hw_access_dirty"]) and config.get("ARM64_HW_AFDBM", "n") == "y"
 
         table_af = has("arm64-table-entry-af")
@@ -152,8 +160,8 @@ class Pgtable(Arch):
     # Predicates of leaves
 
     def pte_present(self, pte: Entry) -> Entry:
-        # Valid, or PTE_PRESENT_INVALID (bit 11) without valid: either bit, whatever the other is.
-        return (pte | (pte >> 11)) & 1
+        # Valid, or PTE_PRESENT_INVALID without valid: either bit, whatever the other is.
+        return (pte | (pte >> self._present_shift)) & 1
 
     def pte_none(self, pte: Entry) -> Entry:
         return _is_zero(pte)
@@ -281,8 +289,8 @@ class Pgtable(Arch):
         return pte | PTE_AF
 
     def pte_modify(self, pte: Entry, newprot: Entry) -> Entry:
-        kept = self._save_hw_dirty(pte) & (MASK64 ^ PTE_MODIFY_MASK)
-        new = kept | (newprot & PTE_MODIFY_MASK)
+        kept = self._save_hw_dirty(pte) & (MASK64 ^ self._modify_mask)
+        new = kept | (newprot & self._modify_mask)
         # pte_mkdirty where dirty: the entry that is writable and dirty is not read-only.
         return self._read_only_unless(new, (new >> 55) & (new >> 51))
 

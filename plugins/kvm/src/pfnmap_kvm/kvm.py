@@ -15,7 +15,7 @@ from pfnmap.limits import bounded
 from .again import Again, allows
 from .architectures import guest_mmu
 from .kvm_main import Vm
-from .mmu import ACCESSES, EMULATED, OK, Access
+from .mmu import ACCESSES, EMULATED, MMIO, OK, Access
 from .plan import GPA, KVM, KvmGuests
 from .stage2 import LEVELS, Leaf
 from .x86 import X86Mmu
@@ -178,6 +178,8 @@ class Kvm(Module):
                 continue
             result, answered = answered, OK
             if result == OK:
+                if vm.mmu.knows_mmio(vm, gfn):
+                    return faults + again.faults, MMIO, touches[n]
                 faults = bounded("kvm.map", faults + 1, unit="faults")
                 result = vm.mmu.fault(vm, gfn, access)
             if result == EMULATED:

@@ -39,6 +39,8 @@ class Vm:
         self.slots: dict[int, MemorySlot] = {}
         self.dirty_bitmaps: dict[int, set[int]] = {}
         """The pages of each slot that keeps a dirty log that the guest has written, counted from the slot's first."""
+        self.generation = 0
+        """Of the memslots: how often any of them has changed."""
         self.stage2 = Stage2(machine.kernel.geometry)
         self._user_slots = KVM_MEM_SLOTS_NUM - mmu.internal_slots
         machine.mm.mmu_notifier_register(mm, self._invalidate_range)
@@ -78,6 +80,7 @@ class Vm:
             if old is None:
                 return -EINVAL
             del self.slots[slot]
+            self.generation += 1
             self.dirty_bitmaps.pop(slot, None)
             self.mmu.flush(self, old)
             return 0
@@ -102,6 +105,7 @@ class Vm:
         if error:
             return error
         self.slots[new.id] = new
+        self.generation += 1
         if new.log_dirty:
             self.dirty_bitmaps.setdefault(new.id, set())
         else:

@@ -87,6 +87,10 @@ class GuestMmu(ABC):
         """kvm_arch_flush_shadow_memslot: a slot goes away."""
         vm.stage2.zap(slot.base_gfn, slot.end_gfn)
 
+    def knows_mmio(self, vm: Vm, gfn: int) -> bool:
+        """Whether an access to a gfn is known to be user space's to serve without a fault that looks for a slot."""
+        return False
+
     def unmap(self, vm: Vm, start: int, end: int) -> None:
         """kvm_unmap_gfn_range: the process's entries behind the gfns [start, end) are about to change."""
         vm.stage2.zap(start, end)

@@ -38,12 +38,13 @@ class Leaf(NamedTuple):
 
 class Stage2:
     """The leaves of one VM, as runs: the first leaf, and how many there are that each continue the one before, in gfns
-    and pfns. `mmio`: the gfns that x86 remembers to be in no slot (MMIO SPTEs)."""
+    and pfns. `mmio`: the gfns that x86 remembers to be in no slot (MMIO SPTEs), each with the generation of the
+    memslots of which that was true."""
 
     def __init__(self, geometry: Geometry) -> None:
         self.pages = {level: geometry.size(level) >> geometry.PAGE_SHIFT for level in LEVELS}
         """How many base pages a leaf of a level maps."""
-        self.mmio: set[int] = set()
+        self.mmio: dict[int, int] = {}
         self._starts: list[int] = []
         self._runs: list[tuple[Leaf, int]] = []
 
@@ -66,7 +67,7 @@ class Stage2:
         pages = self.pages[leaf.level]
         end = leaf.gfn + count * pages
         if self.mmio:
-            self.mmio.difference_update(range(leaf.gfn, end, pages))
+            self.mmio = {gfn: since for gfn, since in self.mmio.items() if not leaf.gfn <= gfn < end}
         self._replace(self._touched(leaf.gfn, end), [(leaf, count)])
 
     def zap(self, start: int, end: int) -> None:

@@ -111,11 +111,15 @@ class X86Mmu(GuestMmu):
 
     # faults
 
+    def knows_mmio(self, vm: Vm, gfn: int) -> bool:
+        """handle_mmio_page_fault: emulated at once, as long as no slot has changed since (check_mmio_spte)."""
+        return vm.stage2.mmio.get(gfn) == vm.generation
+
     def fault(self, vm: Vm, gfn: int, access: Access) -> str:
         """kvm_tdp_page_fault. Without a slot the gfn is remembered as MMIO (`noslot`)."""
         slot = vm.slot_of(gfn)
         if slot is None:
-            vm.stage2.mmio.add(gfn)
+            vm.stage2.mmio[gfn] = vm.generation
             return MMIO
         write = access == "write"
         if write and self._fast_page_fault(vm, slot, gfn):
