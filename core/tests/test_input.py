@@ -294,6 +294,12 @@ def test_lines_that_a_web_page_put_in_one():
         assert bars(" ".join(text.split())) == bars(text)
 
 
+def test_what_a_line_has_beyond_what_is_looked_at_is_said():
+    long = f"{LSPCI}Kernel modules: {'nouveau, ' * 500}\n"
+    assert parse_input(long).skipped == (Skipped(None, "what line 6 has beyond its first 4096 characters"),)
+    assert parse_input(f"{LSPCI}<p>{'x' * 3000}</p><p>{'x' * 3000}</p>\n").skipped == ()
+
+
 def test_html_and_encoded_text_side_by_side():
     text = (
         "<i>=C2=A0=C2=A0=C2=A0 Interrupt: pin A routed to IRQ 223</i>\n"

@@ -28,6 +28,23 @@ def test_interrupted_it_gives_up_what_is_still_done_and_leaves_nobody_behind():
     assert active_children() == []
 
 
+@pytest.mark.parametrize("moment", [0.0, 0.05, 0.1, 0.2])
+def test_answers_that_are_being_written_are_written_or_not_begun(moment):
+    with pytest.raises(KeyboardInterrupt), workers(2) as submit:  # noqa: PT012
+        for _ in range(64):
+            submit(bytes, 8 << 20)
+        time.sleep(moment)
+        raise KeyboardInterrupt
+    assert active_children() == []
+
+
+def test_an_idle_one_ends():
+    with pytest.raises(KeyboardInterrupt), workers(2) as submit:  # noqa: PT012
+        assert submit(len, "ab").result() == 2
+        raise KeyboardInterrupt
+    assert active_children() == []
+
+
 def test_one_that_dies_is_said():
     with pytest.raises(BadInput, match="a worker died"), workers(2) as submit:
         submit(os._exit, 9).result()

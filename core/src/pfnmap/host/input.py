@@ -22,7 +22,7 @@ from pfnmap.host.iomem import IOMEM, parse_iomem
 from pfnmap.host.lshw import LSHW, parse_lshw
 from pfnmap.host.lspci import LSPCI, parse_lspci
 from pfnmap.host.maps import MAPS, PMAP, PMAP_X, parse_maps, parse_pmap
-from pfnmap.host.paste import Line, lines_of, read_paste, without_prefixes
+from pfnmap.host.paste import LINE, Line, cut, lines_of, read_paste, without_prefixes
 from pfnmap.host.pci import PciDevice, Skipped
 from pfnmap.host.reading import InputKind, Mapping, Reading
 from pfnmap.host.resource import RESOURCE, parse_resource
@@ -88,6 +88,7 @@ def parse_input(text: str, source: str = "the input", kinds: Dict[str, InputKind
         (
             *(skipped for name in taken for skipped in readings[name].skipped),
             *(Skipped(None, f"{name} in the same input") for name in (*with_bars[1:], *with_mappings[1:])),
+            *(Skipped(None, f"what line {n} has beyond its first {LINE} characters") for n in cut(text)),
         ),
     )
 

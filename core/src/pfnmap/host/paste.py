@@ -9,12 +9,13 @@ from __future__ import annotations
 import html
 import os
 import re
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from pfnmap.errors import BadInput
 from pfnmap.host.bounded import MIB, read_bytes, source_name
 
-__all__ = ["Line", "lines_of", "read_paste", "without_prefixes"]
+__all__ = ["LINE", "Line", "cut", "lines_of", "read_paste", "without_prefixes"]
 
 LIMIT = 16 * MIB
 """Bytes that are read of an input, once decompressed."""
@@ -75,13 +76,18 @@ def lines_of(text: str, source: str = "the input") -> list[Line]:
     is_html = _HTML.search(text) is not None
     if text.count("\n") + (sum(1 for _ in _BREAK.finditer(text)) if is_html else 0) > LINES:
         raise BadInput(source, f"more than {LINES} lines, which is the most that is read")
-    found = []
+    return [Line(number, line) for number, part in _parts(text, is_html) if (line := _clean(part[:LINE], is_html))]
+
+
+def cut(text: str) -> list[int]:
+    """Return the numbers of the lines of a pasted text that have more than the LINE characters that are looked at."""
+    return [number for number, part in _parts(text, _HTML.search(text) is not None) if len(part) > LINE]
+
+
+def _parts(text: str, is_html: bool) -> Iterator[tuple[int, str]]:
     for number, raw in enumerate(text.split("\n"), 1):
         for part in _BREAK.split(raw) if is_html else (raw,):
-            line = _clean(part[:LINE], is_html)
-            if line:
-                found.append(Line(number, line))
-    return found
+            yield number, part
 
 
 def without_prefixes(text: str, source: str = "the input") -> list[Line]:
