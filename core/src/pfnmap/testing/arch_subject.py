@@ -56,8 +56,8 @@ def capabilities(kernel: Kernel) -> frozenset[str]:
     may do with a leaf, ``stores`` and ``uncached``: what tells a writable leaf and device memory, ``software``: which
     bits are the kernel's own, ``sizes``: how a leaf says its size, ``reserved``: which bits must be 0; ``soft-dirty``:
     MEM_SOFT_DIRTY is set; ``no-huge-pages``: TRANSPARENT_HUGEPAGE is not; ``no-huge-puds``: it is, without
-    HAVE_ARCH_TRANSPARENT_HUGEPAGE_PUD; ``huge-pfnmap``: the release has huge pfnmaps; ``emulator``: `mmu_cpu` names an emulated CPU that boots like this; every switch of the CPU state that is
-    on (``hw_access_dirty``).
+    HAVE_ARCH_TRANSPARENT_HUGEPAGE_PUD; ``huge-pfnmap``: the release has huge pfnmaps; ``emulator``: `mmu_cpu` names an
+    emulated CPU that boots like this; every switch of the CPU state that is on (``hw_access_dirty``).
     """
     ops, geometry = kernel.ops, kernel.geometry
     found = {name for name, owner in ops.owners.items() if owner == "arch"}

@@ -57,7 +57,9 @@ def _all_told(level: Level, address: Fields, masks: Iterable[int]) -> None:
     for mask in masks:
         untold &= ~mask
     if untold:
-        raise Violation(f"{bits(untold, 0)} of a {level} word, above its address, have no meaning, and are not reserved")
+        raise Violation(
+            f"{bits(untold, 0)} of a {level} word, above its address, have no meaning, and are not reserved"
+        )
 
 
 def _apart(level: Level, address: Fields, masks: Mapping[str, int], others: Iterable[str]) -> None:
@@ -284,8 +286,8 @@ _LEAF = ("leaf:X", "words")
 CHECKS = (
     Check(
         "format-fits",
-        "what a format says of a word is 64 bits, can hold, gives no bit both to an address and to something else, and, "
-        "where it says what is reserved, leaves out none above the address",
+        "what a format says of a word is 64 bits, can hold, gives no bit both to an address and to something else, "
+        "and, where it says what is reserved, leaves out none above the address",
         format_fits,
         ("words",),
     ),

@@ -2,8 +2,8 @@
 
 A slot is empty, or it is not: whatever else a word is told to be, it is not none (include/linux/pgtable.h,
 pmd_none_or_clear_bad; Documentation/mm/arch_pgtable_helpers.rst); pmd_trans_huge and pmd_devmap of a kernel without
-transparent huge pages are that file's, and 0, and so are those of a PUD without HAVE_ARCH_TRANSPARENT_HUGEPAGE_PUD. Golden vectors of seven architectures, which ask the
-helpers about random words too, keep all of it.
+transparent huge pages are that file's, and 0, and so are those of a PUD without HAVE_ARCH_TRANSPARENT_HUGEPAGE_PUD.
+Golden vectors of seven architectures, which ask the helpers about random words too, keep all of it.
 """
 
 from __future__ import annotations

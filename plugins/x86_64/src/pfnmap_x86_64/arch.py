@@ -112,9 +112,9 @@ class X86_64(PteOps, PmdOps, PudOps, UpperOps, PgprotOps, PatOps):
         Bit 0: present; bit 1: writable; bit 2: user; bits 3 and 4: write-through and cache disable, of which the first
         alone is write-combining in Linux's PAT; bits 5 and 6: accessed and dirty; bit 63: no
         execution; bit 7 of a PDE and a PDPTE: page size; addresses end at bit 51, less a bit that memory encryption
-        takes; bits 11:9 and 58:52 are ignored. Bits 62:59 are the protection key where there are such (CR4.PKE), of which
-        Linux refuses a process all but key 0, and are ignored elsewhere. Reserved are bit 63 without EFER.NXE, and of a large leaf the bits from 13 up
-        to its address.
+        takes; bits 11:9 and 58:52 are ignored. Bits 62:59 are the protection key where there are such (CR4.PKE), of
+        which Linux refuses a process all but key 0, and are ignored elsewhere. Reserved are bit 63 without EFER.NXE,
+        and of a large leaf the bits from 13 up to its address.
         """
         shift = next(walked.shift for walked in self.geometry.walk if walked.name == level)
         below_52 = clear((1 << 52) - (1 << 12), self.enc)
