@@ -21,7 +21,8 @@ def cpu(request):
 def arch(cpu):
     arch = Arm64()
     config = {"ARM64_4K_PAGES": "y", "ARM64_VA_BITS": "48", "ARM64_PA_BITS": "48", "ARM64_HW_AFDBM": "y"}
-    arch.setup_arch(config, {**arch.cpu_defaults, "hw_access_dirty": cpu == "n1"}, lambda change: False)
+    cpu_keys = {**arch.cpu_defaults, "hw_access_dirty": cpu == "n1"}
+    arch.setup_arch(config, cpu_keys, lambda change: change == "arm64-present-invalid")  # of 6.12.117
     return arch
 
 
