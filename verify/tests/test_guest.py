@@ -147,15 +147,23 @@ def test_a_firmware_without_room_for_a_bar_is_named() -> None:
         set_up(reply)
 
 
-def test_a_kernel_before_huge_faults_is_watched_at_its_own_handler() -> None:
+@pytest.mark.parametrize(
+    ("lacks", "watched"),
+    [
+        (["vfio_pci_mmap_huge_fault", "vfio_pci_mmap_page_fault"], "vfio_pci_mmap_fault"),
+        (["vfio_pci_mmap_huge_fault"], "vfio_pci_mmap_page_fault"),
+    ],
+    ids=["before huge faults", "without THP"],
+)
+def test_a_kernel_is_watched_at_the_handler_that_it_has(lacks: list[str], watched: str) -> None:
     def reply(seq: int, text: str) -> list[str]:
         if text.startswith("vfio "):
             return answer(seq, "region 2 0x200000 0x7 0xa68400000", "result ok")
-        return answer(seq, "result errno=2" if "vfio_pci_mmap_huge_fault" in text else "result ok")
+        return answer(seq, "result errno=2" if any(name in text for name in lacks) else "result ok")
 
     ready = set_up(reply)
-    assert ready.functions["fault"] == "vfio_pci_mmap_fault"
-    assert "vfio_pci_mmap_huge_fault" in ready.not_traceable
+    assert ready.functions["fault"] == watched
+    assert {*lacks} <= {*ready.not_traceable}
 
 
 @pytest.mark.parametrize(("said", "lines"), [("result ok", ["virtio"]), ("result errno=2", [])])
