@@ -300,6 +300,19 @@ def test_what_a_line_has_beyond_what_is_looked_at_is_said():
     assert parse_input(f"{LSPCI}<p>{'x' * 3000}</p><p>{'x' * 3000}</p>\n").skipped == ()
 
 
+@pytest.mark.parametrize(
+    "wrap",
+    [lambda text: text.replace("\n", "\r"), lambda text: json.dumps({"stdout": text})],
+    ids=["CR alone", "JSON"],
+)
+def test_no_line_is_long_that_another_line_break_ends(wrap):
+    device = "".join(LSPCI.splitlines(keepends=True)[:3])
+    devices = "".join(device.replace("3b:", f"{n:02x}:") for n in range(16, 48))
+    read = parse_input(wrap(devices))
+    assert len(read.devices) == 32
+    assert (read.devices, read.skipped) == (parse_input(devices).devices, ())
+
+
 def test_html_and_encoded_text_side_by_side():
     text = (
         "<i>=C2=A0=C2=A0=C2=A0 Interrupt: pin A routed to IRQ 223</i>\n"

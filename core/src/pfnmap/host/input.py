@@ -22,7 +22,7 @@ from pfnmap.host.iomem import IOMEM, parse_iomem
 from pfnmap.host.lshw import LSHW, parse_lshw
 from pfnmap.host.lspci import LSPCI, parse_lspci
 from pfnmap.host.maps import MAPS, PMAP, PMAP_X, parse_maps, parse_pmap
-from pfnmap.host.paste import LINE, Line, cut, lines_of, read_paste, without_prefixes
+from pfnmap.host.paste import LINE, Line, lines_of, read_paste, without_prefixes
 from pfnmap.host.pci import PciDevice, Skipped
 from pfnmap.host.reading import InputKind, Mapping, Reading
 from pfnmap.host.resource import RESOURCE, parse_resource
@@ -69,11 +69,14 @@ def parse_input(text: str, source: str = "the input", kinds: Dict[str, InputKind
     """Read the text of an input, as `read_input` does."""
     if _SCENARIO.search(text):
         return Input(source, "scenario", text=text)
-    lines = lines_of(text, source)
+    cut: list[int] = []
+    lines = lines_of(text, source, cut)
     signed = _signed(lines, kinds)
     if not signed:
-        signed = _signed(plain := without_prefixes(text, source), kinds)
-        lines = plain if signed else lines
+        cut_plain: list[int] = []
+        plain = without_prefixes(text, source, cut_plain)
+        if signed := _signed(plain, kinds):
+            lines, cut = plain, cut_plain
     readings = {name: kinds[name].parse(lines) for name in signed}
     with_bars = [name for name in signed if any(device.bars for device in readings[name].devices)]
     with_mappings = [name for name in signed if readings[name].mappings]
@@ -88,7 +91,7 @@ def parse_input(text: str, source: str = "the input", kinds: Dict[str, InputKind
         (
             *(skipped for name in taken for skipped in readings[name].skipped),
             *(Skipped(None, f"{name} in the same input") for name in (*with_bars[1:], *with_mappings[1:])),
-            *(Skipped(None, f"what line {n} has beyond its first {LINE} characters") for n in cut(text)),
+            *(Skipped(None, f"what line {n} has beyond its first {LINE} characters") for n in cut),
         ),
     )
 

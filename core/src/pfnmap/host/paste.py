@@ -9,13 +9,12 @@ from __future__ import annotations
 import html
 import os
 import re
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from pfnmap.errors import BadInput
 from pfnmap.host.bounded import MIB, read_bytes, source_name
 
-__all__ = ["LINE", "Line", "cut", "lines_of", "read_paste", "without_prefixes"]
+__all__ = ["LINE", "Line", "lines_of", "read_paste", "without_prefixes"]
 
 LIMIT = 16 * MIB
 """Bytes that are read of an input, once decompressed."""
@@ -38,7 +37,8 @@ _HTML = re.compile(
     r"<(?:br|code|div|html|p|pre|span|td)(?:\s[^<>]{0,400})?/?>|&(?:nbsp|lt|gt|#\d{1,6});", re.IGNORECASE
 )
 _PREFIX = re.compile(
-    r"^(?:\d{4}-\d\d-\d\d[T ][\d:.,]+(?:Z|[+-]\d\d:?\d\d)?|\d{1,6}[:\t-]|[-+•│┃]|[\w.@-]{1,64} {0,40}\|"
+    r"^(?:\d{4}-\d\d-\d\d[T ][\d:.,]+(?:Z|[+-]\d\d:?\d\d)?|\d{1,6}[:\t-](?![01][0-9a-f]\.[0-7]\b)|[-+•│┃]"
+    r"|[\w.@-]{1,64} {0,40}\|"
     r"|(?:[^\\]{0,200}?\"[\w.-]{1,64}\": ?)?\""
     r"|(?![0-9a-f]{2,8}:)/?[\w.@/-]{1,255}:(?:\d{1,6}:(?![01][0-9a-f]\.[0-7]\b))?)\s*"
 )
@@ -67,36 +67,33 @@ def read_paste(path: str | os.PathLike[str]) -> str:
     return raw.decode("utf-8", "replace")
 
 
-def lines_of(text: str, source: str = "the input") -> list[Line]:
-    """Return the lines of a pasted text, cleaned; empty ones are left out. Raises BadInput for more lines than
-    LINES."""
+def lines_of(text: str, source: str = "the input", cut: list[int] | None = None) -> list[Line]:
+    """Return the lines of a pasted text, cleaned; empty ones are left out. `cut` gets the numbers of those that have
+    more than the LINE characters that are looked at. Raises BadInput for more lines than LINES."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if _QUOTED_PRINTABLE.search(text):
         text = _QUOTED_PRINTABLE.sub(lambda found: "=" if found[1] == "3D" else " ", text.replace("=\n", ""))
     is_html = _HTML.search(text) is not None
     if text.count("\n") + (sum(1 for _ in _BREAK.finditer(text)) if is_html else 0) > LINES:
         raise BadInput(source, f"more than {LINES} lines, which is the most that is read")
-    return [Line(number, line) for number, part in _parts(text, is_html) if (line := _clean(part[:LINE], is_html))]
-
-
-def cut(text: str) -> list[int]:
-    """Return the numbers of the lines of a pasted text that have more than the LINE characters that are looked at."""
-    return [number for number, part in _parts(text, _HTML.search(text) is not None) if len(part) > LINE]
-
-
-def _parts(text: str, is_html: bool) -> Iterator[tuple[int, str]]:
+    found = []
     for number, raw in enumerate(text.split("\n"), 1):
         for part in _BREAK.split(raw) if is_html else (raw,):
-            yield number, part
+            if cut is not None and len(part) > LINE:
+                cut.append(number)
+            line = _clean(part[:LINE], is_html)
+            if line:
+                found.append(Line(number, line))
+    return found
 
 
-def without_prefixes(text: str, source: str = "the input") -> list[Line]:
+def without_prefixes(text: str, source: str = "the input", cut: list[int] | None = None) -> list[Line]:
     """Return the lines of a text without what a tool put around each: numbers (grep -n, cat -n), time stamps of a log,
     marks of a list, a diff or a frame, names of files (grep) and of hosts (pdsh, docker compose); of strings of JSON,
-    whose line breaks are escaped, the lines. Raises BadInput as `lines_of` does."""
+    whose line breaks are escaped, the lines. `cut` and errors as of `lines_of`."""
     return [
         Line(number, shorter)
-        for number, line in lines_of(text.replace("\\n", "\n").replace("\\t", "\t"), source)
+        for number, line in lines_of(text.replace("\\n", "\n").replace("\\t", "\t"), source, cut)
         if (shorter := _STRING_END.sub("", _PREFIX.sub("", line, count=1)).strip())
     ]
 
