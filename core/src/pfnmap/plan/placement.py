@@ -22,7 +22,7 @@ from pfnmap.sizes import format_size
 if TYPE_CHECKING:
     from pfnmap.plugins import Registry
 
-__all__ = ["place", "vmm_class", "vmm_named"]
+__all__ = ["known_vmms", "most_general", "place", "vmm_class", "vmm_named"]
 
 _VERSION = re.compile(r"-v?(?=\d)")
 _PACKAGE = re.compile(r"(?:[-_]|:? )v?(?=\d)")
@@ -81,14 +81,23 @@ def _meant(text: str, registry: Registry) -> tuple[str | None, str]:
     return _known_as(registry, lambda vmm: package in vmm.packages), "".join(version)
 
 
-def _known_as(registry: Registry, claims: Callable[[type[Vmm]], bool]) -> str | None:
-    """Return the plugin that claims a program or a package; of several the one whose class the others derive from."""
-    claimed: dict[str, type[Vmm]] = {}
+def known_vmms(registry: Registry) -> dict[str, type[Vmm]]:
+    """Return the classes of the VMMs that can be used, by plugin name."""
+    found = {}
     for name in registry.names("vmm"):
         with suppress(PluginError):  # `pfnmap plugins` tells of it
-            if claims(vmm := registry.load("vmm", name)):
-                claimed[name] = vmm
-    return next((name for name, vmm in claimed.items() if all(issubclass(one, vmm) for one in claimed.values())), None)
+            found[name] = registry.load("vmm", name)
+    return found
+
+
+def most_general(claims: Mapping[str, type[Vmm]]) -> str | None:
+    """Return the one of several VMMs whose class the others derive from, None where there is none."""
+    return next((name for name, vmm in claims.items() if all(issubclass(one, vmm) for one in claims.values())), None)
+
+
+def _known_as(registry: Registry, claims: Callable[[type[Vmm]], bool]) -> str | None:
+    """Return the plugin that claims a program or a package; of several the most general one."""
+    return most_general({name: vmm for name, vmm in known_vmms(registry).items() if claims(vmm)})
 
 
 def place(

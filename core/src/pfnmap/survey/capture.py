@@ -11,8 +11,9 @@ from pfnmap.host.capture import captured, write
 from pfnmap.host.machine import read_host
 from pfnmap.host.processes import SMAPS_READERS
 from pfnmap.output import check_writable
+from pfnmap.plan.placement import known_vmms
 from pfnmap.recognition import Recognition
-from pfnmap.survey.running import claims_of, known_vmms
+from pfnmap.survey.running import claims_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from pfnmap.errors import PfnmapError, PluginError
+from pfnmap.errors import PfnmapError
 from pfnmap.host.machine import Host, Missing
 from pfnmap.host.packages import DPKG_STATUS, installed
 from pfnmap.host.processes import Process, packaged
 from pfnmap.host.tree import Tree
+from pfnmap.plan.placement import known_vmms, most_general
 from pfnmap.plugins import NO_VMM
 from pfnmap.records import dataclass
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pfnmap.contract.placement import Vmm
     from pfnmap.plugins import Registry
 
-__all__ = ["RunningVmm", "claims_of", "known_vmms", "running_vmms"]
+__all__ = ["RunningVmm", "claims_of", "running_vmms"]
 
 _COMMAND = 15
 """Characters of a process's name (TASK_COMM_LEN)."""
@@ -41,15 +41,6 @@ class RunningVmm:
     def as_json(self) -> dict[str, Any]:
         """Return it in the form that `host --json` prints."""
         return {name: getattr(self, name) for name in self.__slots__}
-
-
-def known_vmms(registry: Registry) -> dict[str, type[Vmm]]:
-    """Return the classes of the VMMs that can be used, by plugin name."""
-    found = {}
-    for name in registry.names("vmm"):
-        with suppress(PluginError):  # `pfnmap plugins` tells of it
-            found[name] = registry.load("vmm", name)
-    return found
 
 
 def running_vmms(host: Host, tree: Tree, registry: Registry, missing: list[Missing]) -> list[RunningVmm]:
@@ -95,7 +86,7 @@ def _running(
                 version, policy = _version(name, known[name], versions[package])
                 said = f"{package} {versions[package]}"
                 return RunningVmm(process.pid, name, version, policy, process.executable, said)
-    general = next((name for name in claims if all(issubclass(known[o], known[name]) for o in claims)), claims[0])
+    general = most_general({name: known[name] for name in claims}) or claims[0]
     return RunningVmm(process.pid, general, None, None, process.executable, None)
 
 
